@@ -1,7 +1,7 @@
-//! Counts of events that were acknowledged before their commit and are not stored yet.
+//! Counts the events that were acknowledged before their commit and are not stored yet.
 //!
-//! Early acknowledgement adds events here when it promises to store them, and removes them when they are stored or
-//! lost. If the server stops at its deadline, the remaining events are lost.
+//! Early acknowledgement adds events here when it promises to store them. It removes them when they are stored or lost.
+//! If the server stops at its deadline, the events that remain here are lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) struct AcknowledgedEvents(Mutex<BTreeMap<String, u64>>);
 
 impl AcknowledgedEvents {
-    /// Removes and returns all counts, by table. The caller reports these events as lost.
+    /// Removes and returns the counts of all tables. The caller reports these events as lost.
     pub(super) fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.lock())
     }

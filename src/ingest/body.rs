@@ -8,7 +8,7 @@ use crate::contract::{EventBatch, Format};
 /// The events of one request, as they were received.
 #[derive(Debug)]
 pub enum Body {
-    /// The bytes of a body in this format, after decompression.
+    /// The decompressed bytes of a body in this format.
     Encoded(Format, Bytes),
     /// Arrow record batches that were received through Flight.
     Arrow(Vec<RecordBatch>),

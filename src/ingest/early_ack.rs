@@ -1,7 +1,7 @@
 //! Early acknowledgement: on request, a sender gets a reply before its events are committed.
 //!
-//! [`Writer::submit_received`] takes a body and returns a [`Promise`] when the rows are in their tables' queues. A task
-//! then queues the rows again after each failure, until they are stored.
+//! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are in their tables' queues.
+//! A task then waits until the rows are stored, and queues them again after each failure.
 //!
 //! ```text
 //!   prepare ─► queues ─► promise ─► the sender
@@ -9,9 +9,9 @@
 //!                 └─► stored? ─ no ─► pause ─► the queue again, while the server runs
 //! ```
 //!
-//! **Invariant:** promised events keep their memory reservation until they are stored. So if the store is unavailable,
-//! the queue fills up, and later requests are refused with a retry time.
-//! **Invariant:** when the server stops, it waits for all promised events. Events that cannot be stored even then are
+//! **Invariant:** promised events keep their memory reservation until they are stored. If the store is unavailable, the
+//! queue therefore fills up, and later requests are refused with a retry time.
+//! **Invariant:** before a server stops, it tries to store all promised events. Events that still cannot be stored are
 //! logged and counted as lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,18 +31,18 @@ use crate::supervise::{AtStop, Task, TaskKind};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The maximum pause before rows are queued again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The number of times that rows are queued again after the server begins to stop. Each time, the committer makes
-/// `commit_attempts_max` attempts.
+/// How many times rows are queued again after the server has begun to stop. Each time, the committer makes up to
+/// `commit_attempts_max` attempts to store them.
 const STOP_ATTEMPTS_MAX: u32 = 3;
 
 /// Acknowledged rows of one table that are not stored yet.
 struct PendingRows {
     queue: TableQueue,
     prepared: Arc<PreparedRows>,
-    /// The answer of the table's committer. `None` once a task waits for it. If that task panics, the answer is lost,
+    /// The answer from the table's committer. `None` once a task waits for it. If that task panics, the answer is lost,
     /// and the restarted task queues the rows again.
     answer: Mutex<Option<WriteAnswer>>,
-    /// The memory reservation of the whole request, held until its rows are stored or lost.
+    /// The memory reservation for the whole request, held until its rows are stored or lost.
     _reservation: Arc<MemoryReservation>,
 }
 
@@ -57,8 +57,8 @@ impl PendingRows {
 }
 
 impl Writer {
-    /// Does the same as [`Writer::submit`], but returns when the events are in their tables' queues. They are usually
-    /// stored within `batch_age_max`. They are lost if the server dies before that.
+    /// Does the same as [`Writer::submit`], but returns as soon as the events are in their tables' queues. The events
+    /// are usually stored within `batch_age_max`. If the server crashes before that, they are lost.
     pub async fn submit_received(
         self: &Arc<Self>,
         mut reservation: MemoryReservation,
@@ -73,8 +73,8 @@ impl Writer {
         let promise =
             Promise { received: good.rows.num_rows() as u64, rejected: reject_indexes.len() as u64, rejects: notes };
 
-        // Queues the bad events first. If the queue is then full for the good events, the sender gets an error and
-        // retries, and the bad events are duplicates in the retry.
+        // Queue the bad events first. If the queue for the good events is then full, the sender gets an error and
+        // retries. The bad events in that retry are duplicates.
         let bad = match bad {
             Some(bad) => Some(self.enqueue(&table.quarantine_queue, bad, reservation.clone()).await?),
             None => None,
@@ -118,7 +118,7 @@ impl Writer {
     }
 
     /// Waits until rows are stored, and queues them again after each failure. Returns `None` if there are no rows or if
-    /// they are lost.
+    /// the rows are lost.
     async fn store_eventually(&self, pending: Option<Arc<PendingRows>>) -> Option<Stored> {
         let pending = pending?;
         let (queue, mut answer) = (&pending.queue, pending.take_answer());
@@ -139,7 +139,7 @@ impl Writer {
                 stop_attempts += 1;
             }
             tracing::debug!(table = queue.table(), ?error, "acknowledged events are not stored yet; trying again");
-            // When the server stops, the pause ends early, but the attempts continue.
+            // When the server begins to stop, the pause ends early, but the attempts continue.
             let _stopping = self.shutdown.stop_admitting.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
             answer = match stop_attempts > STOP_ATTEMPTS_MAX {

@@ -1,5 +1,5 @@
-//! Tests of early acknowledgement: acknowledged events are stored in spite of store failures, panics and stops, or
-//! counted as lost.
+//! Tests for early acknowledgement. Acknowledged events must be stored despite store failures, panics and shutdowns, or
+//! be counted as lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -98,7 +98,7 @@ async fn events_that_a_stop_cannot_store_are_counted_as_lost() {
 
 #[tokio::test]
 async fn a_committer_panic_neither_loses_nor_duplicates_events() {
-    // A batch makes two puts: its data file and its log entry.
+    // Storing a batch takes two puts: one for its data file and one for its log entry.
     for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
         let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
         let store = faulty(&faults);

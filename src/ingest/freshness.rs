@@ -1,5 +1,5 @@
 //! The freshness of a table: its watermark and its newest data. The watermark is the time up to which the table is
-//! complete. It is computed from the table's events in flight ([`InFlight`](crate::lake::InFlight)).
+//! complete. It is computed from the events that are in flight to the table ([`InFlight`](crate::lake::InFlight)).
 
 use crate::clock::{Clock, Micros};
 use crate::contract::Owner;
@@ -8,14 +8,14 @@ use crate::lake::{Table, Watermark};
 /// The freshness of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    /// The table's watermark. Events that this server received before the watermark are stored and visible, or in the
-    /// quarantine.
+    /// The table's watermark. Events that this server received before the watermark are either stored and visible, or
+    /// in the quarantine.
     pub watermark: Watermark,
-    /// The newest data of all tenants; `None` unless the caller is an operator.
+    /// The newest data of all tenants. `None` unless the caller is an operator.
     pub table: Option<TableFreshness>,
 }
 
-/// The newest data of a table, no matter which server received it.
+/// The newest data in a table, no matter which server received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableFreshness {
     /// The latest table version that this server knows.
@@ -27,7 +27,7 @@ pub struct TableFreshness {
 }
 
 impl Freshness {
-    /// Returns the freshness of a table, limited to what `owner` may know.
+    /// Returns the freshness of a table. Includes only what `owner` may know.
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
@@ -90,7 +90,7 @@ mod tests {
         let ingest =
             Ingest::start(open(&store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap();
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
-        // No other task runs until the first yield below, so the committer has not stored the event yet.
+        // No other task runs before the first yield below, so the committer has not stored the event yet.
         let body = Body::Encoded(crate::contract::Format::Json, lines(["a"]).into());
         let (writer, target) = (&ingest.writer, ingest.writer.authorize(&acme, TABLE).unwrap());
         writer.submit_received(writer.reservation(), target, body, "test").await.unwrap();

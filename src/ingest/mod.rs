@@ -11,30 +11,29 @@
 //!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its resolution ─► the quarantine's
 //! ```
 //!
-//! The types that carry an event, in order:
+//! An event passes through these types, in this order:
 //!
 //! ```text
 //!   Body ─► EventBatch ─► PreparedBatch ─► DedupedBatch ─► DataFile ─► commit
 //!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
 //! ```
 //!
-//! [`Ingest`] builds, starts and stops three parts, which endpoints use separately: the [`Writer`], the [`Sources`] of
-//! this server, and the [`Quarantine`]. The files directly in this folder implement the path of a request from its
-//! endpoint to its receipt. Each subfolder has one subject:
-//!
+//! [`Ingest`] builds, starts and stops three parts: the [`Writer`], the [`Sources`] of this server, and the
+//! [`Quarantine`]. Each endpoint uses only the parts that it needs. The files in this folder handle a request from its
+//! submission to its receipt. Each subfolder has one subject:
 //! - `group_commit`: the queue and the committer of each table, and memory reservations.
 //! - `dedupe`: finds the events that a table already holds.
-//! - `source`: the logic of sources that read topics, independent of the client.
+//! - `source`: the part of reading topics that does not depend on the Kafka client.
 //! - `kafka`: the Kafka client and its sessions.
 //! - `schema_registry`: decodes messages with a schema from a schema registry or a file.
 //! - `quarantine`: lists, replays and drops rejected events.
-//! - `sim`: tests that simulate crashes and store failures in a random order. A seed reproduces each order.
+//! - `sim`: tests that inject crashes and store failures at random. Each run can be reproduced from its seed.
 //!
 //! **Invariant:** a receipt is sent after the commit. By then, accepted events are durable and visible, and rejected
-//! events are in the quarantine. Only a [`Promise`] is sent before the commit, to senders that ask for it.
-//! **Invariant:** the progress of a source is part of the commit that holds its rows.
-//! **Invariant:** events are deduped before they are counted.
-//! **Invariant:** `ingest` does not depend on queries or rollups. They share only the lake.
+//! events are in the quarantine. Only a [`Promise`] is sent before the commit, to senders that ask for one.
+//! **Invariant:** the rows of a source and its progress are committed together.
+//! **Invariant:** rows from a source are committed together with the source's progress.
+//! **Invariant:** `ingest` does not depend on the query and rollup modules. It shares only the lake with them.
 
 mod body;
 mod target;
@@ -104,17 +103,18 @@ use group_commit::{Committer, MemoryBudget, ShutdownSignals, TableQueue, TableWr
 use prepare::Preparer;
 use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
 
-/// The maximum number of tables whose ids are read concurrently at startup.
+/// The maximum number of tables that are opened concurrently at startup. Opening a table reads its newest event ids.
 const TABLES_OPENED_MAX: usize = 4;
 
-/// The shared parts that every way of ingesting uses: the writer, the sources and the quarantine. Owns one committer task and one maintenance task per table.
+/// The ingest service: the writer, the sources and the quarantine. Owns one committer task and one maintenance task per
+/// table.
 #[derive(Debug)]
 pub struct Ingest {
-    /// The writer, which accepts events.
+    /// Accepts events and stores them.
     pub writer: Arc<Writer>,
     /// The configured sources, which read events from topics.
     pub sources: Arc<Sources>,
-    /// The service for rejected events.
+    /// Lists, replays and drops rejected events.
     pub quarantine: Arc<Quarantine>,
     /// The committer and maintenance tasks.
     tasks: TaskTracker,
@@ -145,7 +145,7 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let key_hasher = EventKeyHasher::random();
-        // The futures that open the tables own the tables' names and handles, so any task can await them.
+        // Each future owns its table's name and handle, so it can be awaited on any thread.
         let owned: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let openers = owned.into_iter().map(|(name, table)| {
             let opener = TableWriterOpener {
@@ -189,7 +189,7 @@ impl Ingest {
         Ok(Arc::new(Self { writer, sources, quarantine, tasks, shutdown }))
     }
 
-    /// Prepares for shutdown. From now on, events are committed without waiting for a larger batch. Requests are still
+    /// Prepares for shutdown. From now on, batches are committed without waiting for more events. Requests are still
     /// accepted.
     pub fn flush(&self) {
         self.shutdown.flush.cancel();
@@ -206,8 +206,8 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
-    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. It then logs what was not committed and fails
-    /// with `Unavailable`.
+    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. It then logs the events and requests that were
+    /// not committed, and fails with `Unavailable`.
     pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
@@ -228,7 +228,7 @@ impl Ingest {
     }
 }
 
-/// Collects the tables of this server. A table accepts events only if it has a quarantine.
+/// Builds the collection of tables that ingest uses. Only tables that have a quarantine accept events.
 fn ingest_tables(
     lake: Arc<Tables>,
     queues: BTreeMap<String, TableQueue>,
@@ -259,7 +259,8 @@ async fn maintenance(supervisor: Supervisor, opener: TableWriterOpener, shutdown
     supervisor.keep(task, &shutdown.close, AtStop::End, run).await;
 }
 
-/// Deletes unreferenced files at startup. After each commit, writes a checkpoint and cleans up the log if that is due.
+/// Deletes unreferenced files at startup. After each commit, writes a checkpoint if one is due and removes expired log
+/// entries.
 async fn maintain(table: Arc<Table>, committed: Arc<Notify>, metrics: Arc<Metrics>, shutdown: ShutdownSignals) {
     if let Err(error) = table.sweep().await {
         tracing::warn!(table = %table.contract().name, ?error, "could not delete the table's unreferenced files");

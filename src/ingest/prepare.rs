@@ -1,11 +1,11 @@
-//! Prepares events for the committers: decodes good events into rows with event keys, and bad events into quarantine
+//! Prepares events for the committers: turns good events into rows with event keys, and bad events into quarantine
 //! rows.
 //!
-//! A [`Preparer`] takes a [`Body`] or the messages of a source, and a [`DecodeOptions`]. It returns a [`PreparedBatch`]. It
-//! does no I/O but needs much CPU time, so it runs on the blocking pool.
+//! A [`Preparer`] takes a [`Body`] or the messages from a source, together with [`DecodeOptions`]. It returns a
+//! [`PreparedBatch`]. It does no I/O, but it uses a lot of CPU time, so it runs on the blocking pool.
 //!
-//! **Invariant:** if a bad event arrives again, in a retry of the same request or from the same offset of a topic, it
-//! gets the same quarantine id. The quarantine therefore stores it once.
+//! **Invariant:** a bad event gets the same quarantine id if it is sent in a retry of its request, or read again from
+//! the same offset of a topic. The quarantine therefore stores it once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ use crate::lake::InFlightGuard;
 /// The number of digest bytes in the quarantine id of a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
-/// The decoded events of a body, ready to be stored.
+/// The decoded events of a body, which are ready to be stored.
 #[derive(Debug)]
 pub(super) struct PreparedBatch {
     /// The rows of the good events.
     pub(super) good: PreparedRows,
-    /// The quarantine rows of the bad events; `None` if all events are good.
+    /// The quarantine rows of the bad events. `None` if all events are good.
     pub(super) bad: Option<PreparedRows>,
     /// The indexes of the bad events in the body, from 0.
     pub(super) reject_indexes: Vec<u64>,
-    /// The receipt's notes on the first bad events.
+    /// Notes on the first bad events, for the receipt.
     pub(super) notes: Vec<RejectNote>,
 }
 
@@ -64,12 +64,12 @@ pub(super) struct Preparer {
     pub(super) contract: Arc<Contract>,
     pub(super) quarantine: Arc<Contract>,
     pub(super) key_hasher: EventKeyHasher,
-    /// The maximum number of [`RejectNote`]s of one batch.
+    /// The maximum number of [`RejectNote`]s for one batch.
     pub(super) notes_max: usize,
 }
 
-/// Messages as they were received. The quarantine stores rejected messages in this form, even if the contract decodes
-/// them from another form.
+/// Messages as they were received. The quarantine stores rejected messages in this form, even if they were converted
+/// before the contract decoded them.
 #[derive(Debug)]
 pub(super) struct ReceivedMessages<'a> {
     /// The bytes of all messages.
@@ -79,7 +79,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) kept_as: PayloadFormat,
 }
 
-/// The id of a rejected event in the quarantine, and the place that the event came from.
+/// The id of a rejected event in the quarantine, and the place from which the event came.
 #[derive(Debug)]
 struct RejectIdentity {
     id: String,
@@ -87,20 +87,20 @@ struct RejectIdentity {
 }
 
 impl Preparer {
-    /// Decodes a body, and builds quarantine rows for its bad events. Fails with `Invalid` if the body cannot be split
+    /// Decodes a body and builds quarantine rows for its bad events. Fails with `Invalid` if the body cannot be split
     /// into events.
     pub(super) fn prepare(&self, body: Body, stamp: &DecodeOptions, endpoint: &str) -> Result<PreparedBatch> {
         let kept_as = body.format().payload_format().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
         self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectIdentity {
-            // The id depends only on the content and on the index in the request, so a retry produces the same id.
+            // The id depends only on the content and the index in the request, so a retry produces the same id.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{endpoint}, event {}", reject.index),
         })
     }
 
-    /// Decodes messages like [`Preparer::prepare`] decodes a body. Each message is one event, and the quarantine id of
-    /// a bad message depends on its offset.
+    /// Does the same as [`Preparer::prepare`], but for messages. Each message is one event. The quarantine id of a bad
+    /// message is derived from its offset.
     pub(super) fn prepare_messages(
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
@@ -128,7 +128,7 @@ impl Preparer {
         self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
-            // The id also depends on the bytes, because a recreated topic has other messages at the same offsets.
+            // The id also depends on the bytes, because a recreated topic has different messages at the same offsets.
             RejectIdentity { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
         })
     }
@@ -213,7 +213,7 @@ impl Preparer {
         Ok((self.join(rows)?, rejects))
     }
 
-    /// Concatenates batches of rows. Returns an empty batch if there are none.
+    /// Concatenates batches of rows. Returns an empty batch if `rows` is empty.
     pub(super) fn join(&self, rows: Vec<EventBatch>) -> Result<EventBatch> {
         if rows.is_empty() {
             return Ok(EventBatch::empty(&self.contract));
@@ -221,13 +221,14 @@ impl Preparer {
         EventBatch::concat(&rows.iter().collect::<Vec<_>>())
     }
 
-    /// Adds event keys with content hashes to the rows of good events.
+    /// Computes event keys with content hashes for the rows of good events.
     pub(super) fn prepare_good_rows(&self, rows: EventBatch) -> Result<PreparedRows> {
         let content_hashes = content_hashes(&self.contract, &rows)?;
         self.prepare_rows(&self.contract, rows, &content_hashes)
     }
 
-    /// Adds event keys to rows of a contract. `content_hashes` is empty for rows whose content is not compared.
+    /// Computes event keys for rows of `contract`. `content_hashes` is empty if the content of the rows is not
+    /// compared.
     pub(super) fn prepare_rows(
         &self,
         contract: &Contract,
@@ -238,7 +239,7 @@ impl Preparer {
         Ok(PreparedRows { bytes: rows.plain_bytes(), rows, keys, in_flight: None })
     }
 
-    /// Converts rejects to rows of the quarantine.
+    /// Converts rejects to quarantine rows.
     fn quarantine_rows(
         &self,
         rejects: &[Reject],
@@ -277,8 +278,8 @@ fn string_column<'a, R, T: AsRef<str>>(elements: &'a [R], value: impl Fn(&'a R) 
     Arc::new(StringArray::from_iter_values(elements.iter().map(value)))
 }
 
-/// Returns the tenant of a reject, or an empty string if it is unknown. No tenant has an empty name, so no tenant sees
-/// such rows.
+/// Returns the tenant of a reject, or an empty string if the tenant is unknown. No tenant has an empty name, so no
+/// tenant sees such rows.
 fn tenant_of(reject: &Reject) -> &str {
     reject.tenant.as_ref().map_or("", TenantId::as_str)
 }

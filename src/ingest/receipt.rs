@@ -1,8 +1,8 @@
-//! Receipts report to a sender what happened to the events of a request.
+//! Receipts, which report to a sender what happened to the events of a request.
 
 use crate::contract::Reason;
 
-/// What happened to the events of a request, after their commit.
+/// The result of a request, after its events are committed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Receipt {
     /// The number of events that this request stored.
@@ -11,11 +11,11 @@ pub struct Receipt {
     pub duplicate: u64,
     /// The number of duplicates whose content is known to differ from the stored event.
     pub conflict: u64,
-    /// The number of events in the quarantine.
+    /// The number of events that were written to the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order; at most `receipt_rejects_max`.
+    /// The first rejected events, in order, up to `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
-    /// The table version that holds the events; 0 if nothing had to be committed.
+    /// The table version that holds the events, or 0 if nothing had to be committed.
     pub version: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Promise {
     pub received: u64,
     /// The number of events that were queued for the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order; at most `receipt_rejects_max`.
+    /// The first rejected events, in order, up to `receipt_rejects_max`.
     pub rejects: Vec<RejectNote>,
 }
 

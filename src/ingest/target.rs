@@ -1,11 +1,11 @@
 //! Ingest targets: the tables that accept events, and the proof that a caller may send events to one of them.
 //!
 //! [`IngestTables::authorize`] takes a caller's [`Access`] and a table name, and returns an [`IngestTarget`]. The later
-//! steps of the request take the target instead of the access and the name.
+//! steps of a request take the target instead of the access and the name.
 //!
-//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]. So a request is authorized once, and
-//! its table is looked up once.
-//! **Invariant:** the error for a missing table is the same as for a table that the caller may not see.
+//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]. Each request is therefore authorized
+//! once, and its table is looked up once.
+//! **Invariant:** a table that does not exist and a table that the caller may not see produce the same error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ pub(in crate::ingest) struct IngestTable {
     pub(in crate::ingest) preparer: Preparer,
 }
 
-/// All tables of this server.
+/// All tables of this server, and their queues.
 #[derive(Debug)]
 pub(in crate::ingest) struct IngestTables {
     /// All tables of the lake, including quarantines.
     pub(super) lake: Arc<Tables>,
     /// The queue of each table, including quarantines.
     pub(super) queues: BTreeMap<String, TableQueue>,
-    /// The declared tables, which accept events.
+    /// The tables from the configuration, which accept events.
     pub(super) declared: BTreeMap<String, Arc<IngestTable>>,
 }
 
@@ -68,12 +68,12 @@ impl IngestTable {
 }
 
 impl IngestTables {
-    /// Returns the table of this name, if it accepts events.
+    /// Returns the table with this name if it accepts events.
     pub(in crate::ingest) fn get(&self, table: &str) -> Option<&Arc<IngestTable>> {
         self.declared.get(table)
     }
 
-    /// Returns the table of this name. Fails with `NotFound` if the caller may not see it or if it does not accept
+    /// Returns the table with this name. Fails with `NotFound` if the caller may not see it or if it does not accept
     /// events.
     pub(super) fn visible(&self, access: &Access, table: &str) -> Result<&Arc<IngestTable>> {
         self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown_table(table))
@@ -97,7 +97,7 @@ impl IngestTarget {
         &self.access
     }
 
-    /// Returns the table that the events go to.
+    /// Returns the table to which the events are written.
     pub(in crate::ingest) fn table(&self) -> &Arc<IngestTable> {
         &self.table
     }

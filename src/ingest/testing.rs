@@ -36,12 +36,12 @@ pub(crate) const TABLE: &str = "calls";
 /// The quarantine of [`TABLE`].
 pub(crate) const QUARANTINE: &str = "calls_quarantine";
 
-/// Returns limits under which batches are committed within milliseconds and failures are not retried.
+/// Returns limits that commit batches within milliseconds and do not retry failures.
 pub(crate) fn limits() -> IngestConfig {
     IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
 }
 
-/// Returns the contract of [`TABLE`], with the columns `tenant_id`, `event_time`, `event_id` and `mos`. It has no map
+/// Returns the contract of [`TABLE`]. It has the columns `tenant_id`, `event_time`, `event_id` and `mos`, and no map
 /// for unknown fields.
 pub(crate) fn contract() -> Contract {
     let column = |(name, kind): (&str, &str)| ColumnConfig {
@@ -71,12 +71,12 @@ pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
     Store::wrap(objects, Url::parse("memory:///").unwrap(), Path::default())
 }
 
-/// Opens the table and its quarantine, as a server does when it starts.
+/// Opens the table and its quarantine, as a server does at startup.
 pub(crate) async fn open(store: &Store) -> Arc<Tables> {
     open_as(store, &Arc::new(contract())).await
 }
 
-/// Does the same as [`open`], but with another contract.
+/// Does the same as [`open`], but for the given contract.
 pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tables> {
     let lake = LakeConfig::default();
     let mut tables = BTreeMap::new();
@@ -123,7 +123,7 @@ pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8
     writer.into_inner().unwrap()
 }
 
-/// Yields `count` damaged copies of `whole`, each with its seed. A few bytes of each copy are changed, and some copies
+/// Yields `count` damaged copies of `whole`, each with its seed. A few bytes in each copy are changed, and some copies
 /// are truncated.
 pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
     (0..count).map(|seed| {
@@ -158,14 +158,14 @@ pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> 
     rows
 }
 
-/// The failures of a store's next puts.
+/// The faults to inject into the next puts of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    /// The number of puts that return an error and have no effect.
+    /// The number of puts that fail without effect.
     pub(crate) refused: AtomicUsize,
-    /// The number of puts that return an error after they have succeeded.
+    /// The number of puts that succeed but return an error.
     pub(crate) answer_lost: AtomicUsize,
-    /// The number of puts that panic and have no effect.
+    /// The number of puts that panic before they have any effect.
     pub(crate) panics_before: AtomicUsize,
     /// The number of puts that panic after they have succeeded.
     pub(crate) panics_after: AtomicUsize,

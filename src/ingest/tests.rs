@@ -1,4 +1,4 @@
-//! Tests of receipts, and of the rows that the lake then holds: with restarts, store failures and concurrent senders.
+//! Tests for receipts, and for the rows that the lake contains after restarts, store failures and concurrent requests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn counts(receipt: &Receipt) -> (u64, u64, u64) {
     (receipt.accepted, receipt.duplicate, receipt.rejected)
 }
 
-/// Returns the expected rows of one tenant, with each id once.
+/// Returns the expected rows for one tenant. Each id appears once.
 fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(String, String)> {
     let ids: BTreeSet<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.into_iter().map(|id| (tenant.to_owned(), id)).collect()
@@ -67,7 +67,7 @@ async fn ids_are_scoped_to_their_tenant() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
 
-    // The event names a tenant. If another tenant sends it, it goes to the quarantine as the sender's event. If an
+    // This event names its tenant. If another tenant sends it, it goes to the quarantine under the sender's name. If an
     // operator sends it, it belongs to the tenant that it names.
     let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
     assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
@@ -104,7 +104,7 @@ async fn a_duplicate_id_with_different_content_is_a_conflict() {
         counted.push((receipt.accepted, receipt.duplicate, receipt.conflict));
     }
     assert_eq!(counted, [(3, 0, 0), (2, 1, 1), (2, 2, 2), (0, 2, 0)]);
-    assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first event of each id stays");
+    assert_eq!(stored(&store, TABLE).await, once("acme", 0..7), "the first event with each id is kept");
     ingest.stop().await;
 
     let ingest = start(&store, limits()).await;

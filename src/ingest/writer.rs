@@ -1,4 +1,4 @@
-//! The writer authorizes and decodes events, stores each event once, and acknowledges it after the commit. All
+//! The writer authorizes requests, decodes events, stores each event once, and acknowledges it after the commit. All
 //! endpoints and sources use it.
 //!
 //! ```text
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`]. It returns a [`Receipt`] after the commit, or
-//! an error. After an error, the caller can send the same body again. Events that were stored in spite of the error are
-//! then duplicates.
+//! an error. After an error, the caller can send the same body again. If events were stored despite the error, the
+//! retry counts them as duplicates.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ use crate::supervise::{self, Supervisor};
 use crate::telemetry::{EventOutcome, Metrics};
 use crate::tenancy::{Access, Scope};
 
-/// The value of the `tenant` label in metrics for events that an operator sends. They may belong to many tenants.
+/// The value of the `tenant` label in metrics for events that an operator sends, because they may belong to many
+/// tenants.
 const OPERATOR: &str = "(operator)";
 
 /// Writes events to tables, for endpoints, sources and replays.
@@ -44,15 +45,15 @@ pub struct Writer {
     pub(super) limits: IngestConfig,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    /// The requests that are running.
+    /// Tracks the requests that are running.
     pub(super) submits: TaskTracker,
     pub(super) shutdown: ShutdownSignals,
-    /// Events that are acknowledged but not stored yet.
+    /// The events that are acknowledged but not stored yet.
     pub(super) acknowledged: AcknowledgedEvents,
     pub(super) supervisor: Supervisor,
 }
 
-/// Creates the stamp for events of `owner` that were received at `received`.
+/// Creates the decode options for events of `owner` that were received at `received`.
 pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> DecodeOptions {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
     DecodeOptions {
@@ -95,12 +96,12 @@ impl Writer {
         &self.tables.lake
     }
 
-    /// Returns the number of bytes that wait for a commit, across all tables.
+    /// Returns the number of bytes that are waiting for a commit, across all tables.
     pub fn queued_bytes(&self) -> usize {
         self.memory_budget.reserved_bytes()
     }
 
-    /// Fails with `Unavailable` and a reason if the writer cannot accept events now.
+    /// Fails with `Unavailable` and a reason if the writer cannot accept events at the moment.
     pub fn ready(&self) -> Result<()> {
         self.check_open()?;
         match self.tables.queues.values().find(|queue| queue.is_closed()) {
@@ -109,23 +110,24 @@ impl Writer {
         }
     }
 
-    /// Checks that the caller may send events to `table`, and returns the proof for the later calls of the request. An
-    /// endpoint calls this before it reads a body. Fails with `NotFound` if the caller may not see the table, and with
-    /// `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
+    /// Checks that the caller may send events to `table`. Returns an [`IngestTarget`] as proof for the later steps of
+    /// the request. An endpoint calls this before it reads a body. Fails with `NotFound` if the caller may not see the
+    /// table, and with `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
     pub fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         self.admit(access)?;
         self.tables.authorize(access, table)
     }
 
-    /// Creates an empty memory reservation for a body. The caller must grow it before it reads bytes into memory.
+    /// Creates an empty memory reservation for a body. The caller must grow the reservation before it reads bytes into
+    /// memory.
     pub fn reservation(&self) -> MemoryReservation {
         self.memory_budget.empty()
     }
 
-    /// Decodes events, stores those that are new, and returns after the commit. Fails with `Limited` and a retry time
-    /// if the queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http"
-    /// or "flight") becomes part of the place in quarantine entries. If the future is dropped, events that are already
-    /// queued are stored nevertheless.
+    /// Decodes events, stores the new ones, and returns after the commit. Fails with `Limited` and a retry time if the
+    /// queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http" or
+    /// "flight") is recorded in the `place` column of quarantine entries. If the caller drops the future, events that
+    /// are already queued are still stored.
     pub async fn submit(
         &self,
         mut reservation: MemoryReservation,
@@ -163,7 +165,7 @@ impl Writer {
         body: Body,
         endpoint: &str,
     ) -> Result<PreparedBatch> {
-        // While the body was arriving, the token may have expired, or the server may have begun to stop.
+        // While the body was arriving, the token may have expired or the server may have begun to stop.
         self.admit(target.access())?;
         // The reservation may already be larger, because it also covers the Flight messages that contained the batches.
         reservation.grow(body.bytes()).await?;
@@ -171,7 +173,7 @@ impl Writer {
         let (stamp, in_flight) = self.stamp_in_flight(&table, target.access().owner());
         let prepared =
             self.decode(move || table.preparer.prepare(body, &stamp, &endpoint)).await?.with_in_flight(in_flight);
-        // Columns may occupy more memory than the text they were decoded from.
+        // Columns may occupy more memory than the text from which they were decoded.
         reservation.resize(prepared.bytes()).await?;
         Ok(prepared)
     }
@@ -195,13 +197,13 @@ impl Writer {
         if self.shutdown.stop_admitting.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// Creates the stamp for events of `owner` that are received now.
+    /// Creates the decode options for events of `owner` that are received now.
     pub(super) fn stamp(&self, owner: Owner) -> DecodeOptions {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
-    /// Creates the same stamp as [`Writer::stamp`]. Events with this stamp count as in flight to `table` until the
-    /// guard is dropped.
+    /// Creates the same decode options as [`Writer::stamp`]. Events that are decoded with them count as in flight to
+    /// `table` until the guard is dropped.
     pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (DecodeOptions, InFlightGuard) {
         let (received, in_flight) = table.table.in_flight().enter(&owner, &self.clock);
         (DecodeOptions { received, ..self.stamp(owner) }, in_flight)
@@ -226,7 +228,7 @@ impl Writer {
         self.count_events(table, tenant, [receipt.accepted, receipt.duplicate, receipt.rejected]);
     }
 
-    /// Adds events to the metrics. `counts` holds the numbers of accepted, duplicate and rejected events, in this
+    /// Adds events to the metrics. `counts` contains the numbers of accepted, duplicate and rejected events, in this
     /// order.
     pub(super) fn count_events(&self, table: &str, tenant: &str, counts: [u64; 3]) {
         let outcomes = [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Rejected];

@@ -1,7 +1,8 @@
-//! Runs a real Apache Kafka for the tests: broker and controller in one process, on free loopback ports.
+//! Runs a real Apache Kafka for the tests, with the broker and the controller in one process and on free loopback
+//! ports.
 //!
-//! `tests/clients/setup.sh` installs the jars. A broker can have additional listeners that require TLS, a client certificate
-//! or a login ([`Broker::with_secure_listeners`]); the tests themselves use the plaintext listener.
+//! `tests/clients/setup.sh` installs the jars. A broker can have additional listeners that require TLS, a client
+//! certificate or a login ([`Broker::with_secure_listeners`]). The tests themselves use the plaintext listener.
 //!
 //! **Invariant:** dropping a [`Broker`] stops its process.
 
@@ -27,7 +28,7 @@ use crate::server::until;
 /// The time limit for one request to the broker.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The password of the user `reader` for each mechanism, as in `tests/clients/kafka/secure_listeners.properties`.
+/// The password of the user `reader` for each mechanism, as set in `tests/clients/kafka/secure_listeners.properties`.
 pub(crate) const PASSWORDS: [(&str, &str); 3] =
     [("PLAIN", "plain secret"), ("SCRAM-SHA-256", "scram-256 secret"), ("SCRAM-SHA-512", "scram-512 secret")];
 
@@ -36,9 +37,9 @@ pub(crate) const PASSWORDS: [(&str, &str); 3] =
 pub(crate) struct SecureListeners {
     /// A listener with TLS.
     pub(crate) tls: String,
-    /// A listener with mutual TLS, where clients need a certificate.
+    /// A listener with mutual TLS, which requires a client certificate.
     pub(crate) mutual: String,
-    /// A listener with TLS whose certificate is for another host.
+    /// A listener with TLS and a certificate for another host.
     pub(crate) elsewhere: String,
     /// A listener with TLS and a SASL login.
     pub(crate) login: String,
@@ -52,7 +53,7 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     producer: BaseProducer,
     folder: TempDir,
-    /// An additional option of the Java virtual machine.
+    /// An additional option for the Java virtual machine.
     option: String,
 }
 
@@ -62,8 +63,8 @@ impl Broker {
         Self::start_in(tempfile::tempdir().unwrap(), "", "-ea")
     }
 
-    /// Starts a broker with listeners that require TLS or authentication. The broker accepts tokens that `keys` (a JWKS)
-    /// verifies.
+    /// Starts a broker with listeners that require TLS or authentication. The broker accepts tokens that can be
+    /// verified with `keys`, a JSON Web Key Set (JWKS).
     pub(crate) fn with_secure_listeners(keys: &str) -> (Self, SecureListeners) {
         let (folder, listeners) = (tempfile::tempdir().unwrap(), SecureListeners::new(keys));
         (Self::start_in(folder, &listeners.properties(), &listeners.option()), listeners)
@@ -89,7 +90,7 @@ impl Broker {
         broker
     }
 
-    /// Kills the broker without warning, and restarts it with its data.
+    /// Kills the broker without warning, and restarts it with the same data.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -98,7 +99,7 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // The metadata lists the broker only when it can hold partitions.
+        // The metadata lists a broker only when partitions can be assigned to it.
         until("the broker is ready", || {
             let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
@@ -114,7 +115,7 @@ impl Broker {
         }
     }
 
-    /// Sends messages, each with a key that determines its partition, and waits until all are delivered.
+    /// Sends messages, and waits until all of them are delivered. The key of a message determines its partition.
     pub(crate) fn send(&self, topic: &str, messages: &[(String, String)]) {
         for (key, payload) in messages {
             let mut record = BaseRecord::to(topic).key(key).payload(payload);
@@ -134,8 +135,8 @@ impl Broker {
         self.producer.flush(REQUEST_TIME_MAX).unwrap();
     }
 
-    /// Sends messages to partitions in a transaction and leaves it open. When the transaction ends, its marker occupies one
-    /// offset in each partition.
+    /// Sends messages to partitions in a transaction, and leaves the transaction open. When the transaction ends, its
+    /// marker occupies one offset in each partition.
     pub(crate) fn transaction(&self, topic: &str, messages: &[(i32, String)]) -> Transaction {
         let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
         producer.init_transactions(REQUEST_TIME_MAX).unwrap();
@@ -149,7 +150,7 @@ impl Broker {
         Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions }
     }
 
-    /// Deletes all messages of a topic, as retention does. New messages continue with the next offsets.
+    /// Deletes all messages in a topic, as retention does. The offsets of new messages continue after the deleted ones.
     pub(crate) async fn delete_all(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -160,12 +161,13 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// Returns the offsets that a group has committed to Kafka. The map is empty while the group's coordinator is not ready.
+    /// Returns the offsets that a group has committed to Kafka. Returns an empty map while the group's coordinator is
+    /// not ready.
     pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
-        // A new coordinator refuses the request until it has loaded the group.
+        // A new coordinator refuses requests until it has loaded the group.
         let Ok(committed) = client.committed_offsets(list, REQUEST_TIME_MAX) else { return BTreeMap::new() };
         let elements = committed.elements().into_iter();
         elements
@@ -204,7 +206,7 @@ impl Transaction {
         self.wait();
     }
 
-    /// Waits for the control records, which the broker writes after it has responded to the request.
+    /// Waits for the control records, because the broker writes them after it has responded to the request.
     fn wait(&self) {
         let ends = |isolation: &str| -> Vec<i64> {
             let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
@@ -231,12 +233,12 @@ impl SecureListeners {
         listeners
     }
 
-    /// Returns the path of a file that `make_certs.py` has created.
+    /// Returns the path of a file that `make_certs.py` created.
     pub(crate) fn file(&self, name: &str) -> String {
         self.certificates.path().join(name).display().to_string()
     }
 
-    /// Returns the option that allows Kafka to read the key set, because it reads keys only from listed URLs.
+    /// Returns the option that allows Kafka to read the JWKS. Kafka reads keys only from URLs that the option lists.
     fn option(&self) -> String {
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
     }

@@ -1,5 +1,5 @@
-//! Runs the `glasshouse` command line against a server. The process gets the server's address and a token in its
-//! environment.
+//! Runs the `glasshouse` command line as a client of a server. The process gets the server's address and a token from
+//! its environment.
 
 use std::process::{Command, Output};
 

@@ -1,9 +1,9 @@
-//! Runs the test suite of a real client as a process and evaluates its output.
+//! Runs the test suite for a real client as a process, and evaluates its output.
 //!
-//! A suite prints one line of JSON per check: `{name, ok, detail}`.
+//! A suite prints one line of JSON for each check: `{name, ok, detail}`.
 //!
-//! **Invariant:** exactly the expected checks ran, and all of them passed. A missing check and an unexpected check both fail
-//! the test, so the lists of expected checks stay complete.
+//! **Invariant:** exactly the expected checks must run, and all of them must pass. A missing check or an unexpected
+//! check fails the test, so the lists of expected checks stay complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::requirements::cache;
 
-/// Returns a command that runs the Python interpreter of the suites.
+/// Returns a command that runs the Python interpreter for the suites.
 pub(crate) fn python() -> Command {
     let python = cache().join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run tests/clients/setup.sh first", python.display());
@@ -45,7 +45,7 @@ pub(crate) fn jdbc(version: &str) -> Command {
     command
 }
 
-/// Runs a Python suite. The file `facts` contains the server's addresses, its lake and the tokens.
+/// Runs a Python suite. The file `facts` contains the server's addresses, the location of its lake, and the tokens.
 pub(crate) fn run_python(name: &str, facts: &Path, expected: &[&str]) {
     run(python().arg(script(name)).arg(facts), name, expected);
 }

@@ -1,8 +1,8 @@
-//! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test loads
-//! real data.
+//! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test
+//! loads real data.
 //!
-//! The checks are written in the clients' own languages (`tests/clients/`). This file starts the servers, loads the sample
-//! rows, and lists the checks that must run.
+//! The checks are written in the languages of the clients (`tests/clients/`). This file starts the servers, loads the
+//! sample rows, and lists the checks that must run.
 
 use std::process::Command;
 
@@ -80,7 +80,8 @@ fn tls() {
     facts["certs"] = json!(certs.path());
     run_python("tls_suite.py", &server.write_facts(&facts), TLS);
 
-    // `glasshouse query` adds the file of `--ca` to the system's authorities, which `SSL_CERT_FILE` sets here.
+    // `glasshouse query` adds the authorities in the `--ca` file to the system's authorities, which `SSL_CERT_FILE`
+    // sets here.
     let cases = [
         ("authority.pem", None, true),
         ("stranger.pem", None, false),
@@ -100,10 +101,10 @@ fn tls() {
     }
 }
 
-/// Checks of loading the sample rows over HTTP.
+/// Checks for loading the sample rows over HTTP.
 const ROWS: &[&str] = &["feed_samples", "feed_tables_with_similar_names", "feed_again_stores_nothing"];
 
-/// Checks of ADBC in Python.
+/// Checks for ADBC in Python.
 const ADBC: &[&str] = &[
     "connect_by_header",
     "connect_by_password",
@@ -141,7 +142,7 @@ const ADBC: &[&str] = &[
     "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
-/// Checks of individual Flight SQL messages, which pyarrow.flight sends.
+/// Checks for individual Flight SQL messages, which pyarrow.flight sends.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
     "handshake_waits_for_the_client",
@@ -167,7 +168,7 @@ const FLIGHT: &[&str] = &[
     "actions_are_listed",
 ];
 
-/// Checks of prepared statements, message by message.
+/// Checks for prepared statements, message by message.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_of_any_type_are_cast",
@@ -181,7 +182,7 @@ const PREPARED: &[&str] = &[
     "updates_are_forbidden",
 ];
 
-/// Checks of the metadata commands.
+/// Checks for the metadata commands.
 const METADATA: &[&str] = &[
     "sql_info_is_complete",
     "tables_are_filtered",
@@ -193,7 +194,7 @@ const METADATA: &[&str] = &[
     "metadata_works_for_a_tenant_without_rows",
 ];
 
-/// Checks of the JDBC driver.
+/// Checks for the JDBC driver.
 const JDBC: &[&str] = &[
     "connects_with_a_token",
     "connects_with_a_password",
@@ -226,7 +227,7 @@ const LAKE: &[&str] = &[
     "columns_keep_their_description",
 ];
 
-/// Checks of real data, compared with pandas.
+/// Checks with real data, whose results are compared with pandas.
 const FLIGHTS: &[&str] = &[
     "all_flights_are_loaded",
     "loading_again_adds_nothing",
@@ -240,7 +241,7 @@ const FLIGHTS: &[&str] = &[
     "the_lake_holds_the_same",
 ];
 
-/// Checks of TLS and mutual TLS.
+/// Checks for TLS and mutual TLS.
 const TLS: &[&str] = &[
     "a_client_that_trusts_the_authority_connects",
     "a_wrong_authority_is_refused",

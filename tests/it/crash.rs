@@ -1,5 +1,5 @@
-//! Crash test: the server is killed twenty times during ingest. Afterwards, every acknowledged event must be stored exactly
-//! once.
+//! A crash test, which kills the server twenty times during ingest. Afterwards, every acknowledged event must be stored
+//! exactly once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,8 @@ async fn acknowledged_events_survive_kills_during_ingest() {
         for _ in 0..=crash % 5 * SENDERS as u64 {
             acknowledgements.recv().await.expect("senders continue until they are stopped");
         }
-        // This pause does not wait for a condition. It moves the crash to another point of the batch in progress.
+        // This pause does not wait for a condition. It moves the crash to a different point in the processing of a
+        // batch.
         tokio::time::sleep(Duration::from_micros(crash * 7_919 % 40_000)).await;
         announce.send_replace(None);
         server.kill();

@@ -1,4 +1,5 @@
-//! Tests of `glasshouse demo`: each command that it prints must work when it is pasted into a shell in another folder.
+//! Tests for `glasshouse demo`. Every command that it prints must work when it is pasted into a shell in another
+//! folder.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use crate::client_suite::python;
 use crate::server::until;
 
-/// A running demo. Its output is in the file `log` of the folder.
+/// A running demo. Its output is written to the file `log` in the folder.
 struct Demo {
     child: Child,
     folder: TempDir,
@@ -52,7 +53,7 @@ fn paragraph<'a>(printed: &'a str, begin: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no paragraph begins with `{begin}`:\n{printed}"))
 }
 
-/// Runs these lines in a shell in a new folder, and returns the output. Panics if one of them fails.
+/// Runs the lines in a shell in a new folder, and returns the output. Panics if a command fails.
 fn paste(lines: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let search_path = format!("{}:/usr/bin:/bin", Path::new(python().get_program()).parent().unwrap().display());
@@ -78,7 +79,8 @@ fn every_printed_command_works_when_it_is_pasted() {
 
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
-    // The request has stored a row of the small tenant. The demo's own events add rows for the large tenant within a second.
+    // The pasted request has stored a row for the small tenant. Within a second, the demo's own events add rows for the
+    // large tenant.
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the demo's events are in the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");
@@ -91,7 +93,7 @@ fn every_printed_command_works_when_it_is_pasted() {
     let begin = format!("jdbc:arrow-flight-sql://{flight}/?useEncryption=false&token=");
     let token = jdbc.trim().strip_prefix(&begin).unwrap();
     assert!(exports.contains(&format!("={token}")), "{jdbc}");
-    // DuckDB would download its Delta extension, so this test only checks that the folder is a Delta table.
+    // DuckDB would have to download its Delta extension, so this test only checks that the folder is a Delta table.
     let lake = paragraph(&printed, "duckdb ").split("delta_scan('").nth(1).unwrap().split("')").next().unwrap();
     assert!(Path::new(&lake.replace("''", "'")).join("_delta_log").is_dir(), "{lake}");
 }

@@ -1,6 +1,6 @@
-//! Tests of a server whose disk is full: senders receive errors that ask them to retry, queries continue, no acknowledged
-//! event is lost, and ingest resumes by itself when space is free again. The server is also killed and restarted while the
-//! disk is full.
+//! Tests of a server whose disk is full. Senders receive errors that ask them to retry, queries continue to work, and
+//! no acknowledged event is lost. Ingest resumes by itself when there is free space again. The server is also killed
+//! and restarted while the disk is full.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,27 +18,29 @@ use crate::server::{Server, Setup, until_async};
 
 /// An in-memory file system of a fixed size. Dropping the value unmounts it.
 ///
-/// The file system is mounted in its own mount namespace, by root or by the root user of a user namespace, so no mount is
-/// left behind. Processes that may inspect the process that holds the namespace can access the file system below
-/// `/proc/<id>/root`.
+/// The file system is mounted in its own mount namespace, either by root or by the root user of a user namespace, so no
+/// mount is left behind. The process that holds the namespace exposes the file system below `/proc/<id>/root`. Only
+/// processes that may inspect that process can access it.
 pub(crate) struct Disk {
     holder: Child,
     root: PathBuf,
     _folder: TempDir,
 }
 
-/// Arguments of `unshare` that create a mount namespace in which mounting is permitted: as root, and in a user namespace.
+/// The arguments for `unshare` with which a mount namespace is created: as root, and in a user namespace. Both permit
+/// mounting.
 const UNSHARE_ARGS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
-/// A shell script that mounts the file system, prints `mounted`, and holds the namespace until its input ends with the test.
+/// A shell script that mounts the file system, prints `mounted`, and holds the namespace until the test closes its
+/// input.
 const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted && exec cat"#;
 
 impl Disk {
-    /// Mounts a file system of `bytes` bytes.
+    /// Mounts a file system with a size of `bytes`.
     pub(crate) fn mount(bytes: usize) -> Self {
         Self::try_mount(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
     }
 
-    /// Mounts a file system like [`Disk::mount`], but returns the reason if this is not possible.
+    /// Does the same as [`Disk::mount`], but returns the reason if mounting is not possible.
     pub(crate) fn try_mount(bytes: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mut refusals = Vec::new();
@@ -65,7 +67,7 @@ impl Disk {
         self.root.join(name)
     }
 
-    /// Copies a folder of the disk to the ordinary file system. Readers that resolve paths need the copy, because a path
+    /// Copies a folder from the disk to the ordinary file system. Readers that resolve paths need the copy: a path
     /// below `/proc/<id>/root` resolves to a path that does not exist outside the namespace.
     pub(crate) fn copy(&self, name: &str) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
@@ -88,7 +90,7 @@ impl Disk {
         }
     }
 
-    /// Frees the space that `fill` has used.
+    /// Frees the space that `fill` used.
     pub(crate) fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
@@ -109,11 +111,11 @@ impl Drop for Disk {
 const DISK_BYTES: usize = 128 << 20;
 /// The tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// The prefix of the ids of one batch that the test itself sends.
+/// The prefix of the event ids in the batch that the test itself sends.
 const PROBE: &str = "initech-probe";
-/// After this number of acknowledged batches, ingest is considered to work.
+/// Ingest is considered to work after this number of acknowledged batches.
 const BATCHES: u64 = 24;
-/// After this number of failed commit attempts, senders have certainly retried.
+/// Senders have certainly retried after this number of failed commit attempts.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {
@@ -134,7 +136,7 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
     expect_queries_work(&server, load.acknowledged());
     assert!(server.logged("the lake's disk is full"), "the log does not report the full disk");
 
-    // A server must restart on the full disk with its existing lake, but cannot create a new lake there.
+    // A server must be able to restart on the full disk with its existing lake, but it cannot create a new lake there.
     load.set_server(None);
     server.kill();
     disk.fill();
@@ -170,8 +172,8 @@ async fn a_full_disk_loses_nothing_and_ingest_resumes_by_itself() {
     assert_eq!(unreferenced_files(&lake), left, "a failed attempt left a file behind");
 }
 
-/// Sends a batch until the server refuses it with a retryable error. Fills the disk again before each attempt, because the
-/// server may free space.
+/// Sends a batch until the server refuses it with a retryable error. Fills the disk again before each attempt, because
+/// the server may free space.
 async fn expect_refusal(server: &Server, disk: &Disk) {
     until_async("the server refuses events while the disk is full", async || {
         disk.fill();
@@ -199,7 +201,7 @@ fn expect_queries_work(server: &Server, acknowledged: u64) {
     );
 }
 
-/// Returns the names of the table's files that its log does not reference. Checks that the referenced files are complete.
+/// Returns the names of the table's files to which its log does not refer. Checks that all other files are complete.
 fn unreferenced_files(lake: &Path) -> BTreeSet<String> {
     let table = lake.join("samples");
     let mut files = Vec::new();

@@ -1,7 +1,7 @@
 //! An identity provider for the tests: an OAuth token endpoint on loopback, and the key that verifies its tokens.
 //!
-//! The endpoint accepts POST requests with the grant `client_credentials`. Depending on the path, it returns a valid,
-//! short-lived, expired or foreign token. It returns an error if the client is unknown.
+//! The endpoint accepts POST requests with the `client_credentials` grant. The path determines whether it returns a
+//! valid, short-lived, expired or foreign token. If the client is unknown, it returns an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,18 +43,18 @@ impl Provider {
         Self { address, issued, _tasks: tasks }
     }
 
-    /// Returns the URL of an endpoint: `token` returns valid tokens, `short` tokens that expire soon, `expired` tokens that
-    /// have expired, and `foreign` tokens for an audience other than the brokers.
+    /// Returns the URL of an endpoint. `token` returns valid tokens, `short` returns tokens that expire soon, `expired`
+    /// returns tokens that have expired, and `foreign` returns tokens for an audience other than the brokers.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.address)
     }
 
-    /// Returns the number of short-lived tokens that were issued so far.
+    /// Returns the number of short-lived tokens that have been issued so far.
     pub(crate) fn short_issued(&self) -> usize {
         self.issued.load(Ordering::SeqCst)
     }
 
-    /// Returns the keys that verify the provider's tokens, as a JWKS.
+    /// Returns the keys that verify the provider's tokens, as a JSON Web Key Set (JWKS).
     pub(crate) fn keys() -> String {
         let jwk = Jwk::from_encoding_key(&key(), Algorithm::ES256).unwrap();
         let mut jwk = serde_json::to_value(jwk).unwrap();
@@ -108,7 +108,7 @@ async fn answer(mut connection: TcpStream, short_issued: &AtomicUsize) {
     drop(connection.shutdown().await);
 }
 
-/// Reads a request with its body. Returns `None` if the connection ends first.
+/// Reads a request with its body. Returns `None` if the connection is closed before the end of the request.
 async fn read(connection: &mut TcpStream) -> Option<String> {
     let mut request = Vec::new();
     loop {

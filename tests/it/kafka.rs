@@ -1,5 +1,5 @@
-//! Tests of sources with a real Kafka broker: servers and the broker are killed with `kill -9`, and the disk becomes full.
-//! Every message must be stored once, or be in the quarantine once.
+//! Tests of sources with a real Kafka broker. Servers and the broker are killed with `kill -9`, and the disk becomes
+//! full. Every message must be stored once, either in the table or in the quarantine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,13 @@ use crate::server::{Server, Setup, until, until_async};
 const TOPIC: &str = "events";
 const PARTITIONS: i32 = 4;
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-/// The number of events of each tenant.
+/// The number of events for each tenant.
 const EVENTS: usize = 14_000;
-/// The number of events of each tenant in one round.
+/// The number of events for each tenant in one round.
 const ROUND: usize = 500;
 /// The number of times a server is killed.
 const CRASHES: usize = 10;
-/// In these crashes, by index, the broker is killed before the server.
+/// The indexes of the crashes in which the broker is killed before the server.
 const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
@@ -51,8 +51,8 @@ impl Feed {
         Self { broker, lake: folder.path().to_owned(), sent: 0, bad: Vec::new(), _folder: folder }
     }
 
-    /// Returns the settings of a server that reads the topic. The batches are small, so some of them are in progress when
-    /// the server is killed.
+    /// Returns the settings of a server that reads the topic. The batches are small, so that some of them are in
+    /// progress when the server is killed.
     fn setup(&self) -> Setup {
         let settings = [
             ("SOURCES__EVENTS__KIND", "kafka"),
@@ -68,7 +68,8 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Sends the next events of each tenant. Some events are sent twice, and some messages between them cannot be stored.
+    /// Sends the next events for each tenant. Some events are sent twice. Between the events are messages that cannot
+    /// be stored.
     fn send_round(&mut self) {
         let mut messages = Vec::new();
         for index in self.sent..self.sent + ROUND {
@@ -79,7 +80,8 @@ impl Feed {
                     "at": 1_704_067_200_000_000_i64 + i64::try_from(index).unwrap() * 1_000_000,
                 });
                 messages.push((key.clone(), event.to_string()));
-                // Sends duplicates, immediately and much later. The same key goes to the same partition.
+                // Send duplicates, immediately and much later. They have the same key as the original, so they go to
+                // the same partition.
                 if index % 10 == 3 {
                     messages.push((key.clone(), event.to_string()));
                 }
@@ -102,13 +104,13 @@ impl Feed {
         self.broker.send(TOPIC, &messages);
     }
 
-    /// Waits until the table has stored everything that was sent.
+    /// Waits until everything that was sent is stored.
     fn wait_for_all(&self) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
         until("everything that was sent is stored", || offsets(&self.lake) == ends);
     }
 
-    /// Sends two rounds and waits for `count` commits. At that time, most of the messages are not committed yet.
+    /// Sends two rounds, and waits for `count` commits. At that point, most of the messages are not committed yet.
     fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(&self.lake).len();
         self.send_round();
@@ -136,12 +138,12 @@ fn entries(lake: &Path) -> Vec<String> {
     paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// Returns the next offset of each partition, as stored in the table.
+/// Returns the next offset of each partition, according to the table.
 fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
     offsets_of(lake, "events", TOPIC)
 }
 
-/// Returns the next offset of each partition of a source that reads into this table, as stored in the table.
+/// Returns the next offset of each partition of a source, according to the table to which the source writes.
 pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32, i64> {
     let prefix = format!("kafka:{source}:{topic}:");
     let mut offsets = BTreeMap::new();
@@ -169,7 +171,7 @@ async fn messages_are_stored_once_although_servers_are_killed() {
         feed.send_and_wait_for_commits(1 + crash % 3);
         if BROKER_CRASHES.contains(&crash) {
             feed.broker.crash();
-            // The server was not killed, so it must read the messages that are sent now.
+            // This server was not killed, so it must read the messages that are sent now.
             feed.send_and_wait_for_commits(1);
         }
         server.kill();
@@ -188,11 +190,11 @@ async fn two_servers_share_a_topic() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
-    // The servers are started one after the other: the first creates the tables, and the second opens them.
+    // Start one server after the other: the first creates the tables, and the second opens them.
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     for _ in 0..CRASHES {
         feed.send_and_wait_for_commits(2);
-        // Kill the older server. The other server takes over its partitions, and a new server joins.
+        // Kill the older server. The remaining server takes over its partitions, and a new server joins.
         servers.remove(0).kill();
         servers.push(Server::start(&setup));
     }
@@ -208,7 +210,7 @@ async fn two_servers_share_a_topic() {
 
 /// The size of the disk in bytes. The test needs far less.
 const DISK_BYTES: usize = 128 << 20;
-/// After this number of failed commit attempts, the source has certainly retried.
+/// The source has certainly retried after this number of failed commit attempts.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,20 +239,20 @@ async fn a_source_resumes_when_a_full_disk_has_space_again() {
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
-/// Returns the number of messages that the table's sources have not committed yet, if it is known.
+/// Returns the number of messages that the table's source has not committed yet. Returns `None` if it is unknown.
 pub(crate) async fn waiting(server: &Server) -> Option<u64> {
     let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
     serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
 }
 
-/// Returns the state of a server's only source, as `glasshouse sources list` reports it.
+/// Returns the state of the server's only source, as `glasshouse sources list` reports it.
 pub(crate) fn state(server: &Server) -> Value {
     let (succeeded, text) = outcome(&client(server, "admin", &["sources", "list", "--json"]));
     assert!(succeeded, "{text}");
     serde_json::from_str::<Value>(&text).unwrap()["sources"][0].take()
 }
 
-/// Returns the lag of each partition that these servers read.
+/// Returns the lag of each partition that the given servers read.
 pub(crate) fn lags(servers: &[&Server]) -> BTreeMap<i32, i64> {
     let mut lags = BTreeMap::new();
     for server in servers {
@@ -280,7 +282,7 @@ async fn a_pause_stops_all_servers_and_survives_restarts() {
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
     let expected_lag: BTreeMap<i32, i64> =
         ends.iter().map(|(partition, end)| (*partition, end - paused_offsets[partition])).collect();
-    // Both servers must report the lag: they know of the messages, but do not read them.
+    // Both servers must report the lag, although they do not read the messages.
     until("both servers report the lag", || lags(&servers.iter().collect::<Vec<_>>()) == expected_lag);
     assert_eq!(offsets(&feed.lake), paused_offsets, "something was stored while the source was paused");
 

@@ -1,5 +1,5 @@
-//! Tests of sources against a real Kafka broker with authentication. Sources log in with every mechanism, and report the
-//! error if the login fails.
+//! Tests of sources with a real Kafka broker that requires authentication. Sources log in with every mechanism. If a
+//! login fails, the source reports the error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,16 +13,17 @@ use crate::kafka::offsets_of;
 use crate::requirements::needs;
 use crate::server::{Server, Setup, until};
 
-/// The number of events that are sent to a topic in one call.
+/// The number of events that one call sends to a topic.
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 
-/// A source: the address of its listener, and its settings below `SOURCES__NAME__`.
+/// A source: the address of the listener to which it connects, and its settings below `SOURCES__NAME__`.
 struct Case {
     name: &'static str,
     address: String,
     settings: Vec<(String, String)>,
-    /// The expected kind of the source's last error, and strings in its message. `None` if the source can read its topic.
+    /// The expected kind of the source's last error, and strings that its message must contain. `None` if the source
+    /// can read its topic.
     expected_error: Option<(&'static str, Vec<String>)>,
 }
 
@@ -42,7 +43,7 @@ impl Case {
         Self { expected_error: Some((kind, words)), ..Self::good(name, address, settings) }
     }
 
-    /// Returns the settings of the server. Each source reads the topic of its own name.
+    /// Returns the settings of the server. Each source reads the topic with the same name.
     fn server_settings(&self) -> Vec<(String, String)> {
         let common = [
             ("KIND", "kafka"),
@@ -141,7 +142,7 @@ fn ca_file_cases(listeners: &SecureListeners) -> [Case; 2] {
     ]
 }
 
-/// Returns events of a source, beginning with number `first`.
+/// Returns events for a source, starting with number `first`.
 fn events(source: &str, first: usize) -> Vec<(String, String)> {
     let event = |index: usize| {
         let id = format!("{source}-{index}");
@@ -160,11 +161,11 @@ fn states(server: &Server) -> BTreeMap<String, Value> {
     sources.map(|source| (source["name"].as_str().unwrap().to_owned(), source)).collect()
 }
 
-/// Waits until all messages of these topics are stored.
+/// Waits until all messages in these topics are stored.
 fn wait_for(broker: &Broker, lake: &Path, cases: &[&Case]) {
     for Case { name, .. } in cases {
         let ends = broker.ends(name, PARTITIONS);
-        until(&format!("all of `{name}` is read"), || offsets_of(lake, name, name) == ends);
+        until(&format!("`{name}` is read completely"), || offsets_of(lake, name, name) == ends);
     }
 }
 

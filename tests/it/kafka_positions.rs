@@ -1,5 +1,6 @@
-//! Tests of records that a consumer does not return: control records of transactions, and messages of aborted transactions.
-//! They must not count as lag, before or after a restart, and their deletion must not be reported as a gap.
+//! Tests of records that a consumer does not return: control records of transactions, and messages from aborted
+//! transactions. They must not count as lag, either before or after a restart. Their deletion must not be reported as a
+//! gap.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ const SOURCE: &str = "orders";
 const GROUP: &str = "glasshouse";
 const PARTITIONS: i32 = 2;
 
-/// A topic whose messages are sent in transactions, and the lake that receives them.
+/// A topic with messages that are sent in transactions, and the lake in which they are stored.
 struct Feed {
     broker: Broker,
     lake: PathBuf,
@@ -46,11 +47,11 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that exactly these events
-    /// are stored.
+    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that exactly these
+    /// events are stored.
     async fn expect_read(&self, server: &Server, ids: &[&str]) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
-        // The source commits a position to Kafka once every message before it is stored.
+        // The source commits a position to Kafka when every message before that position is stored.
         until("all positions are at the ends", || self.broker.committed(GROUP, TOPIC, PARTITIONS) == ends);
         let none: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
         until_async("the lag of the source is 0", async || {
@@ -108,7 +109,7 @@ async fn deleted_ends_of_transactions_are_not_a_gap() {
     feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
     feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
     feed.expect_read(&server, &["a", "b"]).await;
-    // The next commit also contains the positions of partitions without a message in the commit.
+    // The next commit also contains the positions of partitions from which the batch has no message.
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
     feed.expect_read(&server, &["a", "b", "c"]).await;
     feed.broker.send_to(TOPIC, 0, &event("d"));

@@ -1,4 +1,4 @@
-//! Checks that the container image and the systemd unit agree with the program: ports, environment variables, health check
+//! Checks that the container image and the systemd unit match the program: ports, environment variables, health check
 //! and stop timeout.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ fn the_image_exposes_the_default_ports() {
     assert!(CONTAINERFILE.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])));
     assert!(CONTAINERFILE.contains("\nHEALTHCHECK") && CONTAINERFILE.contains("CMD [\"glasshouse\", \"health\"]"));
     assert!(CONTAINERFILE.contains("\nUSER 10001:10001\n"));
-    // The variables of the image and of the guide together must form a valid configuration.
+    // The variables from the image and from the guide must form a valid configuration together.
     let settings = |text: &str| -> BTreeMap<String, String> {
         let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
         let ours = pairs.filter(|(key, _)| key.starts_with("GLASSHOUSE__"));
@@ -52,7 +52,7 @@ fn the_image_exposes_the_default_ports() {
     let run = GUIDE.split("podman run").nth(1).unwrap().split("```").next().unwrap();
     variables.extend(settings(run));
     assert_eq!(variables.len(), 6, "{variables:?}");
-    // The guide generates this secret with a command.
+    // In the guide, a command generates this secret.
     variables.insert("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret of the operator's own".repeat(2));
     let config = Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter());
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));

@@ -1,10 +1,10 @@
 //! Finds free ports for servers that need a port in their configuration, or that are restarted on the same port.
 //!
-//! The kernel assigns ports of its ephemeral range (`ip_local_port_range`) to outgoing connections and to listeners on port
-//! 0. It may assign such a port to another process before the server listens, or while the server is down. A client that
-//! tries to reach the server may then even connect to itself.
+//! The kernel assigns ports from its ephemeral range (`ip_local_port_range`) to outgoing connections, and to listeners
+//! on port 0. It may assign such a port to another process before the server listens on it, or while the server is
+//! down. A client that tries to reach the server could then even connect to itself.
 //!
-//! **Invariant:** no port is in the ephemeral range, and a test process never returns the same port twice.
+//! **Invariant:** no returned port is in the ephemeral range, and a test process never returns the same port twice.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,7 +18,7 @@ const EPHEMERAL: u32 = 32_768;
 
 /// Returns ports on which no process listens.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Each test process starts at a different port.
+    // Each test process starts with a different port.
     static STEP: AtomicU32 = AtomicU32::new(0);
     let count = ephemeral() - FIRST;
     [0; N].map(|_| {
@@ -32,7 +32,7 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// Returns the first port of the ephemeral range.
+/// Returns the first port in the ephemeral range.
 fn ephemeral() -> u32 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range.split_whitespace().next().and_then(|first| first.parse().ok());

@@ -1,12 +1,12 @@
-//! Tests of the proxy variables: requests to other machines use the proxy, and requests to this machine never do. The tests
-//! run the command line as a process, because the proxy variables are read from the process's environment.
+//! Tests for the proxy variables. Requests to other hosts use the proxy, and requests to this host never do. The tests
+//! run the command line as a process, because it reads the proxy variables from its environment.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
-/// Starts a server that answers one request with an empty list of sources. The thread returns the first line of that
+/// Starts a server that answers one request with an empty list of sources. The thread returns the first line of the
 /// request.
 fn listen() -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

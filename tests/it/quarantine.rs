@@ -1,4 +1,4 @@
-//! Tests of `glasshouse quarantine` against a server. One test kills the server during a replay.
+//! Tests of `glasshouse quarantine` with a server. One test kills the server during a replay.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cli::{ask, client, outcome};
 use crate::server::{Server, Setup, until};
 
-/// The number of entries in the interrupted replay.
+/// The number of entries in the replay that is interrupted.
 const ENTRIES: usize = 600;
 
 fn answer(server: &Server, caller: &str, args: &[&str]) -> Value {
@@ -113,7 +113,7 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert!(server.stop());
 }
 
-/// Kills the server process. Another thread still uses the value, so `Server::kill` cannot be called.
+/// Kills the server process. `Server::kill` cannot be called, because another thread is still using the server.
 fn kill(server: &Server) {
     let killed = Command::new("kill").args(["-KILL", &server.id().to_string()]).status().unwrap();
     assert!(killed.success());

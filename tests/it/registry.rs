@@ -1,7 +1,7 @@
-//! Tests of sources with a schema registry, with a real Kafka broker and messages that Confluent's own serializers wrote.
-//! The table must contain the values that were written.
+//! Tests of sources with a schema registry and a real Kafka broker. The messages are written by Confluent's own
+//! serializers, and the table must contain the values that were written.
 //!
-//! The registry is `tests/clients/registry_server.py`, which works with Confluent's own client.
+//! The registry is `tests/clients/registry_server.py`. Confluent's own client works with it.
 
 use std::process::{Child, Stdio};
 

@@ -1,9 +1,10 @@
-//! Requirements of tests that a machine may not meet: installed clients and servers, and the right to mount a file system.
+//! Requirements of tests that some machines do not meet: installed clients and servers, and permission to mount a file
+//! system.
 //!
-//! A test declares its requirements with `needs!(Python, Kafka)`. If one is not met, the test is skipped: its name and the
-//! reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
+//! A test declares its requirements with `needs!(Python, Kafka)`. If a requirement is not met, the test is skipped. Its
+//! name and the reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
 //!
-//! **Invariant:** with `CI=true` no test is skipped; a test whose requirement is not met fails.
+//! **Invariant:** with `CI=true`, no test is skipped. A test fails if one of its requirements is not met.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 
-/// A requirement. `tests/clients/prepare.sh` installs all of them except the last.
+/// A requirement. `tests/clients/prepare.sh` installs all of them except the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requirement {
-    /// The Python environment with the clients of the suites.
+    /// The Python environment that contains the clients for the suites.
     Python,
     /// Java, the JDBC test program, and its drivers.
     Jdbc,
@@ -22,7 +23,7 @@ pub(crate) enum Requirement {
     Kafka,
     /// The PostgreSQL server.
     Postgres,
-    /// The right to mount a file system.
+    /// Permission to mount a file system.
     Mount,
 }
 
@@ -42,8 +43,8 @@ pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
 }
 
-/// Returns true if the test that contains the function `here` must be skipped, and records its name. In CI it panics
-/// instead.
+/// Returns true if the test that contains the function `here` must be skipped, and records the test's name. In CI,
+/// panics instead.
 pub(crate) fn is_skipped(here: &str, requirements: &[Requirement]) -> bool {
     let Some(reason) = requirements.iter().find_map(|requirement| requirement.is_missing()) else { return false };
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -57,8 +58,8 @@ pub(crate) fn is_skipped(here: &str, requirements: &[Requirement]) -> bool {
     true
 }
 
-/// Returns the name of a test. The argument is the type name of its function `here`, such as `it::clients::adbc::here` or
-/// `it::crash::acknowledged_events_survive_kills_during_ingest::{{closure}}::here`.
+/// Returns the name of a test. The argument is the type name of the function `here` in the test, such as
+/// `it::clients::adbc::here` or `it::crash::acknowledged_events_survive_kills_during_ingest::{{closure}}::here`.
 fn name(here: &str) -> String {
     let steps = here.split("::").skip(1).filter(|step| !matches!(*step, "here" | "{{closure}}"));
     steps.collect::<Vec<_>>().join("::")
@@ -67,7 +68,7 @@ fn name(here: &str) -> String {
 impl Requirement {
     /// Returns the reason why the requirement is not met, or `None` if it is met.
     fn is_missing(self) -> Option<String> {
-        // The last file that setup.sh creates for each component, and the component's name.
+        // For each component, the last file that `setup.sh` creates, and the name of the component.
         let (file, component) = match self {
             Self::Python => ("venv/.made-from", "python"),
             Self::Jdbc => ("java/.made-from", "jdbc"),

@@ -1,5 +1,5 @@
-//! Tests with the lake on an S3 server. Two servers write to one bucket, and conditional puts decide which commits first.
-//! The S3 server also hangs, or crashes and restarts.
+//! Tests with a lake on an S3 server. Two servers write to one bucket, and conditional puts decide which of them
+//! commits first. The S3 server also hangs, and it crashes and restarts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,13 +22,13 @@ use crate::server::{Server, Setup, until_async, wait_for};
 const BUCKET: &str = "glasshouse-tests";
 /// The number of acknowledged batches after which the senders stop.
 const BATCHES: usize = 60;
-/// After this number of acknowledged batches, ingest is considered to work.
+/// Ingest is considered to work after this number of acknowledged batches.
 const WORKING_BATCHES: u64 = 16;
-/// The time for which the store hangs.
+/// How long the store hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// After this number of failed commit attempts, the server has certainly retried.
+/// The server has certainly retried after this number of failed commit attempts.
 const FAILURES: f64 = 4.0;
-/// The limit of the queue of uncommitted events, in bytes. It is small so that senders can fill the queue.
+/// The limit for the queue of uncommitted events, in bytes. It is small, so that senders can fill the queue.
 const QUEUE_BYTES_MAX: &str = "65536";
 /// The metric that counts failed commit attempts.
 const FAILED: &str = "glasshouse_commit_failures_total{table=\"samples\"}";
@@ -36,12 +36,12 @@ const FAILED: &str = "glasshouse_commit_failures_total{table=\"samples\"}";
 const ROUTE: &str = "/v1/tables/{table}/events";
 /// The tenants whose events are sent continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
-/// The prefix of the ids of one batch that the test itself sends.
+/// The prefix of the event ids in the batch that the test itself sends.
 const PROBE: &str = "initech-probe";
 /// The number of times the store is killed.
 const KILLS: usize = 3;
 
-/// An S3 server process. Dropping the value stops it.
+/// An S3 server process. Dropping the value stops the process.
 struct Store {
     child: Child,
     options: Value,
@@ -67,7 +67,7 @@ impl Store {
         self.child.wait().unwrap();
     }
 
-    /// Restarts the process on the same port, with its data.
+    /// Restarts the process on the same port, with the same data.
     fn restart(&mut self) {
         let endpoint = self.options["aws_endpoint"].as_str().expect("the ready file has the endpoint");
         let port = endpoint.rsplit(':').next().expect("an address has a port");
@@ -76,8 +76,9 @@ impl Store {
         self.child = child;
     }
 
-    /// Returns the settings of a server with its lake in the bucket. Its time limits are short, so a test observes several
-    /// failures. It commits rarely, because the S3 server handles one request at a time and a query requests every file.
+    /// Returns the settings of a server whose lake is in the bucket. Its time limits are short, so that a test observes
+    /// several failures. It commits rarely, because the S3 server handles one request at a time, and a query requests
+    /// every file.
     fn setup(&self) -> Setup {
         let settings = [
             ("LAKE__REQUEST_TIME_MAX", "2s"),
@@ -120,7 +121,7 @@ async fn two_writers_share_a_bucket() {
     let store = Store::start();
     let setup =
         Setup { lake: Some(format!("s3://{BUCKET}/lake")), lake_options: store.options.clone(), ..Setup::default() };
-    // The servers are started one after the other: the first creates the tables, and the second opens them.
+    // Start one server after the other: the first creates the tables, and the second opens them.
     let servers = [Server::start(&setup), Server::start(&setup)];
     let token = servers[0].facts()["tokens"]["acme"].as_str().unwrap().to_owned();
     let (acknowledged, mut acknowledgements) = mpsc::channel(4);
@@ -176,7 +177,7 @@ async fn a_store_that_hangs_for_a_minute_loses_nothing() {
     store.signal("-STOP");
     let (hung, mut statuses) = (Instant::now(), BTreeSet::new());
     until_async("a minute has passed, and every expected failure was observed", async || {
-        // Each of these requests must end by its own time limit, even though the store does not respond.
+        // Each of these requests must end within its own time limit, even though the store does not respond.
         statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
         let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
         assert!(

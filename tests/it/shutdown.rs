@@ -1,5 +1,5 @@
-//! Tests of a shutdown while clients hang. Their connections must be closed in time, and events that were acknowledged on
-//! receipt must be committed.
+//! Tests of a shutdown while clients are not responding. Their connections must be closed in time, and events that were
+//! acknowledged before their commit must be committed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -23,7 +23,7 @@ use crate::server::{Server, Setup};
 
 /// The default of `shutdown.time_max`, which the server promises to keep.
 const TIME_MAX: Duration = Duration::from_secs(25);
-/// The number of events, each in its own request. The first commits happen immediately; this number is large enough that
+/// The number of events, each in its own request. The first commits happen immediately. The number is large enough that
 /// later events wait for `batch_age_max`.
 const EVENTS: usize = 40;
 /// A query whose result is larger than any flow-control window.
@@ -120,7 +120,7 @@ async fn stalled_result(flight: &mut FlightServiceClient<Channel>, token: &str) 
     rows
 }
 
-/// Starts an upload that stops after its first messages. Returns when the server has received these messages.
+/// Starts an upload that stalls after its first messages. Returns when the server has received these messages.
 async fn stalled_upload(mut flight: FlightServiceClient<Channel>, token: String) -> JoinSet<()> {
     let command = CommandStatementIngest {
         table: "samples".to_owned(),

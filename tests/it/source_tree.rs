@@ -1,9 +1,9 @@
-//! The input of the tidy rules: the files of this repository, their code without comments and strings, and the paths in the
-//! code.
+//! The input for the tidy rules: the files in this repository, their code without comments and strings, and the paths
+//! in their code.
 //!
-//! Reads the repository's folder and returns a [`File`] for each file, with its text, its code, and the division into
-//! shipped code and test code. This is not a Rust parser. It recognizes comments, strings, attributes, braces and `use`
-//! trees, which is all that the rules need.
+//! [`tree`] reads the repository's folder and returns a [`File`] for each file. A file has its text and its code, and
+//! the code is divided into shipped code and test code. This is not a Rust parser. It recognizes comments, strings,
+//! attributes, braces and `use` trees, because the rules need nothing else.
 
 use std::fmt;
 use std::fs;
@@ -11,15 +11,15 @@ use std::fs;
 /// One text file.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// The path relative to the repository's root, with slashes.
+    /// The path relative to the root of the repository, with slashes.
     pub(crate) path: String,
     /// The content of the file.
     pub(crate) text: String,
-    /// For Rust files, the text in which comments and the contents of strings are blanked. Otherwise empty.
+    /// For Rust files, the text with comments and the contents of strings blanked. Empty for other files.
     pub(crate) code: String,
-    /// The code in which tests are blanked.
+    /// The code with tests blanked.
     pub(crate) shipped: String,
-    /// The code in which everything except tests is blanked.
+    /// The code with everything except tests blanked.
     pub(crate) tests: String,
 }
 
@@ -30,26 +30,26 @@ pub(crate) struct Violation {
     what: String,
 }
 
-/// A path in code (`a::b::c`). A `use` group is split into one path per item.
+/// A path in code (`a::b::c`). Each item in a `use` group has its own path.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Path {
     pub(crate) line: usize,
     pub(crate) segments: Vec<String>,
-    /// For a path that a `use` imports, the name that it introduces in the file.
+    /// The name that the path introduces in the file, if a `use` imports it.
     pub(crate) import: Option<String>,
 }
 
-/// Folders that are not checked, because their files are generated.
+/// Folders that are not checked, because the files in them are generated.
 const GENERATED: [&str; 7] = [".git", ".cargo", ".cache", "target", "demo-data", "node_modules", "__pycache__"];
-/// Extensions of the files that are checked.
+/// The extensions of the files that are checked.
 const EXTENSIONS: [&str; 16] = [
     "rs", "toml", "md", "proto", "py", "sh", "java", "xml", "json", "txt", "yml", "slt", "snap", "sql", "css",
     "service",
 ];
-/// Names of the files without an extension that are checked.
+/// The names of checked files that have no extension.
 const NAMES: [&str; 4] = ["Makefile", "run", "Containerfile", ".gitignore"];
 
-/// Returns every text file of the repository, sorted by path.
+/// Returns every text file in the repository, sorted by path.
 pub(crate) fn tree() -> Vec<File> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
@@ -67,7 +67,8 @@ pub(crate) fn tree() -> Vec<File> {
             }
         }
     }
-    // A file whose `mod` item has `#[cfg(test)]` is test code, and so are all files in the folder of that module.
+    // A file is test code if its `mod` item has `#[cfg(test)]`. The files in the folder of that module are also test
+    // code.
     let tests: Vec<String> = files.iter().flat_map(|file| test_modules(&file.path, &file.code)).collect();
     let test = |file: File| if is_of(&tests, &file.path) { File::test(&file.path, &file.text) } else { file };
     let mut files: Vec<File> = files.into_iter().map(test).collect();
@@ -76,7 +77,8 @@ pub(crate) fn tree() -> Vec<File> {
 }
 
 impl File {
-    /// Creates a file. In `src`, its code is shipped except for items under `#[cfg(test)]`; elsewhere, it is test code.
+    /// Creates a file. In `src`, its code is shipped, except for items under `#[cfg(test)]`. Elsewhere, it is test
+    /// code.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
     }
@@ -103,7 +105,8 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Returns the top-level module that the file belongs to, or `None` for `lib.rs`, `main.rs` and files outside `src`.
+    /// Returns the top-level module to which the file belongs, or `None` for `lib.rs`, `main.rs` and files outside
+    /// `src`.
     pub(crate) fn module(&self) -> Option<String> {
         let inside = self.path.strip_prefix("src/")?;
         let name = inside.split('/').next()?.trim_end_matches(".rs");
@@ -136,7 +139,7 @@ impl Path {
         end.rsplit("::").all(|segment| segments.next().is_some_and(|own| own == segment))
     }
 
-    /// Returns the path's line and the segment after `start`, if the path begins with `start` and continues.
+    /// If the path begins with `start` and continues, returns its line and the segment after `start`.
     pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
         let begins =
             self.segments.len() > start.len() && self.segments.iter().zip(start).all(|(own, segment)| own == segment);
@@ -169,7 +172,7 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
     found
 }
 
-/// Splits the `use` tree that begins at `at` into paths, each prefixed with the segments of `prefix`. Returns the position
+/// Splits the `use` tree at `at` into paths. Each path is prefixed with the segments of `prefix`. Returns the position
 /// at which the tree ends.
 fn split_use(tokens: &[(usize, &str)], mut at: usize, prefix: &[String], found: &mut Vec<Path>) -> usize {
     let (mut segments, mut alias) = (prefix.to_vec(), None);
@@ -322,10 +325,10 @@ fn character(rest: &str) -> Option<usize> {
 /// The attribute of an item that is compiled for tests only.
 const CFG_TEST: &str = "#[cfg(test)]";
 
-/// Returns the modules whose `mod` items have `#[cfg(test)]` in this file, as paths without `.rs` or `/mod.rs`.
+/// Returns the modules with `#[cfg(test)]` on their `mod` items in this file, as paths without `.rs` or `/mod.rs`.
 fn test_modules(path: &str, code: &str) -> Vec<String> {
-    // The modules of `a.rs` are in the folder `a`; the modules of `mod.rs`, `lib.rs` and `main.rs` are in the file's own
-    // folder.
+    // The modules of `a.rs` are in the folder `a`. The modules of `mod.rs`, `lib.rs` and `main.rs` are in the same
+    // folder as the file.
     let (parent, file) = path.rsplit_once('/').unwrap_or(("", path));
     let is_own = ["mod.rs", "lib.rs", "main.rs"].contains(&file);
     let folder = if is_own { parent } else { path.strip_suffix(".rs").unwrap_or(path) };
@@ -337,7 +340,7 @@ fn test_modules(path: &str, code: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Returns true if a file is one of these modules, or is in the folder of one of them.
+/// Returns true if a file is one of these modules, or if it is in the folder of one of them.
 fn is_of(modules: &[String], path: &str) -> bool {
     let after =
         |module: &String| path.strip_prefix(module.as_str()).is_some_and(|end| end == ".rs" || end.starts_with('/'));
@@ -358,7 +361,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Returns the length of an item, which ends with its `;` or its closing brace. The search begins at `from`.
+/// Returns the length of an item. An item ends with its `;` or its closing brace. The search begins at `from`.
 pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {

@@ -1,5 +1,5 @@
-//! Runs the sqllogictest files `tests/sql/*.slt` in the session of one tenant. The tables contain the events of
-//! `tests/sql/*.ndjson`, some of which belong to another tenant. The session's clock is fixed.
+//! Runs the sqllogictest files `tests/sql/*.slt` in a session of one tenant. The tables contain the events from
+//! `tests/sql/*.ndjson`. Some of the events belong to another tenant. The session's clock is fixed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
 "#;
 
-/// One tenant's session, as a database for the sqllogictest runner.
+/// A session of one tenant, as a database for the sqllogictest runner.
 struct TenantDb(Session);
 
 #[async_trait::async_trait]
@@ -110,7 +110,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
 }
 
-/// Creates a table and commits the events of its file.
+/// Creates a table, and commits the events from its file.
 async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     let contract = Arc::new(Contract::new(name, &config.tables[name], &folder()).unwrap());
     let table = Table::open(store, Arc::clone(&contract), &config.lake).await.unwrap();
@@ -129,7 +129,8 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     table
 }
 
-/// Returns a session of `acme` from a verified token, over tables with committed events. No endpoints are started.
+/// Returns a session of `acme` that is based on a verified token. Its tables contain committed events. No endpoints are
+/// started.
 async fn session() -> Session {
     let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();

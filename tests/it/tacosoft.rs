@@ -1,5 +1,5 @@
-//! End-to-end test of the TacoSoft demo with its own configuration. Orders change in a real PostgreSQL and reach two
-//! restaurants through Debezium and Kafka, while the server and Debezium are killed.
+//! An end-to-end test of the TacoSoft demo with its own configuration. Orders change in a real PostgreSQL database, and
+//! the changes reach two restaurants through Debezium and Kafka. Meanwhile, the server and Debezium are killed.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::client_suite::{python, run_python, script};
 use crate::requirements::needs;
 use crate::server::{Server, Setup, until, wait_for};
 
-/// Two of the restaurants, one of which is the largest.
+/// Two of the restaurants. One of them is the largest.
 const TENANTS: [&str; 2] = ["fuego", "verde"];
 /// The number of order changes in one round.
 const ROUND: usize = 500;
@@ -27,7 +27,7 @@ const CHECKS: &[&str] = &[
     "nothing_is_stored_twice_or_refused",
 ];
 
-/// PostgreSQL, Kafka and Kafka Connect with Debezium. Dropping the value stops them.
+/// PostgreSQL, Kafka, and Kafka Connect with Debezium. Dropping the value stops them.
 struct Services {
     child: Child,
     facts: Value,
@@ -49,8 +49,8 @@ impl Services {
         self.facts[service].as_u64().unwrap()
     }
 
-    /// Returns the settings of a server that reads the orders, with the demo's own tables, source, transform and lookup. The
-    /// batches are small, so some of them are in progress when the server is killed.
+    /// Returns the settings of a server that reads the orders, with the demo's own tables, source, transform and lookup
+    /// table. The batches are small, so that some of them are in progress when the server is killed.
     fn setup(&self, lake: &Path) -> Setup {
         let settings = [
             ("SOURCES__ORDERS__BROKERS", format!("127.0.0.1:{}", self.port("kafka"))),
@@ -74,7 +74,7 @@ impl Services {
         assert!(made.success(), "tacosoft_orders.py failed");
     }
 
-    /// Kills Debezium. It restarts from the last position that it has stored, and sends the changes after that position
+    /// Kills Debezium. It restarts from the last position that it stored, and sends the changes after that position
     /// again.
     fn crash_debezium(&mut self) {
         let input = self.child.stdin.as_mut().unwrap();
@@ -84,18 +84,18 @@ impl Services {
 
 impl Drop for Services {
     fn drop(&mut self) {
-        // At the end of its input, the script stops all three services and waits for them.
+        // When its input ends, the script stops all three services and waits for them.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// Returns the path of a file of the demo.
+/// Returns the path of a file in the demo's folder.
 fn demo(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/tacosoft").join(name)
 }
 
-/// Returns the number of commits to the table of orders.
+/// Returns the number of commits to the `orders` table.
 fn commits(lake: &Path) -> usize {
     let Ok(log) = fs::read_dir(lake.join("orders/_delta_log")) else { return 0 };
     log.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "json")).count()

@@ -1,10 +1,10 @@
-//! Rules for the source tree that neither the compiler nor clippy checks. A violation is reported together with the reason
-//! for its rule.
+//! Rules for the source tree that neither the compiler nor clippy checks. A violation is reported with the reason for
+//! the rule.
 //!
-//! The test reports all violations of all rules in the files of this repository, with file and line.
+//! The test checks all files in this repository, and reports every violation with its file and line.
 //!
-//! **Invariant:** every rule is tested on samples. It must find a violation in each bad sample and none in each good one, so
-//! a rule that stops finding violations fails its test.
+//! **Invariant:** every rule is tested with samples. It must find a violation in each bad sample, and none in the good
+//! samples. If a rule stops finding violations, its test therefore fails.
 
 mod cycles;
 mod phrases;
@@ -14,10 +14,10 @@ mod text;
 use self::text::LINES_MAX;
 use crate::source_tree::{File, Violation, paths, tree};
 
-/// One rule of the source tree.
+/// One rule for the source tree.
 struct Rule {
     name: &'static str,
-    /// The reason for the rule, which is printed with every violation.
+    /// The reason for the rule. It is printed with every violation.
     reason: &'static str,
     find: fn(&File) -> Vec<Violation>,
     /// Samples (path, text) that violate the rule.
@@ -26,7 +26,7 @@ struct Rule {
     good: &'static [(&'static str, &'static str)],
 }
 
-/// The order of the modules. Each may import only modules that precede it.
+/// The order of the modules. A module may import only modules that precede it.
 const ORDER: [&str; 17] = [
     "error",
     "clock",
@@ -47,7 +47,7 @@ const ORDER: [&str; 17] = [
     "cli",
 ];
 
-/// Paths that only one place may use: the start of the path, and the file or folder that may use it.
+/// Paths that may be used in one place only: the start of the path, and the file or folder in which it may be used.
 const FENCES: [(&str, &str); 21] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
@@ -72,8 +72,8 @@ const FENCES: [(&str, &str); 21] = [
     ("crate::query::OperatorQuery", "src/server.rs"),
 ];
 
-/// Paths that a few places may use: the start of the path, and the files and folders that may use it. This list should only
-/// shrink.
+/// Paths that may be used in a few places: the start of the path, and the files and folders in which it may be used.
+/// This list should only become shorter.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "datafusion",
@@ -92,10 +92,10 @@ const SHARED: [(&str, &[&str]); 5] = [
     ("protox", &["src/contract/"]),
 ];
 
-/// Functions that read the wall clock, by the end of their paths.
+/// Functions that read the wall clock. Each is given by the end of its path.
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
-/// The folders inside modules, one for each concept. Every other file is directly in the folder of its module.
+/// The folders inside modules, one for each concept. All other files are directly in the folder of their module.
 const FOLDERS: [&str; 18] = [
     "src/contract/columns/",
     "src/contract/decode/",
@@ -197,7 +197,7 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "length",
-        reason: "a file of more than 500 lines contains a second concept: move it to its own file",
+        reason: "a file with more than 500 lines contains a second concept: move that concept to its own file",
         find: text::length,
         bad: &[("src/lake/log.rs", LONG)],
         good: &[("src/lake/log.rs", "//! Short.\n")],
@@ -292,7 +292,7 @@ const RULES: [Rule; 14] = [
     },
     Rule {
         name: "banned phrases",
-        reason: "a reader should not have to decode a sentence: use the field's standard words",
+        reason: "a reader should not have to decode a sentence: use the standard terms of the field",
         find: phrases::phrases,
         bad: &[
             ("src/lake/log.rs", concat!("// The do", "or to the lake.\n")),
@@ -347,7 +347,7 @@ fn every_rule_finds_its_bad_samples() {
     }
 }
 
-/// 501 lines.
+/// A text of 501 lines.
 const LONG: &str = {
     const BYTES: [u8; LINES_MAX + 1] = [b'\n'; LINES_MAX + 1];
     match std::str::from_utf8(&BYTES) {
@@ -358,7 +358,7 @@ const LONG: &str = {
 
 fn order(file: &File) -> Vec<Violation> {
     let Some(own) = file.module().and_then(|name| position(&name)) else { return Vec::new() };
-    // The number of `super` segments up to the crate root. A `mod.rs` represents its folder.
+    // The number of `super` segments that lead to the crate root. A `mod.rs` represents its folder.
     let depth = file.path.matches('/').count() - usize::from(file.path.ends_with("/mod.rs"));
     let up = vec!["super"; depth];
     let by_crate = paths(&file.code).into_iter().filter_map(|path| path.after(&["crate"]));
@@ -403,7 +403,7 @@ fn fences(file: &File) -> Vec<Violation> {
     violations
 }
 
-/// Returns all fenced paths, each with the files and folders that may use it.
+/// Returns all fenced paths, each with the files and folders in which it may be used.
 fn all_fences() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     FENCES.iter().map(|(fenced, place)| (*fenced, std::slice::from_ref(place))).chain(SHARED)
 }
@@ -416,7 +416,7 @@ fn clocks(file: &File) -> Vec<Violation> {
     paths(&file.shipped)
         .iter()
         .filter(|path| reads(path))
-        .map(|path| Violation::new(path.line, "reads the wall clock: take a `Clock`".to_owned()))
+        .map(|path| Violation::new(path.line, "reads the wall clock: pass a `Clock` instead".to_owned()))
         .collect()
 }
 
@@ -433,7 +433,7 @@ fn panics(file: &File) -> Vec<Violation> {
     if !file.is_src() {
         return Vec::new();
     }
-    // Whitespace is removed and matches may span lines, so a `.unwrap ( )` on its own line is found too.
+    // Whitespace is removed, and matches may span lines, so that `.unwrap ( )` on its own line is also found.
     let mut violations = Vec::new();
     let mut seen = String::new();
     for (index, line) in file.shipped.lines().enumerate() {

@@ -1,5 +1,5 @@
-//! Memory test of slow uploads: many connections slowly send large messages at the same time. The server must stay within
-//! the limits that `docs/memory.md` documents for uncommitted events, flow-control windows and connections.
+//! A memory test for slow uploads. Many connections slowly send large messages at the same time. The server must stay
+//! within the limits that `docs/memory.md` documents for uncommitted events, flow-control windows and connections.
 
 use std::fs;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ const CONNECTIONS: usize = 64;
 const EVENTS: usize = 127;
 /// The size of an event in bytes.
 const EVENT_BYTES: usize = 250 * 1024;
-/// The number of bytes that a client passes to its connection in one piece.
+/// The number of bytes that a client passes to its connection at a time.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The number of bytes at the end of an upload that a slow client does not send until the test ends.
+/// The number of bytes at the end of an upload that a slow client holds back until the test ends.
 const TAIL_BYTES: usize = 16;
 
 /// A client with one upload.
@@ -44,9 +44,9 @@ const TAIL_BYTES: usize = 16;
 struct SlowClient {
     address: String,
     token: String,
-    /// The encoded messages of the upload. All clients share them to save memory in the test process.
+    /// The encoded messages of the upload. All clients share them, which saves memory in the test process.
     bytes: Bytes,
-    /// True when the slow clients may send the rest.
+    /// True if the slow clients may send the last bytes.
     finish: watch::Receiver<bool>,
     /// The number of clients that have sent everything but the last [`TAIL_BYTES`].
     waiting: Arc<AtomicUsize>,
@@ -54,8 +54,8 @@ struct SlowClient {
 }
 
 impl SlowClient {
-    /// Sends the upload until the server accepts it or the test ends. Returns the number of accepted events, or `None` if
-    /// the upload was never accepted.
+    /// Sends the upload until the server accepts it or the test ends. Returns the number of accepted events, or `None`
+    /// if the upload was not accepted.
     async fn run(mut self) -> Option<i64> {
         let channel = self.connect().await;
         loop {
@@ -67,7 +67,7 @@ impl SlowClient {
                     if *self.finish.borrow() {
                         return None;
                     }
-                    // A refused client retries after the time in `retry-after`.
+                    // A client that is refused retries after the time in `retry-after`.
                     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
                     let pause = tokio::time::timeout(Duration::from_secs(1), self.finish.wait_for(|finish| *finish));
                     drop(pause.await);
@@ -110,7 +110,7 @@ impl SlowClient {
     }
 }
 
-/// Encodes an upload of one batch of `events` events as gRPC messages.
+/// Encodes an upload as gRPC messages. The upload is one batch of `events` events.
 async fn upload(prefix: &str, events: usize) -> Bytes {
     let ids = StringArray::from_iter_values((0..events).map(|id| format!("{prefix}-{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; events]).with_timezone("UTC");
@@ -143,7 +143,7 @@ async fn upload(prefix: &str, events: usize) -> Bytes {
     bytes.freeze()
 }
 
-/// Reads a line of the server's `/proc/<id>/status`, in bytes.
+/// Returns the value of a line in the server's `/proc/<id>/status`, in bytes.
 fn memory(server: &Server, line: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
     let value = status.lines().find_map(|status| status.strip_prefix(line)).unwrap();
@@ -154,7 +154,7 @@ fn memory(server: &Server, line: &str) -> usize {
 async fn slow_uploads_stay_within_the_documented_memory() {
     let config = Config::default();
     let setting = |key: &str, value: usize| (key.to_owned(), value.to_string());
-    // With this limit, no client is refused because it is slow, even on a slow machine.
+    // With this limit, no client is refused for being slow, even on a slow machine.
     let time_max = ("FLIGHT__MESSAGE_IN_TIME_MAX".to_owned(), "1h".to_owned());
     let settings = vec![setting("FLIGHT__MESSAGE_IN_BYTES_MAX", config.flight.message_in_bytes_max), time_max];
     let server = Server::start(&Setup { settings, ..Setup::default() });
@@ -175,16 +175,20 @@ async fn slow_uploads_stay_within_the_documented_memory() {
     let fitting = config.ingest.queue_bytes_max / large.len();
     assert!(
         large.len() > 30 << 20 && fitting < CONNECTIONS / 4,
-        "uploads of {} bytes, of which the queue holds {fitting}",
+        "uploads of {} bytes; {fitting} of them fit into the queue",
         large.len()
     );
     let (mut clients, slow) = (JoinSet::new(), client(&large, &finishing));
     for _ in 0..CONNECTIONS {
         clients.spawn(slow.clone().run());
     }
-    until_async("the uploads that fit have sent all but the rest, and all others were refused", async || {
-        slow.waiting.load(Ordering::SeqCst) == fitting && slow.refused.load(Ordering::SeqCst) >= CONNECTIONS - fitting
-    })
+    until_async(
+        "the uploads that fit are complete except for their last bytes, and all others were refused",
+        async || {
+            slow.waiting.load(Ordering::SeqCst) == fitting
+                && slow.refused.load(Ordering::SeqCst) >= CONNECTIONS - fitting
+        },
+    )
     .await;
     let EndpointMemory { ingest_queue, flight_windows, flight_connections, .. } = config.endpoint_memory();
     let (documented, grown) = (ingest_queue + flight_windows + flight_connections, memory(&server, "VmHWM:") - before);

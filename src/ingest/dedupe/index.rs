@@ -7,13 +7,13 @@
 //!                 of other servers' commits
 //! ```
 //!
-//! [`DedupeIndex::compare`] takes the rows of a batch's requests. It returns the rows that the table does not hold, and
-//! the table version to which this applies. If another server has added rows after that version, the commit must be
-//! refused, and the requests must be compared again.
+//! [`DedupeIndex::compare`] takes the rows of a batch's requests. It returns the rows that are not in the table, and
+//! the table version with which it compared them. If another server adds rows after that version, the result is
+//! outdated. The commit must then be refused, and the requests must be compared again.
 //!
-//! **Invariant:** for each file of the known table version, either the window holds all of the file's ids, or lookups
+//! **Invariant:** for each file of the known table version, either the window contains all ids in the file, or lookups
 //! read the file.
-//! **Invariant:** ids enter the window if and only if their rows are committed.
+//! **Invariant:** an id enters the window if and only if its row is committed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,26 +31,26 @@ use crate::supervise::{Panic, on_thread};
 /// The number of files whose ids are read concurrently.
 const READS_MAX: usize = 8;
 
-/// An index of the events that one table holds.
+/// An index of the events in one table.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupeIndex {
     table: Arc<Table>,
     key_hasher: EventKeyHasher,
     /// The maximum number of ids in the window.
     ids_max: usize,
-    /// `None` after a panic. The next comparison then rebuilds the state from the lake.
+    /// `None` after a panic. The next comparison rebuilds the state from the lake.
     state: Option<IndexState>,
 }
 
-/// The ids and files in the index, and the table version up to which they are complete.
+/// The ids and files in the index, and the table version up to which the index is complete.
 #[derive(Debug)]
 struct IndexState {
     window: Window,
     coverage: WindowCoverage,
-    /// All files of this version are included.
+    /// A table version. The index includes all of its files.
     snapshot: Arc<Snapshot>,
-    /// The paths of files that are included although they are newer than `snapshot`. This server wrote them, or it read
-    /// them before an error interrupted [`DedupeIndex::catch_up`].
+    /// The paths of included files that are newer than `snapshot`. This server either wrote them, or read them before
+    /// an error interrupted [`DedupeIndex::catch_up`].
     included: BTreeSet<Arc<str>>,
 }
 
@@ -62,7 +62,7 @@ impl DedupeIndex {
         Ok(index)
     }
 
-    /// Finds the rows that the table does not hold yet. Counts the others.
+    /// Finds the rows that are not in the table yet, and counts the others as duplicates.
     pub(in crate::ingest) async fn compare(&mut self, requests: Vec<Arc<PreparedRows>>) -> Result<DedupedBatch> {
         let mut state = match self.state.take() {
             Some(state) => state,
@@ -72,7 +72,7 @@ impl DedupeIndex {
             self.state = Some(state);
             return Err(error);
         }
-        // The comparison runs on the blocking pool. The window moves there and back.
+        // The comparison runs on the blocking pool, so the state moves there and back.
         let compared = requests.clone();
         let comparing = on_thread(move || {
             let verdicts = compare(&state.window, &compared);
@@ -93,16 +93,16 @@ impl DedupeIndex {
         copying.await.map_err(|cause| failed("dropping duplicates", cause))?
     }
 
-    /// Adds the event keys and files of a commit of this server.
+    /// Adds the event keys and files of a commit that this server made.
     pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<DataFile>) {
         let Some(mut state) = self.state.take() else { return };
         let latest = self.table.snapshot();
-        // This runs on the blocking pool, because a window that grows moves all its ids.
+        // Growing the window moves all its ids, so this runs on the blocking pool.
         let adding = on_thread(move || {
             state.add_to_window(files.into_iter().map(Arc::new).collect(), keys);
-            // If the latest version is the next one, it is this commit and adds nothing else. Otherwise other servers
-            // have committed too, and the next comparison reads their files. An in-doubt commit may be in an older
-            // version.
+            // If the latest version directly follows the snapshot, it is this commit, and the index is complete.
+            // Otherwise, other servers have also committed, and the next comparison reads their files. This commit may
+            // then be in an older version, for example if it was in doubt.
             if latest.version == state.snapshot.version + 1 {
                 state.advance_to(latest);
             }
@@ -138,7 +138,7 @@ impl DedupeIndex {
         Ok(())
     }
 
-    /// Builds the state from the table's current files. The window gets the newest ids.
+    /// Builds the state from the current files of the table. The newest ids enter the window.
     async fn rebuild(&self) -> Result<IndexState> {
         let snapshot = self.table.snapshot();
         let (window, files) = (Window::new(self.ids_max), snapshot.files.to_vec());
@@ -149,8 +149,8 @@ impl DedupeIndex {
         Ok(state)
     }
 
-    /// Adds files, oldest first. Only the newest files whose ids fit enter the window. After an error, `state` records
-    /// which files were added.
+    /// Adds files. Reads the ids of the newest files into the window, oldest first, as far as they fit. The other files
+    /// are uncovered. After an error, `state` records which files were added.
     async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
@@ -194,16 +194,16 @@ impl IndexState {
     }
 }
 
-/// Rows that are not in the window, and the files outside the window that may hold them.
+/// Rows that are not in the window, and the uncovered files that may contain them.
 struct LookupCandidates {
     files: Vec<Arc<DataFile>>,
     keys: EventKeys,
-    /// For each key, the index of its request, and the index of its row in that request.
+    /// For each key, the index of its request and the index of its row in that request.
     rows: Vec<(usize, usize)>,
 }
 
-/// Finds the new rows that a file outside the window may hold, and those files. Returns `None` in the common case that
-/// there are no such rows.
+/// Finds the new rows that an uncovered file may contain, and those files. Returns `None` in the common case that there
+/// are no such rows.
 fn lookup_candidates(
     coverage: &WindowCoverage,
     contract: &Contract,
@@ -237,7 +237,7 @@ fn failed(what: &str, cause: Panic) -> Error {
     Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
-/// Computes the event keys of rows. The rows need to contain only the tenant and id columns.
+/// Computes the event keys of rows. Only the tenant and id columns are required.
 fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
     let mut keys = Vec::new();
     for rows in rows {
@@ -247,7 +247,7 @@ fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>)
     Ok(keys)
 }
 
-/// Returns the index of a contract's column in `rows`, which may contain only some of the contract's columns.
+/// Returns the index of a contract's column in `rows`, which may contain only some of the columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))

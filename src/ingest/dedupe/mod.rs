@@ -7,11 +7,12 @@
 //!                     files that the window does not cover, looked up ◄──────┘
 //! ```
 //!
-//! [`DedupeIndex`] takes the rows of several requests ([`PreparedRows`]) and returns a [`DedupedBatch`]: the rows that
-//! are not stored yet, counts of the duplicates, and the table version with which the rows were compared.
+//! [`DedupeIndex`] takes the rows of several requests ([`PreparedRows`]) and returns a [`DedupedBatch`]. The batch
+//! contains the rows that are not stored yet, the counts of duplicates, and the table version with which the rows were
+//! compared.
 //!
-//! **Invariant:** an id counts as stored if and only if the commit of its row has succeeded.
-//! **Invariant:** for each file of the known table version, either the window holds all of the file's ids, or lookups
+//! **Invariant:** an id counts as stored if and only if its row has been committed.
+//! **Invariant:** for each file of the known table version, either the window contains all ids in the file, or lookups
 //! read the file.
 
 mod index;

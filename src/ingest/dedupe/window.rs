@@ -1,10 +1,11 @@
 //! The dedupe window: the newest event ids of one table. Each id is stored as a keyed hash of (tenant, id).
 //!
-//! [`EventKeyHasher`] computes the [`EventKey`]s of a request's rows. [`compare`] finds the rows of a batch that are
-//! new, and [`select_new`] copies them to one batch. Event keys enter the [`Window`] only after their commit has
-//! succeeded, so a failed commit needs no rollback.
+//! [`EventKeyHasher`] computes the [`EventKey`]s of a request's rows. [`compare`] finds the new rows in a batch, and
+//! [`select_new`] selects them for the commit. Event keys enter the [`Window`] only after their commit has succeeded,
+//! so a failed commit needs no rollback.
 //!
-//! **Invariant:** the hash is keyed with random bits of this process, so no sender can make two ids collide.
+//! **Invariant:** the hash is keyed with random bits that are unique to this process, so no sender can construct two
+//! ids that collide.
 //! **Invariant:** a full window evicts its oldest event key first. A key takes 16 bytes, plus 6 to 12 bytes in the hash
 //! table.
 
@@ -28,8 +29,8 @@ const SMALL_TABLE_GROWTH: usize = 4;
 /// The maximum number of event keys for which a small hash table reserves space in advance.
 const SMALL_TABLE_KEYS_MAX: usize = 1 << 20;
 
-/// The key of an event: 96 bits of the hash of its (tenant, id), and 32 bits of the hash of its content. The content
-/// bits are [`UNKNOWN`] if the content is not known.
+/// The key of an event: 96 bits from the hash of its (tenant, id), and 32 bits from the hash of its content. The
+/// content bits are [`UNKNOWN`] if the content is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ingest) struct EventKey(u128);
 
@@ -51,7 +52,7 @@ impl EventKey {
         content != UNKNOWN && other != UNKNOWN && content != other
     }
 
-    /// Returns the part of the hash that selects a bucket of a hash table.
+    /// Returns the part of the hash that selects a bucket in a hash table.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
     fn bucket_hash(self) -> u64 {
         self.0 as u64
@@ -63,7 +64,7 @@ impl EventKey {
 pub(super) enum RowVerdict {
     /// The first row with its id.
     New,
-    /// A duplicate that is not known to differ from the first row with its id.
+    /// A duplicate whose content is equal to that of the first row with its id, or not known to differ.
     Duplicate,
     /// A duplicate whose content differs from the first row with its id.
     Conflict,
@@ -131,13 +132,13 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Creates an empty window for at most `ids_max` event keys, and never more than 2^32 - 1.
+    /// Creates an empty window for at most `ids_max` event keys. A window never holds more than 2^32 - 1 keys.
     pub(super) fn new(ids_max: usize) -> Self {
         let ids_max = ids_max.min(u32::MAX as usize);
         Self { keys: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
     }
 
-    /// Returns the window's key for the same event, if it has one.
+    /// Returns the window's key for the same event, if any.
     pub(super) fn find(&self, key: EventKey) -> Option<EventKey> {
         let slot = self.slots.find(key.bucket_hash(), |&slot| self.keys[slot as usize].is_same_event(key));
         slot.map(|slot| self.keys[*slot as usize])
@@ -155,8 +156,8 @@ impl Window {
         stored.filter(|key| self.push(*key)).count()
     }
 
-    /// Reserves space in the hash table for `more` keys. Growth rehashes all entries, so a small table grows in large
-    /// steps.
+    /// Reserves space in the hash table for `more` keys. Because growth rehashes all entries, a small table grows in
+    /// large steps.
     fn reserve(&mut self, more: usize) {
         let wanted = (self.keys.len() + more).min(self.ids_max);
         if wanted > self.slots.capacity() {
@@ -166,8 +167,8 @@ impl Window {
         }
     }
 
-    /// Adds a key, even if the window already holds it. Returns true if a key was evicted. With `ids_max` 0, that is
-    /// the new key itself.
+    /// Adds a key, even if the window already contains it. Returns true if a key was evicted. If `ids_max` is 0, the
+    /// new key itself counts as evicted.
     fn push(&mut self, key: EventKey) -> bool {
         if self.ids_max == 0 {
             return true;
@@ -183,7 +184,7 @@ impl Window {
             slot
         } else {
             if self.keys.len() == self.keys.capacity() {
-                // Doubles the capacity, as a vector does, but never beyond the limit.
+                // Double the capacity, as a vector does, but never exceed the limit.
                 self.keys.reserve_exact(self.keys.len().max(1024).min(self.ids_max - self.keys.len()));
             }
             self.keys.push(key);
@@ -204,18 +205,18 @@ pub(in crate::ingest) struct PreparedRows {
     pub(in crate::ingest) keys: Vec<EventKey>,
     /// The memory that the rows occupy, in bytes.
     pub(in crate::ingest) bytes: usize,
-    /// The guard that counts the rows as in flight; `None` for rows that are not counted.
+    /// The guard that counts the rows as in flight. `None` if the rows are not counted.
     pub(in crate::ingest) in_flight: Option<Arc<InFlightGuard>>,
 }
 
-/// The new rows of a batch of requests. One commit stores them.
+/// The new rows from a batch of requests. One commit stores them.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupedBatch {
     /// The rows to store, in order of arrival.
     pub(in crate::ingest) rows: RowSelection,
     /// The event keys of these rows.
     pub(in crate::ingest) keys: Vec<EventKey>,
-    /// The counts of each request, in order.
+    /// The counts for each request, in order.
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The counts of duplicates, by tenant.
     pub(in crate::ingest) duplicates: BTreeMap<String, Counts>,
@@ -244,8 +245,8 @@ impl Counts {
     }
 }
 
-/// Returns the verdict on each row of each request. A row is new if its id is neither in the window nor earlier in the
-/// batch.
+/// Returns the verdict on each row of each request. A row is new if its id is neither in the window nor in an earlier
+/// row of the batch.
 pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) -> Vec<Vec<RowVerdict>> {
     let rows_max = requests.iter().map(|request| request.borrow().keys.len()).sum();
     let mut first_keys: HashTable<EventKey> = HashTable::with_capacity(rows_max);
@@ -268,8 +269,8 @@ pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) 
     requests.iter().map(|request| request.borrow().keys.iter().map(|key| classify(*key)).collect()).collect()
 }
 
-/// Selects the new rows of the requests. `tenant` is the index of the tenant column, and `compared_version` is the
-/// table version to which the verdicts apply.
+/// Selects the new rows from the requests. `tenant` is the index of the tenant column. `compared_version` is the table
+/// version to which the verdicts apply.
 pub(super) fn select_new<P: Borrow<PreparedRows>>(
     requests: &[P],
     verdicts: &[Vec<RowVerdict>],
@@ -377,7 +378,7 @@ mod tests {
                 vec![Duplicate, Duplicate, Conflict, Duplicate],
                 vec![New]
             ],
-            "the first row with an id stays, even if later rows have other content"
+            "the first row with an id is kept, even if later rows have different content"
         );
         let deduped = select_new(&requests, &verdicts, 0, 7).unwrap();
         let counts = |new, duplicate, conflict| Counts { new, duplicate, conflict };

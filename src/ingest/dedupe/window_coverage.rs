@@ -1,10 +1,10 @@
-//! The coverage of a dedupe window: which of a table's files have all of their ids in the window. Those files are
-//! covered. Lookups must read the others, which are uncovered.
+//! The coverage of a dedupe window. A file is covered if the window contains all ids in the file. Lookups must read the
+//! uncovered files.
 //!
-//! [`WindowCoverage`] is updated when a file's ids enter the window and when the window evicts ids. It then answers
-//! whether an uncovered file may hold a row, and lists the uncovered files of a day. It does no I/O.
+//! [`WindowCoverage`] is updated when ids enter the window and when the window evicts ids. It determines whether an
+//! uncovered file may contain a row, and lists the uncovered files of a day. It does no I/O.
 //!
-//! **Invariant:** the window evicts ids in the order in which they entered, so files also become uncovered in that
+//! **Invariant:** the window evicts ids in the order in which they entered it, so files become uncovered in the same
 //! order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,7 +19,7 @@ use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Snapshot};
 
-/// The files of a table that the window covers, and the files that it does not cover.
+/// The files of a table that the window covers, and those that it does not cover.
 #[derive(Debug, Default)]
 pub(super) struct WindowCoverage {
     /// Covered files, oldest first.
@@ -31,9 +31,9 @@ pub(super) struct WindowCoverage {
 /// Files whose ids entered the window together, in an unknown order. They become uncovered together.
 #[derive(Debug)]
 struct CoveredFiles {
-    /// The files; empty once they are uncovered.
+    /// The files. Empty once they are uncovered.
     files: Vec<Arc<DataFile>>,
-    /// The number of ids of these files that the window holds.
+    /// The number of ids from these files that are in the window.
     ids: usize,
 }
 
@@ -41,7 +41,7 @@ struct CoveredFiles {
 #[derive(Debug)]
 struct UncoveredDay {
     files: Vec<Arc<DataFile>>,
-    /// An upper bound of the event times in these files.
+    /// An upper bound for the event times in these files.
     latest: Micros,
 }
 
@@ -51,7 +51,7 @@ impl WindowCoverage {
         self.covered.push_back(CoveredFiles { files, ids });
     }
 
-    /// Records that the window has evicted its `ids` oldest ids.
+    /// Records that the window has evicted the given number of its oldest ids.
     pub(super) fn evict(&mut self, mut ids: usize) {
         while let Some(oldest) = self.covered.front_mut().filter(|oldest| ids > 0 || oldest.ids == 0) {
             let leaving = ids.min(oldest.ids);
@@ -75,7 +75,7 @@ impl WindowCoverage {
         }
     }
 
-    /// Drops uncovered files that are no longer part of the table. Newer files hold their rows.
+    /// Removes uncovered files that are no longer part of the table. Newer files contain their rows.
     pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
         for day in self.uncovered.values_mut() {
             day.files.retain(|file| snapshot.contains(file));
@@ -83,8 +83,8 @@ impl WindowCoverage {
         self.uncovered.retain(|_, day| !day.files.is_empty());
     }
 
-    /// Returns, for each row, true if its verdict is `New` but an uncovered file may hold the row, judging by its event
-    /// time. Adds the days of these rows to `days`.
+    /// Returns one value per row. It is true if the verdict is `New` and an uncovered file may contain the row, judging
+    /// by the row's event time. Adds the days of these rows to `days`.
     pub(super) fn may_hold(
         &self,
         contract: &Contract,
@@ -97,7 +97,7 @@ impl WindowCoverage {
         }
         let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>();
         let times = times.ok_or_else(|| Error::internal("the rows to compare have no time column"))?;
-        // Caches the result of the last row, because consecutive rows are usually of the same day.
+        // Remember the last day and its result, because consecutive rows usually belong to the same day.
         let mut last: Option<(Micros, Option<Micros>)> = None;
         let may_hold = verdicts.iter().zip(times.values()).map(|(verdict, time)| {
             let day = time.div_euclid(DAY);

@@ -1,10 +1,11 @@
-//! A batch that is being collected: the requests that will share a commit, and the time at which that commit is due.
+//! A batch that is being collected. It contains the requests that will share a commit, and knows when that commit is
+//! due.
 //!
 //! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full, or until its commit is due
 //! according to the [`Pace`].
 //!
 //! A request to an idle table is committed immediately. Under load, there is one commit per `batch_age_max`, even if
-//! the requests are small, because many small files would make queries slow.
+//! the requests are small, because many small files would slow down queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::error::Result;
 use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The number of commits in quick succession after which the rate of one per `batch_age_max` applies.
+/// The number of commits that may begin in quick succession before the rate is limited to one per `batch_age_max`.
 const BURST_COMMITS: u32 = 8;
 
 /// The counts of one request's rows after their commit.
@@ -29,7 +30,7 @@ pub(in crate::ingest) struct Stored {
     pub(in crate::ingest) duplicate: u64,
     /// The number of duplicates whose content is known to differ from the stored row.
     pub(in crate::ingest) conflict: u64,
-    /// The table version that holds the rows; 0 if no row was stored.
+    /// The table version that holds the rows, or 0 if no row was stored.
     pub(in crate::ingest) version: u64,
 }
 
@@ -38,12 +39,12 @@ pub(in crate::ingest) struct Stored {
 pub(in crate::ingest) struct Pending {
     /// The rows and their event keys.
     pub(super) prepared: Arc<PreparedRows>,
-    /// The source offsets to commit with the rows; empty for a client's request.
+    /// The source offsets that are committed with the rows. Empty for a client's request.
     pub(super) progress: Vec<Progress>,
-    /// True if no more requests may join the batch of these rows, because the same source already has more rows to
-    /// store.
+    /// True if the batch must be committed without waiting for more requests. Set if the source already has more rows
+    /// to store, because it waits for this commit before it continues.
     pub(super) is_separate: bool,
-    /// The memory reservation of the rows, held until the answer.
+    /// The memory reservation for the rows, held until the answer.
     pub(super) reservation: MemoryReservation,
     /// The channel for the answer.
     pub(super) reply: oneshot::Sender<Result<Stored>>,
@@ -56,7 +57,7 @@ pub(super) struct Batch {
     pub(super) requests: Vec<Pending>,
     rows: usize,
     bytes: usize,
-    /// True if one of the requests allows no more requests in its batch.
+    /// True if one of the requests must be committed without waiting for more requests.
     is_separate: bool,
     opened: Instant,
 }
@@ -77,24 +78,23 @@ impl Batch {
         self.requests.push(request);
     }
 
-    /// Returns true if no more requests should be added. The last request may have exceeded the limits.
+    /// Returns true if no more requests may be added. The batch may exceed the limits because of its last request.
     pub(super) fn is_full(&self, rows_max: usize, bytes_max: usize) -> bool {
         self.is_separate || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
-    /// Returns the time at which the commit should begin. It begins later if another commit is still running.
+    /// Returns the time at which the commit should begin. If another commit is still running then, it begins later.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
         pace.earliest(now).min(self.opened + pace.interval)
     }
 }
 
-/// Limits the rate of commits to one per interval on average. After an idle period, allows a burst of
-/// [`BURST_COMMITS`].
+/// Limits the average rate of commits to one per interval. After an idle period, allows a burst of [`BURST_COMMITS`].
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// The time from which a full burst is available again if no more commits begin. Each commit moves this time by one
-    /// interval.
+    /// The time at which a full burst becomes available again if no more commits begin. Each commit delays this time by
+    /// one interval.
     used_until: Instant,
 }
 
@@ -104,7 +104,7 @@ impl Pace {
         Self { interval, used_until: now }
     }
 
-    /// Returns the earliest time at which the next commit may begin. This is `now` after an idle period.
+    /// Returns the earliest time at which the next commit may begin. After an idle period, this is `now`.
     fn earliest(&self, now: Instant) -> Instant {
         let credit = self.interval * (BURST_COMMITS - 1);
         now + self.used_until.saturating_duration_since(now).saturating_sub(credit)

@@ -1,4 +1,4 @@
-//! A table's committer: stores batches in order, and collects the next batch while one is being stored.
+//! A table's committer stores batches in order. While it stores one batch, it collects the next.
 //!
 //! ```text
 //!   Committer (queue, collected batch) ─► run: one task ─ panic ─► run again: reread the lake, continue with the queue
@@ -6,14 +6,15 @@
 //!
 //! The committer takes requests from the table's queue and answers each request after its rows are committed.
 //!
-//! A panic ends the task but not the [`Committer`]. Its queue and the batch that it was collecting survive. The
-//! requests of the batch that was being stored lose their reply channel, so their senders get an error and retry. The
-//! next run starts like a restarted process: it reads from the lake whether that batch was committed, and rebuilds the
-//! dedupe index.
+//! A panic ends the run, but the [`Committer`] keeps its queue and the batch that it was collecting. The requests of
+//! the batch that was being stored lose their reply channel, so their senders get an error that asks them to retry. The
+//! next run starts like a restarted process. It reads the latest table version, which shows whether that batch was
+//! committed, and rebuilds the dedupe index.
 //!
-//! **Invariant:** one batch at a time is deduped, written and committed. Meanwhile the next batch is collected.
+//! **Invariant:** only one batch at a time is deduped, written and committed. Meanwhile, the next batch is collected.
 //! **Invariant:** when the queue closes, all requests in it are committed before the task ends.
-//! **Invariant:** a run after a panic takes its state from the lake, never from the run that panicked.
+//! **Invariant:** after a panic, the next run reads the state of the table from the lake. It takes nothing from the
+//! failed run but the queue and the collected batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,34 +32,34 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::lake::Table;
 use crate::telemetry::Metrics;
 
-/// The time after a panic during which each request is a separate batch. A request that causes the panic then fails
-/// alone.
+/// The time after a panic during which each request is stored in its own batch. If a request causes another panic, only
+/// that request fails.
 const ALONE_TIME: Duration = Duration::from_secs(10);
 /// The pause between two attempts to reread the lake after a panic.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the table writer is doing.
+/// The current activity of the table writer.
 enum Stage {
     /// The table writer waits for the next batch.
     Idle(Box<TableWriter>),
-    /// The table writer stores a batch. The future returns it when the batch is stored.
+    /// The table writer is storing a batch. The future returns the table writer when the batch is stored.
     Storing(BoxFuture<'static, Box<TableWriter>>),
-    /// A placeholder while the committer changes the stage.
+    /// A placeholder while the committer moves from one stage to the next.
     Between,
 }
 
 /// The steps of a shutdown, in order. Each step starts when its token is cancelled.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ingest) struct ShutdownSignals {
-    /// Batches no longer wait for more requests. They are committed immediately.
+    /// Batches no longer wait for more requests and are committed immediately.
     pub(in crate::ingest) flush: CancellationToken,
     /// The writer refuses new requests.
     pub(in crate::ingest) stop_admitting: CancellationToken,
-    /// No more requests can follow. Each committer closes its queue and ends when the queue is empty.
+    /// No more requests can arrive. Each committer closes its queue, and ends when the queue is empty.
     pub(in crate::ingest) close: CancellationToken,
 }
 
-/// Opens a table's [`TableWriter`], at startup and again after each panic of the committer.
+/// Opens the [`TableWriter`] of a table, at startup and after each panic in the committer.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct TableWriterOpener {
     pub(in crate::ingest) table: Arc<Table>,
@@ -75,19 +76,19 @@ pub(in crate::ingest) struct TableWriterOpener {
 pub(in crate::ingest) struct Committer {
     opener: TableWriterOpener,
     shutdown: ShutdownSignals,
-    /// Each run holds the lock from start to end.
+    /// The state. Each run locks it until the run ends.
     state: Mutex<CommitterState>,
 }
 
-/// The state of a committer that survives a panic.
+/// The part of a committer's state that survives a panic.
 #[derive(Debug)]
 struct CommitterState {
     queue: mpsc::Receiver<Pending>,
-    /// The batch that is being collected; `None` if it is empty.
+    /// The batch that is being collected. `None` if it is empty.
     batch: Option<Batch>,
     pace: Pace,
-    /// The table writer for the first run, which is opened before the server accepts requests. Later runs open their
-    /// own.
+    /// The table writer for the first run. It is opened before the server accepts requests. Later runs open their own
+    /// table writers.
     table_writer: Option<Box<TableWriter>>,
 }
 
@@ -98,8 +99,8 @@ impl TableWriterOpener {
         TableWriter::open(table, self.is_quarantine, self.key_hasher, &self.limits, metrics, committed).await
     }
 
-    /// Opens a table writer after a panic. First reads the latest table version, which may contain the batch that was
-    /// being stored.
+    /// Opens a table writer after a panic. First reads the latest table version, because it may contain the batch that
+    /// was being stored.
     async fn table_writer_after_panic(&self) -> Result<TableWriter> {
         self.table.refresh().await?;
         self.table_writer().await
@@ -165,8 +166,8 @@ impl Committer {
         }
     }
 
-    /// Opens a table writer after a panic, and retries until the lake can be read. Meanwhile, refuses requests with a
-    /// retry time. Returns `None` if the server stops first.
+    /// Opens a table writer after a panic, and retries until the lake can be read. Until then, requests are refused
+    /// with a retry time. Returns `None` if the server stops first.
     async fn reopen(&self, state: &mut CommitterState) -> Option<Box<TableWriter>> {
         loop {
             let error = match self.opener.table_writer_after_panic().await {
@@ -209,8 +210,8 @@ async fn finish_storing(stage: &mut Stage) -> Box<TableWriter> {
     }
 }
 
-/// Waits until `due`. Never completes if `due` is `None`. Skips the timer if `due` has passed, because a timer takes at
-/// least a millisecond.
+/// Waits until `due`. Never completes if `due` is `None`. Skips the timer if `due` has already passed, because a timer
+/// takes at least a millisecond.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) if due <= Instant::now() => {}

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. The answer to a request is
-//! the counts of its rows ([`Stored`]), or an error.
+//! either the counts of its rows ([`Stored`]) or an error.
 //!
-//! **Invariant:** memory is reserved for a request's bytes before the request is queued. One budget applies to all
-//! tables.
-//! **Invariant:** each table dedupes, writes and commits one batch at a time, and no answer precedes its commit.
+//! **Invariant:** memory for a request's bytes is reserved before the request is queued. All tables share one memory
+//! budget.
+//! **Invariant:** each table dedupes, writes and commits one batch at a time, and answers a request only after its
+//! commit.
 
 mod reservation;
 

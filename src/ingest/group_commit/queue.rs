@@ -1,6 +1,7 @@
-//! The queue of one table, which feeds the table's committer. Only this file creates a [`Pending`] write.
+//! The queue of write requests for one table, from which the table's committer reads. Only this file creates a
+//! [`Pending`].
 //!
-//! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each receives a
+//! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each of them receives a
 //! [`WriteAnswer`], which resolves after the commit.
 
 use std::sync::Arc;
@@ -21,12 +22,12 @@ const QUEUE_REQUESTS_MAX: usize = 1024;
 pub(in crate::ingest) struct WriteRequest {
     /// The rows and their event keys.
     pub(in crate::ingest) prepared: Arc<PreparedRows>,
-    /// The memory reservation of the rows, held until the answer.
+    /// The memory reservation for the rows, held until the answer.
     pub(in crate::ingest) reservation: MemoryReservation,
-    /// The source offsets to commit with the rows; empty for a client's request.
+    /// The source offsets that are committed with the rows. Empty for a client's request.
     pub(in crate::ingest) progress: Vec<Progress>,
-    /// True if no more requests may join the batch of these rows, because the same source already has more rows to
-    /// store.
+    /// True if the batch must be committed without waiting for more requests. Set if the source already has more rows
+    /// to store, because it waits for this commit before it continues.
     pub(in crate::ingest) is_separate: bool,
 }
 
@@ -48,7 +49,7 @@ impl WriteRequest {
         Self { prepared, reservation, progress: Vec::new(), is_separate: false }
     }
 
-    /// Splits the request into the committer's input and the receiver of its answer.
+    /// Splits the request into the input for the committer and the receiver of the answer.
     pub(super) fn pending(self) -> (Pending, WriteAnswer) {
         let Self { prepared, reservation, progress, is_separate } = self;
         let (reply, answer) = oneshot::channel();
@@ -64,7 +65,7 @@ impl WriteAnswer {
 }
 
 impl TableQueue {
-    /// Creates the queue of a table. Returns its sending side, and the receiving side for the table's committer.
+    /// Creates the queue of a table. Returns the sending side, and the receiving side for the table's committer.
     pub(in crate::ingest) fn new(table: &str, memory_budget: MemoryBudget) -> (Self, mpsc::Receiver<Pending>) {
         let (pending, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         (Self { table: table.into(), pending, memory_budget }, receiver)
@@ -98,7 +99,7 @@ impl TableQueue {
         Ok(answer)
     }
 
-    /// Sends the rows of a client's request to the committer and waits for their commit.
+    /// Sends the rows of a client's request to the committer, and waits for their commit.
     pub(in crate::ingest) async fn store(
         &self,
         prepared: PreparedRows,
@@ -115,7 +116,7 @@ pub(in crate::ingest) fn interrupted() -> Error {
     )
 }
 
-/// Creates the error that a stopping server returns.
+/// Creates the error for requests to a server that is stopping.
 pub(in crate::ingest) fn stopping() -> Error {
     Error::unavailable("the server is stopping: retry, possibly on another server")
 }

@@ -1,4 +1,4 @@
-//! Memory reservations. They limit the bytes of all requests that wait for a commit, across all tables.
+//! Memory reservations, which limit the total size of all requests that are waiting for a commit, across all tables.
 //!
 //! A request reserves memory as it grows. If the memory is not available in time, the reservation fails with `Limited`
 //! and a retry time.
@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The unit in which memory is counted. Sizes are rounded up to whole units, because the semaphore counts in 32 bits.
+/// The unit of memory reservations. Sizes are rounded up to whole units. A semaphore permit per byte would limit the
+/// budget to 4 GiB, because permits are acquired as 32-bit counts.
 const UNIT_BYTES: usize = 1024;
-/// The retry time in the error of a refused request.
+/// The retry time in the error for a refused request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory that all requests share.
@@ -49,7 +50,7 @@ impl MemoryBudget {
         self.wait_max
     }
 
-    /// Creates the error for a request that found no free memory or no free slot in a queue. Counts the refusal.
+    /// Creates the error for a request that found no free memory or no free slot in a queue, and counts the refusal.
     pub(in crate::ingest) fn full(&self) -> Error {
         self.metrics.limited("ingest.queue_bytes_max");
         Error::limited("the ingest queue is full: send the request again later, or send smaller requests")
@@ -65,9 +66,9 @@ pub struct MemoryReservation {
 }
 
 impl MemoryReservation {
-    /// Changes the reservation to `bytes` in total. If there is not enough memory, waits up to `queue_wait_max` and
-    /// then fails with `Limited` and a retry time. If the budget as a whole is too small, fails with `Limited`
-    /// immediately.
+    /// Changes the total size of the reservation to `bytes`. If there is not enough free memory, waits up to
+    /// `queue_wait_max`, and then fails with `Limited` and a retry time. If `bytes` exceeds the whole budget, fails
+    /// with `Limited` immediately.
     pub async fn resize(&mut self, bytes: usize) -> Result<()> {
         let (wanted, reserved) = (units(bytes), self.units());
         if wanted < reserved {
@@ -95,7 +96,7 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Grows the reservation to at least `bytes` in total, like [`MemoryReservation::resize`]. Never shrinks it.
+    /// Grows the reservation to at least `bytes` in total, as [`MemoryReservation::resize`] does. Never shrinks it.
     pub(in crate::ingest) async fn grow(&mut self, bytes: usize) -> Result<()> {
         if units(bytes) > self.units() { self.resize(bytes).await } else { Ok(()) }
     }
@@ -109,7 +110,7 @@ impl MemoryReservation {
         }
     }
 
-    /// Splits `bytes` off into a new reservation, or everything if less is reserved.
+    /// Splits off `bytes` into a new reservation. If less is reserved, splits off everything.
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
         let permit = self.permit.as_mut().and_then(|permit| permit.split(share));
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(memory_budget.reserved_bytes(), 5 * UNIT_BYTES);
         second.merge(share);
         second.grow(UNIT_BYTES).await.unwrap();
-        assert_eq!(memory_budget.reserved_bytes(), 5 * UNIT_BYTES, "growing never shrinks");
+        assert_eq!(memory_budget.reserved_bytes(), 5 * UNIT_BYTES, "`grow` never shrinks a reservation");
         let mut none = memory_budget.empty();
         none.merge(second);
         assert_eq!(memory_budget.reserved_bytes(), 5 * UNIT_BYTES);

@@ -1,4 +1,4 @@
-//! Tests of servers that share a table: events that several servers receive, events older than the dedupe window,
+//! Tests for servers that share a table: events that several servers receive, events older than the dedupe window,
 //! sources that move to another server, and lost commit answers.
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::ingest::prepare::Preparer;
 use crate::ingest::testing::{Faults, QUARANTINE, TABLE, faulty, limits, lines, memory, open, stored};
 use crate::lake::{Progress, Store, Table, Tables};
 
-/// A server whose table writer the test calls directly.
+/// A server with a table writer that the test calls directly.
 struct CommitterServer {
     tables: Arc<Tables>,
     table_writer: TableWriter,
@@ -50,7 +50,8 @@ impl CommitterServer {
         Self { tables, table_writer, preparer, memory_budget }
     }
 
-    /// Stores several requests in one batch. Each request has the events of a range of ids, and a source's progress.
+    /// Stores several requests in one batch. Each request contains the events for a range of ids, and the progress of a
+    /// source.
     async fn store(&mut self, requests: &[(std::ops::Range<u32>, Vec<Progress>)]) -> Vec<Result<Stored>> {
         let (mut pending, mut answers) = (Vec::new(), Vec::new());
         for (ids, progress) in requests {
@@ -69,7 +70,7 @@ impl CommitterServer {
         stored
     }
 
-    /// Stores events, each given as an id and a day of March 2026. Returns the number of events that were new.
+    /// Stores events, each given as an id and a day in March 2026. Returns the number of new events.
     async fn store_days(&mut self, events: &[(u32, u32)]) -> u64 {
         let line = |(id, day): &(u32, u32)| {
             format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
@@ -116,10 +117,10 @@ async fn only_the_source_that_another_server_took_over_is_refused() {
     let store = memory();
     let (mut first, mut second) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&first.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
-    // `second` notices this when it commits. The other requests of its batch are stored.
+    // `second` notices the takeover when it commits. The other requests in its batch are stored.
     let answers = second.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
     assert_eq!(kinds(&answers), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
-    // Now `second` refuses the source before it writes anything.
+    // `second` now refuses the source before it writes anything.
     let answers = second.store(&[(7..8, vec![]), (0..4, source(Some(2), 4))]).await;
     assert_eq!(kinds(&answers), [Ok((1, 0)), Err(Kind::Conflict)]);
     assert_eq!(
@@ -140,7 +141,7 @@ async fn progress_is_stored_when_no_row_is_new() {
     assert_eq!((server.stored_offset().await, ids(&store).await), (Some(9), (0..3).collect()));
     let version = server.tables[TABLE].snapshot().version;
     assert_eq!(kinds(&server.store(&[(0..2, source(Some(9), 9))]).await), [Ok((0, 2))]);
-    assert_eq!(server.tables[TABLE].snapshot().version, version, "no commit without progress");
+    assert_eq!(server.tables[TABLE].snapshot().version, version, "nothing is committed without new rows or progress");
 }
 
 #[tokio::test]
@@ -170,7 +171,7 @@ async fn an_event_that_several_servers_receive_is_stored_once() {
         CommitterServer::start(&store).await,
         CommitterServer::with_window(&store, 0).await,
     ];
-    // No server refreshes the table, so each server notices the others' commits only when it commits.
+    // No server refreshes the table, so each server notices the commits of the others only when it commits.
     let mut stored = 0;
     for round in 0..30 {
         let ids = round * 3..round * 3 + 10;
@@ -211,7 +212,7 @@ async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
             server.store(&[(0..3, source(None, 3))]).await;
             faults.refused.store(refused, Ordering::SeqCst);
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
-            // After an error, a source continues from the offset in the table. So does this loop.
+            // Like a source, this loop continues from the offset in the table after an error.
             for _ in 0..20 {
                 let at = server.stored_offset().await.unwrap();
                 if at == 9 {

@@ -4,18 +4,19 @@
 //! [`TableWriter::store`] takes the requests of a batch and answers each of them. If the batch cannot be stored, all
 //! requests get the same error.
 //!
-//! A commit whose answer is lost may have succeeded. Before the table writer starts the next batch, it resolves such an
-//! in-doubt commit: it commits the same files again, which the lake applies only once.
+//! If the response to a commit is lost, the commit may have succeeded. It is then in doubt. Before the table writer
+//! starts the next batch, it resolves the in-doubt commit by committing the same files again. The lake applies them
+//! only once.
 //!
-//! Rows of a source are committed together with the source's progress. If another server has taken over the source,
-//! only the source's request is refused. The other requests of its batch are stored.
+//! Rows from a source are committed together with the source's progress. If another server has taken over the source,
+//! only the request from that source is refused. The other requests in its batch are stored.
 //!
 //! A batch is deduped against one version of the table. It is committed only if no other server has added rows after
 //! that version. Otherwise, the batch is deduped against the added rows and the commit is tried again.
 //!
-//! **Invariant:** an event that two servers receive is stored once.
-//! **Invariant:** no batch is deduped while the outcome of the previous one is unknown.
-//! **Invariant:** rows of a source are committed with the source's progress or not at all.
+//! **Invariant:** an event that is sent to two servers is stored once.
+//! **Invariant:** no batch is deduped while the outcome of the previous batch is unknown.
+//! **Invariant:** rows from a source are committed with the source's progress or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,19 +32,19 @@ use crate::ingest::dedupe::{Counts, DedupeIndex, DedupedBatch, EventKey, EventKe
 use crate::lake::{Committed, DataFile, Progress, RowSelection, Table};
 use crate::telemetry::Metrics;
 
-/// The pause after the first failed attempt. It doubles with each failure, up to [`PAUSE_MAX`].
+/// The pause after the first failed attempt. The pause doubles after each further failure, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The minimum number of ids in the dedupe window of a quarantine. The rows of a quarantine have no event times, so
-/// older ids cannot be looked up in files.
+/// The lower bound for `dedupe_ids_max` in a quarantine. The rows in a quarantine have no event times, so ids that are
+/// no longer in the window cannot be looked up in files.
 const QUARANTINE_IDS_MIN: usize = 100_000;
 /// The maximum number of commit attempts for one batch if other writers commit first each time.
 const RACES_MAX: usize = 100;
-/// The retry time in the error that the requests of a failed batch get.
+/// The retry time in the error for the requests of a failed batch.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes the batches of one table. Owns the table's dedupe index and its in-doubt commit, if any.
+/// Writes batches to one table. Owns the table's dedupe index and its in-doubt commit, if any.
 #[derive(Debug)]
 pub(in crate::ingest) struct TableWriter {
     table: Arc<Table>,
@@ -55,7 +56,7 @@ pub(in crate::ingest) struct TableWriter {
     committed: Arc<Notify>,
 }
 
-/// A written batch that is not known to be committed.
+/// A batch that is written but not known to be committed.
 #[derive(Debug)]
 struct InDoubtCommit {
     files: Vec<DataFile>,
@@ -110,8 +111,8 @@ impl TableWriter {
         match outcome {
             Ok(answers) => {
                 for (Pending { prepared, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    // The rows must no longer count as in flight when the receiver of the answer asks for the table's
-                    // freshness.
+                    // A sender may ask for the table's freshness as soon as it has the answer. By then, its rows must
+                    // no longer count as in flight.
                     drop((prepared, reservation));
                     // Sending fails if the client has disconnected. If the client retries, its events are duplicates.
                     let _gone = reply.send(Ok(stored));
@@ -121,7 +122,7 @@ impl TableWriter {
         }
     }
 
-    /// Makes a last attempt to resolve an in-doubt commit.
+    /// Tries once more to resolve an in-doubt commit, and then drops the table writer.
     pub(super) async fn close(mut self: Box<Self>) {
         if let Err(error) = self.resolve_in_doubt().await {
             tracing::warn!(
@@ -159,7 +160,7 @@ impl TableWriter {
         }
     }
 
-    /// Refuses the requests whose source another server has taken over, and returns the other requests.
+    /// Refuses the requests from sources that another server has taken over, and returns the other requests.
     fn refuse_taken_over(&self, requests: Vec<Pending>) -> Vec<Pending> {
         let (taken_over, others): (Vec<_>, Vec<_>) =
             requests.into_iter().partition(|request| self.is_taken_over(request));
@@ -209,7 +210,7 @@ impl TableWriter {
                     self.count_duplicates(&duplicates);
                     return Ok(answers(&counts, version));
                 }
-                // Other servers have added rows in the meantime, which may include the same events.
+                // Other servers have added rows in the meantime. These rows may include the same events.
                 InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
             }
         }
@@ -233,7 +234,7 @@ impl TableWriter {
         }
     }
 
-    /// Commits the in-doubt batch. After an error the batch stays in doubt, unless the error means that it will never
+    /// Commits the in-doubt batch. After an error, the batch stays in doubt, unless the error means that it will never
     /// be committed.
     async fn commit_in_doubt(&mut self) -> Result<InDoubtOutcome> {
         let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
@@ -311,12 +312,13 @@ fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     counts.iter().map(answer).collect()
 }
 
-/// Returns true if a commit that failed with this error may nevertheless have succeeded, or may succeed later.
+/// Returns true if a commit that failed with this error may still have succeeded, or may succeed later.
 fn may_have_committed(error: &Error) -> bool {
     !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
 
-/// The pauses between the attempts of one operation. Their number is bounded, and each is longer than the one before.
+/// The pauses between the attempts of one operation. The number of pauses is limited. Each pause is twice as long as
+/// the previous one, up to [`PAUSE_MAX`].
 struct RetryDelays {
     left: u32,
     pause: Duration,
@@ -327,7 +329,7 @@ impl RetryDelays {
         Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
     }
 
-    /// Returns false if no attempt is left. Otherwise waits before the next attempt and returns true.
+    /// Returns false if no attempts are left. Otherwise, waits before the next attempt and returns true.
     async fn next(&mut self) -> bool {
         if self.left == 0 {
             return false;
@@ -339,7 +341,7 @@ impl RetryDelays {
     }
 }
 
-/// Creates the error for the requests of a failed batch. The log has the cause under the same incident id.
+/// Creates the error for the requests of a failed batch. The log entry with the same incident id contains the cause.
 fn refusal(incident: Uuid) -> Error {
     let message =
         format!("the events could not be stored (incident {incident}): send them again; no event is stored twice");

@@ -1,15 +1,16 @@
-//! Assigned partitions: where they continue, and how the client gets there.
+//! Determines where assigned partitions continue, and moves the client there.
 //!
 //! ```text
 //!   the table's offset ──► if it has none: the offset found at the last assignment
 //!                             └──► if there is none: the brokers' offset for `start` ──► the client
 //! ```
 //!
-//! Takes the partitions that the group assigned. Produces a [`PartitionReader`](super::session::PartitionReader) for each
-//! partition, and the offsets at which the client fetches.
+//! This file takes the partitions that the group assigned. It creates a
+//! [`PartitionReader`](super::session::PartitionReader) for each partition, and determines the offsets from which the
+//! client fetches.
 //!
-//! **Invariant:** a partition without a stored offset always begins at the same offset, because the offset for `start` is looked
-//! up once and then stored.
+//! **Invariant:** a partition without a stored offset always begins at the same offset, because the offset for `start`
+//! is looked up once and then stored.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -25,8 +26,8 @@ use crate::ingest::source::{StoredOffsets, TopicPartition};
 use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {
-    /// Loads the stored offsets of partitions and resets their readers. Returns the offsets at which the client continues.
-    /// Retries until it succeeds, and fails with `Unavailable` only when the session stops.
+    /// Loads the stored offsets of partitions and resets their readers. Returns the offsets at which the client
+    /// continues. Retries until it succeeds, and fails with `Unavailable` only when the session stops.
     pub(super) fn load_offsets(&mut self, partitions: &[TopicPartition]) -> Result<TopicPartitionList> {
         let partitions = partitions.iter().filter_map(|topic_partition| self.with_own_topic(topic_partition));
         let partitions: Vec<TopicPartition> = partitions.collect();
@@ -48,7 +49,8 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Returns the same partition with the source's own topic string, or `None` if the source does not read the topic.
+    /// Returns the same partition with the topic string that the session shares, or `None` if the source does not read
+    /// the topic.
     fn with_own_topic(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
         Some(TopicPartition {
             topic: self.topics.get(&topic_partition.topic)?.clone(),
@@ -62,7 +64,8 @@ impl KafkaSession<'_> {
         stored: BTreeMap<TopicPartition, StoredOffsets>,
         started: Option<i64>,
     ) -> Result<TopicPartitionList> {
-        // A start offset is looked up only once. Otherwise a partition whose first batch was dropped could begin later.
+        // A start offset is looked up only once. Otherwise, a partition whose first batch was dropped could begin at a
+        // later offset.
         let known =
             |topic_partition: &TopicPartition| self.readers.get(topic_partition).and_then(|reader| reader.start);
         let unknown =
@@ -88,7 +91,8 @@ impl KafkaSession<'_> {
             list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset)
                 .map_err(client_failed)?;
             if let (None, Some(_), Some(next), false) = (stored.table, start, next, self.is_paused()) {
-                // Store the start offset before any message is read, so that a restart does not begin later.
+                // Store the start offset before any message is read. Otherwise, a restart could begin at a later
+                // offset.
                 self.message_batch.advance_to(&topic_partition, next, Instant::now());
                 if started.is_none() {
                     self.message_batch.started = self.started;
@@ -105,8 +109,8 @@ impl KafkaSession<'_> {
         Ok(list)
     }
 
-    /// Returns the first offset of each partition at or after a time (milliseconds since 1970). If a partition has no such
-    /// message, returns its end offset.
+    /// Returns, for each partition, the offset of the first message at or after the time `since` (in milliseconds since
+    /// 1970). If there is no such message, returns the partition's end offset.
     fn start_offsets(&self, partitions: &[TopicPartition], since: i64) -> Result<BTreeMap<TopicPartition, i64>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
@@ -130,8 +134,8 @@ impl KafkaSession<'_> {
         Ok(starts)
     }
 
-    /// Moves the client to other offsets. The client cannot seek in a partition that it is not fetching, so such partitions are
-    /// assigned again at the new offset.
+    /// Moves the client to the offsets in `list`. The client cannot seek in a partition that it is not fetching. Such
+    /// partitions are unassigned, and assigned again at the new offset.
     pub(super) fn seek(&self, list: TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             return Ok(());

@@ -1,7 +1,8 @@
 //! The Kafka client of a source, and the events that it reports between messages.
 //!
-//! Creates a [`KafkaClient`] that has joined its group. Its callbacks run on the client's own threads and do not assign
-//! partitions. They record [`ClientEvent`]s for the session instead, because only the session knows where a partition continues.
+//! [`connect`] creates a [`KafkaClient`] that joins its group. The client's callbacks run on its own threads. They do
+//! not assign partitions, because only the session knows where a partition continues. Instead, they record
+//! [`ClientEvent`]s for the session.
 //!
 //! **Invariant:** no log or error message contains the value of an option, because it may be a secret.
 
@@ -29,9 +30,10 @@ use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
-/// The state that the client's statistics show for a group whose coordinator is reachable.
+/// In the client's statistics, the state of a group whose coordinator is reachable.
 const GROUP_UP: &str = "up";
-/// The start of the client's own message if it received no login token. `generate_oauth_token` has already reported the error.
+/// The start of the message that the client reports when it received no login token. `generate_oauth_token` has already
+/// reported the error.
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 
 /// A consumer that reports its events through [`ClientContextState`].
@@ -40,7 +42,7 @@ pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 /// An event that the client reports between two messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ClientEvent {
-    /// The group assigned these partitions to this client. The session has to apply the assignment.
+    /// The group assigned these partitions to this client. The session must apply the assignment.
     Assigned(Vec<TopicPartition>),
     /// The group revoked these partitions. The callback has already unassigned them.
     Revoked(Vec<TopicPartition>),
@@ -57,13 +59,13 @@ pub(super) struct ClientContextState {
     stop: CancellationToken,
     /// The events that the session has not taken yet.
     events: Mutex<Vec<ClientEvent>>,
-    /// The offset of the last "end reached" event, until the session takes it.
+    /// The offset from the last "end reached" event, until the session takes it.
     eof_offset: Mutex<Option<i64>>,
     logged: LoggedTroubles,
 }
 
-/// Creates a client that joins its group and subscribes to its topics. Its callbacks may block on `runtime` until `stop` is
-/// cancelled.
+/// Creates a client that joins its group and subscribes to its topics. Its callbacks may block on `runtime` until
+/// `stop` is cancelled.
 pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
     let context = ClientContextState {
@@ -83,7 +85,7 @@ pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken)
 }
 
 impl ClientContextState {
-    /// Takes the events since the last call, in order.
+    /// Takes the events that were recorded since the last call, in order.
     pub(super) fn take_events(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.events())
     }
@@ -93,7 +95,8 @@ impl ClientContextState {
         self.eof_offset().take()
     }
 
-    /// Records an error for operators. Logs it as a warning or error unless an error of the same kind was logged recently.
+    /// Records an error for operators. Logs the error as a warning or an error, unless an error of the same kind was
+    /// logged recently.
     fn report(&self, ClientError { trouble, message }: ClientError) {
         let (source, kind) = (&self.source, trouble.as_str());
         let should_log = self.logged.should_log(trouble, Instant::now());
@@ -107,7 +110,8 @@ impl ClientContextState {
         self.monitor.failed(trouble, message);
     }
 
-    /// Runs a callback of the C library and catches a panic, which would abort the process if it unwound into the C library.
+    /// Runs a callback from the C library and catches panics. A panic that unwound into the C library would abort the
+    /// process.
     fn catch_panic(&self, what: &str, work: impl FnOnce()) {
         if let Err(panic) = catch(work) {
             tracing::error!(source = %self.source, "the Kafka client's {what} callback panicked: {panic}");
@@ -116,7 +120,7 @@ impl ClientContextState {
 
     fn take_statistics(&self, statistics: Statistics) {
         self.monitor.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
-        // If a partition's leader is unreachable, its values are stale.
+        // If a partition's leader is unreachable, the partition's values are stale.
         let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
         let up: BTreeSet<i32> = up.collect();
         let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
@@ -132,7 +136,7 @@ impl ClientContextState {
     }
 
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
-        // A poisoned list is still consistent, because no update leaves it half done.
+        // A poisoned list is still consistent, because no update can panic midway.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,13 +149,14 @@ impl ClientContextState {
 impl ClientContext for ClientContextState {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// Fetches a login token, on the polling thread. If this fails, the client calls it again ten seconds later.
+    /// Fetches a login token on the polling thread. If this fails, the client calls the function again ten seconds
+    /// later.
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let source = &self.source;
         let Some(tokens) = &self.tokens else {
             return Err(format!("the brokers require a token, but [sources.{source}.oauth] is not set").into());
         };
-        // The C library calls this function. A panic that unwound into it would abort the process.
+        // The C library calls this function. A panic that unwound into the library would abort the process.
         let fetched = catch(|| self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch())));
         let fetched =
             fetched.unwrap_or_else(|panic| Some(Err(Error::internal("fetching a token panicked").with_source(panic))));
@@ -210,7 +215,7 @@ impl ClientContext for ClientContextState {
         }
         let is_reported_elsewhere = matches!(
             code,
-            // The session then looks for gaps and reports them.
+            // The session receives these errors, looks for gaps and reports them.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
             // The client has already reported an error for each broker.
             | RDKafkaErrorCode::AllBrokersDown
@@ -230,7 +235,8 @@ impl ConsumerContext for ClientContextState {
             self.events().push(ClientEvent::Assigned(partitions));
             return;
         }
-        // Unassign immediately, because closing a client waits for it. The next owner reads the unstored messages again.
+        // Unassign immediately, because closing the client waits for this. The next owner reads the unstored messages
+        // again.
         if let Err(error) = client.incremental_unassign(list) {
             tracing::warn!(source = %self.source, %error, "cannot unassign the revoked partitions");
         }
@@ -239,7 +245,7 @@ impl ConsumerContext for ClientContextState {
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = outcome {
-            // This is harmless: only lag tools read these offsets, and the table holds the authoritative ones.
+            // This is harmless: only lag tools read the offsets in Kafka. The table contains the authoritative offsets.
             tracing::debug!(source = %self.source, %error, "cannot commit offsets to Kafka");
         }
     }

@@ -1,8 +1,9 @@
 //! The settings of a source's Kafka client.
 //!
-//! Takes a checked [`SourceConfig`], and produces a [`ClientConfig`] that librdkafka accepts.
+//! [`settings`] takes a checked [`SourceConfig`], and returns a [`ClientConfig`] that librdkafka accepts.
 //!
-//! **Invariant:** the client never decides where to read, because it stores no offsets and has no default start position.
+//! **Invariant:** the client never determines where reading starts, because it stores no offsets and has no default
+//! start position.
 //! **Invariant:** no error message contains the value of an option, because it may be a secret.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -15,14 +16,15 @@ use crate::http_client::Roots;
 
 /// How often the client reports its statistics, which contain the end offsets of its partitions.
 const STATISTICS_INTERVAL_MS: &str = "2000";
-/// The maximum size of the client's fetch queue. The client's default is eight times larger and does not fit the processor's
-/// caches.
+/// The maximum size of the client's fetch queue. The client's default is eight times larger, which does not fit into
+/// the CPU caches.
 const QUEUE_KIB: &str = "8192";
-/// How long the client waits before it fetches from a partition again when the queue is full. The client's default is one second,
-/// in which the source may run out of messages.
+/// How long the client waits before it fetches from a partition again if the queue is full. With the client's default
+/// of one second, the source may run out of messages during the wait.
 const QUEUE_BACKOFF_MS: &str = "2";
 
-/// Returns the settings of a source's client. Fails with `Invalid` if librdkafka rejects an option, and names the option.
+/// Returns the settings for a source's client. Fails with `Invalid` if librdkafka rejects an option. The error names
+/// the option.
 pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig> {
     let mut settings = ClientConfig::new();
     settings
@@ -43,11 +45,11 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     settings
         .set("bootstrap.servers", config.brokers.join(","))
         .set("group.id", &config.group)
-        // With this strategy, a rebalance does not interrupt partitions that stay with the same member.
+        // With this strategy, a rebalance does not interrupt the partitions that stay assigned to the same member.
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // `on_gap` decides what happens when messages are missing.
+        // If messages are missing, the client reports an error, and the session handles it according to `on_gap`.
         .set("auto.offset.reset", "error")
         // `lag_reporting.rs` needs the "end reached" event to advance past control records and aborted messages.
         .set("enable.partition.eof", "true")
@@ -58,7 +60,8 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         settings.set("sasl.mechanism", "OAUTHBEARER");
     }
     if let Some(file) = &config.ca_file {
-        // The client's own setting, `ssl.ca.location`, would replace the system's certificate authorities, not add to them.
+        // The client's own setting, `ssl.ca.location`, would replace the system's certificate authorities, not add to
+        // them.
         let roots = Roots::load(Some(file)).map_err(|error| error.at(format!("sources.{name}.ca_file")))?;
         settings.set("ssl.ca.pem", roots.pem());
     }
@@ -66,8 +69,8 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     Ok(settings)
 }
 
-/// Checks that a client can be created. Inconsistent options and missing files are thus reported at startup. The client has no
-/// brokers, so it opens no connection.
+/// Checks that a client can be created, so that inconsistent options and missing files are reported at startup. The
+/// test client has no brokers, so it opens no connection.
 fn check(name: &str, settings: &ClientConfig) -> Result<()> {
     let mut offline = settings.clone();
     offline.remove("bootstrap.servers");
@@ -80,7 +83,7 @@ fn check(name: &str, settings: &ClientConfig) -> Result<()> {
     }
 }
 
-/// Returns a function that wraps the client's error when it cannot be created.
+/// Returns a function that wraps the error if the client cannot be created.
 pub(super) fn cannot_create(source: &str) -> impl Fn(KafkaError) -> Error {
     move |cause| Error::invalid(format!("sources.{source}: cannot create the Kafka client")).with_source(cause)
 }

@@ -6,15 +6,15 @@ const EOF_PREFIX: &str = "reached end of partition at offset ";
 /// A partition's end offset, as its leader last reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EndOffset {
-    /// The offset after the last record that a consumer may read. With `read_committed`, the default, it is the last stable
-    /// offset, which excludes open transactions.
+    /// The offset after the last record that a consumer may read. With the default isolation level, `read_committed`,
+    /// this is the last stable offset. Records in open transactions come after it.
     pub(super) offset: i64,
-    /// The oldest offset that the leader holds. `None` if it is unknown.
+    /// The oldest offset that the leader has. `None` if it is unknown.
     pub(super) low: Option<i64>,
 }
 
-/// Parses the offset in the text of an "end reached" event. The Rust binding passes on the partition's number, but the offset only
-/// in this text.
+/// Parses the offset in the text of an "end reached" event. The Rust binding provides the partition number separately,
+/// but the offset appears only in this text.
 pub(super) fn parse_eof_offset(reason: &str) -> Option<i64> {
     let (_, end) = reason.split_once(EOF_PREFIX)?;
     end.split(' ').next()?.parse().ok()

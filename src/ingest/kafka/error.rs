@@ -1,10 +1,11 @@
-//! Errors of the Kafka client.
+//! Converts errors from the Kafka client to errors for operators.
 //!
-//! Takes the client's error code and message, and produces the kind of error and a message that names the source and the fix.
+//! [`ClientError::new`] takes the client's error code and message. It returns the kind of error, and a message that
+//! names the source and the fix.
 //!
-//! The client retries by itself, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`). It reports an error of a
-//! broker at most every thirty seconds. This module logs each kind of error at most once a minute, but the metrics count every
-//! error.
+//! The client retries by itself, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`). It reports errors
+//! for a broker at most once every thirty seconds. This module logs each kind of error at most once a minute, but the
+//! metrics count every error.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,26 +15,27 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::telemetry::SourceTrouble;
 
-/// A connection that closes sooner than this after it was established counts as refused.
+/// A connection that is closed within this time after it was established counts as refused.
 const REFUSED_MILLIS_MAX: u64 = 2_000;
 /// Phrases in the TLS library's error messages. The client may report TLS errors as connection errors.
 const TLS_PHRASES: [&str; 2] = ["SSL routines:", "SSL handshake failed"];
 /// The minimum time between two log lines for the same kind of error.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The kind of an error, and a message with the problem and the fix.
+/// The kind of an error, and a message that describes the problem and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientError {
     pub(super) trouble: SourceTrouble,
     pub(super) message: String,
 }
 
-/// The time at which each kind of error was logged last.
+/// The time at which each kind of error was last logged.
 #[derive(Debug, Default)]
 pub(super) struct LoggedTroubles(Mutex<BTreeMap<SourceTrouble, Instant>>);
 
 impl ClientError {
-    /// Turns the client's error into one that names configuration keys. `has_tokens` is true if the source logs in with tokens.
+    /// Converts the client's error to one that names configuration keys. `has_tokens` is true if the source logs in
+    /// with tokens.
     pub(super) fn new(source: &str, has_tokens: bool, code: Code, reason: &str) -> Self {
         let trouble = match trouble(code) {
             SourceTrouble::Connection if TLS_PHRASES.iter().any(|words| reason.contains(words)) => SourceTrouble::Tls,
@@ -86,15 +88,16 @@ impl ClientError {
 }
 
 impl ClientError {
-    /// Parses a log line that reports a closed connection. Returns an error if the connection was closed before it could be used,
-    /// and `None` otherwise, because an established connection may close for harmless reasons and the client reopens it.
+    /// Parses a log line that reports a closed connection. Returns an error if the connection was closed before it
+    /// could be used. Otherwise, returns `None`: an established connection may be closed for harmless reasons, and the
+    /// client opens it again.
     pub(super) fn of_line(source: &str, has_tokens: bool, line: &str) -> Option<Self> {
         let (age, state) = line.rsplit_once("(after ")?.1.split_once("ms in state ")?;
         let is_up = state.starts_with("UP");
         if is_up && age.parse::<u64>().ok()? >= REFUSED_MILLIS_MAX {
             return None;
         }
-        // A broker that rejects a token first accepts the connection, and then closes it immediately.
+        // A broker that rejects a token accepts the connection first and closes it immediately afterwards.
         let code = if is_up && has_tokens { Code::Authentication } else { Code::BrokerTransportFailure };
         Some(Self::new(source, has_tokens, code, line))
     }

@@ -1,4 +1,4 @@
-//! End offsets of partitions: advances past records that are not messages, and reports the lag.
+//! Handles the end offsets of partitions: advances past records that are not messages, and reports the lag.
 //!
 //! ```text
 //!   statistics ─► the end offset of a partition ─┐
@@ -6,15 +6,17 @@
 //!   event "end reached" ─► partition offsets ────┘
 //! ```
 //!
-//! Takes end offsets from the client's statistics, and the client's "end reached" events. Advances
-//! [`PartitionOffsets`](crate::ingest::source::PartitionOffsets) past control records and aborted messages, and reports the lag.
+//! The session receives end offsets in the client's statistics, and "end reached" events from the client. With them, it
+//! advances [`PartitionOffsets`](crate::ingest::source::PartitionOffsets) past control records and aborted messages,
+//! and reports the lag.
 //!
-//! The client never returns control records and aborted messages. It queues an "end reached" event after all messages before the
-//! end, and it drops the event together with those messages if the partition is revoked or the session seeks. Therefore, the
-//! event proves that the client has returned every message before the end. The statistics do not prove that, because another
-//! thread computes them at another time.
+//! The client never returns control records or aborted messages. It queues an "end reached" event after all messages
+//! before the end. If the partition is revoked or the session seeks, the client drops the event together with those
+//! messages. The event therefore proves that the client has returned every message before the end. The statistics do
+//! not prove this, because another thread computes them independently.
 //!
-//! **Invariant:** a partition's next offset advances to an end only after the session took every message before that end.
+//! **Invariant:** a partition's next offset advances to an end only after the session has taken every message before
+//! that end.
 
 use std::time::Instant;
 
@@ -28,18 +30,20 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Records a partition's end offset, as the brokers reported it.
+    /// Records the end offset of a partition, as the brokers reported it.
     pub(super) fn set_end(&mut self, topic_partition: &TopicPartition, end: EndOffset) {
         let Some(reader) = self.readers.get_mut(topic_partition) else { return };
         reader.lag.set_end(end.offset, end.low, &reader.offsets, self.source.clock.now());
         self.report_lag(topic_partition);
     }
 
-    /// Handles an "end reached" event: the client has returned every message before the end of a partition with this number.
+    /// Handles an "end reached" event for a partition with the number `partition`. The client has returned every
+    /// message before the end of that partition.
     pub(super) fn reach_end(&mut self, partition: i32) -> Result<()> {
         let Some(end) = self.client.context().take_eof_offset() else { return Ok(()) };
         if self.is_paused() {
-            // A paused session drops the messages that it receives, so it may not have taken every message before the end.
+            // A paused session drops the messages that it receives, so it may not have taken every message before the
+            // end.
             return Ok(());
         }
         let candidates = self.readers.iter().filter(|(topic_partition, reader)| {
@@ -48,7 +52,8 @@ impl KafkaSession<'_> {
         let mut partitions: Vec<TopicPartition> =
             candidates.map(|(topic_partition, _)| topic_partition.clone()).collect();
         if self.source.config.topics.len() > 1 {
-            // The event does not name the topic. It concerns the partition that the client has read exactly up to this end.
+            // The event does not name the topic. It concerns the partition that the client has read exactly up to this
+            // end.
             let positions = self.client.position().map_err(client_failed)?;
             let position = |topic_partition: &TopicPartition| {
                 Some(positions.find_partition(&topic_partition.topic, topic_partition.partition)?.offset())
@@ -70,7 +75,7 @@ impl KafkaSession<'_> {
         self.commit_to_kafka(&advanced)
     }
 
-    /// Reports a partition's lag to operators and to the table's freshness.
+    /// Reports the lag of a partition to operators, and to the table for its freshness.
     pub(super) fn report_lag(&self, topic_partition: &TopicPartition) {
         let Some(reader) = self.readers.get(topic_partition) else { return };
         if let Some(messages) = reader.lag.messages(&reader.offsets) {

@@ -8,10 +8,12 @@
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! Takes a checked configuration ([`Source`]), and produces message batches, which [`source`](super::source) stores.
+//! A [`Source`] has a checked configuration. Its sessions collect messages in batches, which [`source`](super::source)
+//! stores.
 //!
 //! **Invariant:** only this folder uses `rdkafka`.
-//! **Invariant:** only the offsets in the table decide where reading continues, never those that Kafka or the client stores.
+//! **Invariant:** only the offsets in the table determine where reading continues, never the offsets that Kafka or the
+//! client stores.
 
 mod source;
 

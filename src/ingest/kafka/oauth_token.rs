@@ -1,9 +1,10 @@
 //! OAuth tokens with which a source logs in to its brokers.
 //!
-//! Fetches an [`OauthToken`] for SASL's `OAUTHBEARER` from the identity provider in `[sources.NAME.oauth]`, with the
-//! `client_credentials` grant (RFC 6749, section 4.4). The request uses HTTP basic authentication (section 2.3.1).
+//! [`OauthTokens`] fetches an [`OauthToken`] for the SASL mechanism `OAUTHBEARER`. The identity provider is configured
+//! in `[sources.NAME.oauth]`. The request uses the `client_credentials` grant (RFC 6749, section 4.4) and HTTP basic
+//! authentication (section 2.3.1).
 //!
-//! **Invariant:** a fetch is bounded in time and size, follows no redirects, and does not retry by itself.
+//! **Invariant:** each fetch has a time limit and a size limit, follows no redirects, and does not retry by itself.
 //! **Invariant:** no log or error message contains the client secret or a token.
 
 use std::fmt;
@@ -19,18 +20,19 @@ use crate::config::OauthConfig;
 use crate::error::{Error, Result};
 use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, StatusCode, parse_url, redacted};
 
-/// The time limit of one fetch, from the start of the connection to the last byte of the response.
+/// The time limit of one fetch, from opening the connection to receiving the last byte of the response.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// The size limit of a response, in bytes.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024;
-/// The maximum length of the provider's error text in our error message, in characters.
+/// The maximum number of characters from the provider's error text in an error message.
 const ERROR_TEXT_MAX: usize = 300;
-/// The shortest accepted lifetime of a token, in seconds. With a shorter lifetime, a source would fetch tokens all the time.
+/// The shortest accepted lifetime of a token, in seconds. If tokens expired sooner, the source would fetch them almost
+/// continuously.
 const LIFETIME_MIN: i64 = 10;
-/// The assumed lifetime of a token without `expires_in`, in seconds. The client fetches the next token after four fifths of the
-/// lifetime.
+/// The assumed lifetime of a token without `expires_in`, in seconds. The client fetches the next token when four fifths
+/// of the lifetime have passed.
 const LIFETIME_DEFAULT: i64 = 300;
-/// The maximum lifetime of a token, in seconds. A longer `expires_in` counts as this lifetime.
+/// The maximum lifetime of a token, in seconds. A greater `expires_in` is reduced to this value.
 const LIFETIME_MAX: i64 = 7 * 24 * 3_600;
 
 /// Fetches the tokens of one source.
@@ -52,7 +54,7 @@ pub(super) struct OauthToken {
     pub(super) expires: i64,
 }
 
-/// The endpoint's successful response.
+/// A successful response from the token endpoint.
 #[derive(Deserialize)]
 struct TokenResponse {
     access_token: String,
@@ -60,7 +62,7 @@ struct TokenResponse {
     expires_in: Option<Value>,
 }
 
-/// The endpoint's error response (RFC 6749, section 5.2).
+/// An error response from the token endpoint (RFC 6749, section 5.2).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TokenErrorResponse {
@@ -103,8 +105,8 @@ impl OauthTokens {
         Ok(Self { url, client, id, secret, form: form.finish(), clock })
     }
 
-    /// Fetches a new token. Fails with `Unavailable` or `Limited` if the response is unusable, and with `Forbidden` if the
-    /// endpoint rejects the request.
+    /// Fetches a new token. Fails with `Unavailable` or `Limited` if the response is unusable, and with `Forbidden` if
+    /// the endpoint rejects the request.
     pub(super) async fn fetch(&self) -> Result<OauthToken> {
         let id: String = byte_serialize(self.id.as_bytes()).collect();
         let request = Request::post(self.url.clone(), "application/x-www-form-urlencoded", self.form.clone());
@@ -154,6 +156,6 @@ impl OauthTokens {
     }
 
     fn invalid_response(&self, what: impl fmt::Display) -> Error {
-        Error::unavailable(format!("the response of the token endpoint {} {what}", redacted(&self.url)))
+        Error::unavailable(format!("the response from the token endpoint {} {what}", redacted(&self.url)))
     }
 }

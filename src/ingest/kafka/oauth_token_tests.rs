@@ -1,4 +1,4 @@
-//! Tests of fetching tokens from a loopback endpoint that returns valid tokens, invalid tokens, and errors.
+//! Tests for fetching tokens from a loopback endpoint that returns valid tokens, invalid tokens, and errors.
 
 use axum::body::Body;
 use axum::response::Response;

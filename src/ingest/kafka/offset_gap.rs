@@ -1,10 +1,11 @@
-//! Gaps: the brokers deleted messages of a partition before the source read them.
+//! Gaps, which arise when the brokers delete messages from a partition before the source has read them.
 //!
-//! Handles the client's error that an offset is out of range. Depending on `on_gap`, the partition stops or continues from the
-//! oldest message. Either way, the gap is logged as an error.
+//! This file handles the client's error that an offset is out of range. Depending on `on_gap`, the partition stops or
+//! continues from the oldest message. In both cases, the gap is logged as an error.
 //!
-//! **Invariant:** a gap exists if the brokers lack the next offset to read, which may be greater than the offset after the last
-//! message. Retention may delete the control records between the two, and that loses no message.
+//! **Invariant:** there is a gap if the brokers no longer have the next offset to read. That offset may be greater than
+//! the offset after the last message. If retention deletes the control records between the two offsets, no message is
+//! lost.
 
 use std::time::Instant;
 
@@ -19,8 +20,8 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Finds the partitions whose next offset is out of range. The client's error does not name the partition, so this checks all
-    /// of them.
+    /// Finds the partitions whose next offset is out of range. The client's error does not name the partition, so all
+    /// partitions are checked.
     pub(super) fn find_gaps(&mut self) -> Result<()> {
         let (mut has_gap, mut list) = (false, TopicPartitionList::new());
         for (topic_partition, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.is_stopped) {
@@ -60,7 +61,7 @@ impl KafkaSession<'_> {
     }
 }
 
-/// Logs which messages are missing, and how to continue.
+/// Logs which messages are missing, and what the operator can do.
 fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
     let problem = match next < low {

@@ -6,9 +6,9 @@
 //!      └── continue at the table's offsets ◄─── the client fetches ◄── the table says running ─┘
 //! ```
 //!
-//! The session checks several times a second whether the table says that the source is paused, and pauses or resumes its
-//! partitions accordingly. A paused session continues to poll. Therefore, the server remains a member of the group, and no
-//! partition moves to another server.
+//! Several times a second, the session checks whether the source is paused in the table, and pauses or resumes its
+//! partitions accordingly. A paused session continues to poll. The server therefore remains a member of the group, and
+//! no partition moves to another server.
 //!
 //! **Invariant:** a paused session takes no messages and commits nothing.
 
@@ -22,11 +22,11 @@ use super::session::{KafkaSession, client_failed, offset_list};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
-/// How often the session checks whether the source is paused. It reads the table's in-memory state, because other tasks follow
-/// the table's log.
+/// How often the session checks whether the source is paused. The check reads only memory, because other tasks keep the
+/// table's state current.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the session requests the end offsets of paused partitions from the brokers. The client itself learns end offsets
-/// only when it fetches messages.
+/// How often the session requests the end offsets of paused partitions from the brokers. The client receives end
+/// offsets only when it fetches messages, which it does not do for paused partitions.
 const END_OFFSETS_INTERVAL: Duration = Duration::from_secs(2);
 /// The time limit of a request for end offsets.
 const END_OFFSETS_TIME_MAX: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl KafkaSession<'_> {
     fn leave_pause(&mut self) -> Result<()> {
         tracing::info!(source = %self.source.route.source, "the source has resumed");
         let all: Vec<TopicPartition> = self.readers.keys().cloned().collect();
-        // Resume before seeking, because a resumed client continues from the offset at which it was paused.
+        // Resume before seeking, because resuming moves the client back to the offset at which it was paused.
         self.client.resume(&offset_list(&all, Offset::Invalid)?).map_err(client_failed)?;
         self.report_pause();
         match self.load_offsets(&self.running_partitions()) {

@@ -1,4 +1,5 @@
-//! A Kafka session, which is the lifetime of one client. It collects messages in batches, and stores each batch with its offsets.
+//! A Kafka session, which lasts as long as one client. It collects messages in batches, and stores each batch with its
+//! offsets.
 //!
 //! ```text
 //!   poll ─► message batch ─ due ─► store with offsets ─┬─ stored ────► commit offsets to Kafka (for lag tools only)
@@ -9,13 +10,14 @@
 //!
 //! A session takes a [`Source`] and its client, and writes rows, offsets and rejected messages to the lake.
 //!
-//! One thread alternates between polling and storing. Therefore, no partition is assigned or revoked while a batch is being
-//! stored, and all messages that are not stored yet are in one batch. While the thread stores a batch, the client prefetches
-//! messages into its own bounded queue.
+//! One thread alternates between polling and storing. As a result, no partition is assigned or revoked while a batch is
+//! being stored, and all messages that are not stored yet are in one batch. While the thread stores a batch, the client
+//! prefetches messages into its own bounded queue.
 //!
-//! **Invariant:** only the offsets in the table decide where reading continues, never those in Kafka or in this server's memory.
-//! **Invariant:** a message batch is either stored or dropped as a whole. Dropping a batch loses nothing, because the session
-//! reads its messages again.
+//! **Invariant:** only the offsets in the table determine where reading continues, never the offsets in Kafka or in
+//! this server's memory.
+//! **Invariant:** a message batch is either stored or dropped as a whole. Dropping a batch loses nothing, because the
+//! session reads its messages again.
 //! **Invariant:** if messages were deleted before they were read, the session reports the gap before it continues.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,19 +39,21 @@ use crate::ingest::source::{
 };
 use crate::telemetry::SourceTrouble;
 
-/// The longest wait in one poll. After a poll, the session checks whether it has to stop, store a batch or handle an event.
+/// The longest wait in one poll. After each poll, the session checks whether it has to stop, store a batch or handle an
+/// event.
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The maximum number of queued messages that the session takes before it reads the clock again.
 const MESSAGES_PER_TURN: u32 = 64;
 /// The pause after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
-/// The number of stored batches after which a reduced row limit is back at its full value.
+/// The number of stored batches after which a reduced row limit has returned to its full value.
 const ROW_LIMIT_STEPS: usize = 64;
 /// The time limit of one request to the brokers.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long an offset that advanced without a message waits for a batch, to share its commit. Usually the session reads the end
-/// of a transaction before it stores the transaction's messages, so the end needs no commit of its own. Without this limit,
-/// retention could delete the records at the stored offset, which would look like a gap.
+/// How long an offset that advanced without a message may wait for a batch whose commit it can share. Usually, the
+/// session reads the end of a transaction before it stores the transaction's messages, so the end needs no separate
+/// commit. Without this time limit, retention could delete the records at the stored offset, which would look like a
+/// gap.
 const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The state of a partition that is assigned to this session.
@@ -57,17 +61,18 @@ const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct PartitionReader {
     /// The offsets in the table and its quarantine.
     pub(super) stored: StoredOffsets,
-    /// The offset at which reading begins if the table has no offset of the partition. `None` if the first message determines it.
+    /// The offset at which reading begins if the table has no offset for the partition. `None` if the first message
+    /// determines it.
     pub(super) start: Option<i64>,
     /// The offsets up to which messages were read and stored.
     pub(super) offsets: PartitionOffsets,
-    /// Whether a gap stopped the partition.
+    /// Whether the partition has stopped because of a gap.
     pub(super) is_stopped: bool,
     /// How far the partition is behind its end.
     pub(super) lag: Lag,
 }
 
-/// The lifetime of one client.
+/// A session, which lasts as long as its client.
 pub(super) struct KafkaSession<'a> {
     pub(super) source: &'a Source,
     pub(super) writer: &'a SourceWriter,
@@ -88,11 +93,12 @@ pub(super) struct KafkaSession<'a> {
     pub(super) pause_checked: Instant,
     /// When the session last requested the end offsets of paused partitions from the brokers.
     pub(super) end_offsets_requested: Instant,
-    /// When an offset first advanced past the stored one without a message. `None` if every offset is stored or in the batch.
+    /// When an offset first advanced past the stored offset without a message. `None` if every offset is stored or in
+    /// the batch.
     pub(super) unstored_since: Option<Instant>,
     /// When the source first started, in milliseconds since 1970. `None` if the table records it or nothing needs it.
     pub(super) started: Option<i64>,
-    /// The current limits of a batch. The row limit is reduced after a batch was too large.
+    /// The current limits for a batch. The row limit is reduced when a batch is too large.
     limits: BatchLimits,
     /// The configured row limit.
     rows_max: usize,
@@ -149,13 +155,15 @@ impl<'a> KafkaSession<'a> {
         Ok(())
     }
 
-    /// Returns when the session must store next. `None` if it has nothing to store, for example while it is paused.
+    /// Returns when the session must store next. Returns `None` if there is nothing to store, for example while the
+    /// session is paused.
     fn due(&self, now: Instant) -> Option<Instant> {
         let offsets_due = self.unstored_since.filter(|_| !self.is_paused()).map(|since| since + OFFSET_AGE_MAX);
         self.message_batch.due(&self.limits, now).into_iter().chain(offsets_due).min()
     }
 
-    /// Takes up to [`MESSAGES_PER_TURN`] messages that are already queued. Waits for the first one if the queue is empty.
+    /// Takes up to [`MESSAGES_PER_TURN`] messages that are already queued. Waits for the first one if the queue is
+    /// empty.
     fn take_queued(&mut self, now: Instant, wait: Duration) -> Result<()> {
         let client = self.client;
         for taken in 0..MESSAGES_PER_TURN {
@@ -164,7 +172,7 @@ impl<'a> KafkaSession<'a> {
                 Some(Ok(message)) => self.take(&message, now),
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.reach_end(partition)?,
                 Some(Err(error)) => return self.handle_error(&error),
-                // The queue is empty, or the session has to handle an event before the next message.
+                // Either the queue is empty, or the session has to handle an event before the next message.
                 None => return Ok(()),
             }
             if self.message_batch.is_full(&self.limits) {
@@ -179,11 +187,13 @@ impl<'a> KafkaSession<'a> {
             ClientEvent::Assigned(partitions) => {
                 tracing::info!(source = %self.source.route.source, ?partitions, "partitions were assigned");
                 let list = match self.load_offsets(&partitions) {
-                    // The session is stopping. It still assigns the partitions, because closing the client waits for that.
+                    // The session is stopping. It still assigns the partitions, because closing the client waits for
+                    // the assignment.
                     Err(_) if self.stop.is_cancelled() => offset_list(&partitions, Offset::End)?,
                     list => list?,
                 };
-                // Assign the partitions even if the list is empty, because the rebalance does not finish before this call.
+                // Assign the partitions even if the list is empty, because the rebalance does not finish until this
+                // call.
                 self.client.incremental_assign(&list).map_err(client_failed)?;
                 if !partitions.is_empty() {
                     self.source.monitor.progressed();
@@ -199,8 +209,8 @@ impl<'a> KafkaSession<'a> {
                 }
                 Ok(())
             }
-            // The client does not update the end offsets of partitions that it does not fetch. A paused session requests them
-            // from the brokers instead.
+            // The client does not update the end offsets of partitions that it does not fetch. A paused session
+            // therefore requests them from the brokers.
             ClientEvent::End(..) if self.is_paused() => Ok(()),
             ClientEvent::End(topic_partition, end) => {
                 self.set_end(&topic_partition, end);
@@ -210,7 +220,7 @@ impl<'a> KafkaSession<'a> {
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>, now: Instant) {
-        // Consecutive messages usually belong to one partition.
+        // Consecutive messages usually belong to the same partition.
         let is_same = |last: &&TopicPartition| last.partition == message.partition() && *last.topic == *message.topic();
         let topic_partition = match self.last_partition.as_ref().filter(is_same) {
             Some(last) => last.clone(),
@@ -220,7 +230,8 @@ impl<'a> KafkaSession<'a> {
                 self.last_partition.insert(topic_partition).clone()
             }
         };
-        // The client's queue may still hold messages of a revoked partition, or messages from before a seek.
+        // The client's queue may still contain messages from a revoked partition, or messages that were fetched before
+        // a seek.
         let Some(reader) = self.readers.get_mut(&topic_partition) else { return };
         let offset = message.offset();
         if self.pause.since().is_some() || reader.is_stopped || !reader.offsets.is_unread(offset) {
@@ -234,8 +245,8 @@ impl<'a> KafkaSession<'a> {
         self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
-    /// Stores the message batch with all offsets that have advanced. If that fails, drops the batch and continues from the table's
-    /// offsets.
+    /// Stores the message batch and all offsets that have advanced. If this fails, drops the batch and continues from
+    /// the offsets in the table.
     fn store(&mut self) -> Result<()> {
         self.unstored_since = None;
         for (topic_partition, reader) in self.readers.iter().filter(|(_, reader)| !reader.is_stopped) {
@@ -261,7 +272,7 @@ impl<'a> KafkaSession<'a> {
             Ok(stored_batch) => stored_batch,
             Err(error) => return self.drop_batch(error, count),
         };
-        // If a batch was too large, the row limit was reduced. Raise it again step by step.
+        // If the row limit was reduced because a batch was too large, raise it step by step.
         self.limits.rows_max = (self.limits.rows_max + self.rows_max.div_ceil(ROW_LIMIT_STEPS)).min(self.rows_max);
         let metrics = &self.source.metrics.sources;
         let mut committed = Vec::new();
@@ -281,7 +292,8 @@ impl<'a> KafkaSession<'a> {
         }
         self.commit_to_kafka(&committed)?;
         self.source.monitor.progressed();
-        // The source's first commit creates its pause number. Read it now, because the next batch must find it unchanged.
+        // The source's first commit creates its pause number. Read the number now, because the next commit requires
+        // that it is unchanged.
         self.check_pause()
     }
 
@@ -301,7 +313,7 @@ impl<'a> KafkaSession<'a> {
         Ok(())
     }
 
-    /// Drops a batch that could not be stored, and continues from the table's offsets.
+    /// Drops a batch that could not be stored, and continues from the offsets in the table.
     fn drop_batch(&mut self, error: Error, messages: usize) -> Result<()> {
         let source = &self.source.route.source;
         if error.kind() == Kind::Conflict && self.writer.pause()? != self.pause {
@@ -313,7 +325,7 @@ impl<'a> KafkaSession<'a> {
             tracing::error!(%source, messages, ?error, "cannot store a batch; the source will read its messages again");
             self.source.monitor.failed(SourceTrouble::Store, format!("{error:?}"));
             if error.kind() == Kind::Limited {
-                // The batch's columns exceed the queue's memory limit, or its transform exceeded a limit.
+                // The batch's columns exceeded the queue's memory limit, or its transform exceeded a limit.
                 self.limits.rows_max = (self.limits.rows_max.min(messages) / 2).max(1);
             }
             self.wait_after_error();
@@ -325,7 +337,7 @@ impl<'a> KafkaSession<'a> {
         self.check_pause()
     }
 
-    /// Returns the assigned partitions that no gap has stopped.
+    /// Returns the assigned partitions that have not stopped because of a gap.
     pub(super) fn running_partitions(&self) -> Vec<TopicPartition> {
         let running = self.readers.iter().filter(|(_, reader)| !reader.is_stopped);
         running.map(|(topic_partition, _)| topic_partition.clone()).collect()
@@ -349,7 +361,7 @@ impl<'a> KafkaSession<'a> {
     }
 }
 
-/// Withdraws everything that the session reported. This also runs if the session fails or panics.
+/// Withdraws the state that the session reported, even if the session fails or panics.
 impl Drop for KafkaSession<'_> {
     fn drop(&mut self) {
         self.source.monitor.connected(false);
@@ -359,7 +371,7 @@ impl Drop for KafkaSession<'_> {
     }
 }
 
-/// Returns a list with each of these partitions at the same logical offset.
+/// Returns a list in which all partitions have the same logical offset.
 pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for topic_partition in partitions {
@@ -368,7 +380,7 @@ pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Resu
     Ok(list)
 }
 
-/// Returns the error of a session whose client failed.
+/// Creates the error for a session whose client failed.
 pub(super) fn client_failed(cause: KafkaError) -> Error {
     Error::unavailable("the Kafka client failed").with_source(cause)
 }

@@ -1,10 +1,11 @@
-//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`), which stores the messages of topics in a table exactly once.
+//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`), which stores messages from topics in a table exactly
+//! once.
 //!
-//! This file defines a source, and determines the payload, tenant and metadata of its messages. `session_loop.rs` runs the
-//! sessions that do the work.
+//! This file defines a source, and extracts the payload, tenant and metadata of its messages. `session_loop.rs` runs
+//! the sessions that read and store the messages.
 //!
-//! **Invariant:** a source has no state of its own. After a session ends for any reason, the next one continues from the offsets
-//! in the table.
+//! **Invariant:** a source has no state of its own. After a session ends for any reason, the next one continues from
+//! the offsets in the table.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::transform::{Header, Transform};
 pub struct Source {
     pub(in crate::ingest) route: Route,
     pub(super) config: SourceConfig,
-    /// The tenant of all messages. `None` if the configuration names no tenant.
+    /// The tenant of all messages. `None` if the configuration does not name a tenant.
     tenant: Option<TenantId>,
     pub(super) settings: ClientConfig,
     /// Fetches login tokens. `None` if the source does not log in with tokens.
@@ -38,7 +39,7 @@ pub struct Source {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Omits the client's settings, which hold secrets.
+/// Omits the client's settings, which contain secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({:?})", self.route)
@@ -46,8 +47,8 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Creates a source that writes to the table of `contract`. Fails with `Invalid` if librdkafka rejects an option, or if the
-    /// tenant or a schema is invalid.
+    /// Creates a source that writes to the table of `contract`. Fails with `Invalid` if librdkafka rejects an option,
+    /// or if the tenant or a schema is invalid.
     pub fn new(
         name: &str,
         config: &SourceConfig,
@@ -63,7 +64,7 @@ impl Source {
             TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
         };
         let format = match config.format {
-            // Avro becomes JSON before it is decoded.
+            // Avro is converted to JSON before the contract decodes it.
             SourceFormat::Json | SourceFormat::Avro => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
@@ -89,10 +90,11 @@ impl Source {
         }
     }
 
-    /// Returns a message's payload without the schema header, and its tenant.
+    /// Returns the tenant of a message, and its payload without the schema registry's header.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
-        // With a schema reader, the header stays: the reader removes it itself, and the quarantine stores it.
+        // If the source has a message decoder, the header is kept. The decoder removes it, and the quarantine stores
+        // it.
         let has_header = self.config.confluent && self.route.reader.is_none();
         let strips_header = has_header && (message.payload().is_some() || self.route.transform.is_none());
         let stripped = if strips_header { without_header(self.route.format, payload) } else { Ok(payload) };
@@ -111,7 +113,7 @@ impl Source {
         (payload, tenant_resolution)
     }
 
-    /// Returns the fields that a transform may read in addition to the payload. `None` if the source has no transform.
+    /// Returns the fields that a transform can read in addition to the payload. `None` if the source has no transform.
     pub(super) fn meta(&self, message: &BorrowedMessage<'_>) -> Option<Arc<MessageMeta>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
@@ -140,8 +142,8 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
 }
 
-/// Returns a header, or `None` if its name is not valid UTF-8. The client library panics on such a name, and a producer may send
-/// one.
+/// Returns a header, or `None` if its name is not valid UTF-8. A producer may send such a name, and the client library
+/// panics on it.
 fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
     let header = catch(|| headers.get(index)).ok()?;

@@ -1,5 +1,5 @@
-//! Tests of Kafka sources with the client library's mock cluster: start offsets, restarts, tenants, rejected messages, gaps, and
-//! conflicts between servers.
+//! Tests for Kafka sources, with the client library's mock cluster. They cover start offsets, restarts, tenants,
+//! rejected messages, gaps, and conflicts between servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
-/// The time within which an awaited condition must become true.
+/// The time within which a condition must become true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A mock cluster with one topic of two partitions, and a producer.
+/// A mock cluster that has one topic with two partitions, and a producer.
 pub(in crate::ingest) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -95,7 +95,7 @@ impl SourceServer {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
-    /// Starts a server with lookup tables. They are loaded while the source waits for them.
+    /// Starts a server with lookup tables. The lookup tables are loaded while the source waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, lookups: &BTreeMap<String, LookupConfig>) -> Self {
         let contract = open(store).await[TABLE].contract().clone();
         Self::start_as(store, config, lookups, &contract).await
@@ -141,12 +141,12 @@ impl SourceServer {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let (started, mut interval) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
     while !condition().await {
-        assert!(started.elapsed() < WAIT_MAX, "not in {WAIT_MAX:?}: {what}");
+        assert!(started.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}: {what}");
         interval.tick().await;
     }
 }
 
-/// Returns the stored offsets of the two partitions in a table.
+/// Returns the offsets of the two partitions that a table stores.
 pub(in crate::ingest) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
     let txns = &tables[table].snapshot().txns;
@@ -201,8 +201,8 @@ async fn a_table_reports_the_lag_of_its_source() {
     let server = SourceServer::start(&store, &kafka.source()).await;
     let lag =
         || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
-    // The other partition is empty, so it has no lag either.
-    until("all is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    // The other partition is empty, so it adds no lag.
+    until("everything is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
     // The last message was sent an hour ago, and it cannot be stored while the table is locked.
     let table_lock = server.ingest.writer.tables()[TABLE].hold().await;
@@ -211,7 +211,7 @@ async fn a_table_reports_the_lag_of_its_source() {
     kafka.producer.flush(WAIT_MAX).unwrap();
     until("an hour behind", async || lag().is_some_and(|lag| (3_600..3_700).contains(&lag.seconds))).await;
     drop(table_lock);
-    until("all is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
+    until("everything is committed again", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), Some(1)]);
     let tables = server.ingest.writer.tables().clone();
     server.stop().await;
@@ -241,7 +241,7 @@ async fn the_tenant_of_a_message_is_resolved_as_configured() {
         (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
         (TenantFrom::Event, [&["f"], &[]], 4),
     ];
-    // The cases run concurrently, each in a consumer group of its own.
+    // The cases run concurrently, each in its own consumer group.
     let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], rejected))| {
         let store = memory();
         let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
@@ -271,7 +271,7 @@ async fn a_latest_start_keeps_its_offset() {
     assert!(open(&store).await[TABLE].snapshot().txns.contains_key("kafka:voice:started"));
 }
 
-/// Changes the source's offset in the table, as another server would.
+/// Changes the source's offset in the table, as another server would do.
 async fn move_to(store: &Store, after: Option<i64>, next: i64) {
     let progress = Progress { app: format!("kafka:voice:{TOPIC}:0"), after, next };
     open(store).await[TABLE].commit(Vec::new(), vec![progress]).await.unwrap();
@@ -304,7 +304,7 @@ async fn an_overtaken_source_continues_from_the_table() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Another server has stored an offset after five more messages, and this server has not seen that commit yet.
+    // Another server has stored an offset after five more messages. This server has not seen that commit yet.
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
@@ -337,7 +337,7 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 
-/// Returns columns of all rows of a table as text, sorted.
+/// Returns the given columns of all rows in a table as text, sorted.
 async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
@@ -361,7 +361,7 @@ async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>>
     rows
 }
 
-/// Returns the change event of an order, as Debezium writes it.
+/// Returns the change event for an order, as Debezium writes it.
 fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
     let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
     let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };

@@ -1,8 +1,8 @@
 //! Decodes the payloads of quarantine entries for a replay, including payloads that only their source can decode.
 //!
-//! [`decode_payloads`] takes entries and returns, for each entry, either bytes that the table's contract can decode, or
-//! the reason why the payload cannot be decoded. The `place` of an entry names its source. That source must still be
-//! configured, and it must not have a transform.
+//! [`decode_payloads`] takes entries. For each entry, it returns either bytes that the table's contract can decode, or
+//! the reason why the payload cannot be decoded. If a payload needs its source, the `place` of the entry names that
+//! source. The source must still be configured, and it must not have a transform.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::ingest::schema_registry::{MessageDecoder, Schemas};
 use crate::ingest::source::{Sources, text_bytes_max};
 use crate::ingest::writer::Writer;
 
-/// The number of entries whose schemas are requested together.
+/// The number of entries for which schemas are requested together.
 const SCHEMA_REQUEST_ENTRIES: usize = 64;
 
-/// A payload in a form that the contract can decode, or the reason and detail of the entry's rejection.
+/// A payload in a form that the contract can decode, or the reason and detail of the new rejection.
 pub(super) type DecodedPayload = Result<(Format, Bytes), (Reason, String)>;
 
-/// Decodes the payloads of entries. Fails with `Unavailable` if a schema registry is unreachable, and with `Limited` if
-/// the payloads together are too large.
+/// Decodes the payloads of entries. Fails with `Unavailable` if a schema registry is unreachable. Fails with `Limited`
+/// if the decoded payloads are too large in total.
 pub(super) async fn decode_payloads(
     writer: &Writer,
     sources: &Sources,
@@ -58,8 +58,8 @@ pub(super) async fn decode_payloads(
     Ok(decoded.into_iter().map(|payload| payload.unwrap_or_else(|| Err(undecodable()))).collect())
 }
 
-/// Decodes the payloads of one source's entries. Fails with `Limited` if the results together have more than
-/// `bytes_max` bytes.
+/// Decodes the payloads of entries from one source. Fails with `Limited` if the results have more than `bytes_max`
+/// bytes in total.
 fn decode_all(
     decoder: &MessageDecoder,
     payloads: &[Bytes],
@@ -79,15 +79,15 @@ fn decode_all(
     results.collect()
 }
 
-/// Returns the name of the source in an entry's place, or an empty string if the entry did not come from a source.
+/// Returns the name of the source in the place of an entry, or an empty string if the entry did not come from a source.
 fn source_name(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
     place.map_or("", |(source, _)| source)
 }
 
-/// Returns the reason why an entry cannot be decoded if its source is not configured or has a transform.
+/// Returns the rejection for an entry whose source is not configured or has a transform.
 fn undecodable() -> (Reason, String) {
     let why = "only the entry's source can decode it, and that source is not configured on this server or has a transform: \
-               replay the entry with a file that holds the event";
+               replay the entry with a file that contains the event";
     (Reason::Malformed, why.to_owned())
 }

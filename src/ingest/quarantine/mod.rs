@@ -1,4 +1,4 @@
-//! The quarantine of each table: lists, replays and drops its entries. Each entry is a rejected event.
+//! The quarantine of each table: lists, replays and drops its entries. An entry is a rejected event.
 //!
 //! ```text
 //!   quarantine ─► session (authorization) ─► reader (finds open entries) ┬─► list
@@ -7,11 +7,11 @@
 //!       └───────────── a row that closes the entry ◄─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`Quarantine`] takes a filter ([`EntryFilter`]) from an operator, or from a tenant for its own entries. It returns
-//! counts and entries, and the results of replays and drops.
+//! [`Quarantine`] takes an [`EntryFilter`]. An operator can select all entries. A tenant can select only its own. The
+//! service returns counts and entries, and the results of replays and drops.
 //!
-//! **Invariant:** a quarantine is append-only. An entry is closed by a second row, which a replay writes after the
-//! event is stored.
+//! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row. A replay adds this row after
+//! the event is stored.
 //! **Invariant:** a tenant sees and changes only its own entries.
 
 mod reader;

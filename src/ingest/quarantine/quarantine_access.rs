@@ -1,7 +1,7 @@
 //! A quarantine session: checks a caller's access to one table's quarantine, and restricts its filter.
 //!
-//! [`QuarantineSession::open`] takes a caller's [`Access`], a table and an [`EntryFilter`]. The session is the proof
-//! that the caller is authorized. All further steps of the request need it.
+//! [`QuarantineSession::open`] takes a caller's [`Access`], a table and an [`EntryFilter`]. The returned session proves
+//! that the caller is authorized. All further steps of the request need the session.
 //!
 //! **Invariant:** a tenant's filter selects only its own entries.
 
@@ -18,21 +18,21 @@ use crate::tenancy::{Access, Scope};
 /// The maximum number of entries that one request lists, replays or drops.
 pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 
-/// Selects one page of the matching entries, in the order of their receipt.
+/// Selects one page of the matching entries. Entries are ordered by the time at which they were received.
 #[derive(Debug, Clone)]
 pub struct EntryPage {
-    /// The page begins after this cursor, or with the oldest entry if this is `None`.
+    /// The page begins after this cursor. If it is `None`, the page begins with the oldest entry.
     pub after: Option<EntryCursor>,
     /// The maximum number of entries. A value above 1000 counts as 1000.
     pub limit: usize,
 }
 
-/// An authorized caller, and the table whose quarantine the caller uses.
+/// An authorized caller, and the table with the quarantine that the caller uses.
 pub(super) struct QuarantineSession<'a> {
     pub(super) access: &'a Access,
     pub(super) table: &'a Arc<IngestTable>,
     pub(super) reader: QuarantineReader<'a>,
-    /// The filter, restricted to what the caller may see.
+    /// The filter, restricted to the entries that the caller may see.
     pub(super) filter: EntryFilter,
 }
 
@@ -54,8 +54,8 @@ impl<'a> QuarantineSession<'a> {
             }
             Owner::Tenant(tenant) => {
                 access.require(scope)?;
-                // A quarantine entry contains a whole event. A caller that may see only some columns or rows must not
-                // see the rest in an entry, or infer it from the result of a replay.
+                // A quarantine entry contains a whole event. If a caller may see only some columns or rows, neither an
+                // entry nor the result of a replay may reveal the rest.
                 let rules = access.rules(&quarantine_of(table));
                 let is_unrestricted = rules.is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
                 let own = Some(tenant.as_str().to_owned());
@@ -72,8 +72,8 @@ impl<'a> QuarantineSession<'a> {
         Ok(Self { access, table, reader, filter })
     }
 
-    /// Returns the entries of a page, oldest first, and true if more entries follow. Reads payloads only if
-    /// `reservation` is given.
+    /// Returns the entries of a page, oldest first. The second value is true if more entries follow. Reads payloads
+    /// only if `reservation` is given.
     pub(super) async fn page(
         &self,
         page: EntryPage,

@@ -1,15 +1,15 @@
-//! The quarantine reader: counts, finds and reads the open entries of a quarantine.
+//! The quarantine reader, which counts, finds and reads the open entries of a quarantine.
 //!
-//! [`QuarantineReader::find`] takes a filter ([`EntryFilter`]) and finds the matching open entries.
-//! [`QuarantineReader::read`] reads the entries that were found, in the order of their receipt.
+//! [`QuarantineReader::find`] takes an [`EntryFilter`] and finds the matching open entries. [`QuarantineReader::read`]
+//! reads the entries that were found, in the order in which they were received.
 //!
 //! ```text
 //!   each UTC day ─► its closing rows ─► its open entries ─┬─► counts
 //!   (small columns only)                                  └─► the first or last few ─► read them
 //! ```
 //!
-//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). So memory
-//! holds only the closing rows of one day, and the requested number of entries.
+//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). The
+//! reader therefore keeps only the closing rows of one day and the requested number of entries in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use crate::lake::{DataFile, Table};
 
 /// The maximum number of rows that one scan reads, including closing rows.
 const SCAN_ROWS_MAX: u64 = 4_000_000;
-/// The maximum number of counts that one scan returns. There is one count per pair of reason and tenant.
+/// The maximum number of counts that one scan returns. There is one count for each pair of reason and tenant.
 const COUNTS_MAX: usize = 10_000;
 /// The number of rows per batch if only small columns are read.
 const SMALL_COLUMNS_BATCH_ROWS: usize = 8_192;
-/// The number of rows per batch if payloads are read. The memory reservation grows after each batch, and one payload
-/// may be as large as a body.
+/// The number of rows per batch if payloads are read. The memory reservation grows only after each batch, and a single
+/// payload may be as large as a request body.
 const PAYLOAD_BATCH_ROWS: usize = 1;
 
-/// A filter of entries. An entry must match every field that is set.
+/// A filter for entries. An entry matches if it meets every condition that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryFilter {
     /// Selects the entries with one of these ids. An empty list selects all entries.
     pub ids: Vec<String>,
-    /// Selects the entries of this tenant. The empty string selects the entries without a tenant.
+    /// Selects the entries of this tenant. An empty string selects the entries without a tenant.
     pub tenant: Option<String>,
     /// Selects the entries that were rejected for this reason.
     pub reason: Option<String>,
@@ -54,7 +54,7 @@ pub struct EntryFilter {
 pub struct QuarantineEntry {
     /// The entry's id. It is unique only together with the tenant and the receive time.
     pub id: String,
-    /// The event's tenant; empty if unknown.
+    /// The tenant of the event. Empty if it is unknown.
     pub tenant: String,
     /// The time at which the event was received and rejected.
     pub received: Micros,
@@ -62,12 +62,12 @@ pub struct QuarantineEntry {
     pub reason: String,
     /// A sentence that explains the reason.
     pub detail: String,
-    /// The place that the event came from: the endpoint and the index in the request, or the source, topic, partition
-    /// and offset.
+    /// The place from which the event came. For a request, it consists of the endpoint and the index in the request.
+    /// For a source, it consists of the source, topic, partition and offset.
     pub place: String,
     /// The format of the payload.
     pub format: PayloadFormat,
-    /// The received bytes; `None` if the caller did not request them.
+    /// The bytes as they were received. `None` if the caller did not request them.
     pub payload: Option<Bytes>,
 }
 
@@ -76,7 +76,7 @@ pub struct QuarantineEntry {
 pub struct EntryCount {
     /// The reason for the rejection.
     pub reason: String,
-    /// The tenant of the events; empty if unknown.
+    /// The tenant of the events. Empty if it is unknown.
     pub tenant: String,
     /// The number of entries.
     pub count: u64,
@@ -84,7 +84,8 @@ pub struct EntryCount {
     pub received: (Micros, Micros),
 }
 
-/// A position in the list of entries, directly after one of them. Entries are listed in the order of their receipt.
+/// A position in the list of entries, directly after one of them. Entries are listed in the order in which they were
+/// received.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryCursor {
     received: Micros,
@@ -92,12 +93,13 @@ pub struct EntryCursor {
     id: String,
 }
 
-/// Which of the matching entries to return.
+/// The part of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// The newest entries, newest first, and the counts over all entries. The number limits only the entries.
+    /// The newest entries, newest first, and the counts of all matching entries. The number limits only the entries.
     Newest(usize),
-    /// The entries that follow the cursor, oldest first, up to the given number. Without a cursor, it begins with the oldest.
+    /// The entries that follow the cursor, oldest first, up to the given number. Without a cursor, the range begins
+    /// with the oldest entry.
     Next(Option<EntryCursor>, usize),
 }
 
@@ -114,7 +116,8 @@ pub(super) struct FoundEntries {
     files: Vec<Arc<DataFile>>,
 }
 
-/// The position of an entry in the quarantine's files. Positions sort in the order of receipt.
+/// The position of an entry in the files of the quarantine. Positions are ordered by the time at which the entries were
+/// received.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct EntryPosition {
     cursor: EntryCursor,
@@ -169,7 +172,7 @@ impl EntryCursor {
 }
 
 impl QuarantineEntry {
-    /// Returns the cursor after this entry.
+    /// Returns the cursor that points directly after this entry.
     pub fn cursor(&self) -> EntryCursor {
         EntryCursor { received: self.received, tenant: self.tenant.clone(), id: self.id.clone() }
     }
@@ -181,8 +184,8 @@ pub(super) fn closing_id(id: &str, received: Micros) -> String {
 }
 
 impl QuarantineReader<'_> {
-    /// Finds the matching open entries in the latest version of the quarantine, including other servers' commits. Fails
-    /// with `Limited` if too many rows would have to be scanned.
+    /// Finds the matching open entries in the latest version of the quarantine, including the commits of other servers.
+    /// Fails with `Limited` if too many rows would have to be scanned.
     pub(super) async fn find(&self, filter: &EntryFilter, range: &EntryRange) -> Result<FoundEntries> {
         let snapshot = self.table.refresh().await?;
         let mut found =
@@ -191,7 +194,7 @@ impl QuarantineReader<'_> {
         if found.files.iter().map(|file| file.rows).sum::<u64>() > SCAN_ROWS_MAX {
             let name = &self.table.contract().name;
             return Err(Error::limited(format!(
-                "the filter selects more than {SCAN_ROWS_MAX} rows of `{name}`: name a tenant, or a later `since`"
+                "the filter selects more than {SCAN_ROWS_MAX} rows in `{name}`: set `tenant`, or a later `since`"
             )));
         }
         let mut days: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
@@ -207,7 +210,7 @@ impl QuarantineReader<'_> {
             for file in files {
                 self.collect_entries(file, &closed, (filter, &ids), range, &mut found).await?;
             }
-            // All entries of later days follow the ones found so far.
+            // The entries of later days all follow the entries found so far.
             if matches!(range, EntryRange::Next(..)) && found.more {
                 break;
             }
@@ -215,7 +218,7 @@ impl QuarantineReader<'_> {
         Ok(found)
     }
 
-    /// Reads the closing rows of a file. For each of them, adds the hash of the closed entry to `closed`.
+    /// Reads the closing rows in a file. Adds to `closed` the hash of each entry that they close.
     async fn collect_closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
         let contract = self.table.contract();
         let names = [contract.tenant, contract.time].map(|column| contract.columns[column].name.as_str());
@@ -233,7 +236,7 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Adds the matching open entries of a file to `found`.
+    /// Adds the matching open entries in a file to `found`.
     async fn collect_entries(
         &self,
         file: usize,
@@ -269,8 +272,8 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Reads the entries that were found, in order. Reads payloads only if a memory reservation is given, and grows it
-    /// by their size.
+    /// Reads the entries that were found, in order. Reads payloads only if a memory reservation is given, and grows the
+    /// reservation by their size.
     pub(super) async fn read(
         &self,
         found: &FoundEntries,
@@ -309,13 +312,13 @@ impl QuarantineReader<'_> {
 }
 
 impl FoundEntries {
-    /// Removes and returns the counts by reason and tenant. There are counts only for [`EntryRange::Newest`].
+    /// Removes and returns the counts by reason and tenant. Only [`EntryRange::Newest`] produces counts.
     pub(super) fn take_counts(&mut self) -> Vec<EntryCount> {
         std::mem::take(&mut self.counts).into_values().collect()
     }
 
-    /// Adds an entry if it belongs to the range. If there are then more entries than requested, drops the last one in
-    /// the requested order.
+    /// Adds an entry if it belongs to the range. If this exceeds the requested number of entries, removes the entry
+    /// that is last in the requested order.
     fn push(&mut self, position: EntryPosition, range: &EntryRange) -> Result<()> {
         let wanted = match range {
             EntryRange::Newest(wanted) => {
@@ -342,7 +345,7 @@ impl FoundEntries {
         let key = (reason.clone(), tenant.clone());
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&key) {
             return Err(Error::limited(format!(
-                "the filter selects more than {COUNTS_MAX} pairs of reason and tenant: name a tenant, a reason, or a later \
+                "the filter selects more than {COUNTS_MAX} pairs of reason and tenant: set `tenant`, `reason`, or a later \
                  `since`"
             )));
         }
@@ -355,7 +358,7 @@ impl FoundEntries {
     }
 }
 
-/// Returns true if a file may hold matching entries, judging by its statistics.
+/// Returns true if a file may contain matching entries, judging by its statistics.
 fn may_hold(file: &DataFile, filter: &EntryFilter, range: &EntryRange) -> bool {
     let after = match range {
         EntryRange::Next(Some(after), _) => Some(after.received),

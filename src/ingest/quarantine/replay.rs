@@ -4,13 +4,13 @@
 //!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► closing rows ─► the quarantine's queue
 //! ```
 //!
-//! [`Quarantine`] takes a filter of entries and returns the numbers of entries that were stored, rejected or dropped. A
-//! replayed event keeps the receive time of its entry.
+//! [`Quarantine`] takes an [`EntryFilter`] and returns how many entries were stored, rejected or dropped. A replayed
+//! event keeps the receive time of its entry.
 //!
-//! **Invariant:** an entry is closed after its event is stored. If a replay is interrupted between the two steps, it
-//! can be repeated: the event is then a duplicate. An entry that is rejected again stays open.
-//! **Invariant:** the id of a closing row is derived from the entry's id. So an entry has one closing row, no matter
-//! how often it is closed or who closes it.
+//! **Invariant:** an entry is closed only after its event is stored. If a replay is interrupted between these two
+//! steps, it can be repeated, and the event is then a duplicate. An entry that is rejected again stays open.
+//! **Invariant:** the id of a closing row is derived from the id of its entry. An entry therefore has one closing row,
+//! no matter how often it is closed or by whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,21 +38,21 @@ use crate::ingest::source::Sources;
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// The maximum number of entries with the same id that a request reads. Entries of several tenants can have the same
-/// id, but this is rare.
+/// The maximum number of entries with the same id that one request reads. In rare cases, entries of several tenants
+/// have the same id.
 const SAME_ID_ENTRIES_MAX: usize = 16;
 
-/// The maximum number of quarantine requests of one tenant that wait at the same time.
+/// The maximum number of quarantine requests that one tenant may have waiting at the same time.
 const TENANT_REQUESTS_WAITING_MAX: usize = 4;
 
-/// The service for rejected events: it lists, replays and drops them.
+/// Lists, replays and drops rejected events.
 #[derive(Debug)]
 pub struct Quarantine {
     writer: Arc<Writer>,
     sources: Arc<Sources>,
-    /// Allows one request at a time to scan or change quarantines.
+    /// Allows only one request at a time to scan or change quarantines.
     scans: Semaphore,
-    /// For each tenant, allows one request at a time to wait for `scans`.
+    /// Allows only one request per tenant at a time to wait for `scans`.
     tenant_slots: Slots,
 }
 
@@ -74,11 +74,11 @@ pub struct ReplayResult {
     pub duplicate: u64,
     /// The number of entries that were rejected again. They stay open.
     pub rejected: u64,
-    /// The first rejected entries; at most `receipt_rejects_max`.
+    /// The first rejected entries, up to `receipt_rejects_max`.
     pub rejects: Vec<ReplayNote>,
-    /// The table version that holds the events; 0 if nothing had to be committed.
+    /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
-    /// The cursor of the next page; `None` after the last page.
+    /// The cursor for the next page. `None` after the last page.
     pub next: Option<EntryCursor>,
 }
 
@@ -87,7 +87,7 @@ pub struct ReplayResult {
 pub struct ReplayNote {
     /// The entry's id.
     pub id: String,
-    /// The entry's tenant; empty if unknown.
+    /// The tenant of the entry. Empty if it is unknown.
     pub tenant: String,
     /// The reason for the new rejection.
     pub reason: Reason,
@@ -100,11 +100,11 @@ pub struct ReplayNote {
 pub struct DropResult {
     /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// True if more matching entries are open.
+    /// True if there are more open entries that match.
     pub more: bool,
 }
 
-/// The result of decoding entries again.
+/// The result of decoding the payloads of entries again.
 struct DecodedEntries {
     /// The events that were decoded.
     good: PreparedRows,
@@ -112,7 +112,7 @@ struct DecodedEntries {
     rejections: Vec<Option<(Reason, String)>>,
 }
 
-/// A permit to scan and change quarantines.
+/// A permit to scan or change quarantines.
 struct ScanPermit<'a> {
     _permit: SemaphorePermit<'a>,
     _slot: Option<Slot>,
@@ -130,8 +130,8 @@ impl Quarantine {
         QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &filter).map(|_session| ())
     }
 
-    /// Lists the newest open entries that match `filter`, and counts all that match. A tenant sees only its own
-    /// entries.
+    /// Lists the newest open entries that match `filter`, and counts all open entries that match it. A tenant sees only
+    /// its own entries.
     pub async fn list(
         &self,
         access: &Access,
@@ -145,8 +145,8 @@ impl Quarantine {
         Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
-    /// Returns the open entries with this id and their payloads, and the memory reservation for the payloads. Fails
-    /// with `NotFound` if no entry with this id is open.
+    /// Returns the open entries with this id, including their payloads, and the memory reservation for the payloads.
+    /// Fails with `NotFound` if no open entry has this id.
     pub async fn show(
         &self,
         access: &Access,
@@ -162,7 +162,7 @@ impl Quarantine {
         if entries.is_empty() { Err(no_entry(table, id)) } else { Ok((entries, reservation)) }
     }
 
-    /// Replays a page of entries. Their payloads are unchanged.
+    /// Replays a page of entries with their original payloads.
     pub async fn replay(
         &self,
         access: &Access,
@@ -183,9 +183,9 @@ impl Quarantine {
         Ok(ReplayResult { next, ..replayed })
     }
 
-    /// Replays an entry with a fixed event instead of its payload. Fails with `Invalid` if the body does not hold
-    /// exactly one event or if several tenants have an entry with this id, and with `NotFound` if no entry with this id
-    /// is open.
+    /// Replays an entry with a fixed event instead of its payload. Fails with `Invalid` if the body does not contain
+    /// exactly one event, or if entries of several tenants have this id. Fails with `NotFound` if no open entry has
+    /// this id.
     pub async fn replay_fixed(
         &self,
         access: &Access,
@@ -202,8 +202,8 @@ impl Quarantine {
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
             return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` to select one")));
         }
-        // Entries with the same id hold the same bytes and become one event. It gets the receive time of the first
-        // entry.
+        // Entries with the same id contain the same bytes and become one event. That event gets the receive time of the
+        // first entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
         let decoded = self.writer.decode(move || table.preparer.decode_fixed(body, received, &stamp)).await?;
@@ -217,7 +217,7 @@ impl Quarantine {
         })
     }
 
-    /// Closes entries without storing their events. The entries themselves stay in the lake.
+    /// Closes entries without storing their events. The entries themselves remain in the lake.
     pub async fn drop_entries(
         &self,
         access: &Access,
@@ -233,8 +233,8 @@ impl Quarantine {
         Ok(DropResult { dropped: dropped.accepted, more })
     }
 
-    /// Waits for the permit to scan and change quarantines. Because there is one permit, two requests cannot replay the
-    /// same entry: the second finds it closed. Only one request of each tenant waits for the permit at a time, so a
+    /// Waits for the permit to scan or change quarantines. There is only one permit, so two requests cannot replay the
+    /// same entry: the second request finds it closed. Only one request per tenant waits for the permit at a time, so a
     /// tenant with many requests does not delay other tenants.
     async fn scan_permit(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
@@ -250,7 +250,7 @@ impl Quarantine {
         Ok(ScanPermit { _permit: permit.map_err(|_| stopping())?, _slot: slot })
     }
 
-    /// Stores the events that were decoded, and then closes their entries.
+    /// Stores the decoded events, and then closes their entries.
     async fn store_and_close(
         &self,
         session: &QuarantineSession<'_>,
@@ -311,7 +311,7 @@ impl Quarantine {
 }
 
 impl Preparer {
-    /// Decodes the payloads of entries to rows. Each event gets its entry's tenant and receive time.
+    /// Decodes the payloads of entries into rows. Each event gets the tenant and the receive time of its entry.
     fn decode_entries(
         &self,
         entries: &[QuarantineEntry],
@@ -358,13 +358,13 @@ impl Preparer {
         Ok(DecodedEntries { good: self.prepare_good_rows(self.join(rows)?)?, rejections })
     }
 
-    /// Decodes a body, which must hold exactly one event, and gives the event the receive time `received`.
+    /// Decodes a body, which must contain exactly one event. The event gets the receive time `received`.
     fn decode_fixed(&self, body: Body, received: Micros, stamp: &DecodeOptions) -> Result<DecodedEntries> {
         let (rows, rejects) = self.decode(body, stamp)?;
         let events = rows.num_rows() + rejects.len();
         if events != 1 {
             return Err(Error::invalid(format!(
-                "the body holds {events} events: send exactly one, which replaces the entry's payload"
+                "the body contains {events} events: send exactly one event, which replaces the entry's payload"
             )));
         }
         let rows = with_receive_times(&self.contract, &rows, vec![received; 1 - rejects.len()])?;
@@ -373,8 +373,8 @@ impl Preparer {
     }
 }
 
-/// Returns the owner of an entry's event. If the entry has no tenant, the event must name its tenant, like an
-/// operator's event.
+/// Returns the owner of an entry's event. If the entry has no tenant, the event itself must name its tenant, like an
+/// event from an operator.
 fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
@@ -388,7 +388,7 @@ fn no_entry(table: &str, id: &str) -> Error {
     Error::not_found(format!("no open entry `{id}` in the quarantine of `{table}`"))
 }
 
-/// Replaces the receive times of rows.
+/// Replaces the receive times in rows.
 fn with_receive_times(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
     let mut columns = rows.columns().to_vec();
     columns[contract.received] = Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"));
@@ -404,7 +404,7 @@ fn closing_rows(
     entries: &[&QuarantineEntry],
     (resolution, user, now): (&str, &str, Micros),
 ) -> Result<EventBatch> {
-    // A page may hold the same entry twice, but the entry needs only one closing row.
+    // A page may contain the same entry twice, but the entry needs only one closing row.
     let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.cursor()).collect();
     let strings = |value: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(entries.iter().map(value)))

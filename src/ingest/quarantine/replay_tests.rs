@@ -1,5 +1,5 @@
-//! Tests of listing, replaying and dropping quarantine entries: who may do it, which events are stored, and their
-//! receive times.
+//! Tests for listing, replaying and dropping quarantine entries. They check who may do this, which events are stored,
+//! and which receive times the events get.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ async fn a_replay_that_is_interrupted_before_it_closes_the_entry_can_be_repeated
     let ingest = start(&store, &clock).await;
     send(&ingest, &acme, BAD).await;
     let entry = entries(&ingest, &acme).await.remove(0);
-    // Creates the state after such a replay: the event is stored, but its entry is still open.
+    // Create the state after such a replay: the event is stored, but its entry is still open.
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;
@@ -142,8 +142,7 @@ async fn a_replay_that_is_interrupted_before_it_closes_the_entry_can_be_repeated
 async fn a_replay_reads_pages_and_applies_the_current_limits() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // The first server rejects the events because they are too large for its limit. The second server has a larger
-    // limit.
+    // The first server rejects the events because they exceed its size limit. The second server has a higher limit.
     let small = crate::config::IngestConfig { event_bytes_max: 16, ..limits() };
     let strict = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for id in 0..5 {
@@ -255,7 +254,7 @@ async fn entries_are_filtered_counted_and_dropped() {
 async fn a_closed_entry_stays_closed_when_the_same_event_arrives_again() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // The dedupe window of a quarantine has a minimum size, so it holds these ids although `dedupe_ids_max` is 1.
+    // The dedupe window of a quarantine has a minimum size, so it contains these ids although `dedupe_ids_max` is 1.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
     let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for (round, open) in [(0, 2), (1, 0), (2, 0)] {

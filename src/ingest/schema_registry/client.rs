@@ -1,5 +1,5 @@
-//! The client of a schema registry, which resolves schema ids. It requests each id once, because a schema never
-//! changes.
+//! The client of a schema registry, which resolves schema ids. A schema never changes, so the client requests each id
+//! only once.
 //!
 //! ```text
 //!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for its references ─► known
@@ -8,12 +8,12 @@
 //!                                        └─ any other response ─► `Unavailable`: the batch is read again
 //! ```
 //!
-//! [`RegistryClient::resolve`] takes schema ids and returns parsed schemas. The operator configures the registry's
-//! URLs. Each request has a time limit, and each response a size limit. The client follows no redirects, so it sends
-//! credentials only to the configured hosts.
+//! [`RegistryClient::resolve`] takes schema ids and returns parsed schemas. The operator configures the URLs of the
+//! registry. Each request has a time limit, and each response has a size limit. The client follows no redirects, so it
+//! sends credentials only to the configured hosts.
 //!
-//! **Invariant:** an id counts as unknown only if the registry returns an error code of its protocol that says so. No
-//! message goes to the quarantine because of a wrong URL, wrong credentials or the error page of a proxy.
+//! **Invariant:** an id counts as unknown only if the registry returns one of its error codes for missing objects. No
+//! message is rejected because of a wrong URL, wrong credentials or the error page of a proxy.
 //!
 //! Source: Confluent's documentation of the Schema Registry API.
 
@@ -35,22 +35,22 @@ use crate::http_client::{
 };
 use crate::telemetry::{Metrics, RegistryAnswer};
 
-/// The maximum number of schemas that one schema refers to, directly or indirectly.
+/// The maximum number of schemas to which one schema refers, directly or indirectly.
 const REFERENCES_MAX: usize = 64;
-/// The maximum number of new ids in one batch. This limits the requests that a producer can cause by sending invalid
-/// ids. A batch with more new ids must be made smaller.
+/// The maximum number of new ids in one batch. This limits the number of requests that a producer can cause by sending
+/// invalid ids. A batch with more new ids must be split.
 const NEW_IDS_MAX: usize = 64;
 /// The maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 8;
-/// The time limit for all new ids of one batch. Schemas that arrive in time are cached, so a retry requests only the
-/// others.
+/// The time limit for requesting all new ids in one batch. Schemas that arrive in time are cached, so a retry requests
+/// only the missing ones.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The pause before the second request for an unknown id. The first response may have come from a replica that lags
+/// The pause before an unknown id is requested a second time. The first response may have come from a replica that lags
 /// behind.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The time for which an unknown id is cached.
+/// How long an unknown id is cached.
 const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(30);
-/// The protocol's error codes for a missing subject, version or schema.
+/// The error codes in the registry's protocol for a missing subject, version or schema.
 const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 
 /// The result of resolving a schema id.
@@ -58,7 +58,7 @@ const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 pub(in crate::ingest) enum ResolvedSchema {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
-    /// A schema of another type. The string is the registry's name of the type.
+    /// A schema of another type. The string is the registry's name for the type.
     Other(Arc<str>),
     /// A schema that cannot be used. The string is the reason.
     Unusable(Arc<str>),
@@ -68,7 +68,7 @@ pub(in crate::ingest) enum ResolvedSchema {
 
 /// A client of a schema registry, with a cache of schemas.
 pub(super) struct RegistryClient {
-    /// The name of the source, for messages and metrics.
+    /// The name of the source, for error messages and metrics.
     source: String,
     urls: Vec<Url>,
     client: Client,
@@ -88,7 +88,7 @@ impl fmt::Debug for RegistryClient {
 /// A cache of resolved ids. When it is full, it evicts the oldest id first.
 #[derive(Debug, Default)]
 struct SchemaCache {
-    /// The schema of each id, and the time at which it was received.
+    /// The schema for each id, and the time at which it was received.
     schemas: HashMap<u32, (ResolvedSchema, Instant)>,
     /// The ids in the order in which they were added.
     order: VecDeque<u32>,
@@ -107,8 +107,8 @@ struct SchemaResponse {
 /// A reference from one schema to another.
 #[derive(Debug, Clone, Deserialize)]
 struct Reference {
-    /// The name by which the referring schema uses the other schema. In protobuf, it is the path of an import; in Avro,
-    /// the full name of a type.
+    /// The name by which the referring schema uses the other schema. In protobuf, it is the path of an import. In Avro,
+    /// it is the full name of a type.
     name: String,
     subject: String,
     version: i64,
@@ -121,12 +121,12 @@ struct ErrorResponse {
 }
 
 impl RegistryClient {
-    /// Creates the client of a source. Fails with `Invalid` if a URL or a certificate is invalid.
+    /// Creates the client for a source. Fails with `Invalid` if a URL or a certificate is invalid.
     pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
         let has_secret = config.password.is_some() || config.token.is_some();
         let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
         let urls = config.urls.iter().map(|text| {
-            // Without a trailing slash, a base URL would lose its last segment when a path is joined to it.
+            // Without a trailing slash, the base URL would lose its last segment when a path is joined to it.
             let base = format!("{}/", text.trim_end_matches('/'));
             parse_url(&base, plaintext).map_err(|error| error.at("`urls`"))
         });
@@ -148,8 +148,8 @@ impl RegistryClient {
         Ok(Self { source, urls, client, config, metrics, cache })
     }
 
-    /// Resolves ids. Fails with `Unavailable` if the registry does not respond, and with `Limited` without a retry time
-    /// if too many of the ids are new.
+    /// Resolves ids. Fails with `Unavailable` if the registry does not respond. Fails with `Limited`, without a retry
+    /// time, if too many of the ids are new.
     pub(super) async fn resolve(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, ResolvedSchema>> {
         let mut found: BTreeMap<u32, ResolvedSchema> = {
             let cache = self.cache();
@@ -158,19 +158,21 @@ impl RegistryClient {
         let new: Vec<u32> = ids.into_iter().filter(|id| !found.contains_key(id)).collect();
         if new.len() > NEW_IDS_MAX {
             return Err(Error::limited(format!(
-                "a batch names {} new schemas, but at most {NEW_IDS_MAX} can be requested together",
+                "a batch refers to {} new schemas, but at most {NEW_IDS_MAX} can be requested together",
                 new.len()
             )));
         }
         let resolving = tokio::time::timeout(RESOLVE_TIME_MAX, self.fetch_new(new));
         let timed_out = |_| {
-            Error::unavailable(format!("the schema registry did not answer all requests within {RESOLVE_TIME_MAX:?}"))
+            Error::unavailable(format!(
+                "the schema registry did not respond to all requests within {RESOLVE_TIME_MAX:?}"
+            ))
         };
         found.extend(resolving.await.map_err(timed_out)??);
         Ok(found)
     }
 
-    /// Requests schemas. Requests an unknown id a second time before it is cached as unknown.
+    /// Requests schemas. If an id is unknown, requests it a second time before it is cached as unknown.
     async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
         let mut fetched = self.fetch_all(ids).await?;
         let unknown: Vec<u32> =
@@ -188,7 +190,7 @@ impl RegistryClient {
 
     /// Requests schemas concurrently, and caches those that the registry has.
     async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
-        // The futures own the ids, so any task can await them.
+        // Each future owns its id, so it can be awaited on any thread.
         let requests = ids.into_iter().map(|id| async move {
             let schema = self.fetch(id).await.map_err(|error| {
                 self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
@@ -199,7 +201,8 @@ impl RegistryClient {
                 _ => RegistryAnswer::Found,
             };
             self.metrics.sources.registry(&self.source, answer);
-            // The schema is cached immediately. It is then not requested again if the request for another schema fails.
+            // Cache the schema immediately. If the request for another schema fails, a retry then does not request this
+            // one again.
             if answer == RegistryAnswer::Found {
                 self.cache().insert(id, schema.clone(), self.config.schemas_max);
             }
@@ -208,7 +211,7 @@ impl RegistryClient {
         futures::stream::iter(requests).buffer_unordered(REQUESTS_MAX).try_collect().await
     }
 
-    /// Requests one schema and the schemas that it refers to, and parses them.
+    /// Requests one schema and the schemas to which it refers, and parses them.
     async fn fetch(&self, id: u32) -> Result<ResolvedSchema> {
         let response: SchemaResponse = match self.request(&["schemas", "ids", &id.to_string()], &[]).await {
             Ok(Some(body)) => parse(&body)?,
@@ -234,7 +237,7 @@ impl RegistryClient {
                 ProtoFile::compile(&response.schema, references).map(|file| ResolvedSchema::Protobuf(Arc::new(file)))
             }
         });
-        // A schema in the registry never changes. So a schema that is invalid, or that makes its parser panic, stays
+        // A schema in the registry never changes. If a schema is invalid or makes its parser panic, it therefore stays
         // unusable.
         Ok(match parsing.await {
             Ok(Ok(schema)) => schema,
@@ -243,8 +246,8 @@ impl RegistryClient {
         })
     }
 
-    /// Returns the schemas that a schema refers to, directly or indirectly. Each has the name that the referring schema
-    /// uses. The inner error is the reason why the schemas cannot be used.
+    /// Returns the schemas to which a schema refers, directly or indirectly. Each of them has the name that the
+    /// referring schema uses for it. The inner error is the reason why the schemas cannot be used.
     async fn references(&self, mut pending: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         while let Some(Reference { name, subject, version }) = pending.pop() {
@@ -252,9 +255,9 @@ impl RegistryClient {
                 continue;
             }
             if seen.len() > REFERENCES_MAX {
-                return Ok(Err(format!("the schema refers to more than {REFERENCES_MAX} others")));
+                return Ok(Err(format!("the schema refers to more than {REFERENCES_MAX} other schemas")));
             }
-            // Deleted schemas are included, because messages in the topic may still use them.
+            // Include deleted schemas, because messages in the topic may still use them.
             let path = ["subjects", &subject, "versions", &version.to_string()];
             match self.request(&path, &[("deleted", "true")]).await {
                 Ok(Some(body)) => {
@@ -274,7 +277,7 @@ impl RegistryClient {
         Ok(Ok(found))
     }
 
-    /// Sends a request to one URL after the other until one responds. Returns `None` if the registry does not have the
+    /// Sends a request to one URL after another until one responds. Returns `None` if the registry does not have the
     /// object.
     async fn request(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
         let mut last = RegistryError::Unavailable(Error::unavailable("no schema registry is configured"));
@@ -321,7 +324,7 @@ impl RegistryClient {
         let code = serde_json::from_slice::<ErrorResponse>(&body).ok().map(|response| response.error_code);
         match status {
             StatusCode::OK if parse::<serde_json::Value>(&body).is_err() => Err(unavailable(
-                "returned a body that is not JSON: check that the URL is the URL of the registry's API".to_owned(),
+                "returned a body that is not JSON: check that the URL is the address of the registry's API".to_owned(),
             )),
             StatusCode::OK => Ok(Some(body)),
             StatusCode::NOT_FOUND if code.is_some_and(|code| NOT_FOUND_CODES.contains(&code)) => Ok(None),
@@ -331,14 +334,14 @@ impl RegistryClient {
                     "returned {status}: check sources.{name}.registry.user and password, or token"
                 )))
             }
-            StatusCode::NOT_FOUND => {
-                Err(unavailable(format!("returned {status} without a schema registry's error code: check its URL")))
-            }
+            StatusCode::NOT_FOUND => Err(unavailable(format!(
+                "returned {status} without a schema registry's error code: check the registry's URL"
+            ))),
             status => Err(unavailable(format!("returned {status}"))),
         }
     }
 
-    /// Returns the reason why a schema that is too large cannot be used.
+    /// Returns the reason why a schema that exceeds the size limit cannot be used.
     fn too_large(&self) -> String {
         let (name, bytes_max) = (&self.source, self.config.schema_bytes_max);
         format!("the schema has more than {bytes_max} bytes (sources.{name}.registry.schema_bytes_max)")
@@ -353,21 +356,21 @@ impl RegistryClient {
 /// The reason why a request failed.
 #[derive(Debug)]
 enum RegistryError {
-    /// The registry does not respond, or its response does not follow its protocol.
+    /// The registry does not respond, or its response does not follow the registry's protocol.
     Unavailable(Error),
     /// The response exceeds the size limit.
     TooLarge,
 }
 
 impl SchemaCache {
-    /// Returns the cached result of an id. Ignores an unknown id that was cached too long ago.
+    /// Returns the cached result for an id. Ignores an unknown id that was cached too long ago.
     fn find(&self, id: u32) -> Option<ResolvedSchema> {
         let (schema, since) = self.schemas.get(&id)?;
         let is_old = matches!(schema, ResolvedSchema::Unknown) && since.elapsed() >= UNKNOWN_CACHE_TIME;
         (!is_old).then(|| schema.clone())
     }
 
-    /// Adds a schema. Then evicts the oldest ids until at most `count_max` are left.
+    /// Adds a schema. Then evicts the oldest ids until at most `count_max` ids are left.
     fn insert(&mut self, id: u32, schema: ResolvedSchema, count_max: usize) {
         if self.schemas.insert(id, (schema, Instant::now())).is_none() {
             self.order.push_back(id);
@@ -380,7 +383,7 @@ impl SchemaCache {
     }
 }
 
-/// Parses a response of the registry.
+/// Parses a response from the registry.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|cause| {
         Error::unavailable("the schema registry returned a response that does not follow its protocol")

@@ -1,5 +1,5 @@
-//! Tests of the schema registry client with a fake registry on the loopback interface: requests, caching and error
-//! handling.
+//! Tests for the schema registry client with a fake registry on the loopback interface. They cover requests, caching
+//! and error handling.
 //!
 //! The responses, including error codes, follow Confluent's documentation of the Schema Registry API.
 
@@ -22,8 +22,8 @@ use crate::error::{Kind, Result};
 use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
-/// A registry on the loopback interface. It returns the schemas that a test has added, or an error that the test has
-/// set.
+/// A registry on the loopback interface. It returns either the schemas that a test has added, or an error that the test
+/// has set.
 pub(super) struct FakeRegistry {
     address: SocketAddr,
     content: Arc<Mutex<RegistryContent>>,
@@ -34,7 +34,7 @@ pub(super) struct FakeRegistry {
 struct RegistryContent {
     /// The status and body of the response, by request path.
     responses: BTreeMap<String, (u16, String)>,
-    /// The response to every request; `None` while the registry works.
+    /// The response to every request. `None` while the registry works.
     failure: Option<(u16, String)>,
     /// The path and credentials of each request.
     requests: Vec<String>,
@@ -70,7 +70,8 @@ impl FakeRegistry {
         self.content.lock().unwrap().responses.insert(path.to_owned(), (status, body.into()));
     }
 
-    /// Adds a schema. `more` has further fields of the response, such as `schemaType`, whose default is Avro.
+    /// Adds a schema. `more` contains additional fields for the response, such as `schemaType`. Without `schemaType`,
+    /// the schema is an Avro schema.
     pub(super) fn add_schema(&self, id: u32, schema: &str, more: Value) {
         let mut response = json!({ "schema": schema });
         response.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -122,7 +123,7 @@ fn registry(config: &RegistryConfig) -> RegistryClient {
     RegistryClient::new("voice", config, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Resolves ids and describes each result with a word and its detail.
+/// Resolves ids. Describes each result with one word and, where there is one, a detail.
 async fn resolve(registry: &RegistryClient, ids: &[u32]) -> Result<Vec<String>> {
     let schemas = registry.resolve(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
     let name = |schema: ResolvedSchema| match schema {
@@ -190,8 +191,8 @@ async fn an_invalid_response_is_not_cached() {
         (429, "", "returned 429"),
         (401, "{\"error_code\":40101}", "registry.user and password, or token"),
         (403, "", "registry.user and password, or token"),
-        (404, "<html>no such page</html>", "check its URL"),
-        (404, "{\"error_code\":404,\"message\":\"HTTP 404 Not Found\"}", "check its URL"),
+        (404, "<html>no such page</html>", "check the registry's URL"),
+        (404, "{\"error_code\":404,\"message\":\"HTTP 404 Not Found\"}", "check the registry's URL"),
         (302, "", "returned 302"),
         (200, "<html>Log in</html>", "a body that is not JSON"),
         (200, "{\"id\":1}", "does not follow its protocol"),

@@ -1,5 +1,5 @@
-//! The message decoder: converts messages that the table's contract cannot decode by itself to a form that it can
-//! decode. Such messages are Avro, protobuf with a schema registry's header, and protobuf for a transform.
+//! The message decoder, which converts messages to a form that the table's contract can decode. It converts Avro
+//! messages, protobuf messages with a schema registry's header, and protobuf messages that a transform processes.
 //!
 //! ```text
 //!   messages ─► header (a zero, a schema's id, a path) ─► schema ─┬─► Avro: JSON text
@@ -7,12 +7,13 @@
 //!                                                                 └─► protobuf of the contract's message: unchanged
 //! ```
 //!
-//! [`MessageDecoder::decode`] takes messages as they were received. For each message, it returns either the bytes for
-//! the contract, or the reason for the message's rejection. The quarantine stores the received bytes.
+//! [`MessageDecoder::decode`] takes messages as they were received. For each message, it returns either the bytes that
+//! the contract decodes, or the reason why the message is rejected. The quarantine stores the bytes as they were
+//! received.
 //!
 //! **Invariant:** the result for a message depends only on the message and its schema.
-//! **Invariant:** if a message's schema is temporarily unavailable, the message is not rejected. Its batch is read
-//! again later.
+//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. The batch that contains the
+//! message is read again later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -28,12 +29,12 @@ use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
 
-/// The size of a header without a path. It consists of a zero byte and a schema id.
+/// The size of a header without a path. Such a header consists of a zero byte and a schema id.
 const HEADER_BYTES: usize = 5;
 /// The maximum number of indexes in the path to a message type.
 const PATH_MAX: usize = 32;
 
-/// The message decoder of a source.
+/// The message decoder of one source.
 #[derive(Debug)]
 pub(in crate::ingest) struct MessageDecoder {
     origin: SchemaOrigin,
@@ -41,16 +42,16 @@ pub(in crate::ingest) struct MessageDecoder {
     is_avro: bool,
     /// True if each message begins with a schema registry's header.
     has_header: bool,
-    /// True if messages are converted to JSON. False if they are protobuf that the contract decodes without a
-    /// conversion.
+    /// True if messages are converted to JSON. False if they are protobuf messages that the contract can decode
+    /// unchanged.
     to_json: bool,
     contract: Arc<Contract>,
 }
 
-/// The place where the schemas of messages come from.
+/// The origin of the schemas that messages use.
 #[derive(Debug)]
 enum SchemaOrigin {
-    /// Each message names a schema of a registry.
+    /// Each message contains the id of a schema in a registry.
     Registry(Box<RegistryClient>),
     /// All messages have this Avro schema.
     Avro(Arc<AvroSchema>),
@@ -68,21 +69,21 @@ pub(in crate::ingest) struct DecodedMessages {
     pub(super) messages: Vec<BatchMessage>,
 }
 
-/// The schemas that the messages of a batch name, by id.
+/// The schemas to which the messages of a batch refer, by id.
 pub(in crate::ingest) type Schemas = BTreeMap<u32, ResolvedSchema>;
 
-/// The conversion of all messages with the same header.
+/// The conversion for all messages that have the same header.
 #[derive(Debug, Clone)]
 enum Conversion {
-    /// From Avro with this schema to JSON.
+    /// From Avro messages with this schema to JSON.
     AvroToJson(Arc<AvroSchema>),
-    /// From protobuf with this type to JSON.
+    /// From protobuf messages of this type to JSON.
     ProtobufToJson(MessageType),
     /// No conversion. Only the header is removed.
     Unchanged,
 }
 
-/// The reason and detail of a message's rejection.
+/// The reason why a message is rejected, and the detail.
 type SchemaRejection = (Reason, String);
 
 impl DecodedMessages {
@@ -93,8 +94,8 @@ impl DecodedMessages {
 }
 
 impl MessageDecoder {
-    /// Creates the decoder of a source. Returns `None` if the contract or the transform can decode the messages without
-    /// one. Fails with `Invalid` if a schema or a certificate is invalid.
+    /// Creates the decoder for a source. Returns `None` if the contract or the transform can decode the messages
+    /// directly. Fails with `Invalid` if a schema or a certificate is invalid.
     pub(in crate::ingest) fn new(
         name: &str,
         config: &SourceConfig,
@@ -108,7 +109,7 @@ impl MessageDecoder {
             SourceFormat::Avro => true,
             SourceFormat::Protobuf => has_transform || config.registry.is_some(),
         };
-        // If there is no contract, the table's declaration is invalid. Another check reports that.
+        // A contract is missing only if the declaration of the table is invalid. Another check reports that error.
         let Some(contract) = contract.filter(|_| is_needed) else { return Ok(None) };
         let key = |field: &str| format!("sources.{name}.{field}");
         let origin = match (&config.registry, &config.schema_file) {
@@ -138,7 +139,7 @@ impl MessageDecoder {
         if self.has_header { payloads.filter_map(schema_id).collect() } else { BTreeSet::new() }
     }
 
-    /// Returns the schemas with these ids. Requests those that are not cached from the registry. Fails with
+    /// Returns the schemas with these ids. Requests schemas that are not cached from the registry. Fails with
     /// `Unavailable` if the registry is unreachable.
     pub(in crate::ingest) async fn fetch_schemas(&self, ids: BTreeSet<u32>) -> Result<Schemas> {
         match &self.origin {
@@ -147,9 +148,9 @@ impl MessageDecoder {
         }
     }
 
-    /// Converts messages to a form that the contract can decode. Rejects a message that has more than `bytes_max` bytes
-    /// before or after the conversion. Fails with `Limited` if the JSON of all messages has more than `body_max` bytes.
-    /// The caller should then pass fewer messages.
+    /// Converts messages to a form that the contract can decode. Rejects a message if it has more than `bytes_max`
+    /// bytes before or after the conversion. Fails with `Limited` if the JSON of all messages has more than `body_max`
+    /// bytes. The caller should then pass fewer messages.
     pub(in crate::ingest) fn decode(
         &self,
         body: &Bytes,
@@ -184,8 +185,8 @@ impl MessageDecoder {
                 }
             }
             if self.to_json {
-                // Separates the messages. Otherwise a message that ends inside a character would continue in the next
-                // one.
+                // Separate the messages. Otherwise, the start of the next message could complete a truncated UTF-8
+                // character.
                 json.push(b'\n');
             }
             if json.len() > body_max.saturating_add(bytes_max) {
@@ -210,8 +211,8 @@ impl MessageDecoder {
         Ok(if self.to_json { (Format::Json, json.into()) } else { (Format::Protobuf, payload.slice(header..)) })
     }
 
-    /// Returns the conversion of a message, and the size of the message's header. Caches conversions by header in
-    /// `conversions`.
+    /// Returns the conversion for a message, and the size of the message's header. Caches the conversions in
+    /// `conversions`, by header.
     fn conversion_for<'b>(
         &self,
         payload: &'b [u8],
@@ -224,7 +225,7 @@ impl MessageDecoder {
         Ok((conversion, header.end))
     }
 
-    /// Determines the conversion of all messages with this header.
+    /// Determines the conversion for all messages with this header.
     fn select_conversion(&self, header: &[u8], schemas: &Schemas) -> Result<Conversion, SchemaRejection> {
         let schema = match &self.origin {
             SchemaOrigin::Avro(schema) => return Ok(Conversion::AvroToJson(Arc::clone(schema))),
@@ -232,15 +233,15 @@ impl MessageDecoder {
             SchemaOrigin::Registry(_) => schema_id(header).and_then(|id| Some((id, schemas.get(&id)?))),
         };
         let Some((id, schema)) = schema else {
-            return Err(malformed("the message names a schema that was not requested"));
+            return Err(malformed("the message refers to a schema that was not requested"));
         };
         let wanted = if self.is_avro { "AVRO" } else { "PROTOBUF" };
         let wrong_kind =
-            |kind: &str| malformed(format!("schema {id} of the registry is {kind}, but the source reads {wanted}"));
+            |kind: &str| malformed(format!("schema {id} in the registry is {kind}, but the source reads {wanted}"));
         match schema {
             ResolvedSchema::Unknown => Err(malformed(format!("the schema registry has no schema {id}"))),
             ResolvedSchema::Unusable(why) => {
-                Err(malformed(format!("schema {id} of the registry cannot be used: {why}")))
+                Err(malformed(format!("schema {id} in the registry cannot be used: {why}")))
             }
             ResolvedSchema::Other(kind) => Err(wrong_kind(kind)),
             ResolvedSchema::Avro(schema) if self.is_avro => Ok(Conversion::AvroToJson(Arc::clone(schema))),
@@ -250,12 +251,12 @@ impl MessageDecoder {
         }
     }
 
-    /// Determines the conversion of protobuf messages. Without a transform, the message type must match the contract.
+    /// Determines the conversion for protobuf messages. Without a transform, the message type must match the contract.
     fn protobuf_conversion(&self, id: u32, file: &ProtoFile, header: &[u8]) -> Result<Conversion, SchemaRejection> {
         let (path, _) = path(&header[HEADER_BYTES..]).ok_or_else(invalid_path)?;
         let candidates = file.messages(&path);
         let Some(first) = candidates.first() else {
-            return Err(malformed(format!("schema {id} of the registry has no message at {path:?}")));
+            return Err(malformed(format!("schema {id} in the registry has no message at {path:?}")));
         };
         if self.to_json {
             return Ok(Conversion::ProtobufToJson(first.clone()));
@@ -278,7 +279,7 @@ fn load_schema_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result
     MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(SchemaOrigin::Protobuf)
 }
 
-/// Checks the size of a message, and appends the message to `json` if it is converted.
+/// Checks the size of a message. If the message is converted, appends the result to `json`.
 fn convert(
     conversion: &Conversion,
     message: &[u8],
@@ -296,7 +297,7 @@ fn convert(
     }
 }
 
-/// Returns the schema id in a message's header. Returns `None` if the message does not begin with a header.
+/// Returns the schema id in the header of a message, or `None` if the message does not begin with a header.
 fn schema_id(payload: &[u8]) -> Option<u32> {
     match payload {
         [0, id @ ..] => id.first_chunk().copied().map(u32::from_be_bytes),
@@ -304,7 +305,7 @@ fn schema_id(payload: &[u8]) -> Option<u32> {
     }
 }
 
-/// Returns the range of a message's header.
+/// Returns the range of bytes that a message's header occupies.
 fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection> {
     if schema_id(payload).is_none() {
         return Err(malformed("the message does not begin with a schema registry's header (a zero and a schema id)"));
@@ -315,8 +316,8 @@ fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection
 }
 
 /// Reads the path to a message type. Returns the path and its size in bytes. A path is encoded as a count followed by
-/// that number of indexes, all of them zigzag varints. A count of zero is a short form of the path that consists of a
-/// single zero.
+/// that number of indexes, all of them zigzag varints. A count of zero is a short form for the path that consists of
+/// the index zero.
 fn path(bytes: &[u8]) -> Option<(Vec<usize>, usize)> {
     let read_index = |bytes| {
         let (value, rest) = varint(bytes)?;

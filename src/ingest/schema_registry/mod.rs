@@ -7,11 +7,11 @@
 //!               └─► bytes for the contract, or a rejection
 //! ```
 //!
-//! [`MessageDecoder`] takes the messages of a batch, or the payloads of quarantine entries. It returns the same
-//! messages in a form that the contract can decode ([`DecodedMessages`]).
+//! [`MessageDecoder`] takes the messages of a batch, or the payloads of quarantine entries. It returns them in a form
+//! that the contract can decode ([`DecodedMessages`]).
 //!
-//! **Invariant:** if a schema is temporarily unavailable, the batch is read again later. None of its messages goes to
-//! the quarantine because of that.
+//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. The batch that contains the
+//! message is read again later.
 
 mod message_decoder;
 

@@ -1,5 +1,5 @@
-//! Tests of sources whose messages need a schema: Avro and protobuf, with a schema registry, with a schema file, and
-//! for a transform.
+//! Tests for sources whose messages need a schema. They cover Avro and protobuf, with a schema registry, with a schema
+//! file, and with a transform.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::tenancy::{Access, Scope};
 /// The first version of an Avro schema.
 const FIRST: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
-/// The second version, which has one more field.
+/// The second version of the schema, which has one more field.
 const SECOND: &str = r#"{"type":"record","name":"Call","fields":[{"name":"event_id","type":"string"},
     {"name":"event_time","type":{"type":"long","logicalType":"timestamp-millis"}},{"name":"mos","type":["null","double"]}]}"#;
 /// The time 2026-03-01T12:00:00Z in milliseconds, encoded as an Avro long.
@@ -32,7 +32,7 @@ const CHANGE: &str = r#"{"type":"record","name":"Envelope","namespace":"shop","f
     {"name":"source","type":{"type":"record","name":"Source","fields":[
         {"name":"lsn","type":["null","long"]},{"name":"ts_us","type":"long"}]}},
     {"name":"op","type":"string"}]}"#;
-/// A protobuf file with several message types. The table reads `voice.Outer.Call`.
+/// A protobuf file with several message types. The table uses `voice.Outer.Call`.
 const CALLS: &str = r#"
     syntax = "proto3";
     package voice;
@@ -134,7 +134,7 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     assert_eq!((again.accepted, again.rejected), (0, 4));
     server.stop().await;
 
-    // The missing schema is registered, so a replay can decode the entry that names it.
+    // The missing schema is registered, so a replay can decode the entry that refers to it.
     registry.add_schema(8, FIRST, json!({}));
     let server = SourceServer::start(&store, &config).await;
     kafka.send_bytes("acme", &first(7, "c"));
@@ -147,7 +147,7 @@ async fn avro_is_decoded_with_the_schemas_of_a_registry() {
     assert_eq!(names(&stored(&store, TABLE).await), ["a", "c", "later", "b"]);
 }
 
-/// Creates the contract of a table that a protobuf message type declares.
+/// Creates the contract of a table whose columns are defined by a protobuf message type.
 fn contract_of_message(folder: &std::path::Path) -> Arc<Contract> {
     let file = folder.join("calls.proto");
     std::fs::write(file, CALLS).unwrap();
@@ -215,8 +215,8 @@ fn with_transform(format: SourceFormat, expression: &str) -> SourceConfig {
     SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
 }
 
-/// Checks that a source with a transform makes one event with the id `expected` from `message`, and that it rejects the
-/// message if its last byte is missing.
+/// Checks that a source with a transform produces one event, with the id `expected`, from `message`. Checks that the
+/// source rejects the message if its last byte is missing.
 async fn check_transform(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
     let (kafka, store) = (Kafka::start(), memory());
     let config = with_brokers_of(config, &kafka);
@@ -251,7 +251,7 @@ async fn a_transform_sees_avro_as_json() {
     let sql = "SELECT op || (row->>'id') AS event_id, 'acme' AS tenant_id, changed_time AS event_time FROM messages";
     let config = SourceConfig { transform: Some(sql.to_owned()), envelope: Envelope::Debezium, ..config };
     let change = with_header(5, &[b"\0\x02\x0a\x02\x0e\x80\xe4\x97\xd0\x12\x02c"]);
-    check_transform("a change event of Debezium", config, &change, &contract, "c5").await;
+    check_transform("a Debezium change event", config, &change, &contract, "c5").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,7 +273,7 @@ async fn a_transform_sees_protobuf_as_json() {
     check_transform("with the table's message type, after a header", config, &unknown_schema, &own, "px").await;
 }
 
-/// Changes a source to read from this cluster.
+/// Changes a source so that it reads from this cluster.
 fn with_brokers_of(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
     let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
     SourceConfig { brokers, topics, group, table, options, ..config }

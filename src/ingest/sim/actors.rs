@@ -1,4 +1,4 @@
-//! The actors of a schedule, their operations, and the results.
+//! The actors in a schedule, their operations, and the results of the operations.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ pub(super) enum SimOutcome {
     Started(Result<Arc<Ingest>>),
     Stopped,
     Sent(Result<Receipt>),
-    /// The partitions whose offsets a reader requested, and their stored offsets.
+    /// The partitions for which a reader requested offsets, and their stored offsets.
     OffsetsLoaded(Vec<usize>, Result<BTreeMap<TopicPartition, StoredOffsets>>),
-    /// The partitions of a message batch, and whether it was stored.
+    /// The partitions in a message batch, and the result of storing the batch.
     BatchStored(Vec<usize>, Result<StoredBatch>),
 }
 
@@ -40,15 +40,15 @@ pub(super) struct Operation {
     pub(super) task: AbortHandle,
 }
 
-/// A client, which sends its bodies one after another and repeats each until it is stored.
+/// A client, which sends its bodies one after another. It repeats each body until the body is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     /// The server to which the client sends.
     pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
-    /// The number of stored bodies.
+    /// The number of bodies that are stored.
     pub(super) done: usize,
-    /// The number of the operation in progress, and the step at which the client gives up waiting for it.
+    /// The number of the operation in progress, and the step at which the client stops waiting for the operation.
     pub(super) attempt: Option<(u64, usize)>,
     /// The step at which the client sends again.
     pub(super) idle_until: usize,

@@ -1,12 +1,12 @@
 //! Audits the contents of a lake after a schedule, and reports the first violation.
 //!
-//! The audit does not use our own readers. It parses the text of the log, and reads Parquet files with the `parquet` crate alone.
-//! It checks the following:
+//! The audit does not use the readers under test. It parses the text of the log, and reads Parquet files with only the
+//! `parquet` crate. It checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
-//! - No file is missing or added twice. Each file has the size and the number of rows that the log states.
-//! - The table contains every valid event once and nothing else. The quarantine contains every invalid event once.
-//! - Each partition's offset is the number of its messages, and it never moved backward.
+//! - No file is missing or added twice. The size of each file and its number of rows match the log.
+//! - The table contains every valid event once, and no other event. The quarantine contains every invalid event once.
+//! - The offset of each partition is equal to the number of its messages, and has never moved backward.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +22,10 @@ use serde_json::Value;
 use super::workload::Expected;
 use crate::ingest::testing::{QUARANTINE, TABLE};
 
-/// The contents of a table according to its log.
+/// The contents of a table according to the log.
 #[derive(Debug, Default)]
 struct ReplayedLog {
-    /// The number of rows of each file.
+    /// The number of rows in each file.
     files: BTreeMap<String, u64>,
     /// The version of each application transaction.
     txns: BTreeMap<String, i64>,
@@ -47,7 +47,7 @@ pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), Strin
     same("bad events", bad.into_iter().map(name).collect(), expected.bad.iter().cloned())
 }
 
-/// Checks that `found` contains each expected item once and nothing else.
+/// Checks that `found` contains each expected item once, and no other items.
 fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iterator<Item = T>) -> Result<(), String> {
     let expected: BTreeSet<T> = expected.collect();
     let (mut once, mut twice) = (BTreeSet::new(), Vec::new());
@@ -64,7 +64,7 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iter
     }
 }
 
-/// Replays the log from its first entry to its last, and compares each checkpoint with the entries before it.
+/// Replays the log from its first entry to its last, and compares each checkpoint with the entries up to its version.
 fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     let names = names(objects, &format!("{table}/_delta_log"));
     let mut replayed = ReplayedLog::default();
@@ -148,7 +148,7 @@ fn replayed_rows(replayed: &ReplayedLog, path: &str) -> u64 {
     replayed.files.get(path).copied().unwrap_or(u64::MAX)
 }
 
-/// Returns two columns of all rows of all live files, as text.
+/// Returns two columns of all rows in all live files, as text.
 fn rows(
     objects: &InMemory,
     table: &str,
@@ -182,7 +182,7 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// Returns the sorted names of all objects under a prefix, and of the object with exactly this name.
+/// Returns the names of all objects under a prefix, and of the object whose name is the prefix itself.
 fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());

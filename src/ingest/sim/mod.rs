@@ -1,7 +1,7 @@
-//! Deterministic simulation of crashes and store faults, for tests.
+//! A deterministic simulation of crashes and store faults, for tests.
 //!
-//! Servers, clients and the readers of a topic share one bucket. A seed determines the schedule: who acts when, which requests
-//! fail, and when processes crash.
+//! Servers, clients and topic readers share one bucket. A seed determines the schedule: the order in which they act,
+//! the requests that fail, and the times at which processes crash.
 //!
 //! ```text
 //!   seed ─┬─► workload ─► schedule: servers, clients ─► store client ─► scheduler ─► objects
@@ -9,10 +9,10 @@
 //!                                                                             audit ◄───┘ without our own readers
 //! ```
 //!
-//! A test runs a schedule, and then audits the contents of the bucket.
+//! A test runs a schedule and then audits the contents of the bucket.
 //!
-//! **Invariant:** the same seed gives the same schedule, because all random numbers are seeded and an actor acts only while all
-//! others wait.
+//! **Invariant:** the same seed produces the same schedule, because all random numbers are seeded, and an actor acts
+//! only while all others are waiting.
 
 mod tests;
 

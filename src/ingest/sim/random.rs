@@ -1,9 +1,9 @@
 //! Seeded random numbers, which are the only source of randomness in a schedule.
 //!
-//! A generator is created from a seed and a purpose, and returns the same numbers in every run.
+//! A generator is created from a seed and a purpose. It returns the same numbers in every run.
 //!
-//! **Invariant:** generators with different purposes are independent. A change to one part of a schedule does not change the
-//! random numbers of the other parts.
+//! **Invariant:** generators for different purposes are independent. A change to one part of a schedule does not change
+//! the random numbers in the other parts.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub(super) struct SeededRandom(u64);
 
 impl SeededRandom {
-    /// Creates the generator of a seed for one purpose.
+    /// Creates the generator for a seed and a purpose.
     pub(super) fn of(seed: u64, purpose: impl Hash) -> Self {
         // The hasher has fixed keys, so the result is the same in every process.
         let mut hasher = DefaultHasher::new();
@@ -25,7 +25,7 @@ impl SeededRandom {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    /// Returns true with a probability of `chance` percent.
+    /// Returns true with the given probability in percent.
     pub(super) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }

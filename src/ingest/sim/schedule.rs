@@ -1,7 +1,7 @@
 //! Runs the schedule of one seed.
 //!
-//! In a schedule, servers start, crash and stop. Clients repeat each request until a receipt confirms that it is stored. The
-//! partitions of a topic move between servers.
+//! In a schedule, servers start, crash and stop. Clients repeat each request until a receipt confirms that its events
+//! are stored. The partitions of a topic move between servers.
 //!
 //! ```text
 //!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
@@ -11,11 +11,11 @@
 //!
 //! The [`ScheduleResult`] contains the bucket and its expected contents.
 //!
-//! After [`FAULTS_UNTIL_STEP`] steps, no more faults occur, so that every schedule ends.
+//! After [`FAULTS_UNTIL_STEP`] steps, faults no longer occur, so that every schedule ends.
 //!
-//! **Invariant:** no code here waits for time to pass, and an actor acts only while all others wait. To find out whether the
-//! blocking pool is idle, the schedule adds a task to it. The pool has one thread and runs its tasks in order, so all earlier
-//! tasks have finished when that task runs.
+//! **Invariant:** no code in this file waits for time to pass, and an actor acts only while all others are waiting. To
+//! find out whether the blocking pool is idle, the schedule adds a task to it. The pool has one thread and runs its
+//! tasks in order, so all earlier tasks have finished when the added task runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,10 +41,10 @@ use crate::tenancy::testing::access;
 
 /// No faults occur from this step on.
 const FAULTS_UNTIL_STEP: usize = 250;
-/// A schedule that has not ended at this step fails.
+/// A schedule fails if it has not ended at this step.
 const STEPS_MAX: usize = 6_000;
-/// After this number of rounds without a new request, every task is assumed to wait for the bucket. A task needs fewer polls
-/// between two requests.
+/// The number of rounds without a new request after which all tasks are assumed to be waiting for the bucket. Between
+/// two requests, a task needs to be polled fewer times than this.
 const IDLE_ROUNDS_MIN: usize = 6;
 /// The number of times that the schedule yields to the other tasks in one round.
 const YIELDS_PER_ROUND: usize = 4;
@@ -53,7 +53,7 @@ const YIELDS_PER_ROUND: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ScheduleResult {
     pub(super) bucket: Arc<StoreScheduler>,
-    /// Accesses the bucket without faults.
+    /// Provides access to the bucket without faults.
     store: Store,
     pub(crate) expected: Expected,
     /// The number of processes that crashed.
@@ -61,7 +61,7 @@ pub(crate) struct ScheduleResult {
 }
 
 impl ScheduleResult {
-    /// Opens the table and its quarantine, as a newly started process does.
+    /// Opens the table and its quarantine, as a process does when it starts.
     pub(crate) async fn tables(&self) -> Arc<Tables> {
         open(&self.store).await.unwrap()
     }
@@ -75,24 +75,24 @@ pub(super) struct Schedule {
     pub(super) step: usize,
     pub(super) servers: Vec<SimServer>,
     clients: Vec<SimClient>,
-    /// The messages of each partition.
+    /// The messages in each partition.
     pub(super) partitions: Vec<Vec<String>>,
     /// The server to which each partition is assigned.
     owners: Vec<usize>,
-    /// The greatest stored offset of each partition that a reader has seen.
+    /// For each partition, the greatest stored offset that a reader has seen.
     pub(super) stored: Vec<i64>,
-    /// The operations in progress, by their number.
+    /// The operations in progress, by number.
     waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
     /// The number of the next operation.
     next: u64,
-    /// Whether a request got a response since all actors last waited.
+    /// Whether a request has received a response since all actors were last waiting.
     needs_settling: bool,
     crashes: usize,
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the schedule of a seed. Fails with a description of all violations that occurred in the same step.
+/// Runs the schedule for a seed. Fails with a description of all violations that occur in the same step.
 pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
@@ -140,7 +140,7 @@ impl Schedule {
             self.act().await;
             self.needs_settling = self.bucket.step();
         }
-        // Stop all servers gracefully, which resolves commits in doubt.
+        // Stop all servers gracefully, which resolves in-doubt commits.
         for server in 0..self.servers.len() {
             self.stop(server).await;
         }
@@ -152,7 +152,7 @@ impl Schedule {
         Ok(self.crashes)
     }
 
-    /// Waits until all actors wait, and handles the results of finished operations.
+    /// Waits until all actors are waiting, and handles the results of finished operations.
     async fn begin_step(&mut self) -> std::result::Result<(), String> {
         if std::mem::take(&mut self.needs_settling) {
             self.settle().await;
@@ -191,11 +191,11 @@ impl Schedule {
         i64::try_from(self.partitions[partition].len()).unwrap()
     }
 
-    /// Runs the other tasks until all of them wait for the bucket.
+    /// Runs the other tasks until all of them are waiting for the bucket.
     async fn settle(&self) {
         let (mut idle_rounds, mut before) = (0, (0, 0));
         while idle_rounds < IDLE_ROUNDS_MIN {
-            // This task runs after all other work of the pool's only thread.
+            // The pool has only one thread, so this task runs after all other work in the pool.
             tokio::task::spawn_blocking(|| ()).await.unwrap();
             for _ in 0..YIELDS_PER_ROUND {
                 tokio::task::yield_now().await;
@@ -206,7 +206,7 @@ impl Schedule {
         }
     }
 
-    /// Starts an operation, and runs it until it waits for the bucket. Returns its number.
+    /// Starts an operation, and runs it until it waits for the bucket. Returns the number of the operation.
     pub(super) async fn start_operation(
         &mut self,
         actor: Actor,
@@ -224,7 +224,7 @@ impl Schedule {
         number
     }
 
-    /// Marks the servers of crashed processes as down, and drops their operations without a result.
+    /// Marks the servers of crashed processes as down, and drops their operations without results.
     fn remove_crashed(&mut self) {
         for server in 0..self.servers.len() {
             let SimServer { process, state, .. } = &self.servers[server];
@@ -253,16 +253,16 @@ impl Schedule {
         }
     }
 
-    /// Ends a client's attempt. The client is idle for some steps, and then continues at any server.
+    /// Ends the current attempt of a client. The client is idle for some steps. Then it continues at a random server.
     fn pause_client(&mut self, client: usize) {
         self.clients[client].attempt = None;
         self.clients[client].idle_until = self.step + self.random.below(8);
-        // Every server can take over, because each sees the events of the others.
+        // Every server can take over, because it sees the events from the other servers.
         self.clients[client].server = self.random.below(SERVERS);
     }
 
     fn handle_outcome(&mut self, number: u64, outcome: SimOutcome) {
-        // The results of crashed processes and abandoned attempts are ignored. Their operations were removed.
+        // Ignore the results of crashed processes and abandoned attempts. Their operations have been removed.
         let Some(Operation { actor, process, .. }) = self.waiting.remove(&number) else { return };
         if self.bucket.has_crashed(process) && !matches!(outcome, SimOutcome::Stopped) {
             // The process has just crashed. `remove_crashed` handles its other operations.
@@ -279,7 +279,7 @@ impl Schedule {
                     own.map(|partition| (partition, ReaderPartition::default())).collect();
             }
             (Actor::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
-                // The process ends, but its requests in flight may still arrive.
+                // The process ends, but its requests in flight may still take effect.
                 self.bucket.crash_now(process);
                 self.servers[server].state = ServerState::Down(self.step + self.random.below(12));
                 self.servers[server].reader = TopicReader::default();
@@ -305,17 +305,17 @@ impl Schedule {
                 }
                 self.clients[client].done += 1;
             }
-            // This kind of error asks the client to retry.
+            // Errors of this kind ask the client to retry.
             Err(error) if error.kind() == Kind::Unavailable => {}
             Err(error) => self.failures.push(format!("client {client} was refused: {error:?}")),
         }
         self.pause_client(client);
     }
 
-    /// Chooses random actions of the actors and starts them.
+    /// Chooses random actions for the actors, and starts them.
     async fn act(&mut self) {
         if !self.faults_ended() && self.random.percent(2) {
-            // After this time, tables check whether another process has cleaned up their log.
+            // Move the clock far enough that tables check again whether another process has cleaned up their log.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         for server in 0..self.servers.len() {
@@ -338,7 +338,7 @@ impl Schedule {
         let random = &mut self.random;
         let crash_points = [
             CrashPoint::QueuedRequest(1 + random.below(70)),
-            // Half of the crashes happen during a commit, because that is where a bug is most likely.
+            // Crash during a commit half of the time, because bugs are most likely there.
             CrashPoint::Commit(1 + random.below(12)),
             CrashPoint::Commit(1 + random.below(12)),
             CrashPoint::KernelRequest(1 + random.below(60)),
@@ -367,7 +367,8 @@ impl Schedule {
         .await;
     }
 
-    /// Moves a partition to the other server. The previous owner continues to read it until it learns about the move.
+    /// Moves a partition to the other server. The previous owner continues to read the partition until it learns of the
+    /// move.
     fn hand_over(&mut self) {
         let partition = self.random.below(PARTITIONS);
         let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);

@@ -1,6 +1,6 @@
 //! A simulated server. It is down, starting, up or stopping, and it can crash at any time.
 //!
-//! Each start creates an [`Ingest`] with its own table handles, as in a separate process.
+//! Each start creates an [`Ingest`] with its own table handles, as if it ran in a separate process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ use crate::ingest::source::StoredOffsets;
 use crate::ingest::testing::{contract, limits};
 use crate::lake::{Store, Table, Tables};
 
-/// The number of commits between two checkpoints. It is small, so that even a short schedule writes some checkpoints.
+/// The number of commits between two checkpoints. It is small, so that even a short schedule writes several
+/// checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 8;
 
 /// A simulated server.
 #[derive(Debug)]
 pub(super) struct SimServer {
-    /// The number of the server's current process.
+    /// The number of the process that the server currently runs.
     pub(super) process: usize,
     pub(super) state: ServerState,
     pub(super) reader: TopicReader,
@@ -34,15 +35,15 @@ pub(super) struct SimServer {
 /// The state of a simulated server.
 #[derive(Debug)]
 pub(super) enum ServerState {
-    /// The server is down until this step.
+    /// The server is down until the given step.
     Down(usize),
     Starting,
     Up(Arc<Ingest>),
-    /// A graceful stop is in progress.
+    /// The server is shutting down gracefully.
     Stopping(Arc<Ingest>),
 }
 
-/// The server's reader of the topic.
+/// The topic reader of a server.
 #[derive(Debug, Default)]
 pub(super) struct TopicReader {
     /// The partitions that the reader considers assigned to it.
@@ -53,13 +54,13 @@ pub(super) struct TopicReader {
     pub(super) idle_until: usize,
 }
 
-/// A partition from a reader's point of view.
+/// A partition as a reader sees it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReaderPartition {
     /// The stored offsets. `None` until the reader loads them from the tables.
     pub(super) offsets: Option<StoredOffsets>,
-    /// The number of further batches that the reader stores before it learns that the partition moved to the other server. `None`
-    /// if the partition did not move.
+    /// The number of batches that the reader still stores before it learns that the partition has moved to the other
+    /// server. `None` if the partition has not moved.
     pub(super) batches_left: Option<usize>,
 }
 
@@ -68,7 +69,7 @@ impl SimServer {
         Self { process: usize::MAX, state: ServerState::Down(0), reader: TopicReader::default() }
     }
 
-    /// Returns the running ingest service, or `None` if the server is down or starting.
+    /// Returns the running ingest service. Returns `None` if the server is down or starting.
     pub(super) fn ingest(&self) -> Option<&Arc<Ingest>> {
         match &self.state {
             ServerState::Up(ingest) | ServerState::Stopping(ingest) => Some(ingest),
@@ -77,12 +78,12 @@ impl SimServer {
     }
 }
 
-/// Wraps a bucket as a lake.
+/// Wraps a bucket in a lake's store.
 pub(super) fn lake(objects: Arc<dyn ObjectStore>, clock: Clock) -> Store {
     Store::wrap(objects, "memory:///".parse().unwrap(), Path::default()).with_clock(clock)
 }
 
-/// Opens the table and its quarantine in a lake.
+/// Opens the table and its quarantine.
 pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     let config = LakeConfig { checkpoint_interval: CHECKPOINT_INTERVAL, ..LakeConfig::default() };
     let contract = contract();
@@ -94,13 +95,14 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
-/// Maximum numbers of event ids in memory: none, a few, or all ids of a schedule. A process looks up other ids in the files.
+/// The maximum numbers of event ids in memory with which processes run: none, a few, or all ids in a schedule. A
+/// process looks up other ids in the files.
 pub(super) const DEDUPE_IDS_MAX: [usize; 3] = [0, 9, 10_000];
 
-/// Starts a process that uses this store client.
+/// Starts a process that uses the given store client.
 pub(super) async fn start(store_client: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(store_client), clock.clone());
-    // No batch waits for more events, because no time passes in a schedule.
+    // No batch waits for more events, because time does not pass in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
     Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
 }

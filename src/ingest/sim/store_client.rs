@@ -1,5 +1,5 @@
-//! The store client of one simulated process. It is an object store whose requests wait for the [`StoreScheduler`], which decides
-//! their outcome.
+//! The store client of one simulated process. Its requests wait for the [`StoreScheduler`], which decides their
+//! outcome.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use object_store::{
 use super::store_faults::StoreAction;
 use super::store_scheduler::{PendingPut, PutVerdict, StoreScheduler, failure};
 
-/// The object store of one process.
+/// The object store that one process uses.
 #[derive(Debug, Clone)]
 pub(super) struct StoreClient {
     pub(super) bucket: Arc<StoreScheduler>,
@@ -24,7 +24,8 @@ pub(super) struct StoreClient {
 }
 
 impl StoreClient {
-    /// Waits until the scheduler chooses the request. Returns true if the response is complete, and false if it is truncated.
+    /// Waits until the scheduler chooses the request. Returns true if the response must be complete, and false if it
+    /// must be truncated.
     async fn wait_for_verdict(&self, action: StoreAction, path: &Path) -> Result<bool> {
         match self.bucket.ask(self.process, action, path, None).await {
             PutVerdict::Go => Ok(true),
@@ -41,7 +42,7 @@ impl fmt::Display for StoreClient {
     }
 }
 
-/// Truncates a response: the first half, followed by an error.
+/// Truncates a response to its first half, followed by an error.
 fn cut_off(mut found: GetResult) -> GetResult {
     let half = (found.range.end - found.range.start) / 2;
     found.payload = match found.payload {

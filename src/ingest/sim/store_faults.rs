@@ -1,11 +1,11 @@
-//! The outcome of each request to the store.
+//! Determines the outcome of each request to the store.
 //!
-//! The seed and the [`Request`] determine the request's [`StoreOutcome`], its delay, and its outcome if the process crashes
-//! meanwhile. The time of the request has no influence.
+//! The seed and the [`Request`] determine the outcome of the request, its delay, and its outcome if the process crashes
+//! before the response. The time of the request has no influence.
 //!
-//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after they take effect,
-//! responses are truncated, and puts arrive late. Nevertheless, a stored object is visible to every later list and read, and a
-//! conditional put never replaces an object.
+//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after they
+//! take effect, responses are truncated, and puts arrive late. However, a stored object is visible to every later list
+//! and read, and a conditional put never replaces an object.
 
 use object_store::path::Path;
 
@@ -14,7 +14,7 @@ use super::random::SeededRandom;
 /// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum StoreAction {
-    /// A conditional put, which stores an object only if none exists.
+    /// A conditional put, which stores an object only if there is no object with the same name.
     Create,
     /// An unconditional put.
     Put,
@@ -23,14 +23,14 @@ pub(super) enum StoreAction {
     Delete,
 }
 
-/// The identity of a request, which is the same in every run of its schedule.
+/// The identity of a request. It is the same in every run of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
     pub(super) action: StoreAction,
-    /// The object's path. For a data file, whose name is random, the path of its folder.
+    /// The path of the object. The name of a data file is random, so for a data file, this is the path of its folder.
     pub(super) object: String,
-    /// The number of similar requests that this process has sent before.
+    /// The number of requests with the same action and object that the process has sent before.
     pub(super) number: u32,
 }
 
@@ -43,9 +43,10 @@ pub(super) enum StoreOutcome {
     Refused,
     /// The request takes effect, but the client gets an error.
     ResponseLost,
-    /// The client gets an error, but the put takes effect after this number of further requests.
+    /// The client gets an error, but the put takes effect after the given number of further steps.
     Late(usize),
-    /// The client sends a conditional put twice. The second attempt finds the object of the first, so the response is a conflict.
+    /// The client sends a conditional put twice. The second attempt finds the object from the first attempt, so the
+    /// response is a conflict.
     Retried,
     /// A conditional put fails because another writer stored the object first.
     Rival,
@@ -61,14 +62,14 @@ pub(super) struct FaultRates {
     slow_percent: usize,
 }
 
-/// The maximum number of further requests before a late put takes effect. After the smaller number, the sender still retries.
-/// After the larger number, the next process has usually started.
+/// The maximum number of steps before a late put takes effect. With the smaller maximum, the sender is usually still
+/// retrying. With the larger maximum, the next process has usually started.
 const LATE_MAX: [usize; 2] = [8, 80];
-/// The number of requests that may overtake a slow request.
+/// The maximum number of requests that may overtake a slow request.
 const SLOW_MAX: usize = 25;
 
 impl Request {
-    /// Returns the path of an object, or the folder of a data file.
+    /// Returns the path of an object. For a data file, returns its folder.
     pub(super) fn object(path: &Path) -> String {
         let path = path.as_ref();
         match path.rsplit_once("/part-") {
@@ -79,7 +80,7 @@ impl Request {
 }
 
 impl FaultRates {
-    /// Returns the fault rates of a schedule. Some schedules have no faults.
+    /// Creates the fault rates for a schedule. Some schedules have no faults.
     pub(super) fn of(seed: u64) -> Self {
         let mut random = SeededRandom::of(seed, "weather");
         Self { seed, faults_percent: random.pick(&[0, 3, 8, 15, 30]), slow_percent: random.pick(&[0, 5, 20, 50]) }
@@ -107,14 +108,14 @@ impl FaultRates {
         }
     }
 
-    /// Returns the number of other requests that may be handled before this one.
+    /// Returns the number of other requests that may be chosen before this one.
     pub(super) fn delay(&self, request: &Request) -> usize {
         let mut random = SeededRandom::of(self.seed, ("delay", request));
         if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
-    /// Returns the outcome of a request whose process crashes before the response. The request takes effect, or it has no effect,
-    /// or it takes effect later, possibly after the next process has started.
+    /// Returns the outcome of a request whose process crashes before the response. The request takes effect, has no
+    /// effect, or takes effect later, possibly after the next process has started.
     pub(super) fn outcome_at_crash(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("death", request));
         let late = late(&mut random);

@@ -1,17 +1,20 @@
-//! The bucket of a schedule and its network. The requests of all processes are queued here until the scheduler chooses them.
+//! The bucket of a schedule and its network. Requests from all processes are queued here until the scheduler chooses
+//! them.
 //!
 //! ```text
 //!   process ─► store client ─► queue ─┐                                        ┌─► objects in memory ─► response
 //!   process ─► store client ─► queue ─┴─ one at a time, in seeded random order ┴─► late puts ─ ─ ─► objects in memory
 //! ```
 //!
-//! A process submits a request with [`StoreScheduler::ask`], and gets a verdict when [`StoreScheduler::step`] chooses the request.
+//! A process submits a request with [`StoreScheduler::ask`]. It gets a verdict when [`StoreScheduler::step`] chooses
+//! the request.
 //!
 //! **Invariant:** the bucket does not change between two steps, so the schedule determines the order of all effects.
-//! **Invariant:** after a process has crashed, it has no effect except through a put that was in flight.
+//! **Invariant:** after a crash, a process has no effect except through the puts that were in flight.
 //!
-//! Only requests from the schedule's own thread are queued. The Delta kernel reads and writes checkpoints on a thread of its own.
-//! Queueing its requests would block the pool that the schedule waits for. Faults and crashes affect these requests too.
+//! Only requests from the thread of the schedule are queued. The Delta kernel reads and writes checkpoints on another
+//! thread. If its requests were queued, they would block the pool for which the schedule waits. Faults and crashes
+//! still affect these requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -41,13 +44,13 @@ pub(super) enum PutVerdict {
     Go,
     /// The caller may perform the read or list, but must truncate the response.
     CutOff,
-    /// The put has this result.
+    /// The put has been decided. This is its result.
     Put(Result<PutResult>),
     /// The request fails.
     Fail(Error),
 }
 
-/// A request that waits until the scheduler chooses it.
+/// A request that is waiting until the scheduler chooses it.
 #[derive(Debug)]
 struct QueuedRequest {
     request: Request,
@@ -58,18 +61,18 @@ struct QueuedRequest {
     response: oneshot::Sender<PutVerdict>,
 }
 
-/// When a process crashes: during the n-th request of a kind.
+/// The time at which a process crashes: during its n-th request of the given kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CrashPoint {
     /// Any queued request.
     QueuedRequest(usize),
     /// Puts of log entries.
     Commit(usize),
-    /// Requests of the Delta kernel for a checkpoint.
+    /// Requests from the Delta kernel for a checkpoint.
     KernelRequest(usize),
 }
 
-/// A process, with the number of requests that it has sent.
+/// A process, and the numbers of requests that it has sent.
 #[derive(Debug, Default)]
 struct Process {
     queued_requests: usize,
@@ -95,7 +98,7 @@ impl Process {
     }
 }
 
-/// The bucket, and the scheduler of all requests to it.
+/// The bucket, and the scheduler for all requests to it.
 #[derive(Debug)]
 pub(super) struct StoreScheduler {
     pub(super) objects: Arc<InMemory>,
@@ -105,14 +108,14 @@ pub(super) struct StoreScheduler {
     inner: Mutex<Inner>,
 }
 
-/// The state that the scheduler guards with its lock.
+/// The state that the scheduler's lock protects.
 #[derive(Debug)]
 struct Inner {
     random: SeededRandom,
     faults_ended: bool,
     processes: Vec<Process>,
     queue: Vec<QueuedRequest>,
-    /// Late puts, each with the number of steps until it takes effect.
+    /// Late puts. The number is the number of steps until the put takes effect.
     late: Vec<(usize, PendingPut)>,
     /// The number of requests so far, by process, action and object.
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
@@ -121,7 +124,7 @@ struct Inner {
 }
 
 impl StoreScheduler {
-    /// Creates an empty bucket. The caller's thread is the schedule's thread.
+    /// Creates an empty bucket. The thread of the caller is the thread of the schedule.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
@@ -141,7 +144,7 @@ impl StoreScheduler {
         }
     }
 
-    /// Adds a process that crashes at `crash_point`. Returns its number.
+    /// Adds a process that crashes at `crash_point`. Returns the number of the process.
     pub(super) fn add_process(&self, crash_point: Option<CrashPoint>) -> usize {
         let mut inner = self.lock();
         inner.processes.push(Process { crash_point, ..Process::default() });
@@ -176,20 +179,21 @@ impl StoreScheduler {
         self.lock().trace.push(what());
     }
 
-    /// Returns the trace, which has one line for each event.
+    /// Returns the trace, which contains one line per event.
     pub(super) fn trace(&self) -> Vec<String> {
         self.lock().trace.clone()
     }
 
-    /// Applies the late puts that are due, and gives one queued request its verdict. If the process of this request crashes at it,
-    /// all queued requests of the process get a verdict. Returns false if no request is queued.
+    /// Applies the late puts that are due, and gives a verdict on one queued request. If its process crashes during
+    /// this request, all queued requests of the process get a verdict. Returns false if no request is queued.
     pub(super) fn step(&self) -> bool {
         let mut inner = self.lock();
         let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
         inner.late = rest;
         inner.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
         self.arrive(&mut inner, due);
-        // Drop the requests of callers that no longer wait. A put in flight remains, because it may still take effect.
+        // Drop the requests of callers that are no longer waiting. Keep puts in flight, because they may still take
+        // effect.
         inner.queue.retain(|queued| queued.put.is_some() || !queued.response.is_closed());
         inner.queue.sort_by(|one, other| one.request.cmp(&other.request));
         let Some(shortest) = inner.queue.iter().map(|queued| queued.delay).min() else { return false };
@@ -253,7 +257,7 @@ impl StoreScheduler {
         }
     }
 
-    /// Crashes a process. Each of its requests in flight takes effect, is lost, or takes effect later.
+    /// Crashes a process. Each of its puts in flight takes effect, is lost, or takes effect later.
     fn crash(&self, inner: &mut Inner, process: usize) {
         if std::mem::replace(&mut inner.processes[process].has_crashed, true) {
             return;
@@ -279,7 +283,8 @@ impl StoreScheduler {
             None => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // The caller performs these requests itself after the verdict. Any other outcome therefore refuses the request.
+                // For these requests, the caller performs the request after the verdict. Every other outcome therefore
+                // refuses the request.
                 _ => PutVerdict::Fail(failure("refused")),
             },
             Some(put) => self.put(inner, outcome, put),
@@ -291,7 +296,7 @@ impl StoreScheduler {
         };
         let Request { process, action, object, number } = request;
         inner.trace.push(format!("{process} {action:?} {object} #{number}: {outcome:?}: {outcome}"));
-        // The caller may have been dropped.
+        // Sending fails if the caller was dropped.
         let _dropped = response.send(verdict);
     }
 
@@ -316,13 +321,13 @@ impl StoreScheduler {
         PutVerdict::Put(response)
     }
 
-    /// Stores another writer's empty log entry with the same version. Does nothing for a table's first entry, because that one
-    /// declares the table.
+    /// Stores an empty log entry with the same version, as if another writer had committed it. Does nothing for the
+    /// first entry of a table, because that entry declares the table.
     fn rival(&self, put: &PendingPut) {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
-            // If an entry already exists, it wins, and this put has no effect.
+            // If there is already an entry with this version, this put has no effect.
             let _conflict = self.store(PendingPut { payload, ..put.clone() });
         }
     }
@@ -346,13 +351,13 @@ impl StoreScheduler {
 }
 
 impl PendingPut {
-    /// Returns `Create` for a conditional put, and `Put` for an unconditional one.
+    /// Returns `Create` for a conditional put, and `Put` for an unconditional put.
     pub(super) fn action(&self) -> StoreAction {
         if self.options.mode == PutMode::Create { StoreAction::Create } else { StoreAction::Put }
     }
 }
 
-/// Returns the error of a failed request. The client does not retry it.
+/// Creates the error for a failed request. The client does not retry the request.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::Generic { store: "bucket", source: what.into() }
 }

@@ -1,17 +1,18 @@
-//! Tests with random schedules of crashes and faults. Each event must be stored once, and each message of a topic must be
-//! processed exactly once.
+//! Tests with random schedules of crashes and faults. Each event must be stored once, and each message in a topic must
+//! be processed exactly once.
 //!
-//! A seed determines the schedule: the requests of each client, the outcome of each store request, when each process crashes,
-//! and the outcome of the requests that were then in flight. Every test run covers [`SEEDS`]. To run another seed and print its
-//! trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selected_schedules`. `GLASSHOUSE_SCHEDULES=1000..9000` runs a
-//! range of seeds. Without the variable, that test runs one seed that is not among [`SEEDS`].
+//! A seed determines the schedule: the requests of each client, the outcome of each store request, the times at which
+//! processes crash, and the outcome of the requests that are in flight at a crash. Every test run covers [`SEEDS`]. To
+//! run another seed and print its trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selected_schedules`.
+//! With `GLASSHOUSE_SCHEDULES=1000..9000`, the test runs a range of seeds. Without the variable, it runs one seed that
+//! is not in [`SEEDS`].
 
 use std::ops::Range;
 
 use super::audit::audit;
 use super::schedule::{ScheduleResult, run_schedule};
 
-/// The seeds of every test run, split into four tests that run in parallel.
+/// The seeds that every test run covers, split into four tests that run in parallel.
 const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 
 /// The seed that [`selected_schedules`] runs by default.
@@ -23,7 +24,7 @@ fn check(seed: u64) -> Result<usize, String> {
     audit(&bucket.objects, &expected).map(|()| crashes).map_err(|failure| failure.to_string())
 }
 
-/// Runs all seeds of a range, and reports those that fail.
+/// Runs all seeds in a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
     let (mut crashes, mut failed) = (0, Vec::new());
     for seed in seeds.clone() {
@@ -66,7 +67,7 @@ fn a_seed_determines_the_schedule() {
 
 #[test]
 fn selected_schedules() {
-    // Without the variable, this test runs one seed, so that it can fail in every test run.
+    // Without the variable, the test runs one seed, so that an ordinary test run also executes this code.
     let selection = std::env::var_os("GLASSHOUSE_SCHEDULES")
         .map_or_else(|| DEFAULT.to_string(), |text| text.into_string().unwrap());
     match selection.split_once("..") {

@@ -1,7 +1,8 @@
-//! The topic readers of a schedule. Each server has one, which reads the partitions that are assigned to it.
+//! The topic readers in a schedule. Each server has one reader. It reads the partitions that are assigned to the
+//! server.
 //!
-//! A reader loads the stored offsets of its partitions, and then stores batches of messages with the same [`SourceWriter`] as a
-//! real source.
+//! A reader loads the stored offsets of its partitions. It then stores batches of messages with a [`SourceWriter`], as
+//! a real source does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -17,7 +18,7 @@ use crate::ingest::source::{
 use crate::ingest::testing::TABLE;
 
 impl Schedule {
-    /// Lets a server's reader load offsets or store a batch, unless it is busy or idle.
+    /// Makes the reader of a server load offsets or store a batch, unless the reader is busy or idle.
     pub(super) async fn read(&mut self, server: usize) {
         let SimServer { state: ServerState::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
         if reader.busy || reader.idle_until > self.step {
@@ -74,7 +75,7 @@ impl Schedule {
         .await;
     }
 
-    /// Handles the result of loading offsets. If it is an error, the reader is idle for some steps.
+    /// Handles the result of loading offsets. After an error, the reader is idle for some steps.
     pub(super) fn offsets_loaded(
         &mut self,
         server: usize,

@@ -1,8 +1,10 @@
-//! The workload of a schedule: the requests of clients, the messages of a topic, and the expected contents of the lake.
+//! The workload of a schedule: the requests from clients, the messages in a topic, and the expected contents of the
+//! lake.
 //!
-//! A seed determines the [`Workload`]. Its requests and messages contain valid, repeated and invalid events.
+//! A seed determines the [`Workload`]. The requests and messages contain valid, repeated and invalid events.
 //!
-//! **Invariant:** an event's id names its sender, so the origin of a missing or duplicate event is known.
+//! **Invariant:** the id of an event names its sender. If an event is missing or stored twice, its origin is therefore
+//! known.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,20 +13,20 @@ use super::random::SeededRandom;
 
 /// The number of servers that share one lake.
 pub(super) const SERVERS: usize = 2;
-/// The tenants. The last client is an operator, which sends events of all tenants.
+/// The tenants. The last client is an operator, which sends events for all tenants.
 pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-/// The index of each client's tenant. `None` is the operator.
+/// The index of each client's tenant. `None` for the operator.
 const CLIENTS: [Option<usize>; 5] = [Some(0), Some(1), Some(0), Some(2), None];
-/// The number of partitions of the topic.
+/// The number of partitions in the topic.
 pub(super) const PARTITIONS: usize = 3;
-/// The number of days to which events belong. A batch with several days is written to several files.
+/// The number of days to which the events belong. A batch with events from several days is written to several files.
 const DAYS: usize = 2;
 
 /// The workload of one schedule.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) clients: Vec<WorkloadClient>,
-    /// The messages of each partition.
+    /// The messages in each partition.
     pub(super) partitions: Vec<Vec<String>>,
     pub(super) expected: Expected,
 }
@@ -61,7 +63,7 @@ pub(crate) struct Expected {
 }
 
 impl Workload {
-    /// Returns the workload of a seed.
+    /// Creates the workload for a seed.
     pub(super) fn of(seed: u64) -> Self {
         let mut expected = Expected::default();
         let clients = (0..CLIENTS.len()).map(|number| client(seed, number, &mut expected)).collect();
@@ -89,7 +91,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
                 let of = tenant.unwrap_or_else(|| random.pick(&TENANTS));
                 sent.push((of, format!("client-{number}-{}", sent.len()), random.below(DAYS)));
             }
-            // Send the newest event, or an event that was sent before, possibly in the same body.
+            // Send the newest event or an earlier one. The earlier event may be in the same body.
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();
@@ -111,7 +113,7 @@ fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
             expected.bad.insert(name);
             return message;
         }
-        // A topic may contain an event twice, for example after a producer's retry.
+        // A topic may contain an event twice, for example because its producer has retried.
         if sent.is_empty() || !random.percent(15) {
             sent.push((random.pick(&TENANTS), format!("partition-{number}-{offset}"), random.below(DAYS)));
         }

@@ -1,14 +1,18 @@
-//! Applies a source's transform to its messages. The resulting rows are decoded like other rows, but a reject is a whole message.
+//! Applies a source's transform to its messages. The resulting rows are decoded like other rows. If a row is invalid,
+//! the quarantine stores the whole message from which it came.
 //!
 //! ```text
 //!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► valid rows
 //!                   └─────────────────────► rejected messages ◄──────────────┘
 //! ```
 //!
-//! Takes the messages of a batch and produces a [`PreparedBatch`]. The work is CPU-intensive, so it runs on the blocking pool.
+//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. It is
+//! CPU-intensive, so it runs on the blocking pool.
 //!
-//! **Invariant:** a reject holds the bytes and the offset of its message as received, not the output of the transform.
-//! **Invariant:** a message has at most one reject. Its valid rows are stored even if its other rows are invalid.
+//! **Invariant:** a reject contains the bytes and the offset of its message as they were received, not the output of
+//! the transform.
+//! **Invariant:** a message has at most one reject. The valid rows of a message are stored even if its other rows are
+//! invalid.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +28,15 @@ use crate::error::{Error, Result};
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
 
-/// The decoded rows of one run of a transform.
+/// The decoded rows from one run of a transform.
 struct DecodedRows {
     batches: Vec<EventBatch>,
     rejects: Vec<Reject>,
 }
 
 impl Preparer {
-    /// Transforms JSON messages and decodes the resulting rows. Fails with `Limited` if the result is too large for one batch.
+    /// Transforms JSON messages and decodes the resulting rows. Fails with `Limited` if the result is too large for one
+    /// batch.
     pub(super) fn prepare_transformed(
         &self,
         transform: &Transform,
@@ -66,7 +71,7 @@ impl Preparer {
         self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
-    /// Decodes rows, grouped by owner. The index of each reject is the index of its message.
+    /// Decodes rows, grouped by owner. In the result, the index of a reject is the index of its message.
     fn decode_rows(
         &self,
         rows: &Rows,
@@ -119,14 +124,15 @@ impl BatchMessage {
     }
 }
 
-/// Returns true if the transform receives the message, and false if the message is skipped. Fails with the reason if the message
-/// is rejected without being transformed.
+/// Returns true if the transform receives the message, and false if the message is skipped. Fails with the reason if
+/// the message is rejected without being transformed.
 fn tenant_resolution(
     message: &BatchMessage,
     envelope: Envelope,
     stamp: &DecodeOptions,
 ) -> std::result::Result<bool, (Reason, String)> {
-    // After a delete event, Debezium sends a tombstone, which only makes Kafka delete the key. It is skipped for every tenant.
+    // Debezium sends a tombstone after each delete event. The tombstone only makes Kafka delete the key, so it is
+    // skipped, no matter whether its tenant is known.
     if envelope == Envelope::Debezium && message.is_tombstone() {
         return Ok(false);
     }
@@ -140,7 +146,7 @@ fn tenant_resolution(
     }
 }
 
-/// Returns the reject of a message, with its payload as received.
+/// Creates the reject for a message, with the payload as it was received.
 fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
     let tenant = match &message.tenant_resolution {

@@ -1,7 +1,7 @@
 //! Runs a source's transform on sample messages, without Kafka and without a lake.
 //!
-//! The samples are treated like messages of a topic, by the same code that a real source runs. The result contains the rows that
-//! would be stored, and the rejects that would go to the quarantine.
+//! A dry run processes samples with the same code that a source runs on messages from a topic. The result contains the
+//! rows that would be stored, and the rejects that would be written to the quarantine.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,11 +35,12 @@ pub struct Sample {
 pub struct DryRun {
     /// The rows that would be stored, in the contract's schema.
     pub rows: EventBatch,
-    /// The samples that would go to the quarantine. Each has its index among all samples, counted from 0.
+    /// The samples that would be written to the quarantine. Each note contains the index of its sample, counted from 0.
     pub rejects: Vec<RejectNote>,
 }
 
-/// Processes samples as messages of partition 0 of the source's first topic, with their indexes as offsets. This call blocks.
+/// Processes samples as if they were messages in partition 0 of the source's first topic. The offset of a sample is its
+/// index. Blocks the calling thread.
 pub fn dry_run(
     source: &SourceConfig,
     transform: &Transform,

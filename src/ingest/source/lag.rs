@@ -1,8 +1,8 @@
 //! The lag of one partition of a source: how far it is behind the broker.
 //!
-//! Takes the partition's [`PartitionOffsets`], the times of messages as they are read, and from time to time the partition's end
-//! offset. Produces the lag, and a [`LagState`] for the freshness of the table. The code does not read the clock: all times are
-//! arguments.
+//! [`Lag`] takes the partition's [`PartitionOffsets`], the times of messages as they are read, and, from time to time,
+//! the partition's end offset. It returns the lag, and a [`LagState`] for the freshness of the table. It does not read
+//! the clock: all times are arguments.
 //!
 //! **Invariant:** the reported lag is never smaller than the actual lag. If a value is unknown, the lag is unknown.
 //! **Invariant:** a partition whose messages are all stored has no lag, even if its last records are not messages.
@@ -11,15 +11,16 @@ use super::partition_offsets::PartitionOffsets;
 use crate::clock::Micros;
 use crate::lake::LagState;
 
-/// A partition's end offset, and the time of its oldest waiting message.
+/// The end offset of a partition, and the time of its oldest waiting message.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct Lag {
-    /// The end offset, and when the broker reported it.
+    /// The end offset, and the time at which the broker reported it.
     end: Option<(i64, Micros)>,
-    /// The oldest offset that the broker holds. The lag is measured from this offset while the first offset to read is unknown.
+    /// The oldest offset that the broker has. The lag is measured from this offset while the first offset to read is
+    /// unknown.
     low: Option<i64>,
-    /// A lower bound on the times of the waiting messages. It is the time of the first message that was read after the last
-    /// commit. Until such a message is read, the previous bound remains.
+    /// A lower bound for the times of the waiting messages. It is the time of the first message that was read after the
+    /// last commit. Until such a message is read, the previous bound remains.
     oldest: Option<Micros>,
 }
 
@@ -29,17 +30,18 @@ impl Lag {
         self.oldest = time;
     }
 
-    /// Records that the broker reported the end offset `end` at the time `now`. `low` is the oldest offset, if it is known.
+    /// Records that the broker reported the end offset `end` at the time `now`. `low` is the oldest offset, if it is
+    /// known.
     pub(in crate::ingest) fn set_end(&mut self, end: i64, low: Option<i64>, offsets: &PartitionOffsets, now: Micros) {
         if let LagState::Complete(complete_until) = self.state(offsets) {
-            // All messages that wait now arrived after that time.
+            // All messages that are waiting now arrived after `complete_until`.
             self.oldest = Some(complete_until);
         }
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// Returns the number of offsets from the settled offset to the end, which is an upper bound on the number of waiting
-    /// messages. `None` while either offset is unknown.
+    /// Returns the number of offsets from the settled offset to the end. This is an upper bound for the number of
+    /// waiting messages. Returns `None` while either offset is unknown.
     pub(in crate::ingest) fn messages(&self, offsets: &PartitionOffsets) -> Option<i64> {
         let (end, _) = self.end?;
         Some((end - offsets.settled().or(self.low)?).max(0))
@@ -49,7 +51,8 @@ impl Lag {
     pub(in crate::ingest) fn state(&self, offsets: &PartitionOffsets) -> LagState {
         match (self.end, self.messages(offsets)) {
             (Some((_, reported)), Some(0)) if !offsets.has_unstored() => LagState::Complete(reported),
-            // Messages may have been read after the end was reported. Then the count is 0, but the oldest waiting time is known.
+            // If messages were read after the end was reported, the count is 0, but the time of the oldest waiting
+            // message is known.
             (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
             _ => LagState::Unknown,
         }
@@ -70,7 +73,7 @@ mod tests {
         assert_eq!(
             (partition.state(&offsets), partition.messages(&offsets)),
             (behind(6, None), Some(6)),
-            "no message was read yet"
+            "no message has been read yet"
         );
         assert!(offsets.read(4));
         partition.first_read(Some(50));

@@ -1,10 +1,11 @@
 //! A message batch: the messages that a source has read since its last commit, and the next offset of each partition.
 //!
-//! A session adds messages one by one. The batch is due when it reaches its maximum number of rows, size or age. The code here
-//! performs no I/O and does not read the clock.
+//! A session adds messages one by one. The batch is due when it reaches its maximum number of rows, its maximum size or
+//! its maximum age. The code in this file performs no I/O and does not read the clock.
 //!
-//! **Invariant:** for each partition, a batch holds all messages that were read since the batch began, up to the partition's
-//! `next` offset. Therefore, the batch can be stored together with that offset, or it can be dropped as a whole and read again.
+//! **Invariant:** for each partition, a batch contains all messages that were read since the batch began, up to the
+//! partition's `next` offset. The batch can therefore be stored together with that offset, or dropped as a whole and
+//! read again.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ pub(in crate::ingest) struct TopicPartition {
 /// The tenant of a message, as far as it is known before decoding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::ingest) enum TenantResolution {
-    /// The tenant field of each event names the tenant.
+    /// Each event names its tenant.
     PerEvent,
     /// The whole message belongs to this tenant.
     Tenant(TenantId),
@@ -52,7 +53,7 @@ pub(in crate::ingest) struct BatchMessage {
 /// The parts of a message other than its payload.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct MessageMeta {
-    /// Whether the message has no payload (not even an empty one).
+    /// Whether the message has no payload. An empty payload counts as a payload.
     pub(in crate::ingest) is_tombstone: bool,
     pub(in crate::ingest) key: Option<Vec<u8>>,
     pub(in crate::ingest) headers: Vec<Header>,
@@ -70,7 +71,7 @@ pub(in crate::ingest) struct OffsetRange {
     pub(in crate::ingest) first_read: Instant,
 }
 
-/// The limits at which a batch must be stored.
+/// The limits at which a batch is due.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ingest) struct BatchLimits {
     pub(in crate::ingest) rows_max: usize,
@@ -82,21 +83,22 @@ pub(in crate::ingest) struct BatchLimits {
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct MessageBatch {
     body: BytesMut,
-    /// The size of the messages' metadata, which is not part of the body, in bytes.
+    /// The size of the messages' metadata in bytes. The metadata is not part of the body.
     metadata_bytes: usize,
     pub(in crate::ingest) messages: Vec<BatchMessage>,
     pub(in crate::ingest) ranges: BTreeMap<TopicPartition, OffsetRange>,
-    /// When the source was first started, in milliseconds since 1970. `None` if this batch does not have to store it.
+    /// When the source was first started, in milliseconds since 1970. `None` if this batch does not need to store it.
     pub(in crate::ingest) started: Option<i64>,
-    /// Whether the batch is committed without waiting for other requests. This is set for full batches, because more messages
-    /// are waiting.
+    /// Whether the batch is committed without waiting for other requests. Set for full batches, because more messages
+    /// are already waiting.
     pub(in crate::ingest) commit_now: bool,
-    /// A further condition that the table must still meet at the commit, namely an unchanged pause number.
+    /// An additional condition for the commit: the pause number in the table must be unchanged.
     pub(in crate::ingest) guard: Option<Progress>,
     first_read: Option<Instant>,
 }
 
-/// Compares partition numbers before topics. Every message looks up its partition, and numbers compare faster than strings.
+/// Compares partition numbers before topics. The partition of every message is looked up, and numbers compare faster
+/// than strings.
 impl Ord for TopicPartition {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_topic =
@@ -116,7 +118,7 @@ impl TenantResolution {
     pub(in crate::ingest) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
         let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
         let Some(bytes) = bytes else { return refused(format!("{what} is missing, but it must name the tenant")) };
-        let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not UTF-8")) };
+        let Ok(text) = std::str::from_utf8(bytes) else { return refused(format!("{what} is not valid UTF-8")) };
         match TenantId::parse(text) {
             Ok(tenant) => Self::Tenant(tenant),
             Err(error) => refused(format!("{what}: {}", error.message())),
@@ -125,7 +127,8 @@ impl TenantResolution {
 }
 
 impl MessageBatch {
-    /// Creates an empty batch with capacity for a batch of this size and a little more. Growing later would copy the whole body.
+    /// Creates an empty batch that can hold `bytes` and a little more without growing. If the body grew, it would have
+    /// to be copied.
     pub(in crate::ingest) fn with_capacity(bytes: usize, messages: usize) -> Self {
         Self {
             body: BytesMut::with_capacity(bytes + bytes / 8),
@@ -179,7 +182,7 @@ impl MessageBatch {
         Some(if self.is_full(limits) { now } else { first_read + limits.age_max })
     }
 
-    /// Returns true if no more messages should be added. The last message may exceed the limits.
+    /// Returns true if no more messages may be added. The batch may exceed the limits because of its last message.
     pub(in crate::ingest) fn is_full(&self, limits: &BatchLimits) -> bool {
         self.messages.len() >= limits.rows_max || self.bytes() >= limits.bytes_max
     }
@@ -203,10 +206,11 @@ impl MessageMeta {
     }
 }
 
-/// Strips the header that clients of a Confluent schema registry write. It consists of a zero byte and a four-byte schema id. For
-/// protobuf, the path of the message's type in its file follows: a count and that number of indexes, all zigzag varints.
+/// Strips the header that clients of a Confluent schema registry write. The header consists of a zero byte and a
+/// four-byte schema id. For protobuf, the path of the message type in its file follows. The path consists of a count
+/// and that number of indexes, all of them zigzag varints.
 ///
-/// Source: the description of the wire format in Confluent's documentation of schema serializers.
+/// Source: the wire format in Confluent's documentation for schema serializers.
 pub(in crate::ingest) fn without_header(format: Format, payload: &[u8]) -> Result<&[u8], &'static str> {
     let rest = match payload {
         [0, _, _, _, _, rest @ ..] => rest,

@@ -1,18 +1,18 @@
 //! The part of sources that does not depend on a client library: message batches, offsets, lag and pauses.
 //!
 //! ```text
-//!   a client ─► MessageBatch ─► source writer ─► schema reader ─► transform ─► the queues of the table, with the offsets
+//!   a client ─► MessageBatch ─► source writer ─► message decoder ─► transform ─► the queues of the table, with the offsets
 //!      │ ▲
 //!      │ └── next offsets, paused or not ◄── source writer, pause ◄── the table
 //!      └───► partition offsets, lag ─► the freshness of the table
 //!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
-//! Takes the messages that a client has read. Writes rows, offsets and pauses to the table, and rejected messages to its
-//! quarantine. Shows operators the state of the sources ([`Sources`]).
+//! This module takes the messages that a client has read. It writes rows, offsets and pauses to the table, and rejected
+//! messages to the table's quarantine. Operators see and change the state of the sources through [`Sources`].
 //!
-//! **Invariant:** no code here depends on `rdkafka`, so the logic of batches and offsets can be tested without a broker.
-//! **Invariant:** a source's offsets, and whether it is paused, are stored only in its table.
+//! **Invariant:** no code in this module depends on `rdkafka`, so batches and offsets can be tested without a broker.
+//! **Invariant:** the offsets of a source, and whether it is paused, are stored only in its table.
 
 mod message_batch;
 mod route;

@@ -1,8 +1,10 @@
 //! The state of one source on this server: its last error, its connection to the brokers, and its lag.
 //!
-//! The source reports what happens to it. The monitor updates the metrics immediately, and shows operators the state on request.
+//! The source reports its errors and its progress. The monitor updates the metrics immediately, and shows the state to
+//! operators on request.
 //!
-//! **Invariant:** memory is bounded, because the monitor keeps only the last error and the partitions that this server reads.
+//! **Invariant:** memory is bounded, because the monitor keeps only the last error and the partitions that this server
+//! reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,21 +36,22 @@ pub struct SourceError {
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReadPartition {
-    /// The number of offsets that are not committed yet. `None` until the brokers have reported the partition's end offset.
+    /// The number of offsets that are not committed yet. `None` until the brokers have reported the end offset of the
+    /// partition.
     pub(super) lag: Option<i64>,
-    /// Whether a gap has stopped the partition.
+    /// Whether the partition has stopped because of a gap.
     pub(super) is_stopped: bool,
 }
 
-/// The state that a monitor guards with its lock.
+/// The state that the monitor's lock protects.
 #[derive(Debug, Default)]
 struct MonitorState {
-    /// The last error. It stays after it is resolved.
+    /// The last error. It is kept after it is resolved.
     error: Option<SourceError>,
     /// Whether the group's coordinator is reachable.
     is_connected: bool,
-    /// Whether an error occurred that a working connection does not resolve. Cleared when a partition is assigned or a batch is
-    /// stored.
+    /// Whether the source has an error that a working connection does not resolve. Cleared when a partition is assigned
+    /// or a batch is stored.
     is_stuck: bool,
     partitions: BTreeMap<TopicPartition, ReadPartition>,
 }
@@ -129,7 +132,7 @@ impl SourceMonitor {
     }
 
     fn lock(&self) -> MutexGuard<'_, MonitorState> {
-        // A poisoned state is still consistent, because no update leaves it half done.
+        // A poisoned state is still consistent, because no update can panic midway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

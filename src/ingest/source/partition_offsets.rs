@@ -1,8 +1,8 @@
-//! The offsets up to which one partition of a source was read and stored.
+//! The offsets up to which one partition of a source has been read and stored.
 //!
-//! Not every offset belongs to a message that a consumer sees. Control records (the ends of transactions), messages of aborted
-//! transactions, and messages that compaction removed also have offsets. Therefore, the next offset to read may be greater than
-//! the offset after the last message:
+//! Not every offset belongs to a message that a consumer sees. Control records (the ends of transactions), messages
+//! from aborted transactions, and messages that compaction has removed also have offsets. The next offset to read may
+//! therefore be greater than the offset after the last message:
 //!
 //! ```text
 //!   offset   7         8         9        10
@@ -11,16 +11,17 @@
 //!                 stored = 9 ────┘         └──── next = settled = end = 10: the lag is 0
 //! ```
 //!
-//! Takes the offset in the table, the messages that are read, the ends that the client reaches, and the commits. Produces the
-//! next offset to read, the offset from which the lag is measured, and the offset to store. The code performs no I/O.
+//! [`PartitionOffsets`] takes the offset in the table, the messages that are read, the end offsets that the client
+//! reaches, and the commits. It returns the next offset to read, the offset from which the lag is measured, and the
+//! offset to store. It performs no I/O.
 //!
-//! **Invariant:** `stored <= settled <= next`, except after a gap that restarts a topic from its beginning.
-//! **Invariant:** no offset from `stored` up to but excluding `settled` belongs to a message that can still be read.
+//! **Invariant:** `stored <= settled <= next`, except after a gap, when a recreated topic is read from its beginning.
+//! **Invariant:** no offset in `stored..settled` belongs to a message that can still be read.
 
 /// The offsets of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct PartitionOffsets {
-    /// The next offset to read, according to the table. `None` if the table has no offset of the partition.
+    /// The next offset to read, according to the table. `None` if the table has no offset for the partition.
     stored: Option<i64>,
     /// The offset before which every message is stored. `None` until the first offset to read is known.
     settled: Option<i64>,
@@ -31,10 +32,12 @@ pub(in crate::ingest) struct PartitionOffsets {
 }
 
 impl PartitionOffsets {
-    /// Restarts from the offset in the table, so that messages that were read but not stored are read again. If the table has no
-    /// offset, reading starts at `start`. Returns the next offset to read, or `None` for the oldest offset that the brokers hold.
+    /// Restarts from the offset in the table, so that messages that were read but not stored are read again. If the
+    /// table has no offset, reading starts at `start`. Returns the next offset to read. Returns `None` if reading
+    /// starts at the oldest offset that the brokers have.
     pub(in crate::ingest) fn reset(&mut self, stored: Option<i64>, start: Option<i64>) -> Option<i64> {
-        // Offsets that were found not to be messages are not read again, because retention may have deleted them in the meantime.
+        // Offsets that are known to have no message are not read again. Retention may have deleted them in the
+        // meantime, and reading them would then look like a gap.
         let settled = self.settled.filter(|_| self.stored == stored);
         self.settled = settled.or(stored).or(start);
         (self.stored, self.next, self.has_unstored) = (stored, self.settled, false);
@@ -46,7 +49,8 @@ impl PartitionOffsets {
         self.next.is_none_or(|next| next <= offset)
     }
 
-    /// Records that the message at `offset` was read. Returns true if it is the first message since the last commit.
+    /// Records that the message at `offset` was read. Returns true if it is the first message that was read since the
+    /// last commit.
     pub(in crate::ingest) fn read(&mut self, offset: i64) -> bool {
         self.settled.get_or_insert(offset);
         self.next = Some(offset + 1);
@@ -75,7 +79,7 @@ impl PartitionOffsets {
         }
     }
 
-    /// Records that all messages that were read are stored, and that the table contains the offset `stored`.
+    /// Records that all messages read so far are stored, and that the table contains the offset `stored`.
     pub(in crate::ingest) fn committed(&mut self, stored: i64) {
         (self.stored, self.has_unstored) = (Some(stored), false);
         self.settled = self.next.max(Some(stored));
@@ -96,8 +100,8 @@ impl PartitionOffsets {
         self.has_unstored
     }
 
-    /// Returns the next offset to read if it differs from the stored offset. If the table has no offset yet, returns `None` until
-    /// a message was read, because a partition's first offset is stored together with a message.
+    /// Returns the next offset to read if it differs from the stored offset. If the table has no offset yet, returns
+    /// `None` until a message has been read, because a partition's first offset is stored together with a message.
     pub(in crate::ingest) fn offset_to_store(&self) -> Option<i64> {
         let is_due = self.stored.is_some() || self.has_unstored;
         self.next.filter(|next| is_due && self.stored != Some(*next))
@@ -108,9 +112,10 @@ impl PartitionOffsets {
 mod tests {
     use super::*;
 
-    /// A call of one method of [`PartitionOffsets`].
+    /// A call to one method of [`PartitionOffsets`].
     enum Step {
-        /// Resets to the stored offset (the first field) or the start offset (the second). The third is the expected next offset.
+        /// Resets to the stored offset (the first field) or the start offset (the second field). The third field is the
+        /// expected next offset.
         Reset(Option<i64>, Option<i64>, Option<i64>),
         Read(i64),
         ReachEnd(i64),
@@ -120,11 +125,12 @@ mod tests {
 
     use Step::{Committed, ReachEnd, Read, Reset, Skip};
 
-    /// A description, the calls, and then the expected settled offset, next offset, and offset to store.
+    /// A description, the calls, and the expected results: the settled offset, the next offset, and the offset to
+    /// store.
     const CASES: [(&str, &[Step], [Option<i64>; 3]); 15] = [
         ("nothing is known", &[Reset(None, None, None)], [None, None, None]),
         ("an empty log that begins at 0", &[Reset(None, None, None), ReachEnd(0)], [Some(0), Some(0), None]),
-        ("a log that was emptied", &[Reset(None, None, None), ReachEnd(70)], [Some(70), Some(70), None]),
+        ("a log whose messages were all deleted", &[Reset(None, None, None), ReachEnd(70)], [Some(70), Some(70), None]),
         (
             "the first message determines where the partition starts",
             &[Reset(None, None, None), Read(7)],
@@ -167,7 +173,7 @@ mod tests {
             [Some(30), Some(30), None],
         ),
         (
-            "reading begins at the configured offset, even the second time",
+            "reading begins at the configured offset, even after a reset",
             &[Reset(None, Some(5), Some(5)), Read(6), Reset(None, Some(5), Some(5))],
             [Some(5), Some(5), None],
         ),

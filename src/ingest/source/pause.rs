@@ -1,21 +1,22 @@
 //! Pauses and resumes a source. The state is stored in the source's table, where all servers of the lake read it.
 //!
-//! The state is one application transaction, `pause:<source>`. Its number is the time at which the source was last paused or
-//! resumed, in milliseconds since 1970. An odd number means that the source is paused, and an even number that it runs. The
-//! number only grows.
+//! The state is stored as one application transaction, `pause:<source>`. Its number is the time at which the source was
+//! last paused or resumed, in milliseconds since 1970. An odd number means that the source is paused. An even number
+//! means that it is running. The number never decreases.
 //!
-//! An operator's request adds a log entry without rows. Every batch of the source carries a [`Progress`], which makes the batch's
-//! commit conditional on the pause number that was valid when the batch was read.
+//! When an operator pauses or resumes a source, the server adds a log entry without rows. Every batch from the source
+//! carries a [`Progress`]. It makes the commit conditional on the pause number that was valid when the batch was read.
 //!
-//! **Invariant:** after a source is paused, no server commits its rows to the table until the source resumes. The lake refuses a
-//! batch that was read before the pause.
+//! **Invariant:** after a source is paused, no server commits rows from it to the table until the source resumes. The
+//! lake refuses batches that were read before the pause.
 
 use super::route::Route;
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{Progress, Snapshot, Table};
 
-/// The maximum number of attempts to pause or resume a source. An attempt fails if another server changes the state concurrently.
+/// The maximum number of attempts to pause or resume a source. An attempt fails if another server changes the state at
+/// the same time.
 const ATTEMPTS_MAX: usize = 10;
 /// The unit of the pause number, in microseconds.
 const MILLISECOND: Micros = 1_000;
@@ -35,8 +36,8 @@ impl Pause {
         self.0.filter(|number| number % 2 != 0).map(|number| number.saturating_mul(MILLISECOND))
     }
 
-    /// Returns the [`Progress`] that makes a commit conditional on this pause number. The first commit of a source creates the
-    /// number.
+    /// Returns the [`Progress`] that makes a commit conditional on this pause number. The first commit of a source
+    /// creates the number.
     pub(in crate::ingest) fn guard(self, route: &Route, now: Micros) -> Progress {
         Progress {
             app: route.pause_app(),
@@ -52,8 +53,9 @@ impl Pause {
     }
 }
 
-/// Pauses or resumes the source of `route`, and returns the resulting pause number. Writes nothing if the source is already in
-/// that state. Fails with `Unavailable` if the lake does not respond. The caller may safely retry.
+/// Pauses or resumes the source of `route`, and returns the resulting pause number. Writes nothing if the source is
+/// already in that state. Fails with `Unavailable` if the lake does not respond. In that case, the caller may safely
+/// retry.
 pub(super) async fn set(table: &Table, route: &Route, is_paused: bool, now: Micros) -> Result<Pause> {
     for _ in 0..ATTEMPTS_MAX {
         let pause = Pause::of(&*table.refresh().await?, route);

@@ -5,11 +5,11 @@
 //!                  └─ panics ──► halves, quarters, … ─► the messages that panic on their own ─► rejected ─► decode the rest
 //! ```
 //!
-//! Takes a source's messages and a decoder, and produces the decoded messages. The work is CPU-intensive, so it runs on the
-//! blocking pool.
+//! [`isolate`] takes the messages of a source and a decoder, and returns the decoded messages. It is CPU-intensive, so
+//! it runs on the blocking pool.
 //!
-//! **Invariant:** a message on which decoding panics goes to the quarantine, and its partition continues. Otherwise, the source
-//! would read the batch again forever.
+//! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues. If the
+//! batch failed instead, the source would read it again forever.
 
 use std::ops::Range;
 
@@ -18,12 +18,12 @@ use crate::contract::Reason;
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The detail of a message on which decoding panics, as the quarantine shows it to the tenant.
+/// The `detail` column of the quarantine entry for a message on which decoding panics. Tenants can read it.
 const QUARANTINE_DETAIL: &str =
     "an internal error occurred while decoding this message; the server's log shows the cause";
 
-/// Decodes messages. If `decode` panics, marks the messages that panic on their own as refused, and decodes again. Fails with
-/// `Internal` if the second attempt also panics.
+/// Decodes messages. If `decode` panics, finds the messages that panic on their own, marks them as refused, and decodes
+/// all messages again. Fails with `Internal` if the second attempt also panics.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
     let panic = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,
@@ -43,7 +43,10 @@ pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessa
     let (messages, panic_text) = (panicking.len(), panic.to_string());
     let decoded = catch(|| decode(&checked));
     let decoded = decoded.map_err(|_| Error::internal("decoding a batch of messages panicked").with_source(panic))?;
-    tracing::error!(messages, "decoding panicked on messages of a source; they go to the quarantine: {panic_text}");
+    tracing::error!(
+        messages,
+        "decoding panicked on messages from a source; they are written to the quarantine: {panic_text}"
+    );
     decoded
 }
 
@@ -70,14 +73,15 @@ mod tests {
     use crate::error::Kind;
     use crate::ingest::source::TopicPartition;
 
-    /// Returns a message with this offset, which determines whether [`decode`] panics.
+    /// Returns a message with this offset. The offset determines whether [`decode`] panics.
     fn message(offset: i64) -> BatchMessage {
         let topic_partition = TopicPartition { topic: "calls".into(), partition: 0 };
         let tenant_resolution = TenantResolution::Tenant(TenantId::parse("acme").unwrap());
         BatchMessage { range: 0..0, topic_partition, offset, tenant_resolution, meta: None }
     }
 
-    /// Returns the offsets of the decoded and of the refused messages. Panics on an offset that is a multiple of seven.
+    /// Returns the offsets of the decoded messages and of the refused messages. Panics on an offset that is a multiple
+    /// of seven.
     fn decode(messages: &[BatchMessage]) -> Result<(Vec<i64>, Vec<i64>)> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for message in messages {

@@ -1,4 +1,5 @@
-//! The route of a source: the table to which its events go, and the names of the transactions that hold its state in the table.
+//! The route of a source: the table to which it writes its events, and the names of the transactions that store its
+//! state in the table.
 
 use std::sync::Arc;
 
@@ -15,11 +16,11 @@ pub(in crate::ingest) struct Route {
     pub(in crate::ingest) source: String,
     pub(in crate::ingest) table: String,
     pub(in crate::ingest) format: Format,
-    /// The owner of the source's events, as far as the configuration determines it.
+    /// The owner of the source's events, if the configuration determines it.
     pub(in crate::ingest) owner: Owner,
-    /// Decodes messages with schemas. `None` if the contract alone can decode the messages.
+    /// Decodes messages that have schemas. `None` if the contract alone can decode the messages.
     pub(in crate::ingest) reader: Option<Arc<MessageDecoder>>,
-    /// Transforms messages to the table's columns. `None` if the messages already have these columns.
+    /// Converts messages to the table's columns. `None` if the messages already have these columns.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }
 
@@ -29,23 +30,23 @@ impl Route {
         self.reader.as_ref().map_or(self.format.payload_format(), |reader| reader.kept_as())
     }
 
-    /// Returns the name of the application transaction that holds a partition's offset.
+    /// Returns the name of the application transaction that stores a partition's offset.
     pub(super) fn app(&self, topic_partition: &TopicPartition) -> String {
         format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
-    /// Returns the common prefix of the names of these transactions.
+    /// Returns the prefix that is common to the transaction names of all partitions.
     pub(super) fn app_prefix(&self) -> String {
         format!("kafka:{}:", self.source)
     }
 
-    /// Returns the name of the transaction that holds the time of the source's first start. No partition's transaction has this
-    /// name, because those end with a colon and a number.
+    /// Returns the name of the transaction that stores the time of the source's first start. No partition's transaction
+    /// can have this name, because their names end with a colon and a number.
     pub(super) fn started_app(&self) -> String {
         format!("{}started", self.app_prefix())
     }
 
-    /// Returns the name of the transaction that holds the source's pause number.
+    /// Returns the name of the transaction that stores the source's pause number.
     pub(super) fn pause_app(&self) -> String {
         format!("pause:{}", self.source)
     }

@@ -5,7 +5,8 @@
 //!   pause  ──► the table of the source ──► every server that reads it, through the log
 //! ```
 //!
-//! Takes the name of a source and returns its [`SourceState`]. The endpoints authorise callers. Only operators may call this.
+//! [`Sources`] takes the name of a source and returns its [`SourceState`]. It does not check the caller's access. The
+//! endpoints must allow only operators to use it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub struct SourceState {
     pub name: String,
     /// The table to which the source writes.
     pub table: String,
-    /// When the source was paused, on all servers. `None` while it is not paused.
+    /// When the source was paused. A pause applies to all servers. `None` while the source is not paused.
     pub paused_since: Option<Micros>,
     /// Whether an error currently prevents the source from reading or storing messages on this server.
     pub is_failing: bool,
@@ -52,14 +53,15 @@ pub struct PartitionProgress {
     pub topic: Arc<str>,
     /// The partition number, starting at 0.
     pub partition: i32,
-    /// The next offset to read, according to the table. `None` if the table has no offset of the partition.
+    /// The next offset to read, according to the table. `None` if the table has no offset for the partition.
     pub offset: Option<i64>,
-    /// The number of offsets up to the partition's end that are not committed yet, which is an upper bound on the number of
-    /// waiting messages. `None` on servers that do not read the partition, and until the brokers have reported the end.
+    /// The number of offsets before the partition's end that are not committed yet. This is an upper bound for the
+    /// number of waiting messages. `None` on servers that do not read the partition, and until the brokers have
+    /// reported the end.
     pub lag: Option<i64>,
     /// Whether this server reads the partition.
     pub is_here: bool,
-    /// Whether a gap has stopped the partition.
+    /// Whether the partition has stopped because of a gap.
     pub is_stopped: bool,
 }
 
@@ -75,18 +77,20 @@ impl Sources {
         self.sources.values()
     }
 
-    /// Returns the schema reader of a source. `None` if the source has no schema reader, or if it has a transform.
+    /// Returns the message decoder of a source. `None` if the source has no message decoder, or if it has a transform.
     pub(in crate::ingest) fn reader(&self, name: &str) -> Option<&Arc<MessageDecoder>> {
         let route = &self.sources.get(name)?.route;
         route.reader.as_ref().filter(|_| route.transform.is_none())
     }
 
-    /// Returns the state of all sources, ordered by name. Performs no I/O, so it shows the table versions that this server knows.
+    /// Returns the state of all sources, ordered by name. Performs no I/O, so the result is based on the table versions
+    /// that this server knows.
     pub fn list(&self) -> Result<Vec<SourceState>> {
         self.sources.keys().map(|name| self.state(name)).collect()
     }
 
-    /// Pauses or resumes a source on all servers, and returns its new state. Fails with `NotFound` if the source is unknown.
+    /// Pauses or resumes a source on all servers, and returns its new state. Fails with `NotFound` if the source is
+    /// unknown.
     pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
         let route = &self.source(name)?.route;
         pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;

@@ -6,13 +6,13 @@
 //!                                      └─► (after it) the table, with the offsets ──┴─► stored
 //! ```
 //!
-//! **Invariant:** a partition's offset advances in the commit that holds the rows, and only if the table still has the offset at
-//! which the batch began.
+//! **Invariant:** a partition's offset advances in the commit that contains the rows, and only if the table still has
+//! the offset at which the batch began.
 //! **Invariant:** rejected messages are in the quarantine before the table's offset advances past them.
 //!
-//! The quarantine also stores the offsets of partitions. If two servers read the same rejected message, these offsets make one of
-//! the two commits fail. They serve no other purpose: they do not describe the quarantine's rows, and they may be ahead of the
-//! table's offsets or far behind them.
+//! The quarantine also stores offsets of partitions. Their only purpose is to make one of two commits fail if two
+//! servers read the same rejected message. They do not describe the rows in the quarantine, and they may be ahead of
+//! the table's offsets or far behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,11 +35,12 @@ use crate::ingest::target::IngestTable;
 use crate::ingest::writer::Writer;
 use crate::lake::{LagState, Progress};
 
-/// The value of the tenant label in metrics for the events of a source.
+/// The value of the tenant label in metrics for events from a source.
 const SOURCE: &str = "(source)";
 /// A batch reserves at most 1/8 of the queue's memory.
 const QUEUE_SHARE: usize = 8;
-/// The assumed ratio of the size of decoded text to the size of binary messages. It reduces the size limit of a batch.
+/// The assumed ratio between the size of decoded text and the size of the binary messages. The size limit of a batch is
+/// divided by this ratio.
 const TEXT_RATIO: usize = 4;
 /// The maximum size of a batch's decoded text, as a multiple of [`batch_share`].
 const TEXT_SHARES_MAX: usize = 2;
@@ -56,9 +57,9 @@ pub(in crate::ingest) struct SourceWriter {
 /// The offsets of a partition in the table and its quarantine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct StoredOffsets {
-    /// The table's offset, which is the next offset to read. `None` if nothing was stored yet.
+    /// The table's offset, which is the next offset to read. `None` if nothing has been stored yet.
     pub(in crate::ingest) table: Option<i64>,
-    /// The quarantine's offset. `None` if no message of the partition was rejected yet.
+    /// The quarantine's offset. `None` if no message from the partition has been rejected yet.
     pub(super) quarantine: Option<i64>,
 }
 
@@ -82,15 +83,16 @@ impl SourceWriter {
     pub(in crate::ingest) fn limits(&self) -> BatchLimits {
         let limits = &self.writer.limits;
         BatchLimits {
-            // One decoding call can handle this number of messages, even if all of them are rejected.
+            // One call to the decoder can handle `MESSAGES_MAX` messages, even if it rejects all of them.
             rows_max: limits.batch_rows_max.min(MESSAGES_MAX),
             bytes_max: self.batch_bytes_max(),
             age_max: limits.batch_age_max,
         }
     }
 
-    /// Returns the stored offsets of these partitions, and when the source was first started (milliseconds since 1970) if the
-    /// table records it. Reads the commits of other servers first. Fails with `Unavailable` if the lake does not respond.
+    /// Returns the stored offsets of these partitions. Also returns when the source was first started (in milliseconds
+    /// since 1970), if the table records it. Reads the commits of other servers first. Fails with `Unavailable` if the
+    /// lake does not respond.
     pub(in crate::ingest) async fn stored_offsets(
         &self,
         partitions: impl IntoIterator<Item = TopicPartition>,
@@ -106,11 +108,11 @@ impl SourceWriter {
         Ok((partitions.into_iter().map(offsets_of).collect(), started))
     }
 
-    /// Stores a batch whose partitions were read starting at `offsets`.
+    /// Stores a batch. `offsets` contains the stored offsets at which the batch began.
     ///
-    /// Fails with `Conflict` if another server has taken over one of the partitions, or if the batch's guard no longer holds.
-    /// Fails with `Limited` and no retry time if the batch is larger than the whole queue. After any error, the batch may or may
-    /// not be stored, so the caller must continue from [`SourceWriter::stored_offsets`].
+    /// Fails with `Conflict` if another server has taken over one of the partitions, or if the batch's guard no longer
+    /// holds. Fails with `Limited` and no retry time if the batch is larger than the whole queue. After an error, it is
+    /// unknown whether the batch is stored, so the caller must continue from [`SourceWriter::stored_offsets`].
     pub(in crate::ingest) async fn store(
         &self,
         mut message_batch: MessageBatch,
@@ -121,7 +123,7 @@ impl SourceWriter {
         reserve_memory(&mut reservation, message_batch.bytes()).await?;
         let (body, messages) = (message_batch.take_body(), Arc::new(std::mem::take(&mut message_batch.messages)));
         let prepared = self.prepare(table, body, &messages, &mut reservation).await?;
-        // Columns may occupy more memory than the text they were decoded from.
+        // Columns may occupy more memory than the text from which they were decoded.
         reserve_memory(&mut reservation, prepared.bytes()).await?;
         let PreparedBatch { good, bad, reject_indexes, .. } = prepared;
 
@@ -137,8 +139,8 @@ impl SourceWriter {
                 reject_indexes.iter().map(|index| &messages[*index as usize].topic_partition).collect();
             let advances = partitions.into_iter().filter_map(|topic_partition| {
                 let after = offsets_of(topic_partition).quarantine;
-                // The quarantine's offset never moves backward. After an error, messages may be read again, and the quarantine
-                // recognises its entries for them by their ids.
+                // The quarantine's offset never moves backward. After an error, messages may be read again. Their
+                // quarantine entries then have the same ids, so they are duplicates.
                 let next = message_batch.ranges.get(topic_partition)?.next.max(after.unwrap_or(0));
                 Some((topic_partition, Progress { app: route.app(topic_partition), after, next }))
             });
@@ -170,7 +172,7 @@ impl SourceWriter {
         Ok(stored_batch)
     }
 
-    /// Decodes messages. From now on, the table's freshness counts their rows as in flight.
+    /// Decodes messages. From this point on, their rows count as in flight for the table's freshness.
     async fn prepare(
         &self,
         table: &Arc<IngestTable>,
@@ -202,14 +204,14 @@ impl SourceWriter {
         Ok(self.writer.decode(decoding).await?.with_in_flight(in_flight))
     }
 
-    /// Reports a partition's lag to the table, which includes it in the watermark.
+    /// Reports the lag of a partition to the table. The table's watermark takes the lag into account.
     pub(in crate::ingest) fn report_lag(&self, topic_partition: &TopicPartition, state: LagState) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
             table.in_flight().report_lag(self.route.feed(topic_partition), &self.route.owner, state);
         }
     }
 
-    /// Excludes a partition that this server no longer reads from the table's watermark.
+    /// Removes the lag of a partition from the table's watermark, because this server no longer reads the partition.
     pub(in crate::ingest) fn release(&self, topic_partition: &TopicPartition) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
             table.in_flight().remove_partition(&self.route.feed(topic_partition));
@@ -242,8 +244,8 @@ impl SourceWriter {
         Ok(forms)
     }
 
-    /// Returns the maximum size of a batch in received bytes. It leaves memory for the columns, and for decoded text that is
-    /// longer than the messages.
+    /// Returns the maximum size of a batch, in received bytes. The limit leaves memory for the columns, and for decoded
+    /// text that is longer than the messages.
     fn batch_bytes_max(&self) -> usize {
         let bytes_max = batch_share(&self.writer.limits);
         if self.route.reader.is_some() { (bytes_max / TEXT_RATIO).max(1) } else { bytes_max }
@@ -256,17 +258,18 @@ impl SourceWriter {
     }
 }
 
-/// Returns the size of the memory that one batch may reserve for its received bytes, in bytes.
+/// Returns the number of bytes that one batch may reserve for its received messages.
 fn batch_share(limits: &IngestConfig) -> usize {
     limits.batch_bytes_max.min(limits.queue_bytes_max / QUEUE_SHARE).max(1)
 }
 
-/// Returns the maximum size of the text decoded from one batch, or from quarantine entries that are replayed together, in bytes.
+/// Returns the maximum number of bytes in the text that is decoded from one batch, or from quarantine entries that are
+/// replayed together.
 pub(in crate::ingest) fn text_bytes_max(limits: &IngestConfig) -> usize {
     batch_share(limits) * TEXT_SHARES_MAX
 }
 
-/// Resizes the reservation, and waits as long as no memory is free. Therefore, a slow store slows the source down.
+/// Resizes the reservation, and waits until enough memory is free. As a result, a slow store slows down the source.
 async fn reserve_memory(reservation: &mut MemoryReservation, bytes: usize) -> Result<()> {
     loop {
         match reservation.resize(bytes).await {

@@ -1,10 +1,10 @@
-//! Random choices that are derived from bytes. The same bytes produce the same choices, so a failing case can be stored,
-//! reduced, and found by a fuzzer.
+//! Random choices that are derived from bytes. The same bytes produce the same choices, so a failing case can be stored
+//! and reduced, and a fuzzer can find it.
 //!
-//! **Invariant:** after the last byte, all further bytes are zero, and zero always selects the simplest choice. Generation
-//! therefore ends, and fewer bytes produce a simpler case.
+//! **Invariant:** after the last byte, all further bytes are zero, and zero always selects the simplest choice.
+//! Generation therefore ends, and fewer bytes produce a simpler case.
 
-/// The bytes that have not been used for a choice yet.
+/// The bytes that no choice has used yet.
 pub(super) struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
@@ -18,22 +18,22 @@ impl<'a> Choices<'a> {
         *first
     }
 
-    /// Returns true if no byte is left.
+    /// Returns true if no bytes are left.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns a number below `end`, which is at most 256.
+    /// Returns a number less than `end`, which must be at most 256.
     pub(super) fn below(&mut self, end: usize) -> usize {
         usize::from(self.byte()) % end
     }
 
-    /// Returns true with a probability of about `parts` in 256, and false if no byte is left.
+    /// Returns true with a probability of about `parts` in 256. Returns false if no bytes are left.
     pub(super) fn chance(&mut self, parts: u8) -> bool {
         self.byte() > u8::MAX - parts
     }
 
-    /// Returns one of the options, or the first one if no byte is left.
+    /// Returns one of the options. Returns the first option if no bytes are left.
     pub(super) fn pick<'t, T: ?Sized>(&mut self, options: &[&'t T]) -> &'t T {
         options[self.below(options.len())]
     }
@@ -43,7 +43,7 @@ impl<'a> Choices<'a> {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
-    /// An integer that is useful in tests: small, near a power of two, or any.
+    /// Returns an integer that is useful in tests: a small one, one near a power of two, or any.
     pub(super) fn integer(&mut self) -> u64 {
         match self.below(4) {
             0 => u64::from(self.byte()),

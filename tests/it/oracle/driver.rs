@@ -1,7 +1,7 @@
-//! Runs an oracle over many seeds: over a fixed number of seeds in every test run, or for a given time.
+//! Runs an oracle for many seeds: for a fixed number of seeds in every test run, or for a given time.
 //!
-//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs that seed. If a seed fails,
-//! the test prints the seed, the smallest failing input that it found, and the difference that this input shows.
+//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs that seed. If a seed
+//! fails, the test prints the seed, the smallest failing input that it found, and the difference between the outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -17,9 +17,9 @@ use super::{Tally, json, protobuf};
 
 /// The number of seeds in every test run.
 const SEEDS: u64 = 500;
-/// The maximum number of bytes per seed, which is enough for a table and a few bodies.
+/// The maximum number of bytes per seed. They are enough for a table and a few bodies.
 const BYTES_MAX: usize = 4_096;
-/// The time limit for shrinking a failing case.
+/// The time limit for reducing a failing case.
 const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
 
 type Check = fn(&[u8]) -> Result<Tally, String>;
@@ -69,8 +69,8 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
     run_seeds("protobuf", protobuf, &reasons);
 }
 
-/// Runs a check until its seeds or its time are used up. An ordinary run must produce rows, and rejects for each of these
-/// reasons; otherwise the generated cases are too simple to prove anything.
+/// Runs a check until its seeds or its time are used up. An ordinary run must produce rows, and rejects for each of the
+/// given reasons. Otherwise, the generated cases are too simple to prove anything.
 fn run_seeds(name: &str, check: Check, reasons: &[Reason]) {
     let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
     let seconds = number("GLASSHOUSE_FUZZ_SECONDS");
@@ -129,7 +129,7 @@ fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     })
 }
 
-/// Reduces a failing input for as long as it still fails.
+/// Reduces a failing input as long as the reduced input still fails.
 fn shrink(check: Check, mut bytes: Vec<u8>) -> (Vec<u8>, String) {
     let until = Instant::now() + SHRINK_TIME_MAX;
     let mut what = run(check, &bytes).err().unwrap_or_default();

@@ -1,16 +1,16 @@
-//! Generates random JSON for a table: mostly events that fit the table, with every feature that JSON allows, and some
-//! invalid input.
+//! Generates random JSON for a table. Most of it consists of events that match the table, with every feature that JSON
+//! allows. Some of it is invalid.
 //!
-//! The bytes of an event are generated from choices and a [`TableSpec`]. They never contain `~` or the delete character,
-//! which the oracle uses as markers.
+//! The bytes of an event are generated from choices and a [`TableSpec`]. They never contain `~` or the delete
+//! character, because the oracle uses these characters as markers.
 
 use super::choices::Choices;
 use super::table_spec::{Column, ENUM, Field, Object, Role, TableSpec};
 use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER};
 use glasshouse::contract::ColumnKind;
 
-/// Keys and strings, as written between quotes. The last ones contain invalid bytes, or escapes that do not encode a
-/// character.
+/// Keys and strings, as they are written between quotes. The last ones contain invalid bytes, or escapes that do not
+/// encode a character.
 const STRINGS: [&[u8]; 22] = [
     b"a",
     NUMBER_PLACEHOLDER,
@@ -153,7 +153,7 @@ impl Generator<'_, '_, '_> {
         let mut is_first = true;
         for field in &object.fields {
             let is_key = is_root && ["who", "at", "key"].contains(&field.name.as_str());
-            // The columns of nested messages, which the event may name directly, come last and are rarely named.
+            // The columns of nested messages can be named directly in the event. They come last, and are rarely named.
             let is_alias = is_root && self.spec.message.is_some() && field.number == 0;
             let chance = if is_alias {
                 12
@@ -199,7 +199,7 @@ impl Generator<'_, '_, '_> {
         self.space();
     }
 
-    /// Generates the name of a field, in one of its spellings.
+    /// Generates the name of a field in one of its spellings.
     fn key(&mut self, field: &Field) {
         let name = match self.choices.below(8) {
             0..3 if !field.json_name.is_empty() => &field.json_name,
@@ -245,7 +245,7 @@ impl Generator<'_, '_, '_> {
         }
     }
 
-    /// Generates a time in the unit of the table, mostly a plausible one.
+    /// Generates a time in the unit of the table. Most of these times are plausible.
     fn event_time(&mut self, column: Column) {
         if self.choices.chance(16) {
             return self.column_value(column);
@@ -309,7 +309,7 @@ impl Generator<'_, '_, '_> {
         }
     }
 
-    /// Generates one of these strings. The last three, which are invalid, are rare.
+    /// Generates one of the given strings. The last three strings are invalid, and are generated rarely.
     fn mostly_valid(&mut self, texts: &[&str]) {
         let count = if self.choices.chance(16) { texts.len() } else { texts.len() - 3 };
         let text = texts[self.choices.below(count)];
@@ -333,7 +333,7 @@ impl Generator<'_, '_, '_> {
     fn string(&mut self) {
         self.put("\"");
         for _ in 0..=self.choices.below(3) / 2 {
-            // The last four are not valid UTF-8, or are escapes that do not encode a character.
+            // The last four strings are not valid UTF-8, or have escapes that do not encode a character.
             let count = if self.choices.chance(10) { STRINGS.len() } else { STRINGS.len() - 4 };
             let text = STRINGS[self.choices.below(count)];
             self.put(text);
@@ -382,7 +382,7 @@ impl Generator<'_, '_, '_> {
                 let word = if word == "nul" && !self.choices.chance(20) { "null" } else { word };
                 self.put(word);
             }
-            // Generates arrays near the maximum depth.
+            // Generate arrays whose depth is near the maximum.
             5 if self.choices.chance(10) => {
                 let depth = 60 + self.choices.below(10);
                 self.put("[".repeat(depth));

@@ -1,18 +1,19 @@
-//! Reads JSON with `serde_json`: the oracle for the server's JSON decoder.
+//! The oracle for the server's JSON decoder. It reads JSON with `serde_json`.
 //!
-//! Returns the expected outcome of each event in a body for a [`TableSpec`]. `serde_json` decides what is valid JSON, and
-//! the values of strings and numbers. A table differs from it by the following rules. The code cites each rule where it
-//! applies:
+//! The oracle returns the expected outcome for each event in a body, given a [`TableSpec`]. `serde_json` determines
+//! which JSON is valid, and the values of strings and numbers. A table differs from `serde_json` in the following
+//! rules. The code cites a rule where the rule applies:
 //!
-//! 1. A body is one object, an array, or lines. Invalid syntax rejects its line, or the rest of its array.
-//! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column accepts, not invalid syntax.
-//! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are an error of their field, not of the
-//!    syntax.
+//! 1. A body is one object, an array, or lines. Invalid syntax rejects the line that contains it, or the rest of the
+//! array.
+//! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column accepts. They are not invalid syntax.
+//! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in their field, not in the
+//! syntax.
 //! 4. A value without its own column has at most 64 levels of nested objects and arrays.
-//! 5. A key that appears more than once is an error, even if it appears under another name of the same column. A null counts
-//!    as an appearance; a null object does not.
-//! 6. `serde_json` may return a double near the nearest one. The server returns the nearest double, and for a single the
-//!    nearest single of that double.
+//! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A null
+//! counts as an appearance, but a null object does not.
+//! 6. `serde_json` may return a double that is close to the nearest one. The server returns the nearest double. For a
+//! single-precision column, it returns the single that is nearest to that double.
 //! 7. An integer column accepts a number with a fraction or an exponent if its nearest double is a whole number with an
 //!    absolute value below 2^63.
 
@@ -59,7 +60,7 @@ pub(super) fn messages(
     body: &[u8],
     ranges: &[std::ops::Range<usize>],
 ) -> Vec<Event> {
-    // A message may end inside a character.
+    // A message may end in the middle of a character.
     let texts = ranges.iter().map(|range| (with_markers(&body[range.clone()]), range.start));
     let event = |(text, start): (String, usize)| {
         let (outcome, range) = line(spec, options, &text, trim(&text, 0..text.len()));
@@ -68,8 +69,8 @@ pub(super) fn messages(
     texts.map(event).collect()
 }
 
-/// Returns the body as text with the same byte positions. Each byte that is not UTF-8 is replaced by a marker, and each word
-/// of rule 2 by a string of markers.
+/// Returns the body as text with the same byte positions. Each byte that is not valid UTF-8 is replaced by a marker.
+/// Each word from rule 2 is replaced by a string of markers.
 fn with_markers(body: &[u8]) -> String {
     let mut text = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
@@ -122,7 +123,7 @@ fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops:
     for value in values {
         let start = value.as_ptr() as usize - text.as_ptr() as usize;
         let outcome = tree(value).and_then(|tree| match event(spec, options, &tree, value.len()) {
-            // An event that is nested too deeply is invalid syntax, and so is the rest of the array.
+            // An event that is nested too deeply counts as invalid syntax, which also rejects the rest of the array.
             Outcome::Reject(Reason::Malformed) if matches!(tree, Tree::Object(_)) => Err(SyntaxError),
             _ if !matches!(tree, Tree::Object(_)) && tree.depth() > DEPTH_MAX => Err(SyntaxError),
             outcome => Ok(outcome),
@@ -140,7 +141,7 @@ fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops:
     events
 }
 
-/// Returns the outcome of an event of this size.
+/// Returns the outcome for an event of the given size.
 fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usize) -> Outcome {
     let Tree::Object(entries) = tree else {
         let is_too_large = bytes > options.event_bytes_max && tree.depth() <= DEPTH_MAX;
@@ -161,13 +162,13 @@ fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usiz
 fn fill(object: &Object, entered: &[*const Object], builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // This field is another name of a column in a nested object.
+            // This field is another name for a column in a nested object.
             _ if field.number == 0 => {}
             Role::Column(column) if column.is_implicit && builder.cells[column.index].is_none() => {
                 builder.cells[column.index] = Some(super::zero(*column));
             }
             Role::Object(inner) if entered.contains(&std::ptr::from_ref(inner)) => fill(inner, entered, builder),
-            // An object nested in an absent one is absent.
+            // An object that is nested in an absent object is absent.
             _ => {}
         }
     }
@@ -200,7 +201,7 @@ impl Reader<'_, '_> {
     fn field(&mut self, field: &Field, value: &Tree<'_>) -> Result<(), SyntaxError> {
         match (&field.role, value) {
             (Role::Column(column), value) => {
-                // Depth is checked only for a value that is stored as a whole.
+                // The depth is checked only for a value that is stored as a whole.
                 value.check_depth()?;
                 let read = read(*column, value, self.spec);
                 if self.builder.cells[column.index].is_some() {
@@ -231,7 +232,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Adds an entry of the map: a string unchanged, null as null, and everything else as compact JSON.
+    /// Adds an entry to the map. Strings and nulls are unchanged. All other values are stored as compact JSON.
     fn entry(&mut self, key: Option<String>, value: &Tree<'_>) -> Result<(), SyntaxError> {
         value.check_depth()?;
         if value.is_not_finite() {
@@ -342,7 +343,7 @@ fn double(text: &str) -> f64 {
     nearest
 }
 
-/// Decodes base64. A string uses only one of the two alphabets. Padding may be partly missing, and leftover bits must be
+/// Decodes base64. A string must not mix the two alphabets. Padding may be partly missing, and leftover bits must be
 /// zero.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let letters = text.trim_end_matches('=');

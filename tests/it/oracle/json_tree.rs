@@ -1,6 +1,7 @@
-//! JSON values as `serde_json` reads them, with their parts as raw text.
+//! JSON values as `serde_json` reads them. Their parts are raw text.
 //!
-//! `serde_json` decides which syntax is valid. The values of strings and numbers are read later, by the type of their column.
+//! `serde_json` determines which syntax is valid. Strings and numbers are read later, according to the type of their
+//! column.
 
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use super::{MARK_BAD_BYTE, MARK_NOT_FINITE};
 /// The maximum nesting of objects and arrays (rule 4 of the oracle).
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// A value whose syntax has been checked, with its parts as raw text.
+/// A value with valid syntax. Its parts are raw text.
 pub(super) enum Tree<'a> {
     Object(Vec<(&'a str, Tree<'a>)>),
     Array(Vec<Tree<'a>>),
@@ -21,7 +22,7 @@ pub(super) enum Tree<'a> {
 /// The syntax is invalid, or the value has an error that is treated as invalid syntax.
 pub(super) struct SyntaxError;
 
-/// Decodes a string. Returns `None` if a byte is not UTF-8, or if an escape does not encode a character (rule 3).
+/// Decodes a string. Returns `None` if it is not valid UTF-8, or if an escape does not encode a character (rule 3).
 pub(super) fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok().filter(|_| !raw.contains(char::from(MARK_BAD_BYTE)))
 }
@@ -37,7 +38,7 @@ pub(super) fn tree<'a>(text: &'a str) -> Result<Tree<'a>, SyntaxError> {
                 .deserialize_map(Elements(&mut entries))
                 .map_err(|_| SyntaxError)?;
             let entry = |(key, value): (&'a str, &'a str)| {
-                // A word of rule 2 is not a valid key.
+                // A word from rule 2 is not a valid key.
                 if key.contains(char::from(MARK_NOT_FINITE)) { Err(SyntaxError) } else { Ok((key, tree(value)?)) }
             };
             entries.into_iter().map(entry).collect::<Result<_, _>>().map(Tree::Object)

@@ -6,12 +6,12 @@
 //!                                   └─► the contract
 //! ```
 //!
-//! The same bytes produce the same table and the same bodies. A test runs the bytes of many seeds; a fuzzer searches for
-//! bytes. Decoder and oracle must accept the same events with the same values, and reject the others for the same reason.
-//! Where a table deliberately differs from `serde_json` and `prost-reflect`, the oracle has a rule; `json_oracle.rs` and
-//! `protobuf_oracle.rs` list these rules.
+//! The same bytes produce the same table and the same bodies. A test uses bytes from many seeds, and a fuzzer searches
+//! for bytes. The decoder and the oracle must accept the same events with the same values, and must reject the other
+//! events for the same reason. Where a table deliberately differs from `serde_json` and `prost-reflect`, the oracle has
+//! a rule. `json_oracle.rs` and `protobuf_oracle.rs` list these rules.
 //!
-//! **Invariant:** an oracle does not call the code of the server's decoders.
+//! **Invariant:** an oracle does not use the code of the server's decoders.
 
 mod choices;
 #[cfg(test)]
@@ -43,17 +43,17 @@ use self::table_spec::{Column, ENUM, TableSpec};
 const NOW_MICROS: i64 = 1_767_225_600_000_000;
 /// The character that replaces a byte that is not valid UTF-8. Generated JSON never contains it.
 const MARK_BAD_BYTE: u8 = b'~';
-/// The character that fills the string that replaces `NaN` or an infinity. Generated JSON never contains it.
+/// `NaN` and infinities are replaced by a string of this character. Generated JSON never contains it.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
-/// The placeholder in a string for a number with the same number of digits.
+/// The placeholder in a string. It is replaced by a number with as many digits as the placeholder has bytes.
 const NUMBER_PLACEHOLDER: &[u8] = b"@@@@";
 
 /// The number of events that became rows (key `None`), and the number of rejected events by reason.
 pub(crate) type Tally = BTreeMap<Option<Reason>, usize>;
 
-/// Generates a table and JSON bodies from these bytes, and compares the oracle with the server's decoder. The error
-/// describes the first difference.
+/// Generates a table and JSON bodies from these bytes, and compares the results of the oracle and the server's decoder.
+/// The error describes the first difference.
 pub(crate) fn json(bytes: &[u8]) -> std::result::Result<Tally, String> {
     let mut choices = Choices::new(bytes);
     let spec = if choices.chance(90) { table_spec::message(&mut choices) } else { table_spec::columns(&mut choices) };
@@ -112,7 +112,7 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
             .collect();
         let end = ranges.last().map_or(0, |range| range.end);
         if is_stream && end < body.len() {
-            // A stream can only be invalid as a whole if it is truncated. Its tail is one reject.
+            // A stream as a whole can only be invalid if it is truncated. Its tail is one reject.
             expected.push((Outcome::Reject(Reason::Malformed), end..body.len()));
         }
         let body_text: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -131,8 +131,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// Returns the events, sometimes repeated many times with a different number in their strings, because a column stores few
-/// distinct strings in a different way than many.
+/// Returns the events, sometimes repeated many times. Each repetition has a different number in its strings, because a
+/// column with few distinct strings is stored differently from a column with many.
 fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     if !choices.chance(6) {
         return events;
@@ -159,7 +159,7 @@ fn separated(events: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     (body, ranges)
 }
 
-/// Returns length-prefixed messages and the byte range of each. Sometimes the last message is truncated, and then has no
+/// Returns length-prefixed messages, and the byte range of each. Sometimes the last message is truncated and has no
 /// range.
 fn stream(events: &[Vec<u8>], choices: &mut Choices<'_>) -> (Vec<u8>, Vec<Range<usize>>) {
     let (mut body, mut ranges) = (Vec::new(), Vec::new());
@@ -172,7 +172,7 @@ fn stream(events: &[Vec<u8>], choices: &mut Choices<'_>) -> (Vec<u8>, Vec<Range<
         body.extend_from_slice(event);
     }
     if choices.chance(16) && ranges.last().is_some_and(|last| !last.is_empty()) {
-        // If only the first byte of a longer length prefix remained, it would be read as another length.
+        // If only the first byte of a longer length prefix remained, it would be read as a different length.
         let last = ranges.pop().expect("ranges is not empty");
         body.truncate(last.end - 1 - choices.below(last.len().min(256)));
     }
@@ -190,7 +190,8 @@ fn decode_options(choices: &mut Choices<'_>) -> DecodeOptions {
     }
 }
 
-/// Compares the server's outcome of a body with the expected one, which is `None` if the body must be refused as a whole.
+/// Compares the server's outcome for a body with the expected outcome. The expected outcome is `None` if the body must
+/// be refused as a whole.
 fn compare(
     spec: &TableSpec,
     decoded: Result<Decoded>,
@@ -252,7 +253,7 @@ fn zero(column: Column) -> Cell {
     }
 }
 
-/// Returns the name of an enum's number, or the number itself if it has no known name.
+/// Returns the name that an enum has for a number, or the number itself if there is no such name.
 fn enum_name(number: i32) -> String {
     let known = ENUM.iter().find(|(known, _)| *known == number);
     known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())

@@ -1,7 +1,7 @@
-//! The outcome of an event, in one form for the expected and the actual outcome.
+//! The outcome of an event. Expected and actual outcomes have the same form.
 //!
-//! This module contains the rules that apply to every format: the tenant of an event, its time, and its maximum size. They
-//! are implemented again from the documentation, without the server's code.
+//! This module contains the rules that apply to every format: the tenant of an event, its time, and its maximum size.
+//! The rules are implemented a second time, from the documentation and without the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -14,7 +14,7 @@ pub(super) enum Cell {
     Bool(bool),
     /// An integer, a time in microseconds, or a date in days.
     Int(i64),
-    /// The bits of a float, because 0.0 and -0.0 must differ.
+    /// The bits of a float, because 0.0 and -0.0 must count as different.
     Single(u32),
     Double(u64),
     Text(String),
@@ -29,16 +29,16 @@ pub(super) enum Outcome {
     Row(Vec<Cell>),
     /// The event is rejected for this reason.
     Reject(Reason),
-    /// The event is rejected for one of these reasons. The oracle stopped at the first of several errors, so it does not
-    /// know which.
+    /// The event is rejected for one of these reasons. The oracle stopped at the first of several errors, so it does
+    /// not know which reason applies.
     OneOf(Vec<Reason>),
 }
 
-/// An event that an oracle is reading: values by column, and the reason of the first error.
+/// An event while an oracle reads it: the values by column, and the reason of the first error.
 pub(super) struct EventBuilder<'c> {
     pub(super) contract: &'c Contract,
     pub(super) options: &'c DecodeOptions,
-    /// The value of each column. `None` if the event does not name the column.
+    /// The value for each column. `None` if the event does not contain the column.
     pub(super) cells: Vec<Option<Cell>>,
     pub(super) entries: Vec<(String, Option<String>)>,
     reason: Option<Reason>,
@@ -50,12 +50,13 @@ impl<'c> EventBuilder<'c> {
         Self { contract, options, cells, entries: Vec::new(), reason: None }
     }
 
-    /// Records an error. The first of several errors determines the reject reason.
+    /// Records an error. The first error determines the reason for the rejection.
     pub(super) fn fail(&mut self, reason: Reason) {
         self.reason.get_or_insert(reason);
     }
 
-    /// Sets a column, or records the error. If the value of the time column is out of range, the reason is `TimeOutOfRange`.
+    /// Sets a column, or records the error. If the value of the time column is out of range, the reason is
+    /// `TimeOutOfRange`.
     pub(super) fn set(&mut self, column: usize, read: Result<Cell, Reason>) {
         match read {
             Ok(cell) => self.cells[column] = Some(cell),
@@ -64,8 +65,8 @@ impl<'c> EventBuilder<'c> {
         }
     }
 
-    /// Adds an entry to the map. Returns `false` if the key already exists; the entry is then replaced only if `replace` is
-    /// set.
+    /// Adds an entry to the map. Returns false if the key already exists. In that case, the entry is replaced only if
+    /// `replace` is true.
     pub(super) fn add_entry(&mut self, key: String, value: Option<String>, replace: bool) -> bool {
         if let Some(known) = self.entries.iter_mut().find(|(known, _)| *known == key) {
             if replace {
@@ -81,7 +82,7 @@ impl<'c> EventBuilder<'c> {
         true
     }
 
-    /// Returns the outcome of the whole event, whose size is `bytes`.
+    /// Returns the outcome for the whole event, which has the size `bytes`.
     pub(super) fn finish(mut self, bytes: usize) -> Outcome {
         if bytes > self.options.event_bytes_max {
             return Outcome::Reject(Reason::TooLarge);
@@ -109,8 +110,8 @@ impl<'c> EventBuilder<'c> {
         }
     }
 
-    /// Checks the tenant. An event belongs to its sender, so an event that names another tenant is rejected. An operator's
-    /// event must name its tenant.
+    /// Checks the tenant. An event belongs to its sender, so an event that names another tenant is rejected. An event
+    /// from an operator must name its tenant.
     fn tenant(&self) -> Option<Reason> {
         match (&self.options.owner, self.text(self.contract.tenant)) {
             (Owner::Tenant(_), None) => None,
@@ -135,7 +136,7 @@ impl<'c> EventBuilder<'c> {
     }
 }
 
-/// Returns the server's outcome of each event, in order, and the bytes of rejected events.
+/// Returns the server's outcome for each event, in order, and the bytes of rejected events.
 pub(super) fn outcomes(contract: &Contract, decoded: &Decoded) -> Vec<(Outcome, Option<Vec<u8>>)> {
     let batch = decoded.batch.to_plain().expect("dictionaries decode to plain text");
     let mut rows = (0..batch.num_rows()).map(|row| {

@@ -1,5 +1,5 @@
-//! Generates random protobuf for a table: mostly messages that fit the table, with every feature that the wire format
-//! allows, and some invalid input.
+//! Generates random protobuf for a table. Most of it consists of messages that match the table, with every feature that
+//! the wire format allows. Some of it is invalid.
 
 use super::choices::Choices;
 use super::table_spec::{ENUM, Field, Object, Role, TIME, TableSpec};
@@ -80,7 +80,7 @@ impl Generator<'_, '_, '_> {
                 records.push(self.raw(number, wire_type));
             }
         }
-        // Fields may be in any order.
+        // The fields of a message may be in any order.
         if self.choices.chance(80) && records.len() > 1 {
             let (one, other) = (self.choices.below(records.len()), self.choices.below(records.len()));
             records.swap(one, other);
@@ -88,7 +88,7 @@ impl Generator<'_, '_, '_> {
         records.concat()
     }
 
-    /// Returns a random wire type. Groups are rare, because a group makes the whole message invalid.
+    /// Returns a random wire type. Groups are rare, because they make the whole message invalid.
     fn any_type(&mut self) -> u8 {
         if self.choices.chance(6) { GROUP } else { [VARINT, LENGTH, FIXED64, FIXED32][self.choices.below(4)] }
     }
@@ -100,7 +100,7 @@ impl Generator<'_, '_, '_> {
         varint(number << 3 | u64::from(wire_type), padding)
     }
 
-    /// Generates a value of a wire type, regardless of the field's declared type.
+    /// Generates a value with the given wire type, regardless of the field's declared type.
     fn raw(&mut self, number: u32, wire_type: u8) -> Vec<u8> {
         let value = match wire_type {
             VARINT => self.any_varint(),
@@ -123,7 +123,7 @@ impl Generator<'_, '_, '_> {
 
     fn varint(&mut self, value: u64) -> Vec<u8> {
         if self.choices.chance(2) {
-            // Generates an invalid varint: eleven bytes, or a tenth byte with more than its lowest bit set.
+            // Generate an invalid varint: eleven bytes, or ten bytes where the tenth has more than its lowest bit set.
             return if self.choices.chance(128) { vec![0xff; 11] } else { [[0xff; 9].as_slice(), &[0x03]].concat() };
         }
         let short = varint(value, 0);

@@ -1,17 +1,19 @@
-//! Reads protobuf with `prost-reflect`: the oracle for the server's protobuf decoder.
+//! The oracle for the server's protobuf decoder. It reads protobuf with `prost-reflect`.
 //!
-//! Returns the expected outcome of a message for a [`TableSpec`]. `prost-reflect` decides which messages are valid and what
-//! their values are. A table differs from it by the following rules. The code cites each rule where it applies:
+//! The oracle returns the expected outcome for a message, given a [`TableSpec`]. `prost-reflect` determines which
+//! messages are valid, and the values of their fields. A table differs from `prost-reflect` in the following rules. The
+//! code cites a rule where the rule applies:
 //!
-//! 1. A table treats ignored fields as unknown, and stores every oneof member that the message contains. The message of
-//!    [`TableSpec`] expresses both.
-//! 2. Groups are refused in every message that is read, even if the group is unknown.
-//! 3. An entry of a map has the wire type of a message, which `prost-reflect` does not check.
-//! 4. Each occurrence of a field must fit its column, even if a later one replaces it.
-//! 5. A timestamp is one value: the last occurrence is stored, and is not merged with earlier ones.
-//! 6. An integer time column that is zero is a time if it is on the wire. If it is absent, there is no time.
-//! 7. The map stores everything as text: numbers as Rust formats them with `{:?}` (a float as its double), and an enum's
-//!    number as its name.
+//! 1. A table treats ignored fields as unknown. If a message contains several members of a oneof, the table stores all
+//! of them. The message in [`TableSpec`] expresses both rules.
+//! 2. Groups are refused in every message that is read, even if they are unknown fields.
+//! 3. A map entry must have the wire type of a message. `prost-reflect` does not check this.
+//! 4. Each occurrence of a field must fit its column, even if a later occurrence replaces it.
+//! 5. A timestamp is one value: the last occurrence is stored. It is not merged with earlier occurrences.
+//! 6. If an integer time column is zero, it counts as a time if the field is on the wire. If the field is absent, there
+//! is no time.
+//! 7. The map stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first converted to a
+//! double. Enum values are stored as their names.
 
 use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
@@ -28,7 +30,7 @@ struct Record<'a> {
     bytes: &'a [u8],
 }
 
-/// The message is invalid by the rules above.
+/// The message is invalid according to the rules above.
 struct SyntaxError;
 
 /// Returns the expected outcome of one message.
@@ -36,8 +38,8 @@ pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -
     let descriptor = spec.message.as_ref().expect("the table is declared by a message");
     let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
         Ok(whole) => whole,
-        // `prost-reflect` stopped at the first error. A string that is not UTF-8 is an error of its column, and more errors
-        // may follow it.
+        // `prost-reflect` stopped at the first error. A string that is not valid UTF-8 is an error in its column, so
+        // more errors may follow.
         Err(error) if error.to_string().contains("UTF-8") => {
             use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
             return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
@@ -75,7 +77,7 @@ fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], SyntaxError> {
     Ok(bytes)
 }
 
-/// Checks each record by itself: whether it is allowed and fits its column (rules 2 to 6).
+/// Checks each record separately: whether it is allowed, and whether it fits its column (rules 2 to 6).
 fn walk(
     spec: &TableSpec,
     builder: &mut EventBuilder<'_>,
@@ -111,8 +113,8 @@ fn walk(
                 let message = single_record(descriptor, &record);
                 let value = message.get_field_by_number(record.number).expect("the field was declared").into_owned();
                 let read = read(*column, &value, spec);
-                // A later occurrence replaces an earlier one. `set_columns` sets columns that are not times from the whole
-                // message.
+                // A later occurrence replaces an earlier one, so `set_columns` sets all columns except times from the
+                // whole message.
                 builder.set(column.index, read);
             }
         }
@@ -120,7 +122,7 @@ fn walk(
     Ok(())
 }
 
-/// Returns a message that consists of this record only.
+/// Returns a message that consists only of this record.
 fn single_record(descriptor: &MessageDescriptor, record: &Record<'_>) -> DynamicMessage {
     DynamicMessage::decode(descriptor.clone(), record.bytes).expect("it was decoded with others")
 }
@@ -146,7 +148,7 @@ fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason>
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Reads a timestamp. Nanoseconds count from the start of the second, and are truncated to microseconds.
+/// Reads a timestamp. The nanoseconds count from the start of the second. They are truncated to microseconds.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     let part = |name: &str| time.get_field_by_name(name).expect("the field was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));
@@ -180,7 +182,8 @@ fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBui
     }
 }
 
-/// Converts a value that fits its column. If it does not fit, the error is already recorded and the result is arbitrary.
+/// Converts a value that fits its column. If it does not fit, the error has already been recorded, and the result has
+/// no meaning.
 fn to_cell(value: &Value) -> Cell {
     match value {
         Value::Bool(value) => Cell::Bool(*value),
@@ -197,7 +200,7 @@ fn to_cell(value: &Value) -> Cell {
     }
 }
 
-/// Adds one entry of the map, as text.
+/// Adds one entry to the map, as text.
 fn entry(builder: &mut EventBuilder<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
     let value = message.get_field_by_number(field.number).expect("the field was declared");
     let Some((key, value)) = value.as_map().and_then(|map| map.iter().next()) else {

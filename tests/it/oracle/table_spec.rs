@@ -1,7 +1,8 @@
-//! Generates random tables: the declaration of a table, and the server's contract for it.
+//! Generates random tables: the declaration of a table, and the server's contract for the table.
 //!
-//! A [`TableSpec`] is generated from choices. It contains the contract and the tree of fields as this module wrote it, not
-//! as the server reads it. For a table that is declared by a `.proto`, it also contains the message for `prost-reflect`.
+//! A [`TableSpec`] is generated from choices. It contains the contract, and the tree of fields as this module generated
+//! it, not as the server read it. If the table is declared by a `.proto`, it also contains the message for
+//! `prost-reflect`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,15 +21,16 @@ pub(super) struct TableSpec {
     pub(super) unit: TimeUnit,
     /// True if undeclared fields are stored in the map.
     pub(super) has_map: bool,
-    /// The message without the fields that the table ignores, because an ignored field is treated as unknown. Each member
-    /// of a oneof becomes an optional field, because the table stores every member that the message contains. `None` for a table that is declared by columns.
+    /// The message for `prost-reflect`. It does not contain the fields that the table ignores, because they are treated
+    /// as unknown. Each member of a oneof is an optional field, because the table stores all members that a message
+    /// contains. `None` for a table that is declared as a list of columns.
     pub(super) message: Option<MessageDescriptor>,
 }
 
-/// An event, or a message nested in it.
+/// An event, or a message that is nested in one.
 pub(super) struct Object {
     pub(super) fields: Vec<Field>,
-    /// The prefix of the keys of unknown fields: empty, or a path that ends with a dot.
+    /// The prefix for the keys of unknown fields: either empty, or a path that ends with a dot.
     pub(super) prefix: String,
 }
 
@@ -37,7 +39,7 @@ pub(super) struct Field {
     pub(super) json_name: String,
     pub(super) number: u32,
     pub(super) role: Role,
-    /// The field's type in a `.proto`. Empty in a table that is declared by columns.
+    /// The field's type in a `.proto`. Empty in a table that is declared as a list of columns.
     proto: String,
     presence: Presence,
 }
@@ -56,9 +58,9 @@ pub(super) struct Column {
     /// The column's index in the contract.
     pub(super) index: usize,
     pub(super) kind: ColumnKind,
-    /// The column's type on the wire. Empty in a table that is declared by columns.
+    /// The column's type on the wire. Empty in a table that is declared as a list of columns.
     pub(super) wire: &'static str,
-    /// True if absence means zero, as for a proto3 field without presence.
+    /// True if an absent field means zero, as for a proto3 field without presence.
     pub(super) is_implicit: bool,
 }
 
@@ -69,10 +71,10 @@ enum Presence {
     OneOf,
 }
 
-/// The values of the enum in every message, with their names. They include a gap and a negative number.
+/// The values of the enum that every message contains, with their names. They include a gap and a negative number.
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
-/// The column kinds of a table that is declared without a `.proto`.
+/// The kinds of columns in a table that is declared without a `.proto`.
 const KINDS: [&str; 9] = ["text", "int64", "float64", "bool", "int32", "float32", "timestamp", "date", "bytes"];
 
 /// The types of `.proto` fields other than generated messages.
@@ -223,7 +225,7 @@ impl Generator<'_, '_> {
         Object { fields, prefix: prefix.to_owned() }
     }
 
-    /// Returns a field number: mostly small with gaps, and sometimes large.
+    /// Returns a field number. Most numbers are small and have gaps between them. Some are large.
     fn number(&mut self, index: usize) -> u32 {
         let index = index as u32;
         match self.choices.below(8) {
@@ -252,8 +254,8 @@ impl Generator<'_, '_> {
     }
 }
 
-/// Sets each field's index in the contract, and its JSON name from `prost-reflect`. The name of a column is its path from
-/// the innermost message that is not flattened.
+/// Sets the index of each field in the contract, and its JSON name from `prost-reflect`. The name of a column is its
+/// path from the innermost message that is not flattened.
 fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
     debug_assert_eq!(object.prefix, prefix);
     for field in &mut object.fields {
@@ -276,7 +278,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// Returns in `names` the columns of nested messages, which the event itself may name directly.
+/// Adds to `names` the columns of nested messages that the event itself may name directly.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };
@@ -294,7 +296,7 @@ fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     }
 }
 
-/// Returns the text of the `.proto`: complete as producers have it, or with only the stored fields.
+/// Returns the text of the `.proto`. It is either complete, as producers have it, or contains only the stored fields.
 fn text(root: &Object, is_full: bool) -> String {
     let mut text =
         "syntax = \"proto3\";\npackage made;\nimport \"google/protobuf/timestamp.proto\";\nenum Names {\n".to_owned();

@@ -1,8 +1,8 @@
 //! Reads times with `chrono`, without the server's code.
 //!
-//! These documented rules extend RFC 3339: an offset can omit its colon or its minutes. Digits beyond microseconds are
-//! truncated. Second 60 is the next minute. A number is a time since 1970 in the table's `time_unit`, and so is a string of
-//! digits.
+//! The following documented rules extend RFC 3339. An offset may omit its colon or its minutes. Digits after the
+//! microseconds are truncated. Second 60 is the first second of the next minute. A number is a time since 1970 in the
+//! table's `time_unit`, and so is a string of digits.
 
 use chrono::{DateTime, NaiveDate};
 use glasshouse::config::TimeUnit;
@@ -18,7 +18,7 @@ pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
         let time = number.and_then(|number| from_integer(number, unit).ok());
         return time.ok_or(Reason::WrongType);
     }
-    // Expands a short offset: `+0530` and `+05` become `+05:30` and `+05:00`.
+    // Expand a short offset: `+0530` and `+05` become `+05:30` and `+05:00`.
     let mut text = text.to_owned();
     let zone = text.get(19..).and_then(|rest| rest.find(['+', '-'])).map(|at| text.len() - (19 + at));
     match zone {
@@ -43,7 +43,8 @@ pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> 
     i64::try_from(micros).map(Cell::Int).map_err(|_| Reason::OutOfRange)
 }
 
-/// Reads a time from an epoch number with a fraction or an exponent: the nearest microsecond of the nearest double.
+/// Reads a time from an epoch number with a fraction or an exponent. The result is the microsecond nearest to the
+/// nearest double.
 pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     let micros = match unit_of(number.abs() as u64, unit) {
         TimeUnit::Seconds => number * 1e6,
@@ -55,7 +56,7 @@ pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     if micros.abs() < 2_f64.powi(63) { Ok(Cell::Int(micros.round() as i64)) } else { Err(Reason::OutOfRange) }
 }
 
-/// Returns the unit of an epoch number of this size.
+/// Returns the unit of an epoch number with the given size.
 fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     match unit {
         TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,

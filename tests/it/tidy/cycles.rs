@@ -1,36 +1,36 @@
 //! Import cycles between the files of one module.
 //!
-//! The test finds the cycles in each module of `src`: groups of files (strongly connected components) that all import each
-//! other, directly or through other files of the group. A file outside a cycle can be read, tested and replaced alone; the
-//! files of a cycle can only be read together.
+//! The test finds the cycles in each module of `src`. A cycle is a group of files (a strongly connected component) that
+//! all import each other, either directly or through other files in the group. A file outside a cycle can be read,
+//! tested and replaced alone. The files in a cycle can only be read together.
 //!
-//! A module's files are the files of its folder and of the folders inside it. If a `mod.rs` only re-exports an item
-//! (`pub(crate) use table::Table`), importing it counts as importing the file that defines the item. The imports of a
-//! `mod.rs` itself do not count, because its purpose is to connect the files of its folder.
+//! The files of a module are the files in its folder and in the folders inside it. If a `mod.rs` only re-exports an
+//! item (`pub(crate) use table::Table`), importing the item counts as importing the file that defines it. The imports
+//! in a `mod.rs` itself do not count, because its purpose is to connect the files in its folder.
 //!
-//! **Invariant:** [`CYCLES`] can only shrink. The test fails if there is a new cycle, another file in a cycle, or another
-//! import inside a cycle, and if an entry is larger than the cycle that it lists.
+//! **Invariant:** [`CYCLES`] can only shrink. The test fails if a cycle is new, if it has another file, or if it has
+//! another import. The test also fails if an entry is larger than the cycle that it lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source_tree::{File, paths, tree};
 
-/// The cycles that exist today: the module, the number of imports inside the cycle, and its files. If this list is out of
-/// date, the test prints the current one.
+/// The cycles that exist now: the module, the number of imports inside the cycle, and the files in the cycle. If this
+/// list is out of date, the test prints the current list.
 const CYCLES: &[(&str, usize, &[&str])] = &[];
 
 /// One cycle.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Cycle {
     module: String,
-    /// The number of imports from one of its files to another.
+    /// The number of imports from one file in the cycle to another.
     imports: usize,
     /// The files as paths relative to the folder of the module, without `.rs`.
     files: BTreeSet<String>,
 }
 
-/// Each module of the crate by its path segments (`query`, `scan`), with its file. For a `mod.rs`, the map contains the
-/// names that it imports and the paths that they refer to.
+/// Each module in the crate, by its path segments (`query`, `scan`), with its file. For a `mod.rs`, the map contains
+/// the names that it imports, each with the path to which the name refers.
 type Modules<'a> = BTreeMap<Vec<String>, (&'a File, BTreeMap<String, Vec<String>>)>;
 
 #[test]
@@ -91,7 +91,7 @@ impl Cycle {
     }
 }
 
-/// Finds the cycles of all modules, in order.
+/// Finds the cycles in all modules, in order.
 fn cycles(files: &[File]) -> Vec<Cycle> {
     let imports = imports(files);
     let mut cycles = BTreeSet::new();
@@ -102,7 +102,7 @@ fn cycles(files: &[File]) -> Vec<Cycle> {
         if group.len() == 1 {
             continue;
         }
-        debug_assert!(!direct.is_empty(), "a file of a cycle imports another file");
+        debug_assert!(!direct.is_empty(), "a file in a cycle imports another file");
         let module = file.split('/').next().unwrap_or_default();
         let inside = |from: &String| imports[from].iter().filter(|to| group.contains(to)).count();
         cycles.insert(Cycle {
@@ -114,7 +114,7 @@ fn cycles(files: &[File]) -> Vec<Cycle> {
     cycles.into_iter().collect()
 }
 
-/// Returns every file that a file imports, directly or through others.
+/// Returns every file that a file imports, directly or through other files.
 fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a String> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(file) = next.pop() {
@@ -175,7 +175,7 @@ fn name(module: &[String]) -> String {
     module.join("/")
 }
 
-/// Resolves a path to a path from the crate root. Returns `None` if the path leads out of the crate.
+/// Resolves a path to a path from the crate root. Returns `None` if the path does not lead to an item in the crate.
 fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option<Vec<String>> {
     let mut from = module.to_vec();
     let ups = path.iter().take_while(|segment| *segment == "super").count();
@@ -223,15 +223,15 @@ fn cycles_are_found() {
     };
     let root = ("src/lake/mod.rs", "mod table; mod log; pub(crate) use table::{Table, Rows as Lines}; pub struct Own;");
     for (other, expected) in [
-        // Imports that count: direct, through a re-export of mod.rs, through a renamed re-export, from the crate root, and
-        // without `use`.
+        // Imports that count: direct, through a re-export of mod.rs, through a renamed re-export, from the crate root,
+        // and without `use`.
         ("use super::table::Table;", Some("lake 2 log table")),
         ("use super::Table;", Some("lake 2 log table")),
         ("use super::{Own, Lines};", Some("lake 2 log table")),
         ("use crate::lake::Table as T;", Some("lake 2 log table")),
         ("fn f() -> super::Table {}", Some("lake 2 log table")),
-        // Imports that do not count: an item that mod.rs defines, a glob, another module's item, an import in a test, and a
-        // comment.
+        // Imports that do not count: an item that mod.rs defines, a glob, another module's item, an import in a test,
+        // and a comment.
         ("use super::Own;", None),
         ("use super::*;", None),
         ("use crate::query::Table;", None),

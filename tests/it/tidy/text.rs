@@ -2,7 +2,8 @@
 
 use crate::source_tree::{File, Violation};
 
-/// Text that must not appear in the repository. Each entry is split in two, because the rule also checks this file.
+/// Text that must not appear in the repository. Each entry is split into two strings, because the rule also checks this
+/// file.
 const BANNED: [(&str, &str); 6] = [
     (concat!("/wo", "rk/"), "a path of one machine"),
     (concat!("/ro", "ot/"), "a path of one machine"),

@@ -29,7 +29,6 @@ use crate::query::planning::statement::STACK_BYTES_MIN;
 
 /// How much the nice value of the query threads exceeds that of the server. If both are busy, any other thread gets about
 /// three times the processor time of a query thread.
-#[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
 /// A tokio runtime that runs only queries.
@@ -48,11 +47,13 @@ impl QueryRuntime {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
+        // A thread for blocking work is started by a query thread and inherits its nice value, so the value is not raised again.
+        let lowered = nice() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("query")
             .thread_stack_size(STACK_BYTES_MIN)
-            .on_thread_start(lower_priority)
+            .on_thread_start(move || set_nice(lowered))
             .enable_all()
             .build()
             .map_err(|error| Error::internal("cannot start the query threads").with_source(error))?;
@@ -114,18 +115,33 @@ pub(in crate::query) fn stopped() -> Error {
     Error::unavailable("the server is stopping: retry, possibly on another server")
 }
 
-/// Lowers the scheduling priority of the calling thread. If the system refuses, the thread keeps its priority.
-fn lower_priority() {
+/// Returns the nice value of the calling thread. On Linux a nice value belongs to a thread.
+fn nice() -> i32 {
+    // SAFETY: `getpriority` takes two numbers, changes nothing, and cannot fail for the calling thread.
+    #[cfg(target_os = "linux")]
+    #[expect(
+        unsafe_code,
+        reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
+    )]
+    return unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
+/// Sets the nice value of the calling thread. If the system refuses, the thread keeps its priority.
+fn set_nice(value: i32) {
     #[cfg(target_os = "linux")]
     {
-        // On Linux a nice value belongs to a thread. It is raised relative to the server's own, which an operator may have set.
+        // SAFETY: `setpriority` takes three numbers and rejects invalid ones.
         #[expect(
             unsafe_code,
             reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
         )]
-        // SAFETY: `nice` takes one number, changes only this thread, and cannot fail when it raises the value.
-        unsafe {
-            libc::nice(NICE);
+        let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
+        if outcome != 0 {
+            tracing::debug!(error = %std::io::Error::last_os_error(), "cannot lower the priority of the query threads");
         }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _: i32 = value;
 }

@@ -115,6 +115,9 @@ const FOLDERS: [&str; 18] = [
     "src/query/functions/",
     "src/query/planning/",
     "src/query/scan/",
+    "src/query/sql/",
+    "src/query/rules/",
+    "src/query/decorrelate/",
 ];
 
 const RULES: [Rule; 14] = [

@@ -1,4 +1,5 @@
-//! The wall clock. No other module reads it; all other code takes a [`Clock`] or a time as an argument.
+//! The wall clock. No other module reads it. Code that needs the current time takes a [`Clock`] or a time as an
+//! argument.
 //!
 //! Times are in microseconds since the Unix epoch in UTC ([`Micros`]), which is also the unit of every time column.
 

@@ -36,7 +36,7 @@ pub enum Kind {
     Unavailable,
     /// The server does not support the request. A retry does not help.
     Unsupported,
-    /// The server has a bug. The client gets an id, under which the log shows the cause.
+    /// The server has a bug. The client gets an id, with which the cause can be found in the log.
     Internal,
 }
 

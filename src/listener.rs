@@ -4,8 +4,8 @@
 //! limit is also accepted, but only to send it a refusal in the protocol of the endpoint. Its client can therefore
 //! distinguish an overloaded server from one that is down.
 //!
-//! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] refusals are in progress, and
-//! each ends within [`REFUSAL_TIME_MAX`].
+//! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] connections are being refused at
+//! a time, and each refusal ends within [`REFUSAL_TIME_MAX`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use tokio::task::JoinSet;
 
 use crate::telemetry::Metrics;
 
-/// The pause after a failed accept. The usual cause is that the process has no free file descriptors until other
-/// connections close.
+/// The pause after a failed accept. Accepting usually fails because the process has run out of file descriptors, and
+/// they become free only when other connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The maximum number of connections that are being refused at the same time. Further connections are closed without a refusal.
 const REFUSALS_MAX: usize = 64;
 /// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// The size of the buffer for a refused client's request, which is read and discarded, in bytes.
+/// The size of the buffer into which a refused client's request is read before it is discarded, in bytes.
 const DISCARD_BYTES: usize = 4 * 1024;
 
 /// An endpoint's connection limit.
@@ -117,7 +117,7 @@ async fn send_refusal(mut stream: TcpStream, refusal: Bytes) {
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // Errors and timeouts are ignored, because a client that has disconnected or is too slow does not get the refusal.
+    // Errors and timeouts are ignored. A client that has disconnected or is too slow simply does not get the refusal.
     let _ = tokio::time::timeout(REFUSAL_TIME_MAX, closing).await;
 }
 

@@ -57,8 +57,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Builds all parts in order and binds both endpoints. If a configured port is 0, the system chooses a free port;
-    /// see [`Server::addresses`].
+    /// Builds all parts in order and binds both endpoints. If a configured port is 0, the system chooses a free port,
+    /// which [`Server::addresses`] returns.
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::new(metrics.clone());
@@ -99,14 +99,15 @@ impl Server {
         Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
-    /// Serves requests until `stop` is cancelled, and then stops in order within `shutdown.time_max`. Returns the error
-    /// of the first endpoint that failed, or `Unavailable` if some admitted events could not be committed in time.
+    /// Serves requests until `stop` is cancelled, and then shuts down gracefully within `shutdown.time_max`. Returns
+    /// the error from the first endpoint that failed, or `Unavailable` if some admitted events could not be committed
+    /// in time.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.start_tasks(&closing, &following);
 
-        // If one endpoint fails, the other is stopped too. Otherwise the server would seem healthy to users of the
+        // If one endpoint fails, the other is stopped too. Otherwise, the server would seem healthy to users of the
         // other endpoint.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
@@ -188,7 +189,8 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts an endpoint. It cannot be restarted, because a panic drops its listener; the server then stops.
+    /// Starts an endpoint. A panic drops its listener, so the endpoint cannot be restarted, and the server stops
+    /// instead.
     fn serve(
         &mut self,
         supervisor: &Supervisor,
@@ -205,8 +207,8 @@ fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
 }
 
-/// Creates the contracts and sources of the configuration. Runs on the blocking pool, because planning transforms takes
-/// time.
+/// Creates the contracts and sources that the configuration declares. Runs on the blocking pool, because planning
+/// transforms takes time.
 async fn declared(
     config: &Config,
     lookups: &Arc<Lookups>,
@@ -244,7 +246,7 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
 }
 
 /// Creates all declared sources. Returns all errors together. Sends no network requests. Checks transforms against
-/// `contracts`, if given, and against those columns of `lookups` that are known.
+/// `contracts`, if given, and against the columns of `lookups` that are already known.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -345,7 +347,7 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
         .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
 }
 
-/// Checks for other writers' commits to a table at each interval until `stop` is cancelled. Logs a failed check and
+/// Periodically checks for other writers' commits to a table, until `stop` is cancelled. Logs a failed check and
 /// continues.
 async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
     let name = &table.contract().name;

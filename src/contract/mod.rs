@@ -1,9 +1,9 @@
 //! Table contracts and decoders: which events a table accepts, and how received bytes become rows.
 //!
-//! A *contract* is the checked declaration of a table: its columns, its tenant, time and id columns, and the mapping from
-//! event fields to columns. It has nothing to do with API contracts or agreements between teams. Everything that turns
-//! bytes into rows of that shape is in this module as well: the decoders of JSON, protobuf, Avro and Arrow, the column
-//! builders, and the reasons for rejecting an event.
+//! A *contract* is the checked declaration of a table: its columns, its tenant, time and id columns, and the mapping
+//! from event fields to columns. It has nothing to do with API contracts or agreements between teams. This module also
+//! contains everything that turns bytes into rows that follow a contract: the decoders of JSON, protobuf, Avro and
+//! Arrow, the column builders, and the reasons for rejecting an event.
 //!
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
@@ -71,23 +71,23 @@ pub enum Format {
     ArrowIpc,
 }
 
-/// The format of the bytes that the quarantine stores of a rejected event.
+/// The format of the bytes that the quarantine stores for a rejected event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PayloadFormat {
     /// One JSON object.
     Json,
-    /// One protobuf message of the table's contract.
+    /// One protobuf message of the type that the table's contract declares.
     Protobuf,
     /// An Avro message, as the source received it.
     Avro,
-    /// A protobuf message, as the source received it: with the header of a schema registry, or of a type other than the
-    /// table's.
+    /// A protobuf message, as the source received it. It either has the header of a schema registry, or its type is not
+    /// the table's message type.
     SourceProtobuf,
 }
 
 impl Format {
-    /// Returns the format in which the quarantine stores a rejected event of a body in this format. The rows of an Arrow
-    /// stream are stored as JSON.
+    /// Returns the format in which the quarantine stores rejected events from a body in this format. The rows of an
+    /// Arrow stream are stored as JSON.
     pub fn payload_format(self) -> PayloadFormat {
         match self {
             Self::Json | Self::ArrowIpc => PayloadFormat::Json,
@@ -119,7 +119,8 @@ impl PayloadFormat {
         }
     }
 
-    /// Returns the format with which [`decode_messages`] reads such bytes. Returns `None` if only the source can read them.
+    /// Returns the format in which [`decode_messages`] can read such a payload. Returns `None` if only the source can
+    /// read it.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -132,15 +133,15 @@ impl PayloadFormat {
 /// The rule that determines the owner of each decoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// The sender's tenant, from the token or the message key. An event without a tenant belongs to this one. An event
-    /// that names a different tenant is rejected.
+    /// The sender's tenant, from the token or the message key. An event that does not name a tenant belongs to this
+    /// tenant. An event that names a different tenant is rejected.
     Tenant(TenantId),
     /// Each event must name its tenant, and an event without a tenant is rejected. Only operators and sources can use this
     /// rule.
     PerEvent,
 }
 
-/// The parameters of decoding that are the same for all events of a request: receive time, owner and limits.
+/// The decoding parameters that all events of a request share: receive time, owner and limits.
 #[derive(Debug, Clone)]
 pub struct DecodeOptions {
     /// The time at which the server received the events.
@@ -168,7 +169,8 @@ impl TenantId {
     /// The maximum length of a tenant id, in bytes.
     pub const BYTES_MAX: usize = 256;
 
-    /// Parses a tenant id. It must not be empty, longer than [`TenantId::BYTES_MAX`], or contain control characters.
+    /// Parses a tenant id. It must not be empty, must not be longer than [`TenantId::BYTES_MAX`], and must not contain
+    /// control characters.
     pub fn parse(text: &str) -> Result<Self> {
         Self::check(text).map(|()| Self(text.into()))
     }
@@ -259,10 +261,10 @@ pub fn decode_messages(
     }
 }
 
-/// The maximum number of messages that one call of [`decode_messages`] can handle even if it rejects all of them.
+/// The maximum number of messages that one call to [`decode_messages`] can handle, even if all of them are rejected.
 pub const MESSAGES_MAX: usize = decode::accept_or_reject::BODY_REJECTS_MAX;
 
-/// Decodes an Arrow batch, as Flight and ADBC send it. Columns are matched by name and cast if the cast loses nothing.
+/// Decodes an Arrow batch, as Flight and ADBC send it. Columns are matched by name and cast if the cast is lossless.
 /// `first_index` is the index of the batch's first row in the request.
 pub fn decode_arrow(
     contract: &Contract,

@@ -25,13 +25,13 @@ use crate::telemetry::Metrics;
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
 /// The maximum number of bytes that one step on the blocking pool decompresses.
 const STEP_BYTES: usize = 1 << 20;
-/// The size to which every body may decompress, regardless of its compression ratio. A few short lines can compress
-/// very well.
+/// The size to which every body may decompress, regardless of its compression ratio. A small body of a few repetitive
+/// lines can exceed the maximum ratio without being malicious.
 const EXPANDED_BYTES_MIN: usize = 64 * 1024;
 /// The maximum window size of a zstd frame, as a power of two. It is 8 MiB, as RFC 8878 recommends.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The maximum number of bytes of a refused body that are read and discarded. Without this, the client would see a
-/// broken connection instead of the response.
+/// The maximum number of bytes of a refused body that are read and discarded. If the server closed the connection
+/// without reading them, the client would see a broken connection instead of the response.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// The limits on one body.

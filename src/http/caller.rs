@@ -31,7 +31,7 @@ pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Resu
     }
 }
 
-/// Returns the token in the only `Authorization: Bearer` header.
+/// Returns the bearer token. The request must have exactly one `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());

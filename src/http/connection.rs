@@ -24,7 +24,7 @@ use crate::supervise::Stop;
 /// The maximum time from the start of a connection, or from its last response, to the end of the next request head.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts connections until a stop is requested. Running requests may then finish, until `stop` cuts them off.
+/// Accepts connections until a stop is requested. Running requests may then finish, until `stop.cut` aborts them.
 pub(super) async fn accept(mut listener: Listener, router: Router, config: &HttpConfig, stop: Stop) {
     let mut connections = JoinSet::new();
     let server = server(config);
@@ -69,7 +69,8 @@ fn server(config: &HttpConfig) -> http1::Builder {
     server
 }
 
-/// Serves the requests of one connection. After `stop`, the running request is the last one.
+/// Serves the requests of one connection. After a stop is requested, it finishes the running request and serves no
+/// others.
 async fn serve_connection(
     stream: TcpStream,
     server: http1::Builder,

@@ -1,7 +1,7 @@
 //! Reads the type and the encoding of a body from the request headers.
 //!
-//! If the server does not accept one of them, the response is 415 with a list of those that it accepts. The format is
-//! never guessed from the content of the body.
+//! If the server does not accept the type or the encoding, it responds with status 415 and lists the values that it
+//! accepts. The format is never guessed from the content of the body.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The time after which a client may retry if an `Unavailable` error names no time.
+/// The time after which a client may retry if an `Unavailable` error does not specify a time.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 /// An error response: an error with its status.
@@ -57,8 +57,8 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        // The client itself cancelled the request and will rarely read the response. An error that is caused by a stop
-        // of the server has the kind `Unavailable`.
+        // The client itself cancelled the request and will rarely read the response. If the server cancels a request
+        // because it is stopping, the error has the kind `Unavailable` instead.
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -83,7 +83,7 @@ fn kind_name(kind: Kind) -> &'static str {
 }
 
 impl IntoResponse for ErrorBody {
-    /// Logs the error and builds its response. The errors of requests are logged only here.
+    /// Logs the error and builds its response. Errors of HTTP requests are logged only here.
     fn into_response(self) -> Response {
         let Self { status, error } = self;
         let kind = error.kind();

@@ -67,8 +67,8 @@ pub(super) async fn docs(name: Result<Path<String>, PathRejection>, headers: Hea
     Ok(with_headers(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], doc.text)))
 }
 
-/// Returns true if the caller is a browser, which accepts `text/html` by name. The `*/*` that `curl` sends does not
-/// count.
+/// Returns true if the `accept` header names `text/html`, as the header of a browser does. The `*/*` that `curl` sends
+/// does not count.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {

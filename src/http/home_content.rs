@@ -66,7 +66,7 @@ pub(super) const DOCS: [Doc; 5] = [
     doc("architecture", "how the server works internally", include_str!("../../docs/architecture.md")),
 ];
 
-/// The addresses by which the caller can reach this server.
+/// The addresses at which the caller can reach this server.
 pub(super) struct Addresses {
     /// The URL of the HTTP endpoint: `http://host:port`, or `https://` behind a proxy with TLS.
     pub(super) http: String,

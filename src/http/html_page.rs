@@ -70,8 +70,8 @@ pub(super) fn document(name: &str, text: &str) -> String {
     html_document(&format!("{name} · Glasshouse"), &body)
 }
 
-/// Returns the URL for a link in the documentation, which may lead to an anchor of the same page or to another page
-/// that is served. Returns `None` for other targets.
+/// Returns the URL for a link in the documentation, which may lead to an anchor on the same page or to another page
+/// that the server has. Returns `None` for other targets.
 fn link(target: &str) -> Option<String> {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let page = match file {

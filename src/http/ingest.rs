@@ -2,8 +2,8 @@
 //!
 //! Status 200 means that the body was read: each event has been stored, was stored before, or is in the quarantine. The
 //! receipt counts these outcomes. The status is 200 even if all events are in the quarantine. Status 400 means that the
-//! body could not be split into events. With `?ack=received` the response has status 202 and is sent before the commit;
-//! its body is a promise instead of a receipt.
+//! body could not be split into events. With `?ack=received`, the response is sent before the commit. It has status
+//! 202, and its body is a promise instead of a receipt.
 
 use std::sync::Arc;
 

@@ -78,7 +78,7 @@ use error::ErrorBody;
 
 pub use home_content::Home;
 
-/// The parts of the server that the endpoint uses.
+/// The services that the request handlers use.
 #[derive(Debug, Clone)]
 pub struct HttpServices {
     /// Verifies tokens.
@@ -111,7 +111,7 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves requests until a stop is requested. Running requests may then finish, until `stop` cuts them off.
+/// Serves requests until a stop is requested. Running requests may then finish, until `stop.cut` aborts them.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,

@@ -65,7 +65,7 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
 
 /// Describes a table as the caller sees it. The result is empty if the caller does not see the table. A table that
 /// shows only the latest version of each key has two entries for a tenant, because it is queried as two tables. It has
-/// one entry for an operator, because events are sent to only one of them.
+/// one entry for an operator, because events can be sent only to the table itself.
 fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,

@@ -58,7 +58,7 @@ struct Picked {
     reason: Option<String>,
     since: Option<String>,
     limit: Option<usize>,
-    /// Where a replay continues: the `next` of the previous response.
+    /// The position at which a replay continues: the `next` of the previous response.
     after: Option<String>,
     /// True selects all entries.
     all: bool,

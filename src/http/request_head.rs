@@ -17,9 +17,9 @@ use crate::error::Error;
 
 /// The maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
-/// The maximum number of headers with which the HTTP library passes a request on.
+/// The maximum number of headers that the HTTP library accepts. The library itself refuses a request with more headers.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
-/// The number of bytes of a header in addition to its name and value: a colon, a space and a line end.
+/// The number of bytes that a header takes in addition to its name and value: a colon, a space and a line end.
 const HEADER_EXTRA_BYTES: usize = 4;
 
 /// Refuses a request whose head is too large.

@@ -53,8 +53,8 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     response
 }
 
-/// Returns the client's id if it is short and has only simple characters, so that the logs of client and server show
-/// the same id. Otherwise returns a new id.
+/// Returns the client's id if it is short and has only simple characters. The logs of client and server then show the
+/// same id. Otherwise, returns a new id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {

@@ -95,7 +95,7 @@ impl HttpTestServer {
         self.request(Method::GET, path, bearer(token), "").await
     }
 
-    /// Posts events with a token of the tenant `acme`.
+    /// Posts events with a token for the tenant `acme`.
     pub(super) async fn post(
         &self,
         kind: &str,
@@ -123,7 +123,7 @@ fn source() -> Source {
     Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap()
 }
 
-/// Creates a token of a tenant, or of an operator if `tenant` is `None`.
+/// Creates a token for a tenant, or for an operator if `tenant` is `None`.
 pub(super) fn token(tenant: Option<&str>, scopes: &[Scope]) -> String {
     token_of(tenant, if tenant.is_some() { "user" } else { "ops" }, scopes)
 }

@@ -1,4 +1,4 @@
-//! Sends a request: makes attempts within their time and size limits, follows redirects, and pauses between attempts.
+//! Sends a request: makes attempts within time and size limits, follows redirects, and pauses between attempts.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -63,8 +63,8 @@ pub(crate) struct Settings {
 pub(crate) struct Retry {
     /// The maximum number of attempts for one request, including the first.
     pub(crate) attempts_max: usize,
-    /// The first pause. Each further pause is twice as long. A random duration of up to the same length is added to
-    /// each pause.
+    /// The first pause. Each further pause is twice as long as the previous one. Each pause is then extended by a
+    /// random duration of at most its own length.
     pub(crate) pause_min: Duration,
     /// The longest pause, without the random duration.
     pub(crate) pause_max: Duration,
@@ -110,7 +110,7 @@ enum AttemptError {
     Refused(Response),
     /// No response arrived, or only a part of one.
     Unanswered(Error),
-    /// The attempt failed in a way that a further attempt cannot change.
+    /// The attempt failed, and another attempt would fail in the same way.
     Final(Error),
 }
 
@@ -225,8 +225,8 @@ impl Client {
         builder.send().await.map_err(|cause| self.unanswered(url, cause))
     }
 
-    /// Reads the body. If it exceeds the limit, fails for a successful response, and truncates the body of any other
-    /// response.
+    /// Reads the body. If the body exceeds the limit, a successful response becomes an error, and the body of any other
+    /// response is truncated.
     async fn read(&self, mut response: reqwest::Response, url: &Url) -> Result<Response, AttemptError> {
         let (status, bytes_max) = (response.status(), self.settings.body_bytes_max);
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());

@@ -17,7 +17,7 @@
 //!
 //! **Invariant:** an attempt ends within `time_max` and keeps at most `body_bytes_max` bytes of the response in memory.
 //! **Invariant:** plain `http` is allowed only to this machine, unless the settings allow other hosts. A redirect never
-//! leads from `https` to `http` on another machine, nor from another machine to this one.
+//! leads from `https` to `http` on another host, nor from another host to this machine.
 //! **Invariant:** credentials are sent only to the origin of the request's URL, never to another origin after a
 //! redirect.
 //! **Invariant:** only idempotent requests are repeated.

@@ -25,7 +25,7 @@ pub(super) enum Credentials {
     Bearer(String),
 }
 
-/// A response of another server.
+/// A response from another server.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
     /// The body. If the status does not indicate success, a body that exceeds the size limit is truncated.

@@ -2,8 +2,8 @@
 //!
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` override the location of the system's certificates.
 //!
-//! **Invariant:** for every connection, the certificates of a `ca_file` are added to the system's and do not replace
-//! them.
+//! **Invariant:** every connection trusts the certificates in a `ca_file` in addition to the system's certificates,
+//! never in place of them.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -53,7 +53,7 @@ impl Roots {
         Self(loaded.certs.into_iter().filter(is_supported).collect())
     }
 
-    /// Adds the certificates of a PEM text. Errors call the text `name`.
+    /// Adds the certificates of a PEM text. Errors refer to the text as `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
         let count_before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {

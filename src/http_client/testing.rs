@@ -1,4 +1,4 @@
-//! An HTTP/1.1 test server on loopback, with or without TLS. A function of the request determines its responses.
+//! An HTTP/1.1 test server on loopback, with or without TLS. A function computes the response to each request.
 //!
 //! The folder `tests/keys` contains two certificate authorities, and a server certificate signed by each of them for
 //! `localhost` and `127.0.0.1`.
@@ -110,7 +110,7 @@ fn service(log: Arc<Mutex<Vec<HeaderMap>>>, answer: Answer) -> Router {
 }
 
 /// Accepts connections and completes their TLS handshake. Drops a connection if its handshake fails, because some tests
-/// cause that.
+/// cause such failures.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

@@ -69,7 +69,7 @@ async fn send_error(client: &Client, request: &Request) -> Error {
 
 /// Returns the response that the path selects: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`,
 /// `/redirect?URL`, `/loop`, `/status/STATUS`, `/later/SECONDS` or `/cut`. The paths `/first/STATUS`,
-/// `/first-later/SECONDS` and `/first-cut` apply to the first request only; later requests succeed.
+/// `/first-later/SECONDS` and `/first-cut` apply to the first request only. Later requests succeed.
 fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path().to_owned();
     let (word, number) = path[1..].split_once('/').unwrap_or((&path[1..], "200"));
@@ -161,7 +161,7 @@ fn a_redirect_never_leads_to_a_less_safe_url() {
         (Loopback, "https://localhost/x", "http://localhost/", Ok("http://localhost/")),
         (Loopback, "https://127.0.0.1/x", "http://localhost:1/", Ok("http://localhost:1/")),
         (Anywhere, "https://127.0.0.1/x", "http://b.test/", Err("not https")),
-        // Another machine must not redirect to a server that only this machine can reach.
+        // Another host must not redirect to a server that only this machine can reach.
         (Anywhere, "http://a.test/x", "http://localhost/", Err("this machine")),
         (Loopback, "https://a.test/x", "http://127.0.0.1/", Err("this machine")),
         (Loopback, "https://a.test/x", "https://[::1]/", Err("this machine")),

@@ -1,15 +1,16 @@
-//! Tracks the events in flight to a table on this server, and the lag of the sources that feed the table.
+//! Tracks a table's in-flight events on this server, and the lag of the sources that feed the table.
 //!
 //! A request or a source batch registers its events when they get their receive time ([`InFlight::enter`]), and drops
 //! its [`InFlightGuard`] when they are committed or refused. Source readers report the lag of their partitions
-//! ([`InFlight::report_lag`]). From both, [`InFlight::watermark`] computes the time up to which the table is complete. This
-//! state belongs to the table, so ingest and queries share it without knowing each other.
+//! ([`InFlight::report_lag`]). From the registered events and the lag, [`InFlight::watermark`] computes the time up to
+//! which the table is complete. The state belongs to the table, so ingest and queries can share it without depending on
+//! each other.
 //!
-//! **Invariant:** the clock is read under the lock, both when events enter and for a watermark. Events therefore never
-//! enter with a receive time before a watermark that was already returned, unless the clock goes back.
-//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources, and on those whose events may
-//! belong to any tenant (for example, an operator's requests or a shared topic). It never depends on those of another
-//! tenant.
+//! **Invariant:** the clock is read under the lock, both when events enter and for a watermark. Once a watermark has
+//! been returned, no event can enter with an earlier receive time, unless the clock goes back.
+//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources. It also depends on requests
+//! and sources that may contain events of any tenant, such as an operator's requests or a shared topic. It never
+//! depends on the requests and sources of another tenant.
 //! **Invariant:** the state covers only this process, and starts empty. It does not include events in flight on other
 //! servers.
 
@@ -30,7 +31,8 @@ pub struct InFlight(Mutex<InFlightState>);
 struct InFlightState {
     /// The number of the next registration. It distinguishes registrations with the same receive time.
     next: u64,
-    /// The receive times of events in flight, by tenant. The key `None` has those that may belong to any tenant.
+    /// The receive times of events in flight, by tenant. The key `None` stands for events that may belong to any
+    /// tenant.
     receive_times: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
     /// The lag of each partition, and the owner of its events.
     feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
@@ -155,7 +157,7 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Returns the total lag, or `None` if there are no partitions or the lag of one is unknown.
+/// Returns the total lag, or `None` if there are no partitions or the lag of any partition is unknown.
 fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<SourceLag> {
     let age = |time: Micros| u64::try_from(now.saturating_sub(time)).unwrap_or(0).div_ceil(SECOND.unsigned_abs());
     states
@@ -165,7 +167,7 @@ fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<So
             LagState::Complete(confirmed) if now.saturating_sub(confirmed) <= REPORT_AGE_MAX => {
                 Some(SourceLag { seconds: 0, messages: 0 })
             }
-            // The brokers have not responded since then, so more messages may have arrived.
+            // The brokers have not responded since `confirmed`, so more messages may have arrived.
             LagState::Complete(confirmed) => Some(SourceLag { seconds: age(confirmed), messages: 0 }),
         })
         .reduce(|all, one| {

@@ -1,7 +1,7 @@
 //! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
-//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous one. `log/commit.rs` and
-//! the files in `read/` add further methods: commits, and reads of single files.
+//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous one. `log/commit.rs`
+//! adds methods that commit, and the files in `read/` add methods that read single files.
 //!
 //! **Invariant:** the newest snapshot only moves forward, and it includes a commit's files before the commit returns.
 //! **Invariant:** all state comes from the log, so a second handle or process sees the same table.
@@ -56,7 +56,7 @@ pub struct Table {
     log_retention_ms: i64,
     /// The newest known state. A newer one replaces it as a whole.
     current: RwLock<TableState>,
-    /// Serializes this handle's commits, so they compete only with those of other processes.
+    /// Serializes this handle's commits, so they compete only with commits from other processes.
     pub(super) commit_lock: Semaphore,
     /// The cached bloom filters of the table's files.
     pub(super) filters: BloomFilterCache,
@@ -150,7 +150,7 @@ impl Table {
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
         let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
         // Await all puts, even after an error, because a dropped put may still finish and leave an orphaned file. On a
-        // full disk, every attempt would do so, because puts of large files fail while puts of small files succeed.
+        // full disk, each attempt would leave orphans, because small files can still be written when large ones fail.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
         let (files, errors): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();

@@ -191,7 +191,7 @@ async fn a_failed_write_leaves_no_files() {
     let (store, folder) = stores().pop().unwrap();
     let (table, temporary) = (open(&store).await, folder.unwrap());
     let folder = temporary.path().join("new/calls");
-    // Write rows of two days. A file has the name of the second day's folder and blocks it.
+    // Write rows for two days. The second day's folder cannot be created, because a file has its name.
     let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
     std::fs::write(&days[1], "in the way").unwrap();
     let rows = batch(table.contract(), &events(0..90_000));

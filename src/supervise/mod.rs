@@ -15,8 +15,8 @@
 //!
 //! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic of a task. A panic can therefore not
 //! skip a step of the shutdown.
-//! **Invariant:** a panic is logged once. Inside a fence, the code that handles it logs it; elsewhere, the panic hook
-//! does.
+//! **Invariant:** a panic is logged once. A panic inside a fence is logged by the code that handles it. All other
+//! panics are logged by the panic hook.
 
 mod panic_fence;
 
@@ -55,8 +55,8 @@ struct Backoff {
     steady_after: Duration,
 }
 
-/// After a single panic, the pause is short. If a task keeps panicking, the pauses become long enough to not load the
-/// processor or flood the log.
+/// After a single panic, the pause is short. If a task keeps panicking, the pauses become long enough that the restarts
+/// neither load the processor nor flood the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),
@@ -197,8 +197,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task that cannot be restarted. If it panics, returns an `Internal` error, and the server remains not
-    /// ready.
+    /// Runs a task that cannot be restarted. If it panics, returns an `Internal` error, and the server stays unready
+    /// from then on.
     pub async fn once<T>(&self, task: Task, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.run_once(&task, work, &mut 0).await {
             Ok(outcome) => outcome,

@@ -1,8 +1,7 @@
 //! Fences: functions that run code which may panic, and return a panic as a [`Panic`] value.
 //!
-//! Examples of such code are decoders of untrusted bytes and handlers of requests. The panic hook records the location
-//! of each panic. It logs a panic only outside of fences, because inside a fence the code that handles the [`Panic`]
-//! logs it.
+//! Examples of such code are decoders of untrusted bytes and request handlers. The panic hook records the location of
+//! each panic. It logs a panic only outside of fences. Inside a fence, the code that handles the [`Panic`] logs it.
 //!
 //! **Invariant:** the message and location of a panic appear only in the log. A client gets an error of kind
 //! `Internal`, or an error about the bytes that it sent.
@@ -86,8 +85,8 @@ pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Outp
     })
 }
 
-/// Runs CPU-intensive work on the blocking pool. A panic becomes an `Internal` error, which calls the work `what`, such
-/// as "decoding".
+/// Runs CPU-intensive work on the blocking pool. A panic becomes an `Internal` error. Its message names the work by
+/// `what`, such as "decoding".
 pub async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,

@@ -23,9 +23,9 @@ const END_PERCENT: u32 = 95;
 /// The signals that a shutdown sends to an endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
-    /// Requests the endpoint to accept no new connections or requests, and to finish the running ones.
+    /// Asks the endpoint to accept no new connections or requests, and to finish the running requests.
     pub asked: CancellationToken,
-    /// Requests the endpoint to abort all running requests, because their deadline has passed.
+    /// Asks the endpoint to abort all running requests, because their deadline has passed.
     pub cut: CancellationToken,
 }
 

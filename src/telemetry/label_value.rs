@@ -44,7 +44,7 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// Bounds the number of distinct label values. The first `max` names get their own value; all others share
+/// Bounds the number of distinct label values. The first `max` names get their own value. All other names share
 /// [`LabelNames::OTHER`].
 #[derive(Debug)]
 pub(super) struct LabelNames {

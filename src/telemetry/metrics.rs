@@ -20,7 +20,8 @@ use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
-/// The maximum number of tenants that have their own label value; all others share `other`. Each value adds three series per table.
+/// The maximum number of tenants that have their own label value. All other tenants share `other`. Each value adds
+/// three series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
 
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -38,7 +39,7 @@ pub enum EventOutcome {
     Rejected,
 }
 
-/// All metrics of the process. The only data of a tenant in their labels is the tenant's name.
+/// All metrics of the process. Their labels contain no tenant data except the names of tenants.
 ///
 /// In all methods, `table` must be the name of an existing table, never text that a client has sent.
 #[derive(Debug)]
@@ -150,8 +151,8 @@ impl Metrics {
         self.events.get_or_create(&labels).inc_by(count);
     }
 
-    /// Counts events of `tenant` that were received again. `same` is the number of events whose content equals the stored
-    /// content, as far as it is known; `other` is the number of events whose content differs.
+    /// Counts events of `tenant` that were received again. `same` is the number of events whose content equals the
+    /// stored content, as far as it is known. `other` is the number of events whose content differs.
     pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
         for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
             let tenant = self.tenants.label(tenant);
@@ -172,7 +173,7 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// Records that a batch of `rows` rows was written and committed, and that this took `took`.
+    /// Records that a batch of `rows` rows was written and committed, and the time that this took.
     pub fn committed(&self, table: &str, rows: usize, took: Duration) {
         let labels = [("table", Label::owned(table))];
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
@@ -199,8 +200,8 @@ impl Metrics {
         self.queries.start()
     }
 
-    /// Counts a caller that was refused because its token is missing or invalid, or because a valid token lacks a right.
-    /// Does not count errors of the server, such as keys that cannot be fetched.
+    /// Counts a caller that was refused because its token is missing or invalid, or because a valid token lacks a
+    /// right. Server errors, such as keys that cannot be fetched, are not counted.
     pub fn auth_refused(&self, error: &Error) {
         let reason = match error.kind() {
             Kind::Unauthenticated => "token",

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** the number of distinct label values is bounded. A malicious sender can therefore not exhaust the
 //! memory.
-//! **Invariant:** no data of a tenant is used as a label, except the tenant's name.
+//! **Invariant:** no tenant data is used as a label, except the tenant's name.
 
 mod label_value;
 mod logs;

@@ -83,7 +83,7 @@ impl QueryMetrics {
     }
 }
 
-/// Meters one running query. If it is dropped without a call of [`QueryMeter::end`], the query counts as cancelled.
+/// Meters one running query. If it is dropped without a call to [`QueryMeter::end`], the query counts as cancelled.
 #[derive(Debug)]
 pub struct QueryMeter {
     metrics: QueryMetrics,

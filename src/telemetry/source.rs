@@ -1,7 +1,7 @@
 //! Metrics of sources, per source and per partition.
 //!
-//! **Invariant:** labels are names from the configuration and partition numbers, so the configured topics bound their
-//! number.
+//! **Invariant:** labels are partition numbers and names from the configuration, so the number of distinct labels is
+//! bounded by the configured topics.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl SourceTrouble {
         }
     }
 
-    /// Returns true if a response of the brokers shows that the error no longer exists.
+    /// Returns true if any response from the brokers shows that the error no longer exists.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }

@@ -1,6 +1,7 @@
 //! Metrics of transforms, per lookup table.
 //!
-//! **Invariant:** labels are names from the configuration, so the declared lookup tables bound their number.
+//! **Invariant:** labels are names from the configuration, so the number of distinct labels is bounded by the declared
+//! lookup tables.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

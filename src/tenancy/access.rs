@@ -72,7 +72,8 @@ pub(super) struct Grant {
     pub(super) policy_version: u64,
 }
 
-/// A row rule in addition to the tenant's: the column must equal one of the values, which come from the token.
+/// A row rule that applies in addition to the tenant rule: the column must equal one of the values, which come from the
+/// token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowRule {
     /// The name of the column.
@@ -87,7 +88,7 @@ pub struct TableRules {
     /// The readable columns, or `None` if all columns are readable. Tenant, time and id columns must be listed like any
     /// other column.
     pub columns: Option<Vec<String>>,
-    /// The row rules in addition to the tenant's. A row must satisfy all of them.
+    /// The row rules that apply in addition to the tenant rule. A row must satisfy all of them.
     pub rows: Vec<RowRule>,
 }
 
@@ -129,8 +130,8 @@ impl Access {
         Err(Error::unauthenticated("the token has expired: get a new one"))
     }
 
-    /// Returns the time from which the token is refused: `exp` plus the leeway, or the time at which it reaches the
-    /// maximum age, if that is earlier.
+    /// Returns the time from which the token is refused. This is `exp` plus the leeway, or the time at which the token
+    /// reaches the maximum age, whichever is earlier.
     pub fn expires(&self) -> Micros {
         self.0.expires
     }
@@ -146,7 +147,7 @@ impl Access {
     }
 
     /// Returns a digest of everything that determines which rows and columns the caller sees. Tickets and cache entries
-    /// are bound to it. Callers of one tenant with the same rules share it.
+    /// are bound to it. Callers of the same tenant with the same rules get the same digest.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
         // Every string and list is preceded by its length, so different rules never hash the same bytes.

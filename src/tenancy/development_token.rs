@@ -17,7 +17,8 @@ use crate::error::{Error, Result, did_you_mean};
 /// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
 pub struct DevelopmentToken {
-    /// The issuer's name in the configuration. If it is empty, the only issuer with a secret signs the token.
+    /// The issuer's name in the configuration. It may be empty if only one issuer has a secret, which then signs the
+    /// token.
     pub issuer: String,
     /// The tenant, or `None` for an operator.
     pub tenant: Option<String>,
@@ -25,7 +26,7 @@ pub struct DevelopmentToken {
     pub subject: String,
     /// The scopes.
     pub scopes: Vec<Scope>,
-    /// The time from now for which the token is valid.
+    /// The time for which the token is valid, starting now.
     pub age: Duration,
     /// Additional claims. Claims that are set from other fields are refused.
     pub claims: Map<String, Value>,

@@ -1,4 +1,4 @@
-//! A key set (JWKS) from a URL. It is fetched by at most one task at a time, cached, and used no longer than
+//! A JSON Web Key Set (JWKS) from a URL. It is fetched by at most one task at a time, cached, and used no longer than
 //! configured.
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!
 //! **Invariant:** at most one fetch runs, and an unknown key does not start another before the cooldown has passed. A
 //! flood of forged `kid`s therefore costs the issuer only one request per cooldown, and callers with known keys do not
-//! wait for it.
+//! wait for that request.
 //! **Invariant:** the fetch belongs to the key set, not to the caller that started it, so it continues if that caller
 //! is cancelled.
 //! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh. If the issuer cannot be
@@ -51,7 +51,7 @@ struct KeySetSource {
     clock: Clock,
     /// The age up to which the set is fresh.
     fresh: Micros,
-    /// The time after that for which the set is still used if the issuer cannot be reached.
+    /// The additional time for which a set that is no longer fresh is used if the issuer cannot be reached.
     stale: Micros,
     /// The minimum time between two fetches.
     cooldown: Micros,
@@ -120,7 +120,7 @@ impl FetchedKeySet {
             match self.lookup_cached(&find) {
                 KeyLookup::Found(found) => return Ok(found),
                 KeyLookup::Refused(error) => return Err(error),
-                // The sender lives as long as `self`, so this returns only after a fetch.
+                // The sender lives as long as `self`, so `changed` returns only after a fetch.
                 KeyLookup::Wait => drop(ended.changed().await),
             }
         }
@@ -177,7 +177,7 @@ impl FetchedKeySet {
     }
 }
 
-/// A running fetch. Dropping it notifies the waiting callers. A panic drops it as well, so no caller waits forever.
+/// A running fetch. Dropping it notifies the waiting callers. A panic also drops it, so no caller waits forever.
 struct FetchInProgress {
     source: Arc<KeySetSource>,
     outcome: Option<KeySet>,

@@ -78,7 +78,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns true if a key of this source can match the algorithm. The keys behind a URL are not known yet.
+    /// Returns true if a key of this source can match the algorithm. If the source is a URL, its keys are not known
+    /// yet, so any public-key algorithm can match.
     fn can_match(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::One(key) => key.matches_algorithm(algorithm),

@@ -1,5 +1,5 @@
-//! Policies determine which columns and rows of its own data a tenant may see. Together with a token's claims, the
-//! configured policies give the [`TableRules`] of a caller.
+//! Policies determine which columns and rows of its own data a tenant may see. The [`TableRules`] of a caller are
+//! derived from the configured policies and the claims in the caller's token.
 //!
 //! A table without a policy is invisible. A quarantine (`<table>_quarantine`) contains whole events as received,
 //! including values that a column list would hide, and it lacks the columns that row rules need. It is therefore
@@ -89,8 +89,8 @@ impl RowPolicy {
     }
 }
 
-/// Converts a string, number or boolean to a string, or each item of a list whose items all have one of these types.
-/// Returns an empty list for any other value.
+/// Converts a string, number or boolean to a list with one string. A list is converted item by item, provided that its
+/// items are all strings, all numbers or all booleans. For any other value, the result is empty.
 fn strings(value: &Value) -> Vec<String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),

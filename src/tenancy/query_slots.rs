@@ -44,7 +44,7 @@ struct TenantQueues(Mutex<HashMap<TenantId, TenantQueue>>);
 
 #[derive(Debug)]
 struct TenantQueue {
-    /// Has one permit for each query that may run.
+    /// Has one permit for each query that may run at the same time.
     running: Arc<Semaphore>,
     /// The number of running and waiting queries.
     queries: usize,

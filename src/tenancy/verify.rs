@@ -46,8 +46,8 @@ struct Issuer {
 }
 
 impl Verifier {
-    /// Creates a verifier after checking the policy and the issuers' keys and algorithms. Key files are read now; URLs
-    /// are fetched on first use. The error lists all problems, one per line.
+    /// Creates a verifier after checking the policy and the issuers' keys and algorithms. Key files are read here, and
+    /// URLs are fetched on first use. The error lists all problems, one per line.
     ///
     /// A quarantine `<table>_quarantine` has the same tenant rule as its table. It is visible if the table has no row
     /// rules and no column list, or if the quarantine has its own policy.
@@ -211,8 +211,8 @@ impl Issuer {
         Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
     }
 
-    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have none, and then the claim must
-    /// be absent.
+    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have no tenant, and then the claim
+    /// must be absent.
     fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
         match claims.at(&self.tenant_claim) {
             Some(Value::String(tenant)) => TenantId::parse(tenant).map(Some).map_err(|error| {

@@ -1,7 +1,7 @@
 //! Checks the deadline of a run while a join produces rows.
 //!
-//! Takes a plan, and adds a [`DeadlineExec`] above each join. Without this node, a filter above a join that multiplies rows could
-//! pull many batches without a matching row, and nothing would check the time meanwhile.
+//! Takes a plan, and adds a [`DeadlineExec`] above each join. A join can produce many batches, all of whose rows are
+//! discarded by a filter above it. Without this node, nothing would check the deadline in the meantime.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl RunDeadline {
         if Instant::now() < self.at { Ok(()) } else { Err(self.error()) }
     }
 
-    /// Returns the error of a run that has exceeded its deadline.
+    /// Returns the error for a run that has exceeded its deadline.
     pub(super) fn error(&self) -> Error {
         Error::limited(format!(
             "the transform took longer than {} s (limit ingest.transform_time_max); join on equal keys, or with fewer rows",

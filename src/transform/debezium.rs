@@ -3,7 +3,7 @@
 //! Takes the JSON of a message, with or without the converter's wrapper (`{"schema": …, "payload": …}`). Returns a
 //! [`ChangeEvent`], `None` for a tombstone, or an error message.
 //!
-//! Source: Debezium's documentation of its connectors, "data change events".
+//! The format is described in the documentation of Debezium's connectors, under "data change events".
 
 use std::borrow::Cow;
 
@@ -40,7 +40,8 @@ struct Envelope<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, a message that only makes Kafka delete a key.
+    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, which is a message that only makes
+    /// Kafka delete a key.
     pub(super) fn parse(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
             return Ok(None);

@@ -1,8 +1,9 @@
-//! Translates engine errors of a transform for the author of the statement and for readers of the quarantine.
+//! Translates engine errors in a transform to messages for the author of the statement and for readers of the
+//! quarantine.
 //!
-//! Takes an error of planning or execution, and produces an [`Error`]. An error in the statement or in a message's values becomes
-//! `Invalid`, an exceeded limit becomes `Limited`, and every other error becomes `Internal`. The engine's text may be shown,
-//! because a transform processes no data other than the message and the lookup tables.
+//! Takes an error from planning or execution, and produces an [`Error`]. An error in the statement or in a message's
+//! values becomes `Invalid`, an exceeded limit becomes `Limited`, and every other error becomes `Internal`. The
+//! engine's text may be shown, because a transform processes no data other than the message and the lookup tables.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
@@ -37,7 +38,7 @@ pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
     error.with_source(engine_error)
 }
 
-/// Returns the error of a run that exceeds its memory limit.
+/// Returns the error for a run that exceeds its memory limit.
 pub(super) fn out_of_memory() -> Error {
     Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max; join with fewer rows")
 }

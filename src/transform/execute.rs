@@ -10,7 +10,7 @@
 //! `accept` takes the resulting rows and may refuse them as a whole. A refusal counts as a failed run, so the search finds its
 //! cause too.
 //!
-//! **Invariant:** a message is reported only after it failed in a run of its own.
+//! **Invariant:** a message is reported only after a run over this message alone has failed.
 //! **Invariant:** the time, memory and rows of a batch are limited, including the search for failing messages. If a batch exceeds
 //! a limit, the call fails with `Limited`, and the caller may retry with smaller batches. A single message that exceeds a limit
 //! is reported.
@@ -93,7 +93,7 @@ impl BatchRun<'_> {
         Ok(outcome)
     }
 
-    /// Runs the plan once. A panic of the engine becomes an error of this run.
+    /// Runs the plan once. If the engine panics, the run fails with an error.
     fn run_part(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {
         let running = || self.runtime.block_on(self.run(messages, deadline));
         catch(running).unwrap_or_else(|panic| Err(Error::internal("the transform panicked").with_source(panic)))

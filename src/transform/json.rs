@@ -11,8 +11,8 @@
 //!
 //! A path consists of keys (strings) and array indexes (integers).
 //!
-//! **Invariant:** the functions never fail. They return NULL if the value is missing, null or of another type, and if the string
-//! is not valid JSON.
+//! **Invariant:** the functions never fail. They return NULL if the value is missing, null or of another type, or if
+//! the string is not valid JSON.
 
 use std::sync::Arc;
 

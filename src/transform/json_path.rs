@@ -1,9 +1,10 @@
 //! Finds a value in a JSON string without parsing the whole string into a tree.
 //!
-//! Takes a JSON string and a path of keys and indexes. Returns the JSON of the value at that path, which further functions
-//! convert to a string, number or boolean. The results borrow from the input where possible.
+//! Takes a JSON string and a path of keys and indexes. Returns the JSON of the value at that path, which the other
+//! functions convert to a string, number or boolean. The results borrow from the input where possible.
 //!
-//! [`find`] returns `None` if the path has no value. The conversions return `None` if the value is null or of another type.
+//! [`find`] returns `None` if there is no value at the path. The conversions return `None` if the value is null or of
+//! another type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -131,7 +132,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 }
 
-/// Compares an object's key with a key, without copying it.
+/// Compares the keys of an object with the key to find, without copying them.
 struct KeyEquals<'s>(&'s str);
 
 impl<'j> DeserializeSeed<'j> for KeyEquals<'_> {

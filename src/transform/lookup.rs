@@ -6,8 +6,8 @@
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! Takes the declared lookups, and provides the current contents of each lookup that was ever loaded. The caller passes in a
-//! function that runs queries, so transforms do not depend on the query engine.
+//! Takes the declared lookups, and provides the current contents of each lookup that has been loaded at least once. The
+//! caller passes in a function that runs queries, so transforms do not depend on the query engine.
 //!
 //! **Invariant:** a loaded lookup stays available. A refresh replaces its contents as a whole or not at all.
 
@@ -98,7 +98,7 @@ impl Lookups {
         Ok(())
     }
 
-    /// Loads a lookup from this file instead of its declared file, URL or query.
+    /// Loads a lookup from `file` instead of its declared file, URL or query.
     pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         self.set_loaded(name, lookup_file::read(file, lookup.declared.as_ref(), &self.limits)?);

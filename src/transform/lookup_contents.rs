@@ -26,12 +26,12 @@ pub(super) struct LookupLimits {
 }
 
 impl LookupLimits {
-    /// Returns the error of a lookup that exceeds `bytes_max`.
+    /// Returns the error for a lookup that exceeds `bytes_max`.
     pub(super) fn too_large(&self) -> Error {
         Error::limited(format!("the lookup has more than {} bytes (limit ingest.lookup_bytes_max)", self.bytes_max))
     }
 
-    /// Returns the error of a lookup that exceeds `rows_max`.
+    /// Returns the error for a lookup that exceeds `rows_max`.
     pub(super) fn too_many_rows(&self) -> Error {
         Error::limited(format!("the lookup has more than {} rows (limit ingest.lookup_rows_max)", self.rows_max))
     }

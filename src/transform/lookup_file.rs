@@ -141,7 +141,7 @@ impl LookupRows {
 
 /// Returns the schema of a CSV file: all its columns, in file order. A declared column has its declared type.
 fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
-    // Without declared types, inference reads all values, because the type must not depend on the first rows only.
+    // Without declared types, inference reads all values, because the first rows alone must not determine a type.
     let records = declared.map(|_| 0);
     let (inferred, _) = csv::reader::Format::default()
         .with_header(true)

@@ -11,8 +11,8 @@
 //! | `topic`, `partition`, `offset` | text, int, bigint | the message's position in Kafka |
 //! | `time` | timestamp | the message's timestamp |
 //!
-//! Messages in Debezium's envelope have further columns: `op`, `before`, `after`, `source`, `row`, `deleted`, `position`,
-//! `changed_time`.
+//! Messages in Debezium's envelope have additional columns: `op`, `before`, `after`, `source`, `row`, `deleted`,
+//! `position`, `changed_time`.
 //!
 //! **Invariant:** the last column, [`MESSAGE_INDEX`], is the message's index in the batch. Statements cannot read it.
 
@@ -56,7 +56,7 @@ enum MessageColumn {
     Changed,
 }
 
-/// The columns for every message.
+/// The columns that every message has.
 const PLAIN: [(&str, MessageColumn, ColumnKind); 7] = [
     ("value", MessageColumn::Value, ColumnKind::Text),
     ("key", MessageColumn::Key, ColumnKind::Text),
@@ -67,7 +67,7 @@ const PLAIN: [(&str, MessageColumn, ColumnKind); 7] = [
     ("time", MessageColumn::Time, ColumnKind::Timestamp),
 ];
 
-/// The further columns for messages in Debezium's envelope.
+/// The additional columns of messages in Debezium's envelope.
 const DEBEZIUM: [(&str, MessageColumn, ColumnKind); 8] = [
     ("op", MessageColumn::Op, ColumnKind::Text),
     ("before", MessageColumn::Before, ColumnKind::Text),

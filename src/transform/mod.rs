@@ -7,8 +7,8 @@
 //!                                                                      └─► rejected messages, each with its reason
 //! ```
 //!
-//! **Invariant:** a row comes from exactly one message. The rows of a message depend only on that message and on the lookup
-//! tables, because a batch may be split anywhere, and may be read again with other boundaries.
+//! **Invariant:** a row comes from exactly one message. The rows of a message depend only on that message and on the
+//! lookup tables, because a batch may be split anywhere, and may be read again with different boundaries.
 //! **Invariant:** a message that cannot be transformed does not affect the others, and is reported with its own reason.
 //! **Invariant:** `transform` does not depend on Kafka, the lake or queries. Its caller passes in the messages, and the function
 //! that runs the query of a lookup.
@@ -128,8 +128,8 @@ pub struct Transform {
     /// Whether the source determines the tenant of a message.
     is_owned: bool,
     envelope: Envelope,
-    /// The statement. It is parsed again each time it is planned, which is rare. A field with the parsed tree would slow down the
-    /// compilation of every future that holds a transform.
+    /// The statement. It is kept as text and parsed again each time it is planned, which is rare. If the parsed tree
+    /// were a field, every future that holds a transform would take longer to compile.
     sql: String,
     lookups: Arc<Lookups>,
     /// The names of the lookups that the statement reads.
@@ -138,7 +138,7 @@ pub struct Transform {
     prepared: Mutex<Option<Arc<Prepared>>>,
 }
 
-/// A plan, and the contents of its lookups when it was last checked.
+/// A plan, and the contents that its lookups had when the plan was last checked.
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
@@ -147,11 +147,11 @@ struct Prepared {
 }
 
 impl Transform {
-    /// Creates the transform of a source. Returns `None` if the source has none. Planning blocks, so do not call this function on a
-    /// runtime thread.
+    /// Creates the transform of a source. Returns `None` if the source has no transform. Planning blocks, so do not
+    /// call this function on a runtime thread.
     ///
-    /// Fails with `Invalid` if the statement is not one SELECT, or if its result does not fit the table. If the columns of a lookup
-    /// are not known yet ([`Transform::waits_for`]), the second check happens later.
+    /// Fails with `Invalid` if the statement is not a single SELECT, or if its result does not fit the table. If the
+    /// columns of a lookup are not known yet ([`Transform::waits_for`]), the result is checked later.
     pub fn new(
         source: &str,
         config: &SourceConfig,

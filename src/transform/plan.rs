@@ -40,7 +40,7 @@ use crate::error::{Error, Result, did_you_mean};
 
 /// The number of rows per record batch inside a plan.
 const BATCH_ROWS: usize = 8_192;
-/// The approximate number of messages in a batch, with which the engine plans joins.
+/// The approximate number of messages in a batch, which the engine uses to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
 /// The table and the rules against which a statement is checked.

@@ -1,4 +1,4 @@
-//! Tracks from which message each row comes.
+//! Tracks which message each row comes from.
 //!
 //! Takes the plan of a statement, and carries a hidden column through it. Produces the same plan with [`MESSAGE_INDEX`] as its
 //! last column. Refuses plans that would lose the column.
@@ -8,9 +8,10 @@
 //!                                 └─► Aggregate ─► a lookup          a part that does not read messages is unrestricted
 //! ```
 //!
-//! **Invariant:** each row above `messages` comes from exactly one message of the batch. Therefore, a batch may be split anywhere,
-//! failing messages can be removed from it, and reading it again with other boundaries produces the same rows. Operations that
-//! combine several messages (GROUP BY, window functions, DISTINCT, ORDER BY, LIMIT, self-joins of `messages`) are refused.
+//! **Invariant:** each row above `messages` comes from exactly one message of the batch. Therefore, a batch may be
+//! split anywhere, failing messages can be removed from it, and reading it again with different boundaries produces the
+//! same rows. Operations that combine several messages (GROUP BY, window functions, DISTINCT, ORDER BY, LIMIT,
+//! self-joins of `messages`) are refused.
 
 use std::sync::Arc;
 

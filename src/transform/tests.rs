@@ -57,7 +57,7 @@ impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
         let (lookups, files) = (BTreeMap::new(), Vec::new());
-        // Long enough for a busy machine: only the test of the time limit shortens it.
+        // The time limit is long enough for a busy machine. Only the test of the limit shortens it.
         let limits = IngestConfig { transform_time_max: Duration::from_secs(1_000), ..IngestConfig::default() };
         Self { source, limits, lookups, files }.with("restaurants", RESTAURANTS)
     }
@@ -122,7 +122,7 @@ fn message(offset: usize, value: &str) -> Message<'_> {
     }
 }
 
-/// Returns the start of a statement, `SELECT … FROM`, with all key columns and further columns.
+/// Returns the start of a statement, `SELECT … FROM`, with all key columns and the columns in `more`.
 fn select(more: &str) -> String {
     format!("SELECT key AS tenant_id, time AS event_time, value->>'id' AS event_id{more} FROM")
 }

@@ -1,12 +1,13 @@
-//! The builder of an event batch. Decoders write the values of the open row directly into the columns.
+//! Builds an event batch row by row. Decoders write the values of the *open row*, the row that is being decoded,
+//! directly into the columns.
 //!
 //! ```text
 //!   protobuf | json ─ fill ─► open row ─ check ─┬─ keep ─► next row ─► … ─► Arrow columns
 //!                                               └─ drop ─► the same row, empty again
 //! ```
 //!
-//! A value is written once, at its final position in the column. Writing a field does not allocate, and its bytes are copied
-//! while they are still in the processor's cache.
+//! A value is written once, at its final position in the column. Writing a field does not allocate. A field's bytes are
+//! copied while they are still in the processor's cache.
 //!
 //! **Invariant:** a dropped row leaves no value in any column.
 
@@ -22,8 +23,8 @@ use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::{Contract, DecodeOptions, Owner};
 use crate::error::Result;
 
-/// The number of rows by which the columns grow. It is small so that the new rows stay in the processor's caches until they
-/// are written.
+/// The number of rows by which the columns grow. The step is small, so the memory for new rows is still in the
+/// processor's caches when the rows are written.
 const ROWS_STEP: usize = 1 << 10;
 
 /// Builds the columns of an [`EventBatch`], one row at a time.
@@ -50,7 +51,7 @@ pub(in crate::contract) struct BatchBuilder<'a> {
 /// The state of the open row.
 #[derive(Debug)]
 struct OpenRow {
-    /// For each column, true if the event contains a field for it. A null counts.
+    /// For each column, true if the event contains a field for it, even if the field is null.
     seen: Vec<bool>,
     /// For each object of the field tree, true if the event contains it.
     nodes: Vec<bool>,
@@ -115,8 +116,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.cause = None;
     }
 
-    /// Records that the open row must be rejected. Only the first cause is recorded. The decoder then reads the rest of the
-    /// event, because the reject needs the event's tenant.
+    /// Records that the open row must be rejected. Only the first cause is recorded. The decoder continues to read the
+    /// event, because the reject needs the tenant, which may come later in the event.
     #[cold]
     pub(in crate::contract) fn mark_rejected(&mut self, cause: impl FnOnce() -> RejectCause) {
         self.open.cause.get_or_insert_with(|| Box::new(cause()));
@@ -133,7 +134,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.seen[column]
     }
 
-    /// Records that the event contains an object. Returns true if the event contains it more than once.
+    /// Records that the event contains an object of the field tree. Returns true if the object was already recorded,
+    /// which means that the event contains it more than once.
     #[inline]
     pub(in crate::contract) fn enter(&mut self, node: usize) -> bool {
         std::mem::replace(&mut self.open.nodes[node], true)
@@ -165,8 +167,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.seen[column] = true;
     }
 
-    /// Writes a string of the body if the column's dictionary already contains it, which implies that it is valid UTF-8.
-    /// Returns true if it was written.
+    /// Writes a string from the body if the column's dictionary already contains it, which implies that it is valid
+    /// UTF-8. Returns true if it was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, column: usize, text: &'a [u8]) -> bool {
         let known = self.columns[column].put_known(self.rows, padded(self.body, &self.derived, Text::Validated(text)));
@@ -181,7 +183,7 @@ impl<'a> BatchBuilder<'a> {
         self.open.seen[column] = true;
     }
 
-    /// Returns the characters of a string.
+    /// Returns the string that `text` refers to.
     pub(in crate::contract) fn text(&self, text: Text<'a>) -> &str {
         match text {
             Text::Borrowed(text) => text,
@@ -207,7 +209,7 @@ impl<'a> BatchBuilder<'a> {
         Text::Derived(start, self.derived.len())
     }
 
-    /// Formats a number as a string of the open row.
+    /// Formats a number as a string and stores it in [`BatchBuilder::derived`].
     pub(in crate::contract) fn number(&mut self, number: impl std::fmt::Debug) -> Text<'a> {
         use std::fmt::Write;
         let start = self.derived.len();
@@ -242,7 +244,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Writes the default values of absent fields without presence (proto3), for all objects that the event contains.
+    /// Writes default values for absent fields without presence (proto3), in every object that the event contains.
     pub(in crate::contract) fn set_defaults(&mut self, contract: &'a Contract) {
         for (index, node) in contract.tree.nodes.iter().enumerate() {
             if !node.defaults.is_empty() && (index == 0 || self.open.nodes[index]) {
@@ -269,8 +271,8 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Converts the kept rows to a batch. Fills the columns that have the same value in every row: the receive time and, if
-    /// the sender has a tenant, the tenant.
+    /// Converts the kept rows to a batch. Fills the columns that have the same value in every row: the receive time
+    /// and, if the sender belongs to a tenant, the tenant.
     pub(in crate::contract) fn finish(self, contract: &Contract, options: &DecodeOptions) -> Result<EventBatch> {
         let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);
@@ -288,7 +290,7 @@ impl<'a> BatchBuilder<'a> {
     }
 }
 
-/// Returns a string as a slice of the buffer that contains it, so that a short string can be copied in one step together
+/// Returns a string as a slice of the buffer that contains it. A short string can then be copied in one step, together
 /// with the bytes that follow it.
 #[inline]
 fn padded<'s>(body: &'s [u8], derived: &'s str, text: Text<'s>) -> PaddedSlice<'s> {

@@ -1,7 +1,7 @@
 //! The builder of a single Arrow column.
 //!
-//! Takes values row by row and produces an array. Values of eight bytes become the array's buffer without a copy. Strings
-//! are built by a [`TextBuilder`].
+//! Takes values row by row and produces an array. Eight-byte values become the array's buffer without being copied.
+//! Strings are built by a [`TextBuilder`].
 //!
 //! **Invariant:** the value of the open row follows the values of all kept rows, and is truncated when the row is dropped.
 
@@ -157,12 +157,12 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
     }
 }
 
-/// Reinterprets values of eight bytes as the array's native type without copying them.
+/// Reinterprets eight-byte values as the array's native type without copying them.
 fn same_bits<T: ArrowNativeType>(values: Vec<u64>) -> ScalarBuffer<T> {
     Buffer::from_vec(values).into()
 }
 
-/// Creates Arrow's map builder for exactly the type of the map column.
+/// Creates an Arrow map builder that produces exactly the type of the map column.
 pub(in crate::contract) fn map_builder() -> MapBuilder<StringBuilder, StringBuilder> {
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())

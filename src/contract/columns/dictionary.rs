@@ -19,7 +19,7 @@ use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 
 /// The maximum number of values in one dictionary.
 pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
-/// The number of slots of a new hash table. A table grows before more than half of its slots are used.
+/// The number of slots in a new hash table. A table grows before more than half of its slots are used.
 const SLOTS_MIN: usize = 1 << 5;
 /// The content of a free slot. No string has this length.
 const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, index: 0 };
@@ -33,9 +33,9 @@ static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_ke
 /// Assigns an index to each distinct string.
 #[derive(Debug)]
 pub struct DictionaryBuilder {
-    /// The hash table; its length is a power of two.
+    /// The hash table. Its length is a power of two.
     slots: Vec<TableSlot>,
-    /// The offset in `bytes` at which each string begins, and the end of the last string.
+    /// The offsets in `bytes` at which the strings begin, followed by the end of the last string.
     ends: Vec<i32>,
     bytes: Vec<u8>,
     secret: [u64; 2],
@@ -90,7 +90,7 @@ impl DictionaryBuilder {
         }
     }
 
-    /// Looks up a string. Returns its index, or the free slot for it as an error.
+    /// Looks up a string and returns its index. If the string is not found, the error is the free slot for it.
     #[inline]
     fn seek(&self, key: [u64; 2], text: PaddedSlice<'_>) -> Result<u16, usize> {
         let mut at = self.first_slot(key, text.length());
@@ -151,15 +151,16 @@ impl DictionaryBuilder {
         StringArray::try_new(OffsetBuffer::new(self.ends.into()), Buffer::from_vec(self.bytes), None)
     }
 
-    /// Returns a dictionary array with these indexes. Except for nulls, they must have been returned by this dictionary.
-    /// Fails if a string is not valid UTF-8.
+    /// Returns a dictionary array with these indexes. Except at null positions, each index must have been returned by
+    /// this dictionary. Fails if a string is not valid UTF-8.
     pub fn column(self, indexes: Vec<u16>, nulls: Option<NullBuffer>) -> Result<TextDictionaryArray, ArrowError> {
         let indexes = UInt16Array::try_new(indexes.into(), nulls)?;
         TextDictionaryArray::try_new(indexes, Arc::new(self.values()?))
     }
 }
 
-/// Returns the hash key of a string: a short string itself, or the hash of a long one.
+/// Returns the hash key of a string. The key of a short string is the string itself, and the key of a longer string is
+/// its hash.
 #[inline]
 fn key(text: PaddedSlice<'_>) -> [u64; 2] {
     text.words().unwrap_or_else(|| {

@@ -22,14 +22,14 @@ pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Returns the keys and the values of a map column, without the parts of their arrays that no row of this column uses.
+/// Returns the keys and the values of a map column, sliced to the entries of the column's rows.
 pub fn map_leaves(map: &MapArray) -> [ArrayRef; 2] {
     let offsets = map.value_offsets();
     let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
     [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first))
 }
 
-/// Returns the size that a column has when its dictionaries are decoded to plain strings, as concatenation may do. If a
+/// Returns the size of a column after its dictionaries are decoded to plain strings, which concatenation may do. If a
 /// buffer is shared with other columns, only the range that this column uses is counted.
 pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
@@ -49,7 +49,7 @@ pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     texts + size_of::<i32>() * indexes.len()
 }
 
-/// Returns true if two schemas are equal, except that one may have dictionaries where the other has plain strings.
+/// Returns true if two schemas are equal, no matter which strings are dictionary-encoded.
 pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {
         one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
@@ -57,7 +57,7 @@ pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
 }
 
-/// Returns the schema with its data types replaced by those of the columns.
+/// Returns the schema with the data types of `columns` in place of its own.
 pub(in crate::contract) fn with_column_types(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
     let fields = schema.fields().iter().zip(columns);
     if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {
@@ -83,7 +83,7 @@ fn plain_type(kind: &DataType) -> DataType {
 }
 
 pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-    // Empty columns are left out: they must not prevent the result from being a dictionary.
+    // Skip empty columns. Otherwise, an empty plain column would prevent the result from being a dictionary.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
     if filled.iter().all(|column| as_dictionary(column).is_some()) {

@@ -1,7 +1,7 @@
 //! [`EventBatch`]: the events of one table as columns, some of which are dictionary-encoded.
 //!
-//! A batch is made from the columns that a decoder has built, or from several batches of the same table. It can be decoded
-//! to plain columns, and it can compute its size as plain columns.
+//! A batch is built from the columns of a decoder, or by concatenating batches of the same table. It can be decoded to
+//! plain columns, and it can compute the size of the plain columns without decoding them.
 //!
 //! **Invariant:** the columns are those of [`Contract::schema`], in the same order. Only their encoding varies: a text
 //! column, or the keys or values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain strings in
@@ -31,8 +31,8 @@ impl Deref for EventBatch {
 }
 
 impl EventBatch {
-    /// Wraps rows that a decoder has not built, such as those of a quarantine. Returns an `Internal` error if their columns
-    /// do not match the contract.
+    /// Wraps rows that were not built by a decoder, such as the rows of a quarantine. Returns an `Internal` error if
+    /// their columns do not match the contract.
     pub fn new(contract: &Contract, rows: RecordBatch) -> Result<Self> {
         if !same_except_encoding(rows.schema_ref(), contract.schema()) {
             return Err(Error::internal(format!("the rows do not match the contract of table `{}`", contract.name)));
@@ -60,9 +60,9 @@ impl EventBatch {
         Self(rows)
     }
 
-    /// Concatenates the rows of all batches, in order. A column stays a dictionary if it is one in every batch and all values
-    /// fit into a single dictionary. Returns an `Internal` error if there are no batches, or if they belong to different
-    /// tables.
+    /// Concatenates the rows of all batches, in order. A column stays a dictionary if it is a dictionary in every batch
+    /// and all values fit into a single dictionary. Returns an `Internal` error if there are no batches, or if they
+    /// belong to different tables.
     pub fn concat(batches: &[&Self]) -> Result<Self> {
         let [first, rest @ ..] = batches else {
             return Err(Error::internal("there are no batches to concatenate"));
@@ -83,7 +83,8 @@ impl EventBatch {
         first.with_columns(columns).map_err(|cause| Error::internal("cannot concatenate batches").with_source(cause))
     }
 
-    /// Returns a batch that has the same columns with other values. All columns must have the same length.
+    /// Returns a batch with these columns in place of the current ones. All columns must have the same length. Their
+    /// types must not change, but their encoding may.
     pub fn with_columns(&self, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
         let schema = with_column_types(self.schema_ref(), &columns);
         if !same_except_encoding(&schema, self.schema_ref()) {
@@ -113,13 +114,13 @@ impl EventBatch {
         plain_column(self.column(column))
     }
 
-    /// Returns the number of bytes that the rows take as plain columns. Concatenation may decode dictionaries to plain
-    /// strings, so this is how large the rows may become.
+    /// Returns the number of bytes that the rows take as plain columns. The rows can become this large, because
+    /// concatenation may decode dictionaries to plain strings.
     pub fn plain_bytes(&self) -> usize {
         Self::plain_bytes_of(&self.0)
     }
 
-    /// Returns the same number of bytes for rows that have not been decoded yet.
+    /// Returns the size of `rows` as plain columns, like [`EventBatch::plain_bytes`].
     pub fn plain_bytes_of(rows: &RecordBatch) -> usize {
         rows.columns().iter().map(plain_bytes).sum()
     }

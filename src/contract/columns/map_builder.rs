@@ -1,7 +1,7 @@
 //! The builder of the map column, in which each row has entries with distinct keys.
 //!
-//! Takes keys and values row by row and produces a map array. The keys, and likewise the values, are a dictionary if few of
-//! them are distinct.
+//! Takes keys and values row by row and produces a map array. The keys are dictionary-encoded if few of them are
+//! distinct, and so are the values.
 //!
 //! **Invariant:** values are only appended. If a key is repeated, its new value is appended and no other value is moved.
 
@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(in crate::contract) struct MapBuilder {
     keys: TextBuilder,
-    /// All values in the order in which they were added. If a key is repeated, its earlier values stay here unused.
+    /// All values in the order in which they were added. If a key is repeated, its earlier values remain in the list,
+    /// unused.
     values: TextBuilder,
     /// The number of values, including the unused ones.
     values_count: usize,

@@ -1,8 +1,8 @@
-//! [`PaddedSlice`]: a string within a larger buffer. Short strings are copied and compared in steps of a fixed size, which
-//! also read the bytes that follow the string.
+//! [`PaddedSlice`]: a string within a larger buffer. Short strings are copied and compared in chunks of a fixed size,
+//! which may include bytes that follow the string.
 
 /// The maximum length of a short string. A buffer to which strings are appended should have this much extra capacity.
-/// Otherwise the last append may reallocate it.
+/// Otherwise, appending the last string may reallocate the buffer.
 pub const SHORT_BYTES_MAX: usize = 16;
 
 /// For each length of a short string, the masks that select its bytes in two words.
@@ -33,7 +33,7 @@ impl<'a> PaddedSlice<'a> {
         Self { source, start, length: end - start }
     }
 
-    /// Returns a string that fills its buffer, so that no bytes follow it.
+    /// Returns a string that fills the whole buffer, with no bytes after it.
     #[inline]
     pub fn unpadded(source: &'a [u8]) -> Self {
         Self { source, start: 0, length: source.len() }
@@ -76,7 +76,7 @@ impl<'a> PaddedSlice<'a> {
         Some([number(one) & low, number(other) & high])
     }
 
-    /// Returns [`Self::words`] of a string near the end of its buffer, where a step of a fixed size would read too far.
+    /// Computes [`Self::words`] for a string near the end of its buffer, where a whole chunk would extend past the end.
     #[cold]
     fn last_words(self) -> [u64; 2] {
         let mut chunk = [0; SHORT_BYTES_MAX];

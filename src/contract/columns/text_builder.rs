@@ -44,7 +44,7 @@ pub(in crate::contract) enum TextBuilder {
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// The offset in `bytes` at which each kept string begins, and the end of the last one, where the open string begins.
+    /// The offsets in `bytes` at which the kept strings begin, followed by the offset at which the open string begins.
     ends: Vec<i32>,
 }
 
@@ -105,8 +105,8 @@ impl TextBuilder {
         }
     }
 
-    /// Keeps the open string, or an empty one if none was written. Returns a `Limited` error if the column would exceed its
-    /// maximum size.
+    /// Keeps the open string, or an empty string if none was written. Returns a `Limited` error if the column would
+    /// exceed its maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Plain(texts) = self { texts.keep() } else { Ok(()) }

@@ -21,11 +21,11 @@ use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Decoded, Owner, TenantId};
 use crate::error::{Error, Result};
 
-/// The maximum number of events in one body. The limit bounds the memory of a decoded body, in which an event takes space
-/// in every column even if only a few bytes were sent for it.
+/// The maximum number of events in one body. The limit bounds the memory of a decoded body, because each event takes
+/// space in every column, even if the sender encoded it in a few bytes.
 pub(in crate::contract) const BODY_EVENTS_MAX: u64 = 1 << 20;
-/// The maximum number of rejects in one body. A body with more rejects is refused as a whole, and none of its events is
-/// stored.
+/// The maximum number of rejects in one body. A body with more rejects is refused as a whole, and none of its events
+/// are stored.
 pub(in crate::contract) const BODY_REJECTS_MAX: usize = 1 << 16;
 
 /// Collects the rejects of one body and counts its events.
@@ -104,8 +104,8 @@ impl<'a> EventCollector<'a> {
 pub(in crate::contract) struct RejectedRows(BTreeMap<usize, RejectCause>);
 
 impl RejectedRows {
-    /// Records a cause for a row, unless the row already has one. Stores one row more than a body may reject, which is
-    /// enough to detect that there are too many.
+    /// Records a cause for a row, unless the row already has one. Stops at one row above the maximum number of rejects
+    /// in a body, which is enough to detect that there are too many.
     pub(in crate::contract) fn add(&mut self, row: usize, cause: impl FnOnce() -> RejectCause) {
         if self.0.len() <= BODY_REJECTS_MAX {
             self.0.entry(row).or_insert_with(cause);

@@ -54,7 +54,7 @@ fn event_by_prost() -> Vec<u8> {
         ],
     )
     .encode_to_vec();
-    // For the library the payload is a oneof and has one member at most. The table stores every member that was sent.
+    // In the library, `payload` is a oneof, which has at most one member. The table stores every member that was sent.
     event.extend(bytes(16, of("SignalingEvent", signaling).encode_to_vec()));
     event.extend(bytes(8, dimensions));
     delimited(&[event])

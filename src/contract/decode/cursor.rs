@@ -1,9 +1,9 @@
 //! A JSON tokenizer over borrowed bytes (RFC 8259).
 //!
 //! Reads the bytes of a body. It returns strings as ranges and numbers as values, and it can skip a whole value while
-//! validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON either,
-//! but they are recognized, because a message about a non-finite number is more helpful than one about a syntax error.
-//! Only the messages of [`SyntaxError`] are allocated, and the recursion depth is limited.
+//! validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON
+//! either, but they are recognized, because a message about a non-finite number is more helpful than one about a syntax
+//! error. Only error messages are allocated, and the recursion depth is limited.
 
 use crate::contract::schema::fields::Name;
 
@@ -18,7 +18,7 @@ pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct Cursor<'a> {
     bytes: &'a [u8],
-    /// The same bytes as a string, if they are valid UTF-8. If present, the strings in it need no further validation.
+    /// The same bytes as a string, if they are valid UTF-8. If present, the body's strings need no further validation.
     text: Option<&'a str>,
     pub(in crate::contract) at: usize,
 }
@@ -106,7 +106,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Consumes the key `name` with its quotes if it comes next. Returns true if it has consumed the key.
+    /// Consumes the key `name` with its quotes if it comes next. Returns true if the key was consumed.
     #[inline]
     pub(in crate::contract) fn key_is(&mut self, name: &Name) -> bool {
         let hit = self.bytes.get(self.at + 1..).is_some_and(|rest| name.opens(rest));
@@ -172,7 +172,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Consumes a number that [`Self::short_number`] has not consumed.
+    /// Consumes a number that [`Self::short_number`] cannot parse.
     fn other_number(&mut self) -> Result<Number, SyntaxError> {
         match self.bytes[self.at..] {
             [b'N', ..] => return self.literal("NaN").map(|()| Number::NotFinite),
@@ -212,8 +212,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Consumes a number without a sign or an exponent that has at most 15 digits, as most numbers do. For any other number
-    /// it returns `None` and does not move the cursor.
+    /// Consumes a number that has at most 15 digits and neither a sign nor an exponent. Most numbers are of this form.
+    /// For any other number, returns `None` and does not move the cursor.
     #[inline]
     fn short_number(&mut self) -> Option<Number> {
         let (whole, digits, rest) = few_digits(self.bytes.get(self.at..)?, 0);
@@ -374,7 +374,7 @@ fn string_end(text: &str) -> usize {
         if text.as_bytes()[at - 1] == b'"' {
             return at;
         }
-        at += 1; // Skips the escaped character. An escape of several bytes continues with bytes that are not special.
+        at += 1; // Skips the escaped character. The other bytes of a longer escape need no special treatment.
     }
     text.len()
 }
@@ -402,7 +402,7 @@ fn plain_run(bytes: &[u8]) -> usize {
 }
 
 /// Appends the leading digits of `bytes`, at most sixteen, to the decimal number `value`. Returns the new number, the
-/// count of digits, and the remaining bytes.
+/// number of digits, and the remaining bytes.
 #[inline]
 fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
     let mut count = 0;
@@ -427,8 +427,8 @@ mod tests {
 
     use super::*;
 
-    /// Parses a string with [`Cursor::short_number`] and with [`Cursor::other_number`]. The result is `None` for a function
-    /// that does not consume the whole string.
+    /// Parses a string with [`Cursor::short_number`] and with [`Cursor::other_number`]. A result is `None` if that
+    /// function does not consume the whole string.
     fn read(text: &str) -> (Option<Number>, Option<Number>) {
         // Bytes that follow a number must not change the result.
         let body = format!("{text},1");

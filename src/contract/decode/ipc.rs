@@ -1,4 +1,4 @@
-//! The decoder of Arrow IPC streams, which reads one message after the other.
+//! The decoder of Arrow IPC streams, which reads one message at a time.
 //!
 //! The bytes are untrusted. Lengths are checked against the body before anything is read, and the declared sizes of
 //! compressed buffers are checked against a limit before anything is allocated. If Arrow's reader panics, only this body
@@ -21,10 +21,11 @@ use crate::supervise::catch;
 
 /// The marker that precedes every message in the current format. Streams in the old format do not have it.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// The maximum size of all decompressed buffers, as a multiple of the size of the body.
+/// The maximum total size of all decompressed buffers, as a multiple of the size of the body.
 const EXPANSION_MAX: u64 = 64;
 
-/// The maximum size of a body's decoded rows, in bytes. The rows can take more space than the body.
+/// The maximum size of a body's decoded rows, in bytes. The limit is needed because rows can take more space than the
+/// body.
 const ROWS_BYTES_MAX: usize = 1 << 30;
 
 /// Decodes a whole body.
@@ -69,7 +70,8 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &D
     Ok(Decoded { batch, rejects })
 }
 
-/// Returns the size of a batch's rows in bytes. Other parts of the buffers that the rows share are not counted.
+/// Returns the size of a batch's rows in bytes. If the rows share a buffer with other rows, only their own part is
+/// counted.
 fn bytes_of(batch: &RecordBatch) -> usize {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
     bytes.fold(0, usize::saturating_add)
@@ -93,7 +95,8 @@ impl Stream<'_> {
             let mut message = self.buffer.slice_with_length(self.at, end - self.at);
             self.at = end;
             let decoder = &mut self.decoder;
-            // Arrow's reader panics on some invalid streams. The caller does not use it again after an error.
+            // Arrow's reader panics on some invalid streams. After an error, including a panic, the caller does not use
+            // the reader again.
             let read = catch(|| decoder.decode(&mut message));
             match read.map_err(|_| "the Arrow reader cannot parse it")?.map_err(|error| error.to_string())? {
                 Some(batch) => return Ok(Some(batch)),

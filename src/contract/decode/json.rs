@@ -3,9 +3,9 @@
 //! A syntax error in a line rejects only that line. After a syntax error in an array, the events before the error are kept
 //! and the rest of the array becomes a single reject. A value that does not fit its column rejects only its event.
 //!
-//! The decoder predicts which field comes next: the one that followed the current field in the previous event. The
-//! prediction costs one comparison and is nearly always right, because producers write their fields in a fixed order. If it
-//! is wrong, the field is looked up in a hash table.
+//! The decoder predicts which field comes next: the field that followed the current one in the previous event. The
+//! prediction costs one comparison and is nearly always right, because producers write their fields in a fixed order.
+//! If the prediction is wrong, the field is looked up in a hash table.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ use crate::error::{Error, Result, did_you_mean};
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The maximum initial capacity of the columns, in rows.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
-/// The maximum number of characters of an unknown key or an invalid literal that an error message shows.
+/// The maximum length of an unknown key or an invalid literal in an error message, in characters.
 const KEY_SHOWN_MAX: usize = 64;
 
 const BASE64: GeneralPurposeConfig =
@@ -168,7 +168,7 @@ impl<'a> JsonDecoder<'a> {
         self.rest(cursor.at..end, SyntaxError("there are bytes after the end of the array".into()))
     }
 
-    /// Rejects the rest of an array, which is in `range`.
+    /// Rejects the rest of an array, which is at `range` in the body.
     fn rest(&mut self, range: Range<usize>, broken: SyntaxError) -> Result<()> {
         self.builder.open();
         self.finish_event(Err(broken), range)
@@ -273,8 +273,8 @@ impl<'a> JsonDecoder<'a> {
         cursor.raw().map(drop)
     }
 
-    /// Reads the value of a column. The most common values are strings in text columns and numbers in columns of 64-bit
-    /// numbers. They need no conversion and are written directly.
+    /// Reads the value of a column. The most common values are strings in text columns and numbers in columns of a
+    /// 64-bit type. They need no conversion and are written directly.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
@@ -345,7 +345,7 @@ impl<'a> JsonDecoder<'a> {
         read.map(|()| ColumnValue::DerivedBytes(start, self.builder.derived_bytes.len())).map_err(|_| Reason::WrongType)
     }
 
-    /// Converts an integer. In an enum column it is replaced by the name of the enum value.
+    /// Converts an integer. In an enum column, the integer is replaced by the name of the enum value.
     fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
         let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;

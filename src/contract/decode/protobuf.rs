@@ -1,14 +1,14 @@
 //! The decoder of protobuf events: a stream of messages, each preceded by its length as a varint.
 //!
-//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. It follows the
-//! rules of proto3: unknown fields are skipped, because a producer may be newer than the server; if a field occurs several
-//! times, the last value wins; and several occurrences of a nested message are merged. A group, a wrong wire type or a
-//! length beyond the end of the message makes the message malformed. If the stream is truncated, its last part becomes one
-//! reject.
+//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. It follows
+//! the rules of proto3. Unknown fields are skipped, because a producer may be newer than the server. If a field occurs
+//! several times, the last value wins. Several occurrences of a nested message are merged. A group, a wrong wire type
+//! or a length beyond the end of the message makes the message malformed. If the stream is truncated, its last part
+//! becomes one reject.
 //!
-//! There are three differences from a proto3 parser. Every occurrence of a field must fit its column, even if a later one
-//! replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. All members of a oneof
-//! are kept.
+//! There are three differences from a proto3 parser. Every occurrence of a field must fit its column, even if a later
+//! one replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. If a message
+//! contains several members of a oneof, all of them are kept.
 
 use std::ops::Range;
 
@@ -81,7 +81,7 @@ impl<'a> ProtobufDecoder<'a> {
         if contract.message.is_none() {
             let name = &contract.name;
             return Err(Error::invalid(format!(
-                "table `{name}` is declared by columns, not by a `.proto` file: send JSON or Arrow"
+                "table `{name}` is declared as a list of columns, not by a `.proto` file: send JSON or Arrow"
             )));
         }
         let (collector, builder) =
@@ -386,7 +386,7 @@ impl<'a> Input<'a> {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if *byte < 0x80 {
                 self.0 = &self.0[index + 1..];
-                // The tenth byte may contain only the last of the 64 bits.
+                // The tenth byte may contain only the highest of the 64 bits.
                 return (index < 9 || *byte <= 1).then_some(value);
             }
         }

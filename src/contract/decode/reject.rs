@@ -71,13 +71,14 @@ impl Reason {
 pub struct Reject {
     /// The index of the event in the body, from 0.
     pub index: u64,
-    /// The tenant that owns the event: the sender's, or else the one that the event names. `None` if it is unknown.
+    /// The tenant that owns the event: the sender's tenant or, if the sender has none, the tenant that the event names.
+    /// `None` if the tenant is unknown.
     pub tenant: Option<TenantId>,
-    /// The event's bytes as received. The row of an Arrow batch is written as JSON instead.
+    /// The event's bytes as received. A row of an Arrow batch is stored as JSON instead.
     pub bytes: Bytes,
     /// The reason for the rejection.
     pub reason: Reason,
-    /// A message for people that names the column, the problem and the fix.
+    /// A human-readable message that names the column, the problem and the fix.
     pub detail: String,
 }
 

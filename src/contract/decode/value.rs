@@ -1,7 +1,7 @@
 //! Converts a decoded value to the type of its column. Values borrow from the body where possible.
 //!
-//! Takes an integer, float, string or boolean from a decoder and the [`Leaf`] it belongs to. Produces a [`ColumnValue`] of
-//! the column's type, or the [`Reason`] for rejecting the event.
+//! Takes an integer, float, string or boolean from a decoder and the [`Leaf`] that it belongs to. Produces a
+//! [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
 use super::reject::Reason;
 use super::time;
@@ -57,7 +57,7 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            // -2^63 is excluded although it fits, because many smaller integers, which do not fit, are rounded to it.
+            // -2^63 fits but is excluded, because smaller integers, which do not fit, may be rounded to it.
             ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {

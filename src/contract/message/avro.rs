@@ -1,8 +1,9 @@
 //! Compiles Avro schemas for decoding. Type names are resolved once, and field names are stored as JSON keys.
 //!
 //! Takes the text of a schema and of the schemas that it references. Produces an [`AvroSchema`], which decodes messages
-//! (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library validates the schema, but it does not decode the
-//! messages: the producers of a topic may be untrusted, and our decoder enforces limits and needs only one pass.
+//! (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate schemas. Messages are
+//! decoded by our own decoder. It needs only one pass, and it enforces limits, because the producers of a topic may be
+//! untrusted.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// The maximum number of types in one schema.
 const NODES_MAX: usize = 10_000;
-/// The maximum scale of a decimal: digits after the decimal point.
+/// The maximum scale of a decimal, which is the number of digits after the decimal point.
 pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
 /// A compiled writer schema, which is the schema that messages were written with.
@@ -41,7 +42,7 @@ pub(in crate::contract) enum AvroNode {
     Array(usize),
     Map(usize),
     Union(Vec<usize>),
-    /// A record with these fields: the JSON key, including quotes and colon, and the type of the value.
+    /// A record, with the JSON key (including quotes and colon) and the type of each field.
     Record(Vec<(String, usize)>),
     /// A decimal: its size in bytes, or `None` if each value has a length prefix, and its scale.
     Decimal(Option<usize>, usize),

@@ -95,8 +95,9 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    /// Reads a list or a map, which is encoded in blocks. Each block begins with the number of its items. If the number is
-    /// negative, its absolute value counts and the size of the block in bytes follows. A block without items is the last.
+    /// Reads a list or a map, which is encoded in blocks. Each block begins with its number of items. If this number is
+    /// negative, the number of items is its absolute value, and the size of the block in bytes follows. A block without
+    /// items ends the list or map.
     fn blocks(
         &mut self,
         node: usize,

@@ -6,8 +6,8 @@
 //!                                                                                    (compatibility.rs)
 //! ```
 //!
-//! Messages are converted to JSON text with protobuf's JSON mapping and these options: fields have the names of the `.proto`
-//! file, 64-bit integers are written as numbers, and fields without presence are always included.
+//! Messages are converted to JSON text with protobuf's JSON mapping. Fields keep their names from the `.proto` file,
+//! 64-bit integers are written as numbers, and fields without presence are always included.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +25,7 @@ use crate::contract::decode::reject::Reason;
 use crate::contract::schema::proto;
 use crate::error::{Error, Result};
 
-/// The file name for a schema from a registry, which does not have a file name.
+/// The file name under which a schema from a registry is compiled. Registries store no file names.
 const FILE: &str = "(schema).proto";
 /// The maximum nesting depth of braces in a schema. The compiler is recursive, so deeper nesting could overflow the stack.
 const DEPTH_MAX: usize = 200;
@@ -96,8 +96,9 @@ impl ProtoFile {
     /// Returns the message types that a path of indexes may refer to. The first index selects one of the file's message
     /// types, the next one a type nested in it, and so on.
     ///
-    /// A path can be ambiguous, because the entries of a map field are a nested message type as well. Java's serializer does
-    /// not count these types, and other serializers do. In this case there are two candidates, and Java's is the first.
+    /// A path can be ambiguous, because the compiler adds a nested message type for the entries of each map field.
+    /// Java's serializer does not count these types, but other serializers do. If the two counts lead to different
+    /// types, both are returned, Java's first.
     pub fn messages(&self, path: &[usize]) -> Vec<MessageType> {
         let mut candidates: Vec<_> =
             [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();

@@ -2,8 +2,8 @@
 //! different message type that uses the same numbers would silently fill the wrong columns.
 //!
 //! Takes a contract with protobuf field numbers and the type that a message was written with, and returns the first
-//! difference, if there is one. A field that exists in only one of the two types is allowed, because contracts and
-//! messages evolve.
+//! difference, if any. A field that exists in only one of the two types is allowed, because contracts and messages
+//! evolve.
 //!
 //! **Invariant:** a field that exists in both types has the same wire type and the same name in both. There is one
 //! exception: if both types have the same full name, a field may have been renamed. It counts as renamed if neither
@@ -29,14 +29,14 @@ impl Contract {
         })
     }
 
-    /// Returns the message type that declares the table, or `None` if the table is declared by a list of columns.
+    /// Returns the message type that declares the table, or `None` if the table is declared as a list of columns.
     pub fn message(&self) -> Option<MessageType> {
         self.message.clone().map(MessageType)
     }
 
     fn node_agrees(&self, node: usize, written: &MessageDescriptor, may_rename: bool) -> Result<(), String> {
         let fields = &self.tree.nodes[node].fields;
-        // A field without a number only adds another JSON key for a column.
+        // A field without a number is only another JSON key for a column, so there is nothing to compare.
         for field in fields.iter().filter(|field| field.number > 0 && !matches!(field.target, Target::Ignored)) {
             let Some(other) = written.get_field(field.number) else {
                 if let Some(moved) = written.get_field_by_name(&field.name) {

@@ -1,7 +1,8 @@
-//! Reads and checks a table's declaration: its columns, keys and field tree, in the order in which they are declared.
+//! Reads and checks a table's declaration, and returns its columns, keys and field tree in declared order.
 //!
-//! Takes a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). Produces checked columns,
-//! or one `Invalid` error that lists all errors of the declaration, so that an operator can fix them in one go.
+//! Takes a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). Produces checked
+//! columns, or a single `Invalid` error that lists all problems in the declaration, so that an operator can fix all of
+//! them in one go.
 
 use std::path::Path;
 
@@ -49,7 +50,7 @@ pub(in crate::contract) struct KeyColumns {
     pub(in crate::contract) latest: Option<LatestColumns>,
 }
 
-/// Parses and checks a declaration. Relative `.proto` paths start at `base`.
+/// Parses and checks a declaration. Relative `.proto` paths are resolved against `base`.
 pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<(DeclaredColumns, KeyColumns)> {
     let mut errors = DeclarationErrors::new();
     let declared = match &config.proto {
@@ -64,7 +65,7 @@ pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<
     }
 }
 
-/// Returns the columns and keys of the quarantine of table `table`, whose tenant column is `tenant`.
+/// Returns the columns and keys of the quarantine of `table`. `tenant` is the tenant column of both.
 pub(in crate::contract) fn quarantine(table: &str, tenant: Column) -> (DeclaredColumns, KeyColumns) {
     let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
         name: name.into(),
@@ -136,7 +137,7 @@ fn from_column(column: &ColumnConfig, config: &TableConfig, errors: &mut Declara
     Column { name: name.clone(), kind, unit: column.unit.clone(), description: column.description.clone() }
 }
 
-/// Returns a field tree of a single object that has one field per column.
+/// Returns a field tree with a single object, which has one field per column.
 fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
     let fields = columns.iter().enumerate().map(|(index, column)| Field {
         name: column.name.clone(),
@@ -147,7 +148,8 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
             kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
-    // `check` reports a larger number of columns as an error, and the tree of an invalid table is never used.
+    // Further columns can be left out, because `check` reports them as an error and the tree of an invalid table is
+    // never used.
     let fields = fields.take(COLUMNS_MAX).collect();
     Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
 }

@@ -24,7 +24,7 @@ pub(in crate::contract) struct DeclaredColumns {
     pub(in crate::contract) tree: Tree,
     /// True if undeclared fields are stored in the map column.
     pub(in crate::contract) unknown_to_map: bool,
-    /// The protobuf message type, or `None` if the table is declared by a list of columns.
+    /// The protobuf message type, or `None` if the table is declared as a list of columns.
     pub(in crate::contract) message: Option<MessageDescriptor>,
 }
 
@@ -35,8 +35,8 @@ impl DeclaredColumns {
         by_name.or_else(|| self.paths.iter().position(|path| path == name))
     }
 
-    /// Checks that the column `name`, which the setting `list` names, exists and that its kind is accepted by `fits`.
-    /// `wanted` describes the accepted kinds in the error message.
+    /// Checks that the column `name` exists and that `fits` accepts its kind. For the error message, `list` is the
+    /// setting that names the column, and `wanted` describes the accepted kinds.
     pub(in crate::contract) fn check_kind(
         &self,
         list: &str,

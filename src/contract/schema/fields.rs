@@ -45,7 +45,7 @@ pub(in crate::contract) enum FastPath {
     Uint32,
     /// Reads a varint into an `int64` column.
     Int64,
-    /// Reads an unsigned varint into an `int64` column, for which it may be too large.
+    /// Reads an unsigned varint into an `int64` column, which the value may not fit.
     Uint64,
     /// Reads an entry with a string key and a string value into the map column.
     Texts,
@@ -208,7 +208,7 @@ impl FastPath {
     }
 }
 
-/// Returns a table, indexed by protobuf key, of the fields that have a small number and a fast path.
+/// Returns a lookup table, indexed by protobuf key, for the fields that have a small number and a fast path.
 fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
     let mut tags = vec![None; TAGS];
     for (index, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {

@@ -1,7 +1,8 @@
 //! Checks the `latest` section of a table, which makes the table show only the latest version of each key.
 //!
-//! Takes the table's columns and its `latest` section. Produces the indexes of the key columns, of the column that orders
-//! the versions and of the column that marks deleted keys, or the errors in the section.
+//! Takes the table's columns and its `latest` section. Produces the indexes of three kinds of columns: those that form
+//! the key, the one that orders the versions, and the one that marks deleted keys. If the section has errors, they are
+//! returned instead.
 //!
 //! **Invariant:** ingest stores every version. Queries select the version to show.
 
@@ -18,7 +19,7 @@ pub struct Latest {
     /// version, and a null is older than every value. If several rows have the same value, the row with the latest
     /// receive time is the newest. If the receive times are equal too, the row with the greatest id is the newest.
     pub by: usize,
-    /// The boolean column that marks deleted keys. A key is hidden if its latest version is true here.
+    /// The boolean column that marks deleted keys. A key is hidden if this column is true in its latest version.
     pub deleted: Option<usize>,
 }
 
@@ -88,7 +89,8 @@ pub(in crate::contract) fn check(
     (errors.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Returns true if a column of this kind can be part of a key, which requires that values have exact equality.
+/// Returns true if a column of this kind can be part of a key. Floats have no exact equality, and maps cannot be
+/// compared.
 fn is_key(kind: ColumnKind) -> bool {
     !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)
 }

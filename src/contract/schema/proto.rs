@@ -1,8 +1,8 @@
 //! Derives a table's columns from a `.proto` file, which is compiled in memory at startup. Nested messages are flattened.
 //!
-//! Takes the file, the message name, and the paths to flatten and to ignore. Produces columns, whose descriptions are the
-//! comments in the file, and the field tree that decodes protobuf and JSON events. A repeated or recursive field has no
-//! column type, so it is an error unless it is listed in `ignore`.
+//! Takes the file, the message name, and the paths to flatten and to ignore. Produces columns and the field tree that
+//! decodes protobuf and JSON events. The comments in the file become the column descriptions. No column type can store
+//! a repeated or recursive field, so such a field is an error unless it is listed in `ignore`.
 
 use std::path::Path;
 
@@ -187,7 +187,7 @@ impl<'a> ProtoWalk<'a> {
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
         let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
         let (description, unit) = comment(&field.parent_file(), field.path());
-        // The unit in the comment is that of the integer on the wire. A timestamp column itself has no unit.
+        // The unit in the comment applies to the integer on the wire. A timestamp column itself has no unit.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
         let column = self.columns.len();
         self.columns.push(Column { name, kind, unit, description });

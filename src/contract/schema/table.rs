@@ -1,7 +1,7 @@
 //! [`Contract`]: a table's columns in stored order, its keys, and the mapping from event fields to columns.
 //!
-//! Takes a table declaration ([`TableConfig`]) and produces a checked [`Contract`], or one error that lists all problems of
-//! the declaration.
+//! Takes a table declaration ([`TableConfig`]) and produces a checked [`Contract`], or one error that lists all
+//! problems in the declaration.
 //!
 //! **Invariant:** columns are stored in this order: tenant, time, id, [`RECEIVED_TIME`], all other columns as declared, and
 //! finally the map column.
@@ -59,7 +59,8 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Reads and checks a table declaration. Relative `.proto` paths start at `base`. The error lists all problems.
+    /// Reads and checks a table declaration. Relative `.proto` paths are resolved against `base`. The error lists all
+    /// problems.
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
         let (declared, keys) = declare::declare(config, base).map_err(|error| error.at(format!("table `{name}`")))?;
         Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
@@ -67,10 +68,10 @@ impl Contract {
 
     /// Returns the contract of a table's quarantine, `<table>_quarantine`.
     ///
-    /// Its columns are the tenant (`""` if the owner is unknown), `event_time` (the time at which the event was rejected),
-    /// `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request and index),
-    /// `payload` (bytes), the payload's `format`, and three columns for rows that close an entry. Such rows are not events,
-    /// and SQL does not show the three columns (see [`Contract::is_shown`]).
+    /// Its columns are the tenant (`""` if the owner is unknown), `event_time` (the time at which the event was
+    /// rejected), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request and
+    /// index), `payload` (bytes), and the payload's `format`. Three further columns are used only by rows that close an
+    /// entry. Such rows are not events, and SQL does not show the three columns (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = declare::quarantine(&table.name, table.columns[table.tenant].clone());
         let name = format!("{}{QUARANTINE_SUFFIX}", table.name);
@@ -99,7 +100,8 @@ impl Contract {
         RecordBatch::new_empty(Arc::clone(&self.schema))
     }
 
-    /// Returns true if queries show this column. Queries of a quarantine hide the three columns that only closing rows use.
+    /// Returns true if queries show this column. Queries on a quarantine hide the three columns that only closing rows
+    /// use.
     pub fn is_shown(&self, column: &str) -> bool {
         self.resolves.is_none() || ![RESOLVES, RESOLUTION, RESOLVED_BY].contains(&column)
     }
@@ -191,7 +193,7 @@ fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
 }
 
 /// Adds the name of each nested column to the root object, so that an event can also supply the column with a top-level
-/// key. Marks the columns that only the server sets as ignored.
+/// key. Marks a column as ignored if only the server may set it.
 fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
     let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
     let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {

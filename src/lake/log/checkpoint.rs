@@ -67,7 +67,7 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
 
 /// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs.
 /// Then writes a checkpoint of the newest version, and returns that version. Because of this order, an entry is removed
-/// only after an earlier call has written a checkpoint that follows it.
+/// only if an earlier call has written a checkpoint that includes it.
 pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
     let unavailable = |problem: &'static str| {
         move |error: DeltaTableError| {

@@ -1,4 +1,5 @@
-//! Commits files and application transactions to a table as one log entry, which is put only if its version has none.
+//! Commits files and application transactions to a table as one log entry. The entry is put only if its version has no
+//! entry yet.
 //!
 //! ```text
 //!   encode once ─► put at version + 1 ─► written ─► publish
@@ -8,8 +9,8 @@
 //!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
-//! **Invariant:** an entry is put at a later version only after another writer's entry was read at the previous one. A
-//! delayed put can therefore never become a second copy of the commit.
+//! **Invariant:** an entry is put at a later version only after another writer's entry was read at the previous
+//! version. A delayed put can therefore never become a second copy of the commit.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
 //! since. If two writers both find an event to be new, only one of them stores it.
 //! **Invariant:** a source's progress changes only if it has the value that the writer expects. This is checked before
@@ -28,11 +29,12 @@ use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
 use crate::lake::log::table_state::{Changes, TableState, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
-/// The maximum number of attempts of one commit. An attempt fails if another writer takes the version, or if its result
-/// is in doubt. One handle makes one commit at a time, so it competes only with other processes.
+/// The maximum number of attempts for one commit. An attempt fails if another writer takes the version, or if its
+/// result is in doubt. One handle makes one commit at a time, so it competes only with other processes.
 const ATTEMPTS_MAX: usize = 100;
 
-/// The maximum number of in-doubt results during one commit. The store's client has already retried each request.
+/// The maximum number of in-doubt results during one commit. The limit can be low, because the store's client also
+/// retries each request.
 const IN_DOUBT_MAX: usize = 3;
 
 /// The result of [`Table::commit_after`].
@@ -173,7 +175,7 @@ impl CommitRequest {
         }
     }
 
-    /// Refuses the commit if `winner` removes one of our files, because that file was already committed and then
+    /// Refuses the commit if `winner` removes one of our files. Such a file was already committed and has since been
     /// replaced. Schema and protocol are checked when the log is followed, and progress is checked before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {

@@ -1,11 +1,11 @@
-//! The Delta log of one table: puts an entry if its version has none, reads single entries, and lists the log when a
-//! table is loaded.
+//! The Delta log of one table: puts entries conditionally, reads single entries, and lists the log when a table is
+//! loaded.
 //!
 //! Encodes and decodes `_delta_log/<version>.json`, one action per line, as specified by the Delta protocol
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>).
 //!
-//! **Invariant:** an entry is put only if its version has none, and it is never changed. Two writers therefore never
-//! own the same version.
+//! **Invariant:** an entry is put only if its version has no entry yet, and it is never changed afterwards. Two writers
+//! therefore never own the same version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(in crate::lake) struct Protocol {
     pub(in crate::lake) min_writer_version: u32,
 }
 
-/// The table's metadata. Unknown fields are preserved when we change it.
+/// The table's metadata. Unknown fields are preserved when the metadata is changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Metadata {

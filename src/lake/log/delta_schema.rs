@@ -1,7 +1,7 @@
 //! Converts a contract to a Delta schema, and adds a contract's new columns to a stored schema.
 //!
-//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. Returns a `Conflict`
-//! that names the column and the fix if the two do not fit together.
+//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. If the two do not fit
+//! together, returns a `Conflict` error that names the column and the fix.
 //!
 //! A contract may add nullable columns. They are appended to the stored columns, and readers match columns by name. A
 //! column that the contract no longer has stays in the table and is null in new files. External readers still see it,

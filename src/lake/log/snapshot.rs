@@ -20,13 +20,13 @@ pub struct DataFile {
     pub rows: u64,
     /// The UTC day of all rows, in days since 1970.
     pub day: i32,
-    /// The least and greatest tenant, if known.
+    /// The smallest and the largest tenant, if known.
     pub tenants: Option<(Arc<str>, Arc<str>)>,
-    /// The least and greatest time, if known.
+    /// The earliest and the latest event time, if known.
     pub times: Option<(Micros, Micros)>,
-    /// The least and greatest event id, if known.
+    /// The smallest and the largest event id, if known.
     pub ids: Option<(Arc<str>, Arc<str>)>,
-    /// The least and greatest receive time, if known.
+    /// The earliest and the latest receive time, if known.
     pub received: Option<(Micros, Micros)>,
     /// The time at which the file was written, in milliseconds since 1970.
     pub modified: i64,
@@ -80,13 +80,13 @@ impl Snapshot {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Returns the files that `before`, an older snapshot of the table, does not have. Costs one binary search per
+    /// Returns the files that `before`, an older snapshot of the table, does not have. This takes one binary search per
     /// file.
     pub fn since(&self, before: &Self) -> Vec<Arc<DataFile>> {
         self.files.iter().filter(|file| !before.contains(file)).cloned().collect()
     }
 
-    /// Returns true if the file is live in this snapshot. Costs one binary search.
+    /// Returns true if the file is live in this snapshot. This takes one binary search.
     pub fn contains(&self, file: &DataFile) -> bool {
         self.files.binary_search_by(|live| live.key().cmp(&file.key())).is_ok()
     }

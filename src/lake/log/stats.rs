@@ -1,11 +1,11 @@
 //! File statistics: bounds of tenants, times and ids, as the JSON text in a Delta `add` action.
 //!
-//! Writes a file's bounds as JSON, and reads the JSON of any Delta writer. Bounds include every row of the file, but
+//! Writes a file's bounds as JSON, and reads the JSON from any Delta writer. Bounds include every row of the file, but
 //! they need not be tight: long strings are truncated (and a truncated upper bound is increased), and times have
 //! millisecond precision.
 //!
-//! Most Delta writers truncate the greatest time to milliseconds, so some rows may be later than the stored bound. We
-//! therefore round the greatest time up when we write it. When we read a greatest time in whole milliseconds, we take
+//! Most Delta writers truncate the latest time to milliseconds, so some rows may be later than the stored bound. When
+//! we write the latest time, we therefore round it up. When we read a latest time in whole milliseconds, we interpret
 //! it as the last microsecond of that millisecond.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const STRING_CHARS_MAX: usize = 64;
 /// The number of microseconds in a millisecond.
 const MILLISECOND: Micros = 1_000;
 
-/// The least and the greatest value, both inclusive. `None` if they are unknown.
+/// The smallest and the largest value, both inclusive. `None` if they are unknown.
 pub(in crate::lake) type Bound<T> = Option<(T, T)>;
 
 /// The row count and bounds of a file.
@@ -96,7 +96,7 @@ impl FileBounds {
             .map_err(|error| Error::internal("statistics cannot be written as JSON").with_source(error))
     }
 
-    /// Parses the `add.stats` of any Delta writer. Missing or invalid bounds become unknown. Returns `Unsupported` if
+    /// Parses the `add.stats` from any Delta writer. Missing or invalid bounds become unknown. Returns `Unsupported` if
     /// there is no row count, because the table's row count would be wrong.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -117,8 +117,8 @@ impl FileBounds {
     }
 }
 
-/// Returns the least string, not longer than `prefix`, that is greater than every string that starts with `prefix`.
-/// Returns `None` if there is no such string.
+/// Returns a string that is greater than every string that starts with `prefix`: the smallest one that is not longer
+/// than `prefix`. Returns `None` if there is no such string.
 fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {

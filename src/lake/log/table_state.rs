@@ -29,7 +29,7 @@ pub(in crate::lake) const WRITER_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::lake) struct TableState {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
-    /// An upper bound of the last version that added files. No later entry has added any.
+    /// An upper bound on the last version that added files. No later entry has added any files.
     pub(in crate::lake) last_addition: u64,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
@@ -138,7 +138,7 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
     })
 }
 
-/// Converts a log action of any Delta writer to a file.
+/// Converts a log action from any Delta writer to a file.
 pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFile> {
     let path = decode_path(contract, &add.path)?;
     let refuse = |why: &str| Error::unsupported(format!("table `{}`: `{path}` {why}", contract.name));

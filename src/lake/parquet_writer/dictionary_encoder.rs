@@ -4,10 +4,10 @@
 //!   strings or dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
 //! ```
 //!
-//! Takes a dictionary array, or strings (which cost one hash lookup each), with their levels, and returns a column
-//! chunk. If there are too many distinct strings, it returns `None`, and Parquet's writer encodes the column instead.
-//! Most columns of an event are dictionaries. For them, the general hash table of Parquet's writer takes longer than
-//! the rest of the encoding.
+//! Takes a dictionary array or plain strings, together with their levels, and returns a column chunk. Plain strings
+//! cost one hash lookup each. If there are too many distinct strings, it returns `None`, and Parquet's writer encodes
+//! the column instead. Most columns of an event are dictionaries. Parquet's writer would look up each of their values
+//! in a hash table, which takes longer than the rest of the encoding.
 //!
 //! The format is specified by Apache Parquet in `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md`
 //! (data pages).
@@ -30,8 +30,8 @@ use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, Tex
 
 /// The number of values that are sampled to estimate whether a column has few distinct strings.
 const SAMPLE: usize = 256;
-/// A column is encoded as a dictionary if each distinct string occurs at least this often in the sample, on average.
-/// This also ensures that a small file of distinct strings keeps its statistics.
+/// A column is encoded as a dictionary if each distinct string occurs at least this often in the sample, on average. A
+/// column of distinct strings is thus never a dictionary, and keeps its statistics even in a small file.
 const REPEATS: usize = 4;
 /// The number of rows per page, the same as in all other columns.
 const PAGE_ROWS: usize = 20_000;
@@ -68,7 +68,7 @@ impl DictionaryEncoder {
         Ok(Self { compressor, compression: Compression::ZSTD(level) })
     }
 
-    /// Encodes a column's chunk of one row group. Returns `None` if there are too many distinct strings.
+    /// Encodes the chunk of a column in one row group. Returns `None` if there are too many distinct strings.
     pub(in crate::lake) fn chunk(
         &mut self,
         column: &ColumnDescPtr,

@@ -20,7 +20,7 @@ use crate::lake::log::stats::{FileBounds, string_bound, time_bound};
 use crate::lake::parquet_writer::parquet_file::{WriteOptions, parquet_file};
 use crate::lake::parquet_writer::take::gather;
 
-/// The size of the cache of recently seen tenants that [`ranks`] uses.
+/// The number of recently seen tenants that [`ranks`] caches.
 const TENANTS_CACHED: usize = 64;
 
 /// A Parquet file that is encoded but not stored yet.
@@ -103,8 +103,8 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name, and only
-/// eight bytes of the id, taken after the prefix that all ids share. Whole ids are compared only if these bytes are
+/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name. It has only
+/// eight bytes of the id, which follow the prefix that all ids share. Whole ids are compared only if these bytes are
 /// equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {

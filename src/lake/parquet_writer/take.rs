@@ -1,7 +1,7 @@
 //! Gathers rows of a batch by index.
 //!
 //! Takes rows and indexes, and returns the rows at these indexes. Arrow's `take` kernel returns the same rows. This
-//! implementation is optimized for short strings and small maps, and needs a third of the time.
+//! implementation is optimized for short strings and small maps, and takes a third of the time.
 
 use std::sync::Arc;
 

@@ -67,7 +67,7 @@ impl BloomFilterCache {
     }
 
     fn cached(&self) -> std::sync::MutexGuard<'_, CachedFilters> {
-        // A poisoned cache is still consistent.
+        // The cache is consistent even if the lock is poisoned.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@
 //! Takes the [`EventKeys`] of events and a list of files, and returns for each event whether one of the files contains
 //! it. An event that is sent again has the same time, so only the pages that include this time are read.
 //!
-//! **Invariant:** the steps before the comparison may let an absent event pass, but they never drop a stored one.
+//! **Invariant:** the steps before the comparison may let an absent event pass, but they never drop a stored event.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -113,7 +113,7 @@ impl Table {
     }
 }
 
-/// Returns those of `events` that the file contains.
+/// Returns the `events` that the file contains.
 async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: Vec<u32>) -> ParquetResult<Vec<u32>> {
     let filter = match table.filters.get(&file.path) {
         Some(filter) => filter,
@@ -162,7 +162,7 @@ async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: V
     Ok(found.into_iter().collect())
 }
 
-/// Loads the bloom filters on the file's ids. Files of other writers may have none.
+/// Loads the bloom filters on the file's ids. Files from other writers may not have any.
 async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;

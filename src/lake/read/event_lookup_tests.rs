@@ -1,5 +1,5 @@
 //! Tests the table operations that deduplication uses: reading a file's keys, looking up stored events, and committing
-//! only after the version with which the rows were compared.
+//! only if no rows were added after the version that the new rows were compared with.
 
 use arrow::array::AsArray;
 use object_store::ObjectStoreExt;

@@ -95,7 +95,7 @@ impl Store {
     }
 }
 
-/// Converts an error of the object store. `what` names the object.
+/// Converts an error from the object store. `what` names the object.
 pub(in crate::lake) fn store_error(what: impl std::fmt::Display, error: object_store::Error) -> Error {
     let error_for_caller = match &error {
         object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => Error::unsupported(

@@ -48,7 +48,7 @@ fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
         false => std::fs::hard_link(&staged, path),
     });
     if written.is_err() || !replace {
-        // Best effort: a leftover file is never listed, and its name is never reused.
+        // A failure is ignored, because a leftover file is never listed and its name is never reused.
         let _ = std::fs::remove_file(&staged);
     }
     written.and_then(|()| sync_folder(folder))

@@ -24,8 +24,8 @@ pub(in crate::lake) enum StoreFault {
     Lost,
     /// The put fails, but the entry is stored just before the next put of an entry.
     Late,
-    /// The entry is stored, but the client retries the put and finds it, so the put reports that the entry already
-    /// exists.
+    /// The entry is stored, but the client retries the put and finds the entry. The put therefore reports that the
+    /// entry already exists.
     Retried,
 }
 

@@ -104,7 +104,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeUnit {
     /// The unit is inferred from the magnitude: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17,
-    /// otherwise nanoseconds.
+    /// otherwise nanoseconds. A time outside the years 2001 to 2100 is refused, because its unit is probably another one.
     #[default]
     Auto,
     /// Seconds.

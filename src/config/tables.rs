@@ -54,7 +54,7 @@ section! {
         /// Further integer fields that contain times.
         times: Vec<String> = none(),
             "Without this list, they would be stored as plain integers";
-        /// The unit of integer times. `auto` infers the unit from the magnitude.
+        /// The unit of integer times. `auto` infers the unit from the magnitude, and accepts the years 2001 to 2100.
         time_unit: TimeUnit = plain(TimeUnit::Auto),
             "The ranges of present-day times in seconds, milliseconds, microseconds and nanoseconds do not overlap";
         /// The map column that stores unknown fields; empty for none.

@@ -55,6 +55,7 @@ pub(super) fn plain_config(map: &str) -> TableConfig {
         columns: columns.into_iter().map(column).collect(),
         tenant: "who".into(),
         time: "at".into(),
+        time_unit: TimeUnit::Seconds,
         id: "key".into(),
         dimensions_map: map.into(),
         ..TableConfig::default()

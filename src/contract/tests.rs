@@ -6,7 +6,7 @@ use serde_json::json as value;
 
 use super::testing::*;
 use super::{ColumnKind, Contract, Format, Latest, TenantId, decode};
-use crate::config::{ColumnConfig, LatestConfig, TableConfig};
+use crate::config::{ColumnConfig, LatestConfig, TableConfig, TimeUnit};
 use crate::error::Kind;
 
 #[test]
@@ -208,6 +208,7 @@ fn contract_of(proto: &str, change: impl FnOnce(&mut TableConfig)) -> crate::err
         message: Some("t.E".into()),
         tenant: "who".into(),
         time: "at".into(),
+        time_unit: TimeUnit::Seconds,
         id: "key".into(),
         ..TableConfig::default()
     };

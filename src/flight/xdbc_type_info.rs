@@ -150,13 +150,13 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
-            &DataType::Timestamp(TimeUnit::Nanosecond, None),
+            &DataType::Timestamp(TimeUnit::Microsecond, None),
             Code::XdbcTimestamp,
             Subcode::XdbcSubcodeTimestamp,
             "TIMESTAMP '",
         ),
         time(
-            &DataType::Timestamp(TimeUnit::Nanosecond, Some(Arc::from("UTC"))),
+            &DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC"))),
             Code::XdbcTimestamp,
             Subcode::XdbcSubcodeTimestampWithTimezone,
             "TIMESTAMP WITH TIME ZONE '",

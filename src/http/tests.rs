@@ -88,7 +88,7 @@ async fn receipts_list_rejected_events_and_count_accepted_ones() {
     let server = HttpTestServer::open().await;
     let mut body = lines(["a", "a"]).into_bytes();
     body.extend_from_slice(
-        b"{\"event_id\":\"b\",\"event_time\":1,\"mos\":\"\xff\"}\n{\"event_id\":\"\",\"event_time\":1}\n",
+        b"{\"event_id\":\"b\",\"event_time\":1000000000,\"mos\":\"\xff\"}\n{\"event_id\":\"\",\"event_time\":1000000000}\n",
     );
     let (status, receipt) = json_response(server.post(NDJSON, None, body).await).await;
     assert_eq!(status, 200, "{receipt}");
@@ -225,7 +225,9 @@ async fn freshness_covers_only_rows_that_the_caller_can_see() {
 async fn quarantines_are_shown_replayed_and_dropped() {
     let server = HttpTestServer::open().await;
     json_response(
-        server.post(NDJSON, None, "{\"event_time\":1,\"mos\":1}\n{\"event_id\":\"b\",\"mos\":\"\u{e9}\"}\n").await,
+        server
+            .post(NDJSON, None, "{\"event_time\":1000000000,\"mos\":1}\n{\"event_id\":\"b\",\"mos\":\"\u{e9}\"}\n")
+            .await,
     )
     .await;
     let operator = token(None, &[Scope::Admin]);
@@ -242,12 +244,12 @@ async fn quarantines_are_shown_replayed_and_dropped() {
     let missing = listed["entries"].as_array().unwrap().iter().find(|entry| entry["reason"] == "missing_id").unwrap();
     let entry = format!("/v1/tables/calls/quarantine/{}", missing["id"].as_str().unwrap());
     let (_, shown) = json_response(server.get(&entry, &operator).await).await;
-    assert_eq!(shown["entries"][0]["payload"], "{\"event_time\":1,\"mos\":1}", "{shown}");
+    assert_eq!(shown["entries"][0]["payload"], "{\"event_time\":1000000000,\"mos\":1}", "{shown}");
 
     let quarantine = |verb: &str| format!("/v1/tables/calls/quarantine/{verb}");
     let (status, body) = post(quarantine("replay"), "").await;
     assert_eq!((status, &body["rejected"], &body["next"]), (200, &json!(2), &json!(null)), "{body}");
-    let fixed = "{\"event_id\":\"a\",\"event_time\":1}";
+    let fixed = "{\"event_id\":\"a\",\"event_time\":1000000000}";
     let (status, body) = post(format!("{entry}/replay"), fixed).await;
     assert_eq!((status, &body["accepted"]), (200, &json!(1)), "{body}");
     assert_eq!(post(format!("{entry}/replay"), fixed).await.0, 404);

@@ -40,7 +40,7 @@ fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(Str
 async fn a_receipt_counts_accepted_duplicate_and_rejected_events() {
     let (store, acme) = (memory(), acme().await);
     let ingest = start(&store, limits()).await;
-    let body = lines(["a", "b", "a"]) + "{\"event_time\":1,\"mos\":1}\n" + &lines(["c"]) + "{\"event_id\":\n";
+    let body = lines(["a", "b", "a"]) + "{\"event_time\":1000000000,\"mos\":1}\n" + &lines(["c"]) + "{\"event_id\":\n";
 
     let first = send(&ingest, &acme, body.clone()).await.unwrap();
     assert_eq!(counts(&first), (3, 1, 2), "{first:?}");

@@ -20,6 +20,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
@@ -29,11 +30,13 @@ use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::query::catalog::{CATALOG, SCHEMA};
 use crate::query::functions::freshness::FreshnessFunction;
-use crate::query::functions::function_limits;
+use crate::query::functions::time_series::with_time_series;
+use crate::query::functions::{function_limits, time_functions};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_cache::PlanCache;
 use crate::query::planning::reusable_plan::is_repeatable;
 use crate::query::query_runtime::QueryRuntime;
+use crate::query::rules::time_coercion::TimeCoercionRule;
 use crate::query::running_queries::{QueryId, RunningQueries};
 use crate::query::scan::table_source::TableSource;
 use crate::telemetry::Metrics;
@@ -77,7 +80,7 @@ impl Engine {
             sources.insert(name.clone(), source(table, &runtime, partitions).map_err(to_error)?);
         }
         let template = template(&config, partitions, &runtime);
-        let table_functions = SessionStateDefaults::default_table_functions().into_iter();
+        let table_functions = with_time_series(SessionStateDefaults::default_table_functions()).into_iter();
         let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
@@ -155,16 +158,20 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
 /// Creates the template with the functions, rules and options of every session. It has no file formats, table factories
 /// or URL tables, so a statement cannot name a file.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
-    let functions = SessionStateDefaults::default_table_functions();
+    let functions = with_time_series(SessionStateDefaults::default_table_functions());
+    let scalar_functions = time_functions::with_time_functions(SessionStateDefaults::default_scalar_functions());
+    let mut analyzer = Analyzer::new();
+    analyzer.rules.insert(0, Arc::new(TimeCoercionRule));
     SessionStateBuilder::new()
         .with_config(options(config, partitions).into())
         .with_runtime_env(Arc::clone(runtime))
         .with_expr_planners(SessionStateDefaults::default_expr_planners())
-        .with_scalar_functions(function_limits::with_limits(SessionStateDefaults::default_scalar_functions()))
+        .with_scalar_functions(function_limits::with_limits(scalar_functions))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(functions)
+        .with_analyzer_rules(analyzer.rules)
         .with_analyzer_rule(Arc::new(function_limits::ResultSizeRule))
         .build()
 }

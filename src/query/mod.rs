@@ -40,6 +40,7 @@ mod query_runtime;
 #[cfg(test)]
 mod query_runtime_tests;
 mod result_stream;
+mod rules;
 mod running_queries;
 mod scan;
 mod session;

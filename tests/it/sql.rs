@@ -56,8 +56,23 @@ state = "text"
 amount = "int64"
 deleted = "bool"
 
+[tables.leases]
+tenant = "tenant"
+time = "signed"
+id = "lease_id"
+dimensions_map = ""
+[tables.leases.columns]
+tenant = "text"
+signed = "timestamp"
+lease_id = "text"
+since = "timestamp"
+until = "timestamp"
+day = "date"
+note = "text"
+
 [policy.calls]
 [policy.orders]
+[policy.leases]
 
 [lake]
 url = "memory:///"
@@ -135,7 +150,7 @@ async fn session() -> Session {
     let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let mut tables = BTreeMap::new();
-    for name in ["calls", "orders"] {
+    for name in ["calls", "leases", "orders"] {
         tables.insert(name.to_owned(), table(name, &store, &config).await);
     }
 

@@ -96,7 +96,7 @@ const SHARED: [(&str, &[&str]); 5] = [
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
 /// The folders inside modules, one for each concept. All other files are directly in the folder of their module.
-const FOLDERS: [&str; 18] = [
+const FOLDERS: [&str; 21] = [
     "src/contract/columns/",
     "src/contract/decode/",
     "src/contract/message/",
@@ -112,12 +112,12 @@ const FOLDERS: [&str; 18] = [
     "src/lake/parquet_writer/",
     "src/lake/read/",
     "src/lake/store/",
+    "src/query/decorrelate/",
     "src/query/functions/",
     "src/query/planning/",
+    "src/query/rules/",
     "src/query/scan/",
     "src/query/sql/",
-    "src/query/rules/",
-    "src/query/decorrelate/",
 ];
 
 const RULES: [Rule; 14] = [

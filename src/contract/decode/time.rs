@@ -3,6 +3,8 @@
 //! No function reads a clock. Ambiguous or invalid input, such as a time without an offset or a date that does not exist, is
 //! refused instead of guessed.
 
+use std::ops::Range;
+
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::TimeUnit;
 
@@ -13,10 +15,17 @@ const AUTO_MILLIS: u64 = 100_000_000_000_000;
 /// With the unit `auto`, a number from [`AUTO_MILLIS`] up to this is in microseconds. A larger one is in nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`.
+/// The times that a number can be with the unit `auto`: the years 2001 to 2100. Outside of them, the number has probably
+/// another unit, or is a date such as 20260302.
+const AUTO_TIMES: Range<Micros> = 978_307_200 * SECOND..4_133_980_800 * SECOND;
+
+/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`, or with the unit `auto`
+/// if it is outside [`AUTO_TIMES`].
 pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
     match unit {
-        TimeUnit::Auto => from_epoch(value, unit_by_size(value.unsigned_abs())),
+        TimeUnit::Auto => {
+            from_epoch(value, unit_by_size(value.unsigned_abs())).filter(|micros| AUTO_TIMES.contains(micros))
+        }
         TimeUnit::Seconds => value.checked_mul(SECOND),
         TimeUnit::Millis => value.checked_mul(1_000),
         TimeUnit::Micros => Some(value),
@@ -24,10 +33,13 @@ pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micr
     }
 }
 
-/// Converts a fractional epoch number to microseconds, rounded. Returns `None` if the result does not fit an `i64`.
+/// Converts a fractional epoch number to microseconds, rounded. Returns `None` like [`from_epoch`].
 pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
     let micros = match unit {
-        TimeUnit::Auto => return from_epoch_float(value, unit_by_size(value.abs() as u64)),
+        TimeUnit::Auto => {
+            let micros = from_epoch_float(value, unit_by_size(value.abs() as u64));
+            return micros.filter(|micros| AUTO_TIMES.contains(micros));
+        }
         TimeUnit::Seconds => value * 1e6,
         TimeUnit::Millis => value * 1e3,
         TimeUnit::Micros => value,
@@ -200,12 +212,21 @@ mod tests {
             (i64::MAX, Seconds, None),
             (i64::MIN, Millis, None),
             (i64::MAX, Micros, Some(i64::MAX)),
-            (i64::MIN, Auto, Some(i64::MIN.div_euclid(1_000))),
+            (i64::MIN, Nanos, Some(i64::MIN.div_euclid(1_000))),
+            (i64::MIN, Auto, None),
+            (0, Auto, None),
+            (20_260_302, Auto, None),
+            (253_402_300_799, Auto, None),
+            (978_307_199, Auto, None),
+            (978_307_200, Auto, Some(978_307_200_000_000)),
+            (4_133_980_799_999, Auto, Some(4_133_980_799_999_000)),
+            (4_133_980_800, Auto, None),
         ] {
             assert_eq!(from_epoch(value, unit), micros, "{value} {unit:?}");
             assert_eq!(from_text(&value.to_string(), unit), micros, "{value} {unit:?} as text");
         }
         assert_eq!(from_epoch_float(1_700_000_000.25, Auto), Some(1_700_000_000_250_000));
+        assert_eq!(from_epoch_float(20_260_302.5, Auto), None);
         assert_eq!(from_epoch_float(1e300, Seconds), None);
         assert_eq!(from_epoch_float(f64::NAN, Micros), None);
         assert_eq!(from_text("+1700000000", Seconds), None);

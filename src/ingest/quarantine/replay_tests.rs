@@ -184,7 +184,7 @@ async fn entries_are_filtered_counted_and_dropped() {
     send(&ingest, &acme, BAD).await;
     send(&ingest, &globex, BAD).await;
     clock.set(now + 10 * SECOND);
-    send(&ingest, &operator, "{\"event_id\":\"n\",\"event_time\":1}").await;
+    send(&ingest, &operator, "{\"event_id\":\"n\",\"event_time\":1000000000}").await;
 
     let listing = ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 2).await.unwrap();
     let counted: Vec<_> =
@@ -225,7 +225,7 @@ async fn entries_are_filtered_counted_and_dropped() {
     // Both tenants sent the same bytes, so their entries have the same ids. Each tenant drops only its own entries.
     let own = entries(&ingest, &acme).await;
     let filter = EntryFilter { ids: own.iter().map(|entry| entry.id.clone()).collect(), ..EntryFilter::default() };
-    let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1}");
+    let fixed = json_event("{\"tenant_id\":\"acme\",\"event_id\":\"q\",\"event_time\":1000000000}");
     assert_eq!(kind(ingest.quarantine.replay_fixed(&operator, TABLE, &own[0].id, None, fixed).await), Kind::Invalid);
     assert_eq!(
         ingest.quarantine.drop_entries(&acme, TABLE, &filter, 1).await.unwrap(),
@@ -242,7 +242,7 @@ async fn entries_are_filtered_counted_and_dropped() {
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
     // An operator may replay an event without a tenant as an event of a tenant.
-    let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1}");
+    let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1000000000}");
     let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &without_tenant.id, Some(""), owned).await.unwrap();
     assert_eq!(counts(&replayed), (1, 0, 0));
     assert_eq!(stored(&store, TABLE).await, [("globex".to_owned(), "n".to_owned())]);

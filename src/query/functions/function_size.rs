@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+
+use crate::query::functions::time_series::out_of_series;
 
 /// The size in bytes that the estimate assumes for a number, and for the slot of a list element.
 const WORD: usize = 16;
 /// The maximum size of a UTF-8 character in bytes.
 const CHAR_BYTES_MAX: usize = 4;
+/// The length of a day in nanoseconds.
+const DAY_NANOSECONDS: i64 = 86_400_000_000_000;
 /// The number of steps of an edit distance that count as one byte.
 const STEPS_PER_BYTE: usize = 16;
 
@@ -209,8 +213,19 @@ impl Measure<i64> {
 
 fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
     let nanoseconds = match array.data_type() {
-        DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => {
-            cast(array, &DataType::Timestamp(TimeUnit::Nanosecond, None))?
+        DataType::Date32 | DataType::Date64 => {
+            let days = cast(&cast(array, &DataType::Date32)?, &DataType::Int32)?;
+            let days = days.as_primitive::<Int32Type>().iter();
+            return Ok(days.map(|day| i64::from(day.unwrap_or_default()).saturating_mul(DAY_NANOSECONDS)).collect());
+        }
+        DataType::Timestamp(_, zone) => {
+            let kind = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
+            // The engine casts in the same way, and would return NULL for a time that does not fit.
+            let nanoseconds = cast(array, &kind)?;
+            if nanoseconds.null_count() > array.null_count() {
+                return Err(out_of_series());
+            }
+            nanoseconds
         }
         DataType::Interval(_) => {
             return (0..array.len())
@@ -225,16 +240,17 @@ fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
 
 /// Returns the minimum length of an interval in nanoseconds. A month counts as 28 days.
 fn interval_nanoseconds(value: &ScalarValue) -> Result<i64> {
-    const DAY: i64 = 86_400_000_000_000;
     Ok(match value {
         ScalarValue::IntervalMonthDayNano(Some(interval)) => {
             let days = i64::from(interval.months).saturating_mul(28).saturating_add(i64::from(interval.days));
-            days.saturating_mul(DAY).saturating_add(interval.nanoseconds)
+            days.saturating_mul(DAY_NANOSECONDS).saturating_add(interval.nanoseconds)
         }
         ScalarValue::IntervalDayTime(Some(interval)) => i64::from(interval.days)
-            .saturating_mul(DAY)
+            .saturating_mul(DAY_NANOSECONDS)
             .saturating_add(i64::from(interval.milliseconds).saturating_mul(1_000_000)),
-        ScalarValue::IntervalYearMonth(Some(months)) => i64::from(*months).saturating_mul(28).saturating_mul(DAY),
+        ScalarValue::IntervalYearMonth(Some(months)) => {
+            i64::from(*months).saturating_mul(28).saturating_mul(DAY_NANOSECONDS)
+        }
         _ => 0,
     })
 }

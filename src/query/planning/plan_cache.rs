@@ -174,6 +174,9 @@ mod tests {
         ask(&engine, &acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").await.unwrap();
         let series = PlanKey::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
         assert!(engine.plans.find(series).is_none(), "planning has evaluated its arguments");
+        ask(&engine, &acme, "SELECT current_user").await.unwrap();
+        let user = PlanKey::of(&acme, "SELECT current_user").unwrap();
+        assert!(engine.plans.find(user).is_none(), "callers with equal rights share plans");
     }
 
     fn metrics_below(plan: &Arc<dyn ExecutionPlan>) -> usize {

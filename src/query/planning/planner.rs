@@ -36,7 +36,7 @@ use crate::query::planning::{parameters, statement};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::clauses;
+use crate::query::sql::{clauses, expressions};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -80,16 +80,18 @@ impl Planner {
 
     /// Parses, checks and plans one statement.
     pub(in crate::query) async fn plan_sql(&self, sql: &str) -> Result<Planned> {
-        let statement = statement::parse(sql, &self.engine.config)?;
+        let mut statement = statement::parse(sql, &self.engine.config)?;
         let functions = self.view().state.scalar_functions();
         clauses::check(&statement, &|name| functions.contains_key(name))?;
+        let (_, user, _) = self.access.identity();
+        let names_user = expressions::rewrite(&mut statement, user)?;
         let Relations { tables, has_function } = self.relations(&statement)?;
         let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.to_error(error))?;
         plan_size::check(&plan)?;
         let planned = self.check(plan)?;
         // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
-        // times.
-        if let (Some(key), false) = (PlanKey::of(&self.access, sql), has_function) {
+        // times. Callers with equal rights share plans, so a cached `current_user` would name another caller.
+        if let (Some(key), false) = (PlanKey::of(&self.access, sql), has_function || names_user) {
             self.engine.plans.insert(key, planned.clone(), tables);
         }
         Ok(planned)

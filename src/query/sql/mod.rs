@@ -1,7 +1,8 @@
 //! Checks and rewrites of the syntax tree, between the parser and the engine's planner.
 //!
 //! ```text
-//!   statement::parse ─► clauses (refuse what the planner would ignore) ─► engine's planner ─► engine_bugs
+//!   statement::parse ─► clauses (refuse what the planner would ignore) ─► expressions (rewrite what it does not know)
+//!     ─► engine's planner ─► engine_bugs
 //! ```
 //!
 //! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
@@ -9,3 +10,4 @@
 //! **Invariant:** a clause is planned or refused by name; it is never ignored.
 
 pub(super) mod clauses;
+pub(super) mod expressions;

@@ -2,9 +2,9 @@
 //!
 //! The following documented rules extend RFC 3339. An offset may omit its colon or its minutes. Digits after the
 //! microseconds are truncated. Second 60 is the first second of the next minute. A number is a time since 1970 in the
-//! table's `time_unit`, and so is a string of digits.
+//! table's `time_unit`, and so is a string of digits. With the unit `auto`, it must be in the years 2001 to 2100.
 
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, Datelike as _, NaiveDate};
 use glasshouse::config::TimeUnit;
 use glasshouse::contract::Reason;
 
@@ -40,7 +40,8 @@ pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> 
         TimeUnit::Nanos => wide.div_euclid(1_000),
         TimeUnit::Auto => unreachable!("the unit was determined"),
     };
-    i64::try_from(micros).map(Cell::Int).map_err(|_| Reason::OutOfRange)
+    let micros = i64::try_from(micros).map_err(|_| Reason::OutOfRange)?;
+    checked(micros, unit)
 }
 
 /// Reads a time from an epoch number with a fraction or an exponent. The result is the microsecond nearest to the
@@ -53,7 +54,14 @@ pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
         TimeUnit::Nanos => number / 1e3,
         TimeUnit::Auto => unreachable!("the unit was determined"),
     };
-    if micros.abs() < 2_f64.powi(63) { Ok(Cell::Int(micros.round() as i64)) } else { Err(Reason::OutOfRange) }
+    if micros.abs() < 2_f64.powi(63) { checked(micros.round() as i64, unit) } else { Err(Reason::OutOfRange) }
+}
+
+/// Refuses a time whose unit was guessed and whose year is not between 2001 and 2100.
+fn checked(micros: i64, unit: TimeUnit) -> Result<Cell, Reason> {
+    let year = DateTime::from_timestamp_micros(micros).map(|time| time.year());
+    let is_plausible = year.is_some_and(|year| (2001..=2100).contains(&year));
+    if is_plausible || !matches!(unit, TimeUnit::Auto) { Ok(Cell::Int(micros)) } else { Err(Reason::OutOfRange) }
 }
 
 /// Returns the unit of an epoch number with the given size.

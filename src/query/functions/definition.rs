@@ -1,0 +1,118 @@
+//! A scalar function of the engine that is defined by a few plain Rust functions.
+//!
+//! DataFusion wants a type with a dozen methods per function. [`FunctionDefinition`] implements them once; a function
+//! is a constant of this type.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+/// The parts of a scalar function.
+#[derive(Clone, Copy)]
+pub(super) struct FunctionDefinition {
+    pub(super) name: &'static str,
+    /// Returns the types to which the arguments are cast.
+    pub(super) coerce: fn(&[DataType]) -> Result<Vec<DataType>>,
+    /// Returns the type of the result for the types of the arguments and the arguments that are constants.
+    pub(super) returns: fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>,
+    /// Computes the result. The arguments have the types that `coerce` returned.
+    pub(super) call: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
+    /// Returns how the result is ordered if the arguments are.
+    pub(super) ordering: fn(&[ExprProperties]) -> SortProperties,
+    /// True if a column of results has the name of the first argument, as a cast has.
+    pub(super) keeps_name: bool,
+}
+
+impl FunctionDefinition {
+    /// Returns the function for the engine's registry.
+    pub(super) fn function(self) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::new_from_impl(Defined {
+            definition: self,
+            signature: Signature::user_defined(Volatility::Immutable),
+        }))
+    }
+}
+
+/// The ordering of a function whose results are in no order.
+pub(super) fn unordered(_: &[ExprProperties]) -> SortProperties {
+    SortProperties::Unordered
+}
+
+/// Returns the error for a call with the wrong number or types of arguments.
+pub(super) fn wrong_arguments(function: &str, expected: &str) -> DataFusionError {
+    DataFusionError::Plan(format!("wrong arguments of `{function}`: write {expected}"))
+}
+
+struct Defined {
+    definition: FunctionDefinition,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Defined {
+    fn name(&self) -> &str {
+        self.definition.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let names = args.iter().map(|arg| arg.schema_name().to_string());
+        if self.definition.keeps_name {
+            return names.take(1).next().ok_or_else(|| wrong_arguments(self.name(), "at least one"));
+        }
+        Ok(format!("{}({})", self.name(), names.collect::<Vec<_>>().join(",")))
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        (self.definition.coerce)(kinds)
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        (self.definition.returns)(kinds, &vec![None; kinds.len()])
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let kinds: Vec<_> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+        let kind = (self.definition.returns)(&kinds, args.scalar_arguments)?;
+        Ok(Arc::new(Field::new(self.name(), kind, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        (self.definition.call)(&args)
+    }
+
+    fn output_ordering(&self, input: &[ExprProperties]) -> Result<SortProperties> {
+        Ok((self.definition.ordering)(input))
+    }
+}
+
+impl fmt::Debug for Defined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Defined").field(&self.definition.name).finish()
+    }
+}
+
+// A name belongs to one definition.
+impl PartialEq for Defined {
+    fn eq(&self, other: &Self) -> bool {
+        self.definition.name == other.definition.name
+    }
+}
+
+impl Eq for Defined {}
+
+impl Hash for Defined {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.definition.name.hash(state);
+    }
+}

@@ -27,9 +27,8 @@ use super::error::metadata_error;
 use super::metadata_filter::{is_catalog, is_like};
 use super::sqlinfo::ServerLimits;
 use super::table_keys::KeyCommand;
-use super::type_profile::wire_schema;
+use super::type_profile::{ResultTypes, wire_schema};
 use super::{sqlinfo, xdbc_type_info};
-use crate::config::TypeProfile;
 use crate::error::{Error, Kind, Result};
 use crate::query::{CATALOG, SCHEMA, Session};
 
@@ -91,11 +90,11 @@ impl CatalogCommand {
     }
 
     /// Runs the command. The rows have the schema [`CatalogCommand::schema`] and the order that the protocol specifies.
-    /// Table columns are shown with the types that results have in the type profile `types`.
+    /// Table columns are shown with the types that results of this caller have.
     pub(super) async fn batch(
         &self,
         session: &Session,
-        types: TypeProfile,
+        types: ResultTypes,
         limits: &ServerLimits,
     ) -> Result<RecordBatch> {
         match self {
@@ -134,7 +133,7 @@ fn table_types() -> Result<RecordBatch> {
     builder.build().map_err(metadata_error)
 }
 
-async fn tables(command: &CommandGetTables, session: &Session, types: TypeProfile) -> Result<RecordBatch> {
+async fn tables(command: &CommandGetTables, session: &Session, types: ResultTypes) -> Result<RecordBatch> {
     let mut builder = tables_builder(command.include_schema);
     if is_wanted(command, SCHEMA, TABLE)? {
         for table in session.tables() {

@@ -56,6 +56,7 @@ mod command_decoder;
 mod query_rpcs;
 mod unread_stream;
 
+mod client_time_zone;
 mod prepared_statement;
 mod result_encoder;
 mod signed_handle;

@@ -25,10 +25,9 @@ use super::command_decoder::{QueryCommand, decode_metadata_command, decode_query
 use super::result_encoder::encode_result;
 use super::service::{FlightHandler, RpcCaller};
 use super::signed_handle::{Handle, Purpose, Statement};
-use super::type_profile::wire_schema;
+use super::type_profile::{ResultTypes, wire_schema};
 use super::unread_stream::expiring;
 use crate::clock::{Micros, SECOND};
-use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 use crate::query::{Planned, Session};
 
@@ -146,7 +145,7 @@ impl FlightHandler {
         &self,
         caller: &RpcCaller,
         flight: Uuid,
-        types: TypeProfile,
+        types: ResultTypes,
         statement: &Statement,
     ) -> Result<BoxStream<'static, Result<FlightData>>> {
         let session = self.services.engine.session(&caller.access)?;
@@ -154,7 +153,11 @@ impl FlightHandler {
         let result = session.run(&planned, parameters.as_ref()).await?;
         let entry = self.running.enter(flight, result.id);
         let wire = wire_schema(&planned.schema, types);
-        let messages = encode_result(result.batches, wire, self.config.message_bytes_max);
+        let batches = match types.zone {
+            Some(zone) => result.batches.map(move |batch| zone.localize(&batch?)).boxed(),
+            None => result.batches,
+        };
+        let messages = encode_result(batches, wire, self.config.message_bytes_max);
         // The stream owns the entry, so the query can be cancelled until the stream ends or the client disconnects.
         let cut = self.cut.clone();
         let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {

@@ -18,15 +18,17 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cancel::RunningQueries;
+use super::client_time_zone::ClientTimeZone;
 use super::command_decoder::{ActionCommand, PutCommand, action_types, decode_action, decode_put};
 use super::message_reader::MessageReader;
 use super::rpc_outcome::{Messages, RpcCall};
 use super::session_options::{SessionOptions, parse_types};
 use super::signed_handle::{HANDLE_BYTES_MAX, HandleSigner};
 use super::sqlinfo::ServerLimits;
+use super::type_profile::ResultTypes;
 use super::upload::Upload;
 use super::{FlightServices, auth};
-use crate::config::{FlightConfig, Secret, TypeProfile};
+use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
@@ -45,10 +47,10 @@ pub(super) struct FlightHandler {
     options: SessionOptions,
 }
 
-/// The verified caller of an RPC, and the type profile of the results that it gets.
+/// The verified caller of an RPC, and the types of the results that it gets.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
-    pub(super) types: TypeProfile,
+    pub(super) types: ResultTypes,
 }
 
 /// How long Handshake waits for the client's first message, or for the client to finish sending, before it responds. A
@@ -81,7 +83,7 @@ impl FlightHandler {
     async fn caller(&self, headers: &MetadataMap) -> Result<RpcCaller> {
         let access = auth::access(&self.services.verifier, headers).await;
         let access = access.inspect_err(|error| self.services.metrics.auth_refused(error))?;
-        let types = match headers.get(TYPES_HEADER) {
+        let profile = match headers.get(TYPES_HEADER) {
             Some(value) => value
                 .to_str()
                 .ok()
@@ -89,7 +91,7 @@ impl FlightHandler {
                 .ok_or_else(|| Error::invalid(format!("header `{TYPES_HEADER}` must be `compat` or `native`")))?,
             None => self.options.types(&access),
         };
-        Ok(RpcCaller { access, types })
+        Ok(RpcCaller { access, types: ResultTypes { profile, zone: ClientTimeZone::of(headers)? } })
     }
 
     /// Handles DoPut. Returns its only result, and the response headers.

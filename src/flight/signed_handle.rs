@@ -18,6 +18,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::client_time_zone::ClientTimeZone;
+use super::type_profile::ResultTypes;
 use crate::clock::{Clock, Micros};
 use crate::config::{Secret, TypeProfile};
 use crate::error::{Error, Result};
@@ -41,8 +43,8 @@ pub(super) struct HandleSigner {
 pub(super) struct Handle {
     /// The id of the flight. Cancellation finds the running queries of a ticket by this id.
     pub(super) id: Uuid,
-    /// The type profile of the schema that the client received with the handle.
-    pub(super) types: TypeProfile,
+    /// The types of the schema that the client received with the handle.
+    pub(super) types: ResultTypes,
     /// What the handle gives access to.
     pub(super) purpose: Purpose,
 }
@@ -84,6 +86,9 @@ struct HandlePayload {
     native: bool,
     #[prost(oneof = "Purpose", tags = "5, 6, 7")]
     purpose: Option<Purpose>,
+    /// The client's time zone. Empty if it has set none.
+    #[prost(string, tag = "8")]
+    zone: String,
 }
 
 impl Statement {
@@ -130,7 +135,8 @@ impl HandleSigner {
             owner: owner(access).to_vec(),
             expires: self.expiry(access),
             id: handle.id.as_bytes().to_vec(),
-            native: handle.types == TypeProfile::Native,
+            native: handle.types.profile == TypeProfile::Native,
+            zone: handle.types.zone.map(ClientTimeZone::name).unwrap_or_default(),
             purpose: Some(handle.purpose.clone()),
         };
         let size = 1 + MAC_BYTES + payload.encoded_len();
@@ -170,7 +176,13 @@ impl HandleSigner {
         }
         Ok(Handle {
             id: Uuid::from_slice(&payload.id).map_err(|_| unknown())?,
-            types: if payload.native { TypeProfile::Native } else { TypeProfile::Compat },
+            types: ResultTypes {
+                profile: if payload.native { TypeProfile::Native } else { TypeProfile::Compat },
+                zone: match payload.zone.as_str() {
+                    "" => None,
+                    zone => Some(ClientTimeZone::parse(zone)?),
+                },
+            },
             purpose: payload.purpose.ok_or_else(unknown)?,
         })
     }

@@ -1,5 +1,8 @@
 //! Type profiles: decide which Arrow types the server sends, and convert values to them.
 //!
+//! A JDBC client can also set its time zone. Then timestamps are sent as the wall-clock time of that zone
+//! (`client_time_zone.rs`).
+//!
 //! The profile `compat` sends only types that every known client can read. The profile `native` sends the engine's own
 //! types.
 //!
@@ -14,6 +17,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
+use super::client_time_zone::{ClientTimeZone, local_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
@@ -27,9 +31,31 @@ const EXTENSION: &str = "ARROW:extension:";
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// Returns the schema that a caller with this profile gets for a result with the schema `planned`.
-pub(super) fn wire_schema(planned: &Schema, types: TypeProfile) -> SchemaRef {
-    match types {
+/// How a caller gets its results: decides the types of the columns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct ResultTypes {
+    pub(super) profile: TypeProfile,
+    /// The time zone in which a JDBC client reads timestamps. `None` for all other clients.
+    pub(super) zone: Option<ClientTimeZone>,
+}
+
+impl From<TypeProfile> for ResultTypes {
+    fn from(profile: TypeProfile) -> Self {
+        Self { profile, zone: None }
+    }
+}
+
+/// Returns the schema that a caller with these types gets for a result with the schema `planned`.
+pub(super) fn wire_schema(planned: &Schema, types: impl Into<ResultTypes>) -> SchemaRef {
+    let ResultTypes { profile, zone } = types.into();
+    match zone {
+        Some(_) => profile_schema(&local_schema(planned), profile),
+        None => profile_schema(planned, profile),
+    }
+}
+
+fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
+    match profile {
         TypeProfile::Native => Arc::new(Schema::new(planned.fields().clone())),
         TypeProfile::Compat => Arc::new(Schema::new(planned.fields().iter().map(compat_field).collect::<Vec<_>>())),
     }
@@ -49,7 +75,7 @@ pub(super) fn parameter_schema(planned: &Schema) -> Schema {
     Schema::new(planned.fields().iter().map(declared).collect::<Vec<_>>())
 }
 
-/// Converts a batch to `wire`, which must be the [`wire_schema`] of the batch's schema.
+/// Converts a batch to `wire`, which must be the [`wire_schema`] of the batch's schema without a time zone.
 pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == wire {
         return Ok(batch);

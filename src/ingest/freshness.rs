@@ -46,8 +46,10 @@ mod tests {
 
     use super::*;
     use crate::clock::SECOND;
+    use crate::config::{ColumnConfig, LatestConfig, TableConfig};
+    use crate::contract::Contract;
     use crate::error::Kind;
-    use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, submit};
+    use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, memory, open, open_as, submit};
     use crate::ingest::{Body, Ingest};
     use crate::tenancy::Scope;
     use crate::tenancy::testing::access;
@@ -99,6 +101,36 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(ingest.writer.tables()[TABLE].snapshot().rows(), 1, "the watermark moves after the commit");
+        ingest.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_table_of_all_versions_has_the_freshness_of_its_table() {
+        let column = |(name, kind): (&str, &str)| ColumnConfig {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            ..ColumnConfig::default()
+        };
+        let columns = [("tenant", "text"), ("at", "timestamp"), ("change", "text"), ("item", "text")];
+        let latest = LatestConfig { key: vec!["item".to_owned()], by: "at".to_owned(), ..LatestConfig::default() };
+        let config = TableConfig {
+            columns: columns.map(column).to_vec(),
+            tenant: "tenant".to_owned(),
+            time: "at".to_owned(),
+            id: "change".to_owned(),
+            latest: Some(latest),
+            ..TableConfig::default()
+        };
+        let contract = Arc::new(Contract::new("items", &config, std::path::Path::new(".")).unwrap());
+        let (tables, clock) = (open_as(&memory(), &contract).await, Clock::fixed(Clock::System.now()));
+        let ingest = Ingest::start(tables, Vec::new(), limits(), clock, Arc::default()).await.unwrap();
+        let read = [Scope::Read];
+        let (acme, stranger) = (access(Some("acme"), &read, &["items"]).await, access(Some("acme"), &read, &[]).await);
+        let expected = ingest.writer.freshness(&acme, "items").unwrap();
+        assert_eq!(ingest.writer.freshness(&acme, "items_changes").unwrap(), expected);
+        for (access, name) in [(&stranger, "items_changes"), (&acme, "other_changes"), (&acme, "items_quarantine")] {
+            assert_eq!(ingest.writer.freshness(access, name).unwrap_err().kind(), Kind::NotFound, "{name}");
+        }
         ingest.stop().await;
     }
 }

@@ -79,6 +79,15 @@ impl IngestTables {
         self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown_table(table))
     }
 
+    /// Returns the table whose rows are shown under this name: the table of this name, or the one whose versions this
+    /// name shows. Fails with `NotFound` if the caller may not see it.
+    pub(super) fn shown_as(&self, access: &Access, name: &str) -> Result<&Arc<IngestTable>> {
+        let shows_changes = |table: &&Arc<IngestTable>| {
+            table.table.contract().changes_name().is_some_and(|changes| changes == name) && sees(access, table.name())
+        };
+        self.visible(access, name).or_else(|unknown| self.declared.values().find(shows_changes).ok_or(unknown))
+    }
+
     /// Checks that the caller may send events to this table. Fails with `Forbidden` if the caller does not have the
     /// scope `ingest` or if the table is a quarantine, and with `NotFound` if the caller may not see the table.
     pub(super) fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {

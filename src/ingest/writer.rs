@@ -178,13 +178,13 @@ impl Writer {
         Ok(prepared)
     }
 
-    /// Returns the freshness of a table. A tenant must be allowed to see the table and have the scope `read`. An
+    /// Returns the freshness of a table. The table of all versions has the freshness of its table. A tenant must be allowed to see the table and have the scope `read`. An
     /// operator must have the scope `admin`.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();
         access.require(if owner == Owner::PerEvent { Scope::Admin } else { Scope::Read })?;
-        Ok(Freshness::of(&self.tables.visible(access, table)?.table, &owner, &self.clock))
+        Ok(Freshness::of(&self.tables.shown_as(access, table)?.table, &owner, &self.clock))
     }
 
     /// Checks that the server is not stopping and that the caller's token has not expired.

@@ -1,4 +1,5 @@
-//! Translates DataFusion errors into [`Error`]s. No other file interprets DataFusion errors.
+//! Translates DataFusion errors into [`Error`]s, with the texts of `engine_text.rs`. Other files do not interpret
+//! DataFusion errors, except for the names in `planning/unknown_names.rs`.
 //!
 //! The kind of the translated error says whether the caller or the server caused it. An error in the caller's
 //! statement, or in evaluating it on the caller's own rows, keeps its full text and its position in the statement. An
@@ -14,30 +15,60 @@ use datafusion::error::DataFusionError;
 
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
+use crate::query::engine_text::{caused_by_statement, invalid_regex, sentence, too_long, unsupported};
 
 /// Translates an error of planning or running a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
-    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
+    located(translate(root(&error), config), error)
+}
+
+/// Translates an error of planning a caller's statement. Planning reads no rows, so the statement causes every error
+/// that the engine calls internal.
+pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Error {
     let translated = match root(&error) {
+        DataFusionError::Internal(text) => caused_by_statement(text)
+            .unwrap_or_else(|| Error::unsupported(format!("cannot plan the statement: {}", sentence(text)))),
+        error => translate(error, config),
+    };
+    located(translated, error)
+}
+
+/// Adds the position that the engine reported and the engine's error to our error.
+pub(super) fn located(error: Error, engine: DataFusionError) -> Error {
+    let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
+    with_position(error, span).with_source(engine)
+}
+
+/// Translates an error without contexts around it.
+fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
+    match error {
         // Our own code raised this error: a limit with its name, or an error from below the barrier.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
-            None => Error::internal("the query failed"),
+            None => match inner.downcast_ref::<DataFusionError>() {
+                Some(error) => translate(root(error), config),
+                None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
+            },
         },
         DataFusionError::SQL(error, _) => Error::invalid(format!("cannot parse the statement: {}", parse_text(error))),
         DataFusionError::SchemaError(error, _) => Error::invalid(schema_text(error)),
         DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::Configuration(text) => {
             Error::invalid(sentence(text))
         }
-        DataFusionError::NotImplemented(text) => Error::unsupported(sentence(text)),
+        DataFusionError::NotImplemented(text) => unsupported(text),
         DataFusionError::ResourcesExhausted(_) => out_of_memory(config),
         DataFusionError::ArrowError(error, _) => from_arrow(error, config),
         DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
             Error::unavailable("a table is temporarily unavailable: retry")
         }
+        DataFusionError::Internal(text) => {
+            caused_by_statement(text).unwrap_or_else(|| Error::internal("the query failed"))
+        }
+        DataFusionError::ExecutionJoin(error) if error.is_panic() && error.to_string().contains("offset overflow") => {
+            too_long()
+        }
         _ => Error::internal("the query failed"),
-    };
-    with_position(translated, span).with_source(error)
+    }
 }
 
 /// Returns the error for a query that has used up its memory.
@@ -52,12 +83,11 @@ fn out_of_memory(config: &QueryConfig) -> Error {
 /// Translates an error of evaluating the caller's expressions on the caller's values.
 fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
-        ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>().map(root) {
-            Some(DataFusionError::ArrowError(error, _)) => from_arrow(error, config),
-            Some(DataFusionError::ResourcesExhausted(_)) => out_of_memory(config),
-            Some(DataFusionError::Plan(text) | DataFusionError::Execution(text)) => Error::invalid(sentence(text)),
-            _ => Error::internal("the query failed"),
+        ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
+            Some(error) => translate(root(error), config),
+            None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
         },
+        ArrowError::OffsetOverflowError(_) => too_long(),
         ArrowError::DivideByZero
         | ArrowError::CastError(_)
         | ArrowError::ParseError(_)
@@ -65,8 +95,7 @@ fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
         | ArrowError::ArithmeticOverflow(_)
         | ArrowError::InvalidArgumentError(_)
         | ArrowError::JsonError(_)
-        | ArrowError::NotYetImplemented(_)
-        | ArrowError::OffsetOverflowError(_) => Error::invalid(sentence(&error.to_string())),
+        | ArrowError::NotYetImplemented(_) => Error::invalid(sentence(&error.to_string())),
         _ => Error::internal("the query failed"),
     }
 }
@@ -98,15 +127,15 @@ fn schema_text(error: &SchemaError) -> String {
         SchemaError::AmbiguousReference { field } => {
             format!("column `{}` is ambiguous: qualify it with the table name", field.flat_name())
         }
+        // The engine names an aggregate after its arguments without their casts.
+        SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => format!(
+            "two expressions are called `{name}`, because they differ only in a cast: compute the cast in a subquery in \
+             FROM, and use its column"
+        ),
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             format!("column name `{name}` appears more than once: rename one of the columns with AS")
         }
     }
-}
-
-/// Formats an engine message like our own messages: without a backtrace and without a full stop.
-fn sentence(text: &str) -> String {
-    text.split("\n\nbacktrace").next().unwrap_or_default().trim().trim_end_matches('.').to_owned()
 }
 
 /// Adds the position in the statement, if the engine reported one and the message does not contain it yet.

@@ -32,6 +32,7 @@ mod catalog;
 mod crash_schedule_tests;
 mod engine;
 mod engine_bugs;
+mod engine_text;
 mod error;
 mod functions;
 mod operator_query;

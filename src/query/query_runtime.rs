@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
+use crate::query::engine_text::panicked;
 use crate::query::planning::statement::STACK_BYTES_MIN;
 
 /// How much the nice value of the query threads exceeds that of the server. If both are busy, any other thread gets about
@@ -73,7 +74,7 @@ impl QueryRuntime {
         };
         match outcome {
             Ok(outcome) => outcome,
-            Err(error) if error.is_panic() => Err(Error::internal("the query panicked").with_source(error)),
+            Err(error) if error.is_panic() => Err(panicked(error)),
             Err(_) => Err(stopped()),
         }
     }

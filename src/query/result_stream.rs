@@ -30,6 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Micros;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
+use crate::query::engine_text::panicked;
 use crate::query::error::from_engine;
 use crate::query::query_runtime::{QueryRuntime, stopped};
 use crate::query::running_queries::{QueryId, QueryTicket};
@@ -217,7 +218,7 @@ impl RunningPlan {
             };
             match next {
                 Err(_) => return Some(Err(self.deadline.error())),
-                Ok(Err(panic)) => return Some(Err(Error::internal("the query panicked").with_source(panic))),
+                Ok(Err(panic)) => return Some(Err(panicked(panic))),
                 Ok(Ok(None)) => return None,
                 Ok(Ok(Some(Err(error)))) => return Some(Err(from_engine(error, &self.config))),
                 Ok(Ok(Some(Ok(batch)))) if batch.num_rows() == 0 => {}

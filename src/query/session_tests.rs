@@ -251,3 +251,44 @@ async fn dropping_a_result_frees_its_slot() {
     timeout(Duration::from_secs(60), idle(&engine)).await.unwrap();
     assert_eq!(ask(&engine, &acme, "SELECT 1").await.unwrap(), [["1"]]);
 }
+
+#[tokio::test]
+async fn statements_that_cannot_run_are_refused_when_they_are_planned() {
+    let engine = engine().await;
+    let session = engine.session(&reader("acme").await).unwrap();
+    for (sql, kind) in [
+        ("VALUES ((SELECT 1))", Kind::Unsupported),
+        ("VALUES (count(1))", Kind::Unsupported),
+        ("SELECT region FROM calls WHERE region ~ '('", Kind::Invalid),
+        ("SELECT region FROM calls WHERE row_number() OVER () > 1", Kind::Unsupported),
+        ("SELECT (SELECT x FROM (VALUES (c.region)) t(x)) FROM calls c", Kind::Unsupported),
+        ("SELECT region FROM calls LIMIT (SELECT 1)", Kind::Unsupported),
+        ("SELECT region FROM calls LIMIT -1", Kind::Invalid),
+        ("SELECT string_agg(region, region) FROM calls", Kind::Unsupported),
+        ("SELECT ntile(0) OVER (ORDER BY region) FROM calls", Kind::Invalid),
+        ("SELECT upper(*) FROM calls", Kind::Unsupported),
+        ("SELECT region BETWEEN 1 AND [1] FROM calls", Kind::Unsupported),
+        ("SELECT lenght(region) FROM calls", Kind::Invalid),
+    ] {
+        let error = session.plan(sql).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), kind, "{sql}: {error}");
+        let jargon = ["Physical plan", "Internal error", "Arrow error", "DataFusion", " {"];
+        assert!(!jargon.iter().any(|jargon| error.message().contains(jargon)), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_run_uses_the_plan_that_was_built_when_planning() {
+    let engine = engine().await;
+    let session = engine.session(&reader("acme").await).unwrap();
+    let sql = "SELECT a.region, a.event_id FROM calls a JOIN calls b USING (event_id) ORDER BY 2 LIMIT 3";
+    let planned = session.plan(sql).await.unwrap();
+    let reusable = planned.reusable.clone().unwrap();
+    let mut results = Vec::new();
+    for _ in 0..3 {
+        let batches: Vec<_> = session.run(&planned, None).await.unwrap().batches.try_collect().await.unwrap();
+        results.push(text(&batches));
+        assert!(reusable.take().is_none(), "a plan with a dynamic filter runs only once");
+    }
+    assert!(results[0].len() == 3 && results.iter().all(|rows| *rows == results[0]), "{results:?}");
+}

@@ -25,23 +25,17 @@ pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// Returns a command that runs the JDBC test program with one version of the driver.
-pub(crate) fn jdbc(version: &str) -> Command {
+/// Returns a command that runs the JDBC test program with one version of the driver, in a JVM with this time zone.
+pub(crate) fn jdbc(version: &str, zone: &str) -> Command {
     let folder = cache().join("java");
     let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));
     assert!(driver.exists(), "{} is missing: run tests/clients/setup.sh first", driver.display());
     let gson = "gson-2.11.0.jar";
     let path =
         [folder.join("jdbc-check.jar"), folder.join(gson), driver].map(|jar| jar.display().to_string()).join(":");
+    let zone = format!("-Duser.timezone={zone}");
     let mut command = Command::new("java");
-    command.args([
-        "--add-opens=java.base/java.nio=ALL-UNNAMED",
-        "-Duser.timezone=UTC",
-        "-Xmx1g",
-        "-cp",
-        &path,
-        "JdbcCheck",
-    ]);
+    command.args(["--add-opens=java.base/java.nio=ALL-UNNAMED", &zone, "-Xmx1g", "-cp", &path, "JdbcCheck"]);
     command
 }
 

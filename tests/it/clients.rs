@@ -46,7 +46,7 @@ fn jdbc_newest() {
     needs!(Python, Jdbc);
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
-    run(jdbc("18.3.0").arg(facts), "JDBC 18.3.0", JDBC);
+    run(jdbc("18.3.0", "UTC").arg(facts), "JDBC 18.3.0", JDBC);
 }
 
 #[test]
@@ -54,7 +54,21 @@ fn jdbc_older() {
     needs!(Python, Jdbc);
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
-    run(jdbc("17.0.0").arg(facts), "JDBC 17.0.0", JDBC);
+    run(jdbc("17.0.0", "UTC").arg(facts), "JDBC 17.0.0", JDBC);
+}
+
+#[test]
+fn jdbc_in_three_time_zones() {
+    needs!(Python, Jdbc);
+    let server = server_with_rows();
+    let mut facts = server.facts();
+    facts["set_time_zone"] = json!(true);
+    let facts = server.write_facts(&facts);
+    for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
+        for version in ["18.3.0", "17.0.0"] {
+            run(jdbc(version, zone).arg(&facts), &format!("JDBC {version} in {zone}"), JDBC);
+        }
+    }
 }
 
 #[test]
@@ -203,6 +217,10 @@ const JDBC: &[&str] = &[
     "parameters_of_the_url_never_change_the_tenant",
     "tenants_are_disjoint",
     "values_come_back_as_sent",
+    "timestamps_are_instants",
+    "timestamp_parameters_are_instants",
+    "dates_are_the_same_in_every_zone",
+    "time_zone_needs_both_properties",
     "order_by_is_kept",
     "zero_rows",
     "large_results",

@@ -211,8 +211,7 @@ fn column_name(scan: &TableScan, index: usize) -> Result<String> {
 
 /// Finds the session's function with this name.
 fn known<'a, F>(functions: &'a HashMap<String, F>, name: &str) -> Result<&'a F> {
-    // The planner reports an unknown function in SQL text with the same message.
-    functions.get(name).ok_or_else(|| DataFusionError::Plan(format!("Invalid function '{name}'")))
+    functions.get(name).ok_or_else(|| refused(Error::invalid(format!("unknown function `{name}`"))))
 }
 
 fn refused(error: Error) -> DataFusionError {

@@ -256,7 +256,7 @@ async fn tables_and_functions_inside_a_logical_plan_are_never_used() {
     );
     let plan = scan("calls").project(vec![panics.call(vec![])]).unwrap().build().unwrap();
     let error = run(&session, plan, None).await.unwrap_err();
-    assert_eq!((error.kind(), error.message()), (Kind::Invalid, "Invalid function 'unknown_function'"));
+    assert_eq!((error.kind(), error.message()), (Kind::Invalid, "unknown function `unknown_function`"));
     // A function in the plan resolves to the session's function of the same name.
     let upper = create_udf(
         "upper",

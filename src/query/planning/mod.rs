@@ -20,3 +20,5 @@ pub(super) mod planning_view;
 pub(super) mod reusable_plan;
 pub(super) mod statement;
 pub(super) mod table_reads;
+pub(super) mod unknown_names;
+pub(super) mod values_subqueries;

@@ -171,9 +171,18 @@ mod tests {
             let planned = engine.plans.find(PlanKey::of(&acme, sql).unwrap()).unwrap();
             assert_eq!(planned.reusable.is_some_and(|reusable| reusable.stored().is_some()), is_reused, "{sql}");
         }
-        ask(&engine, &acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").await.unwrap();
-        let series = PlanKey::of(&acme, "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')").unwrap();
-        assert!(engine.plans.find(series).is_none(), "planning has evaluated its arguments");
+        for sql in [
+            "SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')",
+            "WITH generate_series AS (SELECT 1) SELECT * FROM generate_series(now(), now(), INTERVAL '1 day')",
+            "WITH freshness AS (SELECT 1) SELECT now FROM freshness('calls')",
+        ] {
+            ask(&engine, &acme, sql).await.unwrap();
+            let key = PlanKey::of(&acme, sql).unwrap();
+            assert!(engine.plans.find(key).is_none(), "planning has evaluated the arguments: {sql}");
+        }
+        ask(&engine, &acme, "WITH freshness AS (SELECT 1) SELECT * FROM freshness").await.unwrap();
+        let hidden = PlanKey::of(&acme, "WITH freshness AS (SELECT 1) SELECT * FROM freshness").unwrap();
+        assert!(engine.plans.find(hidden).is_some(), "the statement does not call the function");
         ask(&engine, &acme, "SELECT current_user").await.unwrap();
         let user = PlanKey::of(&acme, "SELECT current_user").unwrap();
         assert!(engine.plans.find(user).is_none(), "callers with equal rights share plans");
@@ -194,7 +203,7 @@ mod tests {
         let planned = engine.plans.find(PlanKey::of(&acme, COUNT).unwrap()).unwrap();
         let reusable = planned.reusable.unwrap();
         assert_eq!(metrics_below(reusable.stored().unwrap()), 0, "the cached plan itself has never run");
-        assert_eq!(metrics_below(&reusable.copy().unwrap().unwrap()), 0, "a copy has metrics of its own");
+        assert_eq!(metrics_below(&reusable.take().unwrap().unwrap()), 0, "a copy has metrics of its own");
     }
 
     #[tokio::test]

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::source_as_provider;
+use datafusion::functions_table::generate_series::GenerateSeriesTable;
 use datafusion::logical_expr::LogicalPlan;
 
+use crate::query::functions::freshness::FreshnessRow;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::reusable_plan::ReusablePlan;
 
@@ -26,6 +29,20 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// Returns true if the statement calls a table function. The plan decides this, because a WITH query can hide the
+    /// function's name in the text.
+    pub(in crate::query) fn calls_table_function(&self) -> bool {
+        let mut calls = false;
+        let walked = self.plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let table = source_as_provider(&scan.source)?;
+                calls |= table.is::<GenerateSeriesTable>() || table.is::<FreshnessRow>();
+            }
+            Ok(if calls { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        });
+        calls || walked.is_err()
+    }
+
     /// Returns the distinct names of the tables and table functions that the statement reads.
     pub fn sources(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::query::catalog::unknown_table;
 use crate::query::engine::Engine;
 use crate::query::engine_bugs;
-use crate::query::error::from_engine;
+use crate::query::error::{from_engine, from_planner, located};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::logical_plan::PlanNames;
 use crate::query::planning::plan_cache::PlanKey;
@@ -32,7 +32,7 @@ use crate::query::planning::plan_size;
 use crate::query::planning::planned::Planned;
 use crate::query::planning::planning_view::PlanningView;
 use crate::query::planning::reusable_plan::ReusablePlan;
-use crate::query::planning::{parameters, statement};
+use crate::query::planning::{parameters, statement, unknown_names, values_subqueries};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
@@ -48,13 +48,6 @@ pub(in crate::query) struct Planner {
     /// it.
     view: OnceLock<PlanningView>,
     started: Instant,
-}
-
-/// The tables and table functions that a statement refers to.
-struct Relations {
-    tables: Vec<Arc<SessionTable>>,
-    /// True if the statement calls a table function.
-    has_function: bool,
 }
 
 impl Planner {
@@ -85,13 +78,17 @@ impl Planner {
         clauses::check(&statement, &|name| functions.contains_key(name))?;
         let (_, user, _) = self.access.identity();
         let names_user = expressions::rewrite(&mut statement, user)?;
-        let Relations { tables, has_function } = self.relations(&statement)?;
-        let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.to_error(error))?;
+        let tables = self.tables(&statement)?;
+        let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.explain(error, sql))?;
         plan_size::check(&plan)?;
         let planned = self.check(plan)?;
+        self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
         // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
         // times. Callers with equal rights share plans, so a cached `current_user` would name another caller.
-        if let (Some(key), false) = (PlanKey::of(&self.access, sql), has_function || names_user) {
+        if let Some(key) = PlanKey::of(&self.access, sql)
+            && !planned.calls_table_function()
+            && !names_user
+        {
             self.engine.plans.insert(key, planned.clone(), tables);
         }
         Ok(planned)
@@ -104,13 +101,31 @@ impl Planner {
         statement::check_plan(plan)?;
         let names = PlanNames::of(plan).map_err(|error| self.to_error(error))?;
         let bindings = names.resolve(self.view()).await.map_err(|error| self.to_error(error))?;
-        self.check(bindings.rebind(plan).map_err(|error| self.to_error(error))?)
+        let planned = self.check(bindings.rebind(plan).map_err(|error| self.to_error(error))?)?;
+        self.prepare(&planned).await.map_err(|error| self.to_error(error))?;
+        Ok(planned)
+    }
+
+    /// Builds the physical plan of a statement that has no parameters, so that a statement which the engine cannot run is
+    /// refused before it runs. The first run uses this plan, unless it depends on the time of the query.
+    async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
+        let is_explain =
+            matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
+        if is_explain || !planned.parameters.fields().is_empty() {
+            return Ok(());
+        }
+        let physical = self.view().state.create_physical_plan(&planned.plan).await?;
+        if let Some(reusable) = &planned.reusable {
+            reusable.store(physical);
+        }
+        Ok(())
     }
 
     /// Checks a plan whose tables and functions are the session's, and determines its parameters and its schema.
     fn check(&self, plan: LogicalPlan) -> Result<Planned> {
         statement::check_plan(&plan)?;
         engine_bugs::check(&plan)?;
+        values_subqueries::check(&plan)?;
         let parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
         let parameters = parameters::schema(&parameters)?;
         let schema = Arc::new(declared_schema(&*self.coerced_schema(&plan, &parameters)?, &parameters));
@@ -163,37 +178,32 @@ impl Planner {
         }
         let physical = self.physical(planned, &plan).await.map_err(|error| self.to_error(error))?;
         let task = Arc::new(self.engine.task(&physical));
-        execute_stream(physical, task).map_err(|error| self.to_error(error))
+        execute_stream(physical, task).map_err(|error| from_engine(error, &self.engine.config))
     }
 
-    /// Returns the physical plan to run: a copy of the cached one, or a new one.
+    /// Returns the physical plan to run: the one that was built when the statement was planned, or a new one.
     async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        if let Some(copy) = planned.reusable.as_ref().and_then(|reusable| reusable.copy()) {
-            return copy;
-        }
-        let physical = self.view().state.create_physical_plan(plan).await?;
-        match &planned.reusable {
-            Some(reusable) => reusable.store(physical),
-            None => Ok(physical),
+        match planned.reusable.as_ref().and_then(|reusable| reusable.take()) {
+            Some(physical) => physical,
+            None => self.view().state.create_physical_plan(plan).await,
         }
     }
 
-    /// Resolves the tables and table functions that a statement refers to. The error for a table that is not in this
-    /// session is the same whether or not the table exists for other callers.
-    fn relations(&self, statement: &Statement) -> Result<Relations> {
+    /// Returns the tables that a statement refers to. The error for a table that is not in this session is the same
+    /// whether or not the table exists for other callers.
+    fn tables(&self, statement: &Statement) -> Result<Vec<Arc<SessionTable>>> {
         let PlanningView { state, tables, .. } = self.view();
         let names = state.resolve_table_references(statement).map_err(|error| self.to_error(error))?;
-        let mut relations = Relations { tables: Vec::with_capacity(names.len()), has_function: false };
+        let mut found = Vec::with_capacity(names.len());
         for name in names {
             let is_table = state.schema_for_ref(name.clone()).is_ok_and(|schema| schema.table_exist(name.table()));
             let is_function = state.table_functions().contains_key(name.table());
             if !is_table && !is_function {
                 return Err(unknown_table(&name, tables));
             }
-            relations.has_function |= is_function;
-            relations.tables.extend(tables.get(name.table()).cloned());
+            found.extend(tables.get(name.table()).cloned());
         }
-        Ok(relations)
+        Ok(found)
     }
 
     /// Returns the time until the token expires, in microseconds.
@@ -201,8 +211,18 @@ impl Planner {
         self.access.expires().saturating_sub(self.engine.clock.now())
     }
 
+    /// Translates an error of planning.
     fn to_error(&self, error: DataFusionError) -> Error {
-        from_engine(error, &self.engine.config)
+        from_planner(error, &self.engine.config)
+    }
+
+    /// Translates an error of planning the text `sql`, whose names it can explain.
+    fn explain(&self, error: DataFusionError, sql: &str) -> Error {
+        let parse = || statement::parse(sql, &self.engine.config).ok();
+        match unknown_names::explain(&error, &self.view().state, parse) {
+            Some(explained) => located(explained, error),
+            None => self.to_error(error),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! The cached physical plan of a statement that is run repeatedly.
+//! The cached physical plan of a statement.
 //!
-//! A statement can have one if it has no parameters and its plan does not depend on time or chance. The physical plan
-//! must also consist of nodes whose state can be rebuilt for each run.
+//! A statement can have one if it has no parameters and its plan does not depend on time or chance. Every run uses a copy
+//! of the plan if it consists of nodes whose state can be rebuilt for each run. Otherwise only the first run uses it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
@@ -26,10 +26,14 @@ const REPEATABLE: [&str; 9] = [
     "TenantScan",
 ];
 
-/// The cached physical plan of a statement that has no parameters and does not depend on the time of the query. The
-/// first run stores the plan. The stored plan itself never runs, only copies of it.
+/// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
 #[derive(Debug, Default)]
-pub struct ReusablePlan(OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>);
+pub struct ReusablePlan {
+    /// A plan that can run again. It never runs itself, only copies of it.
+    repeatable: OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>,
+    /// A plan that can run only once and has not run yet.
+    single: Mutex<Option<ErasedPlan<Arc<dyn ExecutionPlan>>>>,
+}
 
 impl ReusablePlan {
     /// Returns an empty entry, or `None` if the physical plan of this statement cannot be cached.
@@ -40,26 +44,28 @@ impl ReusablePlan {
     /// Returns the stored plan.
     #[cfg(test)]
     pub(in crate::query) fn stored(&self) -> Option<&Arc<dyn ExecutionPlan>> {
-        self.0.get().map(|plan| &**plan)
+        self.repeatable.get().map(|plan| &**plan)
     }
 
-    /// Returns a copy to run, or `None` if no plan is stored.
-    pub(in crate::query) fn copy(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
-        self.0.get().map(|plan| reset_plan_states(Arc::clone(plan)))
-    }
-
-    /// Stores `plan` if it can run again, and returns the plan to run.
-    pub(in crate::query) fn store(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-        if !is_repeatable(&plan) {
-            return Ok(plan);
+    /// Returns the plan to run, or `None` if there is none left.
+    pub(in crate::query) fn take(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
+        if let Some(plan) = self.repeatable.get() {
+            return Some(reset_plan_states(Arc::clone(plan)));
         }
-        let copy = reset_plan_states(Arc::clone(&plan));
-        // If a concurrent run was faster, it has stored an equal plan.
-        let _ = self.0.set(ErasedPlan::new(plan));
-        copy
+        let plan = self.single.lock().unwrap_or_else(PoisonError::into_inner).take();
+        plan.map(|plan| Ok(Arc::clone(&plan)))
+    }
+
+    /// Stores a plan that has never run.
+    pub(in crate::query) fn store(&self, plan: Arc<dyn ExecutionPlan>) {
+        let is_repeatable = is_repeatable(&plan);
+        let plan = ErasedPlan::new(plan);
+        if is_repeatable {
+            // If a concurrent call was faster, it has stored an equal plan.
+            let _ = self.repeatable.set(plan);
+        } else {
+            *self.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
+        }
     }
 }
 

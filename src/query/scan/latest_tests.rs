@@ -391,7 +391,7 @@ async fn cached_plan_is_replaced_after_a_commit() {
         assert_eq!(states().await, [["open", "1"], ["overtaken", "1"]]);
     }
     let planned = engine.plans.find(PlanKey::of(&access, sql).unwrap()).unwrap();
-    let copy = planned.reusable.as_ref().and_then(|reusable| reusable.copy());
+    let copy = planned.reusable.as_ref().and_then(|reusable| reusable.take());
     assert!(copy.is_some(), "the physical plan is reusable");
     commit(&tables, &[change("a", 2, "paid")]).await;
     assert_eq!(states().await, [["open", "1"], ["paid", "1"]]);

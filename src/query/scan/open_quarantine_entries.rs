@@ -10,7 +10,9 @@
 //! ```
 //!
 //! **Invariant:** a closing row has the tenant and the time of its entry, so a condition on time excludes both rows or
-//! neither. Only the tenant's own closing rows are held in memory, which counts toward the query's memory limit.
+//! neither. No other condition of the caller limits which closing rows are read: a closing row has, for example, a later
+//! receive time than its entry.
+//! **Invariant:** only the tenant's own closing rows are held in memory, which counts toward the query's memory limit.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 
 use crate::clock::{Clock, SECOND};
 use crate::config::{ColumnConfig, LakeConfig, TableConfig};
-use crate::contract::{Contract, EventBatch, RESOLVES};
+use crate::contract::{Contract, EventBatch, RECEIVED_TIME, RESOLVES};
 use crate::lake::{Store, Table};
 use crate::query::Engine;
 use crate::query::testing::{NEW_YEAR, ask, config};
@@ -43,8 +43,10 @@ fn batch(contract: &Contract, rows: &[Row]) -> EventBatch {
             ("quarantine_id", _) => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2))),
             (RESOLVES, _) => Arc::new(rows.iter().map(|row| row.3).collect::<StringArray>()),
             ("reason", _) => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2))),
-            (_, DataType::Timestamp(..)) => {
-                let times = rows.iter().map(|row| NEW_YEAR + row.1 * SECOND);
+            (name, DataType::Timestamp(..)) => {
+                // A closing row is received an hour after its entry.
+                let delay = |row: &Row| if name == RECEIVED_TIME && row.3.is_some() { 3600 } else { 0 };
+                let times = rows.iter().map(|row| NEW_YEAR + (row.1 + delay(row)) * SECOND);
                 Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
             }
             _ => new_null_array(&kind, rows.len()),
@@ -69,7 +71,7 @@ async fn quarantine_shows_only_open_entries() {
     let name = contract.name.clone();
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
-    let cases: [(&str, &str, &[&str]); 9] = [
+    let cases: [(&str, &str, &[&str]); 13] = [
         // A closing row of another tenant, or with another time, does not close an entry.
         (
             "acme",
@@ -82,6 +84,20 @@ async fn quarantine_shows_only_open_entries() {
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_time < '2026-01-02T00:00:00Z'", &["1"]),
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_date > '2026-01-01'", &["1"]),
         ("acme", "SELECT reason FROM calls_quarantine WHERE reason = 'c'", &[]),
+        // The closing row of `c` is in another file and was received after this time.
+        ("acme", "SELECT quarantine_id FROM calls_quarantine WHERE received_time < '2026-01-01T00:30:00Z'", &["b"]),
+        (
+            "acme",
+            "SELECT quarantine_id FROM calls_quarantine WHERE received_time <= event_time AND received_time < '2026-01-01T00:30:00Z'",
+            &["b"],
+        ),
+        ("acme", "SELECT count(*) FROM calls_quarantine WHERE received_time > '2026-01-01T12:00:00Z'", &["1"]),
+        (
+            "acme",
+            "SELECT quarantine_id FROM calls_quarantine WHERE received_time BETWEEN '2025-12-31T00:00:00Z' AND \
+             '2026-01-01T00:00:02Z' AND event_time < '2026-01-01T00:00:03Z'",
+            &["b"],
+        ),
         ("acme", "SELECT count(*) FROM (SELECT 1 FROM calls_quarantine LIMIT 1)", &["1"]),
         ("acme", "SELECT count(*) FROM calls_quarantine a JOIN calls_quarantine b USING (quarantine_id)", &["2"]),
     ];

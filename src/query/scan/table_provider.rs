@@ -32,7 +32,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::contract::{Contract, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
-use crate::query::scan::file_pruning::{ScanBounds, is_leakproof, prune};
+use crate::query::scan::file_pruning::{ScanBounds, ScanRange, is_leakproof, prune};
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, column, without_metadata};
 use crate::query::scan::table_source::TableSource;
 use crate::query::scan::tenant_scan::TenantScan;
@@ -154,7 +154,11 @@ impl SessionTable {
             None => self.schema.fields().iter().map(|field| field.name().clone()).collect(),
         };
         let early = filters.iter().filter(|filter| self.rows.allows_early(filter, &self.contract));
-        let bounds = ScanBounds::of(early.clone(), self.time_column());
+        let mut bounds = ScanBounds::of(early.clone(), self.time_column());
+        if matches!(self.rows, ShownRows::OpenEntries { .. }) {
+            // A closing row has the time of its entry, but is received later. It can be in any file of that time.
+            bounds.received = ScanRange::ALL;
+        }
         let files = prune(&self.snapshot, self.scope.tenant(), &bounds);
         ScanSpec {
             table: self.contract.name.as_str().into(),

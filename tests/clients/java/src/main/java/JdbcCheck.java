@@ -17,11 +17,15 @@ import java.sql.Statement;
 import java.sql.Timestamp;
 import java.sql.Types;
 import java.time.Instant;
+import java.time.LocalDateTime;
+import java.time.ZoneId;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Calendar;
 import java.util.Collections;
 import java.util.List;
 import java.util.Properties;
+import java.util.TimeZone;
 import java.util.TreeMap;
 import java.util.TreeSet;
 
@@ -37,11 +41,15 @@ public final class JdbcCheck {
   private final String address;
   private final JsonObject tokens;
   private final int queriesMax;
+  /** The URL parameters that make timestamps correct in the JVM's time zone. Empty in the runs without them. */
+  private final String zone;
 
   private JdbcCheck(JsonObject facts) {
     address = facts.get("flight").getAsString();
     tokens = facts.getAsJsonObject("tokens");
     queriesMax = facts.get("tenant_queries_max").getAsInt();
+    boolean isSet = facts.has("set_time_zone") && facts.get("set_time_zone").getAsBoolean();
+    zone = isSet ? "&timeZone=UTC&x-glasshouse-timezone=" + TimeZone.getDefault().getID() : "";
   }
 
   public static void main(String[] args) throws Exception {
@@ -55,6 +63,10 @@ public final class JdbcCheck {
     checks.add("parameters_of_the_url_never_change_the_tenant", self::urlParameters);
     checks.add("tenants_are_disjoint", self::tenants);
     checks.add("values_come_back_as_sent", self::values);
+    checks.add("timestamps_are_instants", self::timestamps);
+    checks.add("timestamp_parameters_are_instants", self::timestampParameters);
+    checks.add("dates_are_the_same_in_every_zone", self::dates);
+    checks.add("time_zone_needs_both_properties", self::timeZoneProperties);
     checks.add("order_by_is_kept", self::order);
     checks.add("zero_rows", self::zeroRows);
     checks.add("large_results", self::largeResults);
@@ -73,7 +85,7 @@ public final class JdbcCheck {
 
   private Connection open(String caller, String... more) throws SQLException {
     StringBuilder url = new StringBuilder("jdbc:arrow-flight-sql://" + address + "/?useEncryption=false");
-    url.append("&token=").append(tokens.get(caller).getAsString());
+    url.append("&token=").append(tokens.get(caller).getAsString()).append(zone);
     for (String parameter : more) {
       url.append('&').append(parameter);
     }
@@ -111,6 +123,10 @@ public final class JdbcCheck {
     properties.put("user", "someone@example.org");
     properties.put("password", tokens.get("globex").getAsString());
     properties.put("useEncryption", "false");
+    if (!zone.isEmpty()) {
+      properties.put("timeZone", "UTC");
+      properties.put("x-glasshouse-timezone", TimeZone.getDefault().getID());
+    }
     try (Connection connection = DriverManager.getConnection("jdbc:arrow-flight-sql://" + address, properties)) {
       Check.equal(count(connection, "small >= 0 OR small IS NULL AND id LIKE 'globex-000%'") > 30, true, "rows");
     }
@@ -194,6 +210,99 @@ public final class JdbcCheck {
       Check.equal(rows.getString("label"), null, "null as a string");
       Check.equal(rows.getObject("big"), null, "null as an object");
       Check.holds(!rows.next(), "no third row");
+    }
+    return null;
+  }
+
+  /** Reads a timestamp in every way that does not depend on the driver's version. */
+  private static void reads(Connection connection, String sql, Instant expected) throws SQLException {
+    Timestamp wanted = Timestamp.from(expected);
+    try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
+      Check.holds(rows.next(), sql);
+      Check.equal(rows.getTimestamp(1), wanted, sql + ": getTimestamp");
+      Check.equal(rows.getTimestamp(rows.getMetaData().getColumnLabel(1)), wanted, sql + ": getTimestamp by name");
+      Check.equal(rows.getObject(1, Timestamp.class), wanted, sql + ": getObject as Timestamp");
+      Check.equal(rows.getString(1), wanted.toString(), sql + ": getString");
+      Check.equal(rows.getDate(1).toString(), wanted.toLocalDateTime().toLocalDate().toString(), sql + ": getDate");
+      Check.holds(!rows.next(), "one row");
+    }
+  }
+
+  private Object timestamps() throws SQLException {
+    try (Connection connection = open("globex")) {
+      reads(connection, "SELECT at FROM samples WHERE id = 'globex-00030'", Instant.parse("2024-01-01T00:30:00Z"));
+      String text = "SELECT TIMESTAMP '%s' AT TIME ZONE 'UTC' AS t";
+      for (String time : List.of("2024-07-01T03:30:00Z", "2024-12-31T23:59:59.123456Z", "1969-07-20T20:17:40Z", "2200-02-28T00:00:00Z")) {
+        reads(connection, String.format(text, time.replace("T", " ").replace("Z", "")), Instant.parse(time));
+      }
+      // A day of New York starts at 04:00 or 05:00 in UTC.
+      String days = "SELECT date_trunc('day', at AT TIME ZONE 'America/New_York') AS day FROM samples WHERE id = 'globex-00030'";
+      if (!zone.isEmpty()) {
+        reads(connection, days, Instant.parse("2023-12-31T05:00:00Z"));
+      }
+      try (Statement statement = connection.createStatement();
+          ResultSet rows = statement.executeQuery("SELECT at, CAST(NULL AS TIMESTAMP), CAST(at AS TIMESTAMP) FROM samples WHERE id = 'globex-00030'")) {
+        Check.holds(rows.next(), "a row");
+        Check.equal(rows.getTimestamp(2), null, "null");
+        Check.holds(rows.wasNull(), "wasNull");
+        if (!zone.isEmpty()) {
+          Timestamp wanted = Timestamp.from(Instant.parse("2024-01-01T00:30:00Z"));
+          Check.equal(rows.getObject(1), wanted, "getObject");
+          Check.equal(rows.getTimestamp(1, Calendar.getInstance(TimeZone.getTimeZone("UTC"))), wanted, "getTimestamp with a calendar");
+          Check.equal(rows.getMetaData().getColumnType(1), Types.TIMESTAMP, "type");
+          // A timestamp without a zone has the same wall-clock time in every zone.
+          Check.equal(rows.getTimestamp(3).toLocalDateTime(), LocalDateTime.parse("2024-01-01T00:30:00"), "a time without a zone");
+        }
+      }
+    }
+    return ZoneId.systemDefault().getId();
+  }
+
+  private Object timestampParameters() throws SQLException {
+    try (Connection connection = open("globex");
+        Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery("SELECT id, at FROM samples WHERE id LIKE 'globex-0%' ORDER BY id LIMIT 37")) {
+      int seen = 0;
+      while (rows.next()) {
+        Timestamp at = rows.getTimestamp(2);
+        finds(connection, "at = ?", s -> s.setTimestamp(1, at), rows.getString(1));
+        seen++;
+      }
+      Check.equal(seen, 37, "rows");
+      Timestamp at = Timestamp.from(Instant.parse("2024-01-01T00:30:00Z"));
+      Calendar utc = Calendar.getInstance(TimeZone.getTimeZone("UTC"));
+      finds(connection, "at >= ? AND at <= ?", s -> { s.setTimestamp(1, at, utc); s.setTimestamp(2, at); }, "globex-00030");
+      finds(connection, "at > ? AND at < ?", s -> { s.setTimestamp(1, new Timestamp(at.getTime() - 1)); s.setTimestamp(2, new Timestamp(at.getTime() + 1)); }, "globex-00030");
+    }
+    return null;
+  }
+
+  private Object dates() throws SQLException {
+    try (Connection connection = open("globex")) {
+      finds(connection, "day = ?", s -> s.setDate(1, Date.valueOf("2024-01-31")), "globex-00030");
+      try (Statement statement = connection.createStatement();
+          ResultSet rows = statement.executeQuery("SELECT day FROM samples WHERE id = 'globex-00030'")) {
+        Check.holds(rows.next(), "a row");
+        Check.equal(rows.getDate(1), Date.valueOf("2024-01-31"), "getDate");
+        Check.equal(rows.getObject(1).toString(), "2024-01-31", "getObject");
+        Check.equal(rows.getString(1), "2024-01-31", "getString");
+      }
+    }
+    return null;
+  }
+
+  private Object timeZoneProperties() {
+    String url = "jdbc:arrow-flight-sql://" + address + "/?useEncryption=false&token=" + tokens.get("acme").getAsString();
+    for (String[] each : new String[][] {
+        {"&x-glasshouse-timezone=Asia/Kolkata", "timeZone=UTC"},
+        {"&timeZone=Asia/Kolkata&x-glasshouse-timezone=Asia/Kolkata", "timeZone=UTC"},
+        {"&timeZone=UTC&x-glasshouse-timezone=Mars/Phobos", "Mars/Phobos"}}) {
+      Exception refusal = Check.refused(() -> {
+        try (Connection connection = DriverManager.getConnection(url + each[0])) {
+          column(connection, "SELECT 1");
+        }
+      }, each[0]);
+      Check.holds(Check.describe(refusal).contains(each[1]), Check.describe(refusal));
     }
     return null;
   }

@@ -1,0 +1,100 @@
+//! Explains errors about names that the planner does not find: functions, and columns that exist in another part of the
+//! statement.
+//!
+//! The suggestions depend only on the names, so they are the same in every process. The engine's own suggestions depend
+//! on the order of a hash map.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::{Column, SchemaError};
+use datafusion::error::DataFusionError;
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
+
+use crate::error::{Error, did_you_mean};
+use crate::query::error::root;
+
+/// Returns our error for an unknown function, or for a column that exists but cannot be used in its place. Returns
+/// `None` for any other error. `parse` parses the statement again.
+pub(in crate::query) fn explain(
+    error: &DataFusionError,
+    state: &SessionState,
+    parse: impl FnOnce() -> Option<Statement>,
+) -> Option<Error> {
+    match root(error) {
+        DataFusionError::Plan(text) => {
+            let name = text.strip_prefix("Invalid function '")?.split('\'').next()?;
+            Some(unknown_function(name, state))
+        }
+        DataFusionError::SchemaError(schema, _) => {
+            let SchemaError::FieldNotFound { field, valid_fields } = &**schema else { return None };
+            let is_hidden = is_hidden(field, valid_fields, &parse()?);
+            is_hidden.then(|| {
+                Error::invalid(format!(
+                    "column `{}` is not visible here: a subquery sees the query directly around it, and in FROM only with \
+                     LATERAL; after GROUP BY, only the grouped columns remain",
+                    field.flat_name()
+                ))
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Returns the error for a function that is not in the registry, or that is a window function without a window.
+pub(in crate::query) fn unknown_function(name: &str, state: &SessionState) -> Error {
+    if state.window_functions().contains_key(name) {
+        return Error::invalid(format!("function `{name}` needs a window: add OVER (...) after its arguments"));
+    }
+    let scalar = state.scalar_functions().keys().chain(state.higher_order_functions().keys());
+    let known = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
+    // Many names have three letters, so a name with two other letters is no good suggestion.
+    let near = |known: &&str| strsim::damerau_levenshtein(name, known) <= (known.len() / 3).max(1);
+    let near = did_you_mean(name, known.map(String::as_str).filter(near));
+    Error::invalid(format!("unknown function `{name}`{near}"))
+}
+
+/// Returns true if the statement has a table with the column's qualifier, but not where the column is used.
+fn is_hidden(field: &Column, visible: &[Column], statement: &Statement) -> bool {
+    let Some(relation) = &field.relation else { return false };
+    let name = relation.table();
+    if visible.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table() == name)) {
+        return false;
+    }
+    let statement = match statement {
+        Statement::Explain(explain) => &explain.statement,
+        other => other,
+    };
+    match statement {
+        Statement::Statement(statement) => statement.visit(&mut TableNamed { name }).is_break(),
+        _ => false,
+    }
+}
+
+/// Finds a table with this name or alias.
+struct TableNamed<'a> {
+    name: &'a str,
+}
+
+impl Visitor for TableNamed<'_> {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, relation: &TableFactor) -> ControlFlow<()> {
+        let alias = match relation {
+            TableFactor::Table { alias, .. } | TableFactor::Derived { alias, .. } => alias.as_ref(),
+            _ => None,
+        };
+        let name = match (alias, relation) {
+            (Some(alias), _) => Some(alias.name.value.clone()),
+            (None, TableFactor::Table { name, .. }) => {
+                name.0.last().and_then(|part| part.as_ident()).map(|name| name.value.clone())
+            }
+            _ => None,
+        };
+        if name.is_some_and(|name| name.eq_ignore_ascii_case(self.name)) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -90,6 +90,9 @@ impl FlightHandler {
         let receipts = groups(upload, limit, self.services.writer.clone())
             .map_ok(|UploadGroup { first_index, batches, memory }| async move {
                 let writer = &self.services.writer;
+                if let Some(batch) = batches.first() {
+                    writer.check_schema(target, batch.schema_ref()).map_err(mismatched)?;
+                }
                 let (reservation, _upload_permit) = match memory.map(MessageReservation::into_parts) {
                     Some((reservation, upload_permit)) => (reservation, Some(upload_permit)),
                     None => (writer.reservation(), None),
@@ -163,6 +166,12 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
         let next = (batches, memory, first_index + rows);
         Ok((!group.batches.is_empty()).then_some((group, next)))
     })
+}
+
+/// Returns the error for a schema that the table cannot store. ADBC expects `AlreadyExists`, because the table exists with
+/// another schema.
+fn mismatched(error: Error) -> Error {
+    if error.kind() == Kind::Invalid { Error::conflict(error.message().to_owned()).with_source(error) } else { error }
 }
 
 /// Returns the table if it exists and the server supports the mode of the command.

@@ -71,7 +71,8 @@ impl FlightHandler {
         })
     }
 
-    /// Handles GetSchema. The statement may have unbound parameters.
+    /// Handles GetSchema. The statement may have unbound parameters, and then the types of columns that contain them are
+    /// guesses.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match decode_query(descriptor)? {
             QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
@@ -112,7 +113,7 @@ impl FlightHandler {
             }
         };
         let session = self.services.engine.session(&caller.access)?;
-        let (planned, _) = plan_bound(&session, &statement).await?;
+        let planned = plan_bound(&session, &statement).await?;
         Ok(ResultInfo {
             schema: wire_schema(&planned.schema, caller.types),
             ordered: planned.ordered,
@@ -137,7 +138,12 @@ impl FlightHandler {
 
     async fn planned_schema(&self, caller: &RpcCaller, statement: &Statement) -> Result<SchemaRef> {
         let session = self.services.engine.session(&caller.access)?;
-        Ok(wire_schema(&session.plan(&statement.sql).await?.schema, caller.types))
+        let planned = session.plan(&statement.sql).await?;
+        let planned = match statement.parameters()? {
+            Some(rows) => session.bind(&planned, &rows).await?,
+            None => planned,
+        };
+        Ok(wire_schema(&planned.schema, caller.types))
     }
 
     /// Runs a statement and encodes its result.
@@ -149,8 +155,8 @@ impl FlightHandler {
         statement: &Statement,
     ) -> Result<BoxStream<'static, Result<FlightData>>> {
         let session = self.services.engine.session(&caller.access)?;
-        let (planned, parameters) = plan_bound(&session, statement).await?;
-        let result = session.run(&planned, parameters.as_ref()).await?;
+        let planned = plan_bound(&session, statement).await?;
+        let result = session.run(&planned, None).await?;
         let entry = self.running.enter(flight, result.id);
         let wire = wire_schema(&planned.schema, types);
         let batches = match types.zone {
@@ -174,19 +180,18 @@ impl FlightHandler {
     }
 }
 
-/// Plans a statement that will be run. Returns `Invalid` if it has unbound parameters.
-async fn plan_bound(session: &Session, statement: &Statement) -> Result<(Planned, Option<RecordBatch>)> {
+/// Plans a statement that will be run, with its bound parameters. Returns `Invalid` if they are not bound.
+async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned> {
     let planned = session.plan(&statement.sql).await?;
-    let parameters = statement.parameters()?;
-    let bound = parameters.as_ref().map_or(0, RecordBatch::num_columns);
-    let expected = planned.parameters.fields().len();
-    if bound < expected {
-        return Err(Error::invalid(format!(
-            "parameter {} is not bound: bind all {expected} parameters, then run the handle that the server returns",
-            bound + 1
-        )));
+    if let Some(rows) = statement.parameters()? {
+        return session.bind(&planned, &rows).await;
     }
-    Ok((planned, parameters))
+    match planned.parameters.fields().len() {
+        0 => Ok(planned),
+        expected => Err(Error::invalid(format!(
+            "parameter 1 is not bound: bind all {expected} parameters, then run the handle that the server returns"
+        ))),
+    }
 }
 
 /// Encodes a schema as an encapsulated IPC message, as FlightInfo, GetSchema and prepared statements contain it.

@@ -25,7 +25,7 @@ use super::rpc_outcome::{Messages, RpcCall};
 use super::session_options::{SessionOptions, parse_types};
 use super::signed_handle::{HANDLE_BYTES_MAX, HandleSigner};
 use super::sqlinfo::ServerLimits;
-use super::type_profile::ResultTypes;
+use super::type_profile::{ClientKind, ResultTypes};
 use super::upload::Upload;
 use super::{FlightServices, auth};
 use crate::config::{FlightConfig, Secret};
@@ -51,6 +51,7 @@ pub(super) struct FlightHandler {
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: ResultTypes,
+    pub(super) client: ClientKind,
 }
 
 /// How long Handshake waits for the client's first message, or for the client to finish sending, before it responds. A
@@ -91,7 +92,8 @@ impl FlightHandler {
                 .ok_or_else(|| Error::invalid(format!("header `{TYPES_HEADER}` must be `compat` or `native`")))?,
             None => self.options.types(&access),
         };
-        Ok(RpcCaller { access, types: ResultTypes { profile, zone: ClientTimeZone::of(headers)? } })
+        let types = ResultTypes { profile, zone: ClientTimeZone::of(headers)? };
+        Ok(RpcCaller { access, types, client: ClientKind::of(headers) })
     }
 
     /// Handles DoPut. Returns its only result, and the response headers.

@@ -69,7 +69,7 @@ pub(super) struct Statement {
     /// The SQL text.
     #[prost(string, tag = "1")]
     pub(super) sql: String,
-    /// The bound parameters as an Arrow IPC stream with one row. Empty if no parameters are bound.
+    /// The bound parameters as an Arrow IPC stream with one batch. Empty if no parameters are bound.
     #[prost(bytes = "bytes", tag = "2")]
     parameters: Bytes,
 }
@@ -92,22 +92,22 @@ struct HandlePayload {
 }
 
 impl Statement {
-    /// Creates a statement with one row of bound parameters, or with none.
+    /// Creates a statement with rows of bound parameters, or with none.
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
-            Some(row) => encode_row(row)
+            Some(rows) => encode_rows(rows)
                 .map_err(|error| Error::invalid("cannot encode the bound parameters").with_source(error))?,
             None => Bytes::new(),
         };
         Ok(Self { sql, parameters })
     }
 
-    /// Returns the bound parameters as one row, or `None` if no parameters are bound.
+    /// Returns the rows of bound parameters, or `None` if no parameters are bound.
     pub(super) fn parameters(&self) -> Result<Option<RecordBatch>> {
         if self.parameters.is_empty() {
             return Ok(None);
         }
-        decode_row(&self.parameters).map_err(|error| {
+        decode_rows(&self.parameters).map_err(|error| {
             Error::internal("cannot decode bound parameters that this server signed").with_source(error)
         })
     }
@@ -217,12 +217,12 @@ fn mac(key: &Hmac<Sha256>, parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-fn encode_row(row: &RecordBatch) -> Result<Bytes, arrow::error::ArrowError> {
-    let mut writer = StreamWriter::try_new(Vec::new(), row.schema_ref())?;
-    writer.write(row)?;
+fn encode_rows(rows: &RecordBatch) -> Result<Bytes, arrow::error::ArrowError> {
+    let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
+    writer.write(rows)?;
     Ok(writer.into_inner()?.into())
 }
 
-fn decode_row(bytes: &[u8]) -> Result<Option<RecordBatch>, arrow::error::ArrowError> {
+fn decode_rows(bytes: &[u8]) -> Result<Option<RecordBatch>, arrow::error::ArrowError> {
     StreamReader::try_new(bytes, None)?.next().transpose()
 }

@@ -301,18 +301,22 @@ async fn parameters_of_any_type_are_bound() {
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
     assert!(call.schema(&prepared(&handle)).await.is_ok());
-    // Two rows in one batch, two rows in two batches, and too many columns.
-    let two = row(vec![Arc::new(Int64Array::from(vec![1, 2]))]);
-    let one = || row(vec![Arc::new(Int64Array::from(vec![1]))]);
-    let wide = row(vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![1]))]);
-    for batches in [vec![two], vec![one(), one()], vec![wide]] {
-        assert_eq!(call.bind(&handle, batches).await.unwrap_err().code(), Code::InvalidArgument);
+    // The statement runs for each row, whether the rows are in one batch or in several.
+    let rows = |values: &[i64]| row(vec![Arc::new(Int64Array::from(values.to_vec()))]);
+    for batches in [vec![rows(&[7, 8, 9])], vec![rows(&[7]), rows(&[8, 9])]] {
+        let updated = call.bind(&handle, batches).await.unwrap();
+        let (_, _, results) = call.fetch(&prepared(&updated)).await.unwrap();
+        let sums: Vec<_> =
+            results.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values()).collect();
+        assert_eq!(sums, [&27, &19, &10]);
     }
+    let wide = row(vec![Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![1]))]);
+    assert_eq!(call.bind(&handle, vec![wide]).await.unwrap_err().code(), Code::InvalidArgument);
     server.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn untyped_parameters_are_text_and_updates_are_refused() {
+async fn untyped_parameters_keep_the_type_of_their_value() {
     let server = FlightTestServer::default().await;
     let mut call = server.caller("acme").await;
     let request = ActionCreatePreparedStatementRequest { query: "SELECT ? AS x".into(), transaction_id: None };
@@ -321,11 +325,13 @@ async fn untyped_parameters_are_text_and_updates_are_refused() {
     assert!(any.value.ends_with(&[0x20, 0x00]), "field 4, is_update = false");
     let created: ActionCreatePreparedStatementResult = any.unpack().unwrap().unwrap();
     let parameters = Schema::try_from(IpcMessage(created.parameter_schema)).unwrap();
-    assert_eq!(*parameters.field(0).data_type(), DataType::Utf8);
-    let text = row(vec![Arc::new(StringArray::from(vec!["hello"]))]);
-    let handle = call.bind(&created.prepared_statement_handle, vec![text]).await.unwrap();
-    let value = call.value(&prepared(&handle)).await.unwrap();
-    assert_eq!(value.as_string::<i32>().value(0), "hello");
+    assert_eq!(*parameters.field(0).data_type(), DataType::Null);
+    let values: [ArrayRef; 2] = [Arc::new(StringArray::from(vec!["hello"])), Arc::new(Float64Array::from(vec![2.5]))];
+    for value in values {
+        let handle = call.bind(&created.prepared_statement_handle, vec![row(vec![Arc::clone(&value)])]).await.unwrap();
+        assert_eq!(call.schema(&prepared(&handle)).await.unwrap().field(0).data_type(), value.data_type());
+        assert_eq!(&call.value(&prepared(&handle)).await.unwrap(), &value);
+    }
     server.close().await.unwrap();
 }
 

@@ -16,6 +16,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, R
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+use tonic::metadata::MetadataMap;
 
 use super::client_time_zone::{ClientTimeZone, local_schema};
 use crate::config::TypeProfile;
@@ -61,14 +62,37 @@ fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
     }
 }
 
-/// Returns the parameter schema that clients see, which contains only types that JDBC can bind. JDBC sends times and
-/// timestamps as milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
-pub(super) fn parameter_schema(planned: &Schema) -> Schema {
+/// The kind of client that calls, as far as the parameter schema depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientKind {
+    /// The JDBC driver. It converts each value to the type in the parameter schema.
+    Jdbc,
+    /// A client that binds values of any types, such as ADBC.
+    Other,
+}
+
+impl ClientKind {
+    /// Recognizes the JDBC driver by its user agent. Up to version 18.3 it sends the one of its gRPC library.
+    pub(super) fn of(headers: &MetadataMap) -> Self {
+        let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("");
+        if agent.contains("JDBC") || agent.starts_with("grpc-java") { Self::Jdbc } else { Self::Other }
+    }
+}
+
+/// Returns the parameter schema that clients see. A parameter of an unknown type has the type `Null`.
+///
+/// For JDBC the schema contains only types that the driver can bind. The driver sends times and timestamps as
+/// milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
+pub(super) fn parameter_schema(planned: &Schema, client: ClientKind) -> Schema {
     let declared = |field: &FieldRef| {
-        let data_type = match compat(field.data_type()) {
-            DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Millisecond, None),
-            DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
-            other => other,
+        let data_type = match (client, field.data_type()) {
+            (ClientKind::Other, kind @ (DataType::Null | DataType::Interval(_))) => kind.clone(),
+            (ClientKind::Other, kind) => compat(kind),
+            (ClientKind::Jdbc, kind) => match compat(kind) {
+                DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Millisecond, None),
+                DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+                other => other,
+            },
         };
         Field::new(field.name(), data_type, true)
     };
@@ -249,20 +273,38 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_declared_as_jdbc_binds_them() {
+    fn parameters_are_declared_as_clients_bind_them() {
         let utc = Some("UTC".into());
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, utc);
+        let (nanos, days) = (DataType::Time64(TimeUnit::Nanosecond), DataType::Interval(IntervalUnit::DayTime));
         let cases = [
-            (DataType::Timestamp(TimeUnit::Microsecond, utc), DataType::Timestamp(TimeUnit::Millisecond, None)),
-            (DataType::Time64(TimeUnit::Nanosecond), DataType::Time32(TimeUnit::Millisecond)),
-            (DataType::Null, DataType::Utf8),
-            (DataType::Utf8View, DataType::Utf8),
-            (DataType::Interval(IntervalUnit::DayTime), DataType::Utf8),
-            (DataType::Int64, DataType::Int64),
-            (DataType::Date32, DataType::Date32),
+            (micros.clone(), DataType::Timestamp(TimeUnit::Millisecond, None), micros),
+            (nanos.clone(), DataType::Time32(TimeUnit::Millisecond), nanos),
+            (DataType::Null, DataType::Utf8, DataType::Null),
+            (DataType::Utf8View, DataType::Utf8, DataType::Utf8),
+            (days.clone(), DataType::Utf8, days),
+            (DataType::Int64, DataType::Int64, DataType::Int64),
+            (DataType::Date32, DataType::Date32, DataType::Date32),
         ];
-        for (inferred, declared) in cases {
+        for (inferred, jdbc, other) in cases {
             let schema = Schema::new(vec![Field::new("$1", inferred.clone(), false)]);
-            assert_eq!(*parameter_schema(&schema).field(0).data_type(), declared, "{inferred}");
+            let declared = |client| parameter_schema(&schema, client).field(0).data_type().clone();
+            assert_eq!((declared(ClientKind::Jdbc), declared(ClientKind::Other)), (jdbc, other), "{inferred}");
         }
+    }
+
+    #[test]
+    fn jdbc_is_recognized_by_its_user_agent() {
+        for (agent, kind) in [
+            ("grpc-java-netty/1.71.0", ClientKind::Jdbc),
+            ("JDBC Flight SQL Driver 19.0.0 grpc-java-netty/1.71.0", ClientKind::Jdbc),
+            ("ADBC Flight SQL Driver v1.9.0 grpc-go/1.75.0", ClientKind::Other),
+            ("grpc-c++/1.71.0 grpc-c/46.0.0 (linux; chttp2)", ClientKind::Other),
+        ] {
+            let mut headers = MetadataMap::new();
+            headers.insert("user-agent", agent.parse().unwrap());
+            assert_eq!(ClientKind::of(&headers), kind, "{agent}");
+        }
+        assert_eq!(ClientKind::of(&MetadataMap::new()), ClientKind::Other);
     }
 }

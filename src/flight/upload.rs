@@ -217,7 +217,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // Only bound parameters have union types, and one value of each is read.
+        // Only bound parameters have union types, and their size is limited with the handle.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }

@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +26,7 @@ use super::receipt::Receipt;
 use super::target::{IngestTable, IngestTables, IngestTarget};
 use crate::clock::{Clock, Micros};
 use crate::config::IngestConfig;
-use crate::contract::{DecodeOptions, Owner};
+use crate::contract::{DecodeOptions, Owner, decode_arrow};
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, Tables};
 use crate::supervise::{self, Supervisor};
@@ -122,6 +124,13 @@ impl Writer {
     /// memory.
     pub fn reservation(&self) -> MemoryReservation {
         self.memory_budget.empty()
+    }
+
+    /// Checks that batches with this schema can be stored in the table. Returns `Invalid` if a column is unknown or has an
+    /// incompatible type.
+    pub fn check_schema(&self, target: &IngestTarget, schema: &SchemaRef) -> Result<()> {
+        let empty = RecordBatch::new_empty(Arc::clone(schema));
+        decode_arrow(target.table().table.contract(), &empty, 0, &self.stamp(Owner::PerEvent)).map(drop)
     }
 
     /// Decodes events, stores the new ones, and returns after the commit. Fails with `Limited` and a retry time if the

@@ -20,6 +20,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::optimizer::Analyzer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
@@ -39,6 +40,7 @@ use crate::query::query_runtime::QueryRuntime;
 use crate::query::rules::time_coercion::TimeCoercionRule;
 use crate::query::running_queries::{QueryId, RunningQueries};
 use crate::query::scan::table_source::TableSource;
+use crate::query::sql::bound_values::BoundValuePlanner;
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Slots};
 
@@ -165,7 +167,7 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
     SessionStateBuilder::new()
         .with_config(options(config, partitions).into())
         .with_runtime_env(Arc::clone(runtime))
-        .with_expr_planners(SessionStateDefaults::default_expr_planners())
+        .with_expr_planners(expr_planners())
         .with_scalar_functions(function_limits::with_limits(scalar_functions))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
@@ -174,6 +176,12 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .with_analyzer_rules(analyzer.rules)
         .with_analyzer_rule(Arc::new(function_limits::ResultSizeRule))
         .build()
+}
+
+/// Returns the engine's planners of expressions, after ours.
+fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    let bound_values: Arc<dyn ExprPlanner> = Arc::new(BoundValuePlanner);
+    [bound_values].into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
 fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {

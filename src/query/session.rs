@@ -83,8 +83,15 @@ impl Session {
         self.on_query_threads(async move { planner.plan_logical(&plan).await }).boxed()
     }
 
-    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` holds one row of values,
-    /// or no columns. The values are cast to the inferred types.
+    /// Plans a statement again with bound values, which keep their types. `rows` has a column for each placeholder. The
+    /// statement then runs once for each row, in order, and all results form one stream.
+    pub fn bind(&self, planned: &Planned, rows: &RecordBatch) -> BoxFuture<'_, Result<Planned>> {
+        let (planner, planned, rows) = (Arc::clone(&self.planner), planned.clone(), rows.clone());
+        self.on_query_threads(async move { planner.bind(&planned, &rows).await }).boxed()
+    }
+
+    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` holds the rows of values
+    /// to bind first, if any.
     pub fn run<'a>(
         &'a self,
         planned: &'a Planned,
@@ -94,13 +101,17 @@ impl Session {
     }
 
     async fn run_planned(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<ResultStream> {
+        let planned = match parameters.filter(|rows| rows.num_columns() > 0) {
+            Some(rows) => self.bind(planned, rows).await?,
+            None => planned.clone(),
+        };
         let Planner { engine, access, .. } = &*self.planner;
         access.check_expiry(engine.clock.now())?;
         let slot = engine.slots.take(access.tenant()?).await?;
         let ticket = engine.running.add(access, slot, engine.metrics.query())?;
-        let (planner, planned, parameters) = (Arc::clone(&self.planner), planned.clone(), parameters.cloned());
+        let planner = Arc::clone(&self.planner);
         let deadline = planner.deadline();
-        self.on_query_threads(async move { planner.run(&planned, parameters.as_ref(), ticket, deadline).await }).await
+        self.on_query_threads(async move { planner.run(&planned, ticket, deadline).await }).await
     }
 
     /// Runs `work` on the query runtime within the query's time limit, which applies even if planning does not yield.

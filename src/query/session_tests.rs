@@ -31,9 +31,11 @@ fn word(value: &str) -> ArrayRef {
 }
 
 async fn bound(session: &Session, sql: &str, values: Vec<ArrayRef>) -> Result<Vec<Vec<String>>> {
-    let planned = session.plan(sql).await?;
-    let values = if values.is_empty() { None } else { Some(row(values)) };
-    let batches: Vec<_> = session.run(&planned, values.as_ref()).await?.batches.try_collect().await?;
+    let mut planned = session.plan(sql).await?;
+    if !values.is_empty() {
+        planned = session.bind(&planned, &row(values)).await?;
+    }
+    let batches: Vec<_> = session.run(&planned, None).await?.batches.try_collect().await?;
     assert!(batches.iter().all(|batch: &RecordBatch| batch.schema() == planned.schema), "{sql}");
     Ok(text(&batches))
 }
@@ -82,18 +84,15 @@ async fn parameter_types_are_inferred_and_values_bound_as_literals() {
 }
 
 #[tokio::test]
-async fn parameters_that_do_not_fit_are_refused_with_their_ordinal() {
+async fn the_number_of_bound_values_has_to_match() {
     let engine = engine().await;
     let session = engine.session(&reader("acme").await).unwrap();
     let sql = "SELECT count(*) FROM calls WHERE region = ? AND y = ?";
-    let half: ArrayRef = Arc::new(Float64Array::from(vec![1.5]));
-    let two: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let none: ArrayRef = Arc::new(Int64Array::from(Vec::<i64>::new()));
     for (sql, values, message) in [
         (sql, vec![], "values (0) does not match the number of parameters (2)"),
         (sql, vec![word("x")], "values (1) does not match the number of parameters (2)"),
-        (sql, vec![word("x"), word("three")], "parameter 2: `three` (Utf8) does not fit Int64"),
-        (sql, vec![word("x"), half], "parameter 2: `1.5` (Float64) does not fit Int64"),
-        ("SELECT count(*) FROM calls WHERE y = ?", vec![two], "2 rows of parameters"),
+        ("SELECT count(*) FROM calls WHERE y = ?", vec![none], "bind at least one row"),
         ("SELECT 1", vec![number(1)], "values (1) does not match the number of parameters (0)"),
         ("SELECT ?, $1", vec![number(1)], "mixes"),
         ("SELECT $2", vec![number(1)], "`$1` is missing"),

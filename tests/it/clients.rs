@@ -26,6 +26,7 @@ fn adbc() {
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
     run_python("adbc_suite.py", &facts, ADBC);
+    run_python("parameters_suite.py", &facts, PARAMETERS);
     // The lake must also contain the rows that the suite ingested over ADBC.
     run_python("lake_suite.py", &facts, LAKE);
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
@@ -156,6 +157,15 @@ const ADBC: &[&str] = &[
     "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
+/// Checks of parameters that ADBC binds.
+const PARAMETERS: &[&str] = &[
+    "every_type_in_every_expression_equals_the_literal",
+    "a_bound_value_keeps_its_type",
+    "a_statement_runs_for_each_row_of_parameters",
+    "parameter_types_are_exact_or_unknown",
+    "an_append_with_another_schema_is_refused",
+];
+
 /// Checks for individual Flight SQL messages, which pyarrow.flight sends.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
@@ -185,10 +195,11 @@ const FLIGHT: &[&str] = &[
 /// Checks for prepared statements, message by message.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
-    "bound_parameters_of_any_type_are_cast",
+    "bound_parameters_have_any_type",
     "unbound_parameters_are_refused",
     "the_old_handle_never_returns_wrong_rows",
-    "several_parameter_rows_run_or_are_refused",
+    "several_parameter_rows_run_in_order",
+    "the_schema_follows_the_bound_types",
     "handles_outlive_their_connection",
     "tampered_handles_are_refused",
     "closing_is_idempotent",
@@ -225,6 +236,7 @@ const JDBC: &[&str] = &[
     "zero_rows",
     "large_results",
     "parameters_of_each_type",
+    "bound_values_equal_literals",
     "prepared_statements_are_reused",
     "changes_are_refused",
     "batches_are_refused",

@@ -95,7 +95,7 @@ impl<'a> ColumnSources<'a> {
 }
 
 /// Builds the map column. Each row gets the entries of the batch's own map column and then the non-null values of the
-/// undeclared columns.
+/// undeclared columns. A row without entries is null, unless the batch's own column has an empty map there.
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
@@ -132,7 +132,8 @@ fn map(
             builder.keys().append_value(key);
             builder.values().append_option(*value);
         }
-        builder.append(!entries.is_empty()).expect("each entry has added one key and one value");
+        let is_valid = !entries.is_empty() || given.as_ref().is_some_and(|given| given.map.is_valid(row));
+        builder.append(is_valid).expect("each entry has added one key and one value");
     }
     Ok(Arc::new(builder.finish()))
 }
@@ -174,14 +175,13 @@ impl<'a> MapColumn<'a> {
     }
 
     /// Returns the column in the form in which it is stored, if no row has to be changed or rejected. That is the case if
-    /// exactly the rows without entries are null, and every other row has distinct keys and no more than the allowed number
-    /// of entries.
+    /// no null row has entries, and every row has distinct keys and no more than the allowed number of entries.
     fn unchanged(&self, options: &DecodeOptions) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {
             let (first, last) = (offsets[row] as usize, offsets[row + 1] as usize);
             let is_known = |at: usize| (first..at).any(|earlier| self.keys.value(earlier) == self.keys.value(at));
-            self.map.is_null(row) == (first == last)
+            (self.map.is_valid(row) || first == last)
                 && last - first <= options.dimensions_max
                 && !(first + 1..last).any(is_known)
         };

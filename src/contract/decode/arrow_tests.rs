@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array, Int32Array,
-    Int64Array, LargeStringArray, ListArray, MapBuilder, NullArray, RecordBatch, StringArray, StringBuilder,
-    StringViewArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Date64Array, Decimal128Array, DictionaryArray, Float32Array,
+    Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, MapBuilder, NullArray, RecordBatch, StringArray,
+    StringBuilder, StringViewArray, TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
 };
-use arrow::datatypes::Int32Type;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use serde_json::{Value, json as value};
 
+use super::accept_or_reject::RejectedRows;
 use crate::contract::testing::*;
 use crate::contract::{Format, Reason, TenantId, decode, decode_arrow};
 use crate::error::Kind;
@@ -28,6 +30,9 @@ fn columns_are_cast_if_nothing_is_lost() {
     let contract = plain("more");
     let keys: Vec<(&str, ArrayRef)> =
         vec![("at", Arc::new(Int64Array::from(vec![1_767_225_600]))), ("key", texts(&["k"]))];
+    let decimal = |value: i128, scale: i8| {
+        Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(30, scale).unwrap()) as ArrayRef
+    };
     let dictionary: DictionaryArray<Int32Type> = vec!["acme"].into_iter().collect();
     let cases: Vec<(&str, ArrayRef, Value)> = vec![
         ("who", Arc::new(dictionary), value!({})),
@@ -40,6 +45,10 @@ fn columns_are_cast_if_nothing_is_lost() {
         ("at", Arc::new(Float64Array::from(vec![1_767_225_600.0])), value!({})),
         ("at", texts(&["2026-01-01T01:00:00+01:00"]), value!({})),
         ("large", Arc::new(Int32Array::from(vec![5])), value!({"large": 5})),
+        ("large", decimal(900_719_925_474_099_300, 2), value!({"large": 9_007_199_254_740_993_i64})),
+        ("double", decimal(250, 2), value!({"double": 2.5})),
+        ("price", decimal(110, 2), value!({"more": {"price": "1.10"}})),
+        ("day", Arc::new(Date64Array::from(vec![-86_400_000])), value!({"day": "1969-12-31"})),
         ("small", Arc::new(Int64Array::from(vec![5])), value!({"small": 5})),
         ("large", Arc::new(Float64Array::from(vec![5.0])), value!({"large": 5})),
         ("double", Arc::new(Float32Array::from(vec![0.5])), value!({"double": 0.5})),
@@ -70,6 +79,9 @@ fn arrow_events_are_rejected_with_every_reason() {
     let strings = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
     let floats = |value: f64| Arc::new(Float64Array::from(vec![Some(1.0), Some(value), None])) as ArrayRef;
     let integers = |value: i64| Arc::new(Int64Array::from(vec![Some(1), Some(value), Some(2)])) as ArrayRef;
+    let decimals = |values: [&str; 3], precision: u8, scale: i8| {
+        cast(&strings(values.map(Some).to_vec()), &DataType::Decimal128(precision, scale)).unwrap()
+    };
     let long = "x".repeat(5_000);
     let cases: Vec<(&str, ArrayRef, &str)> = vec![
         ("key", strings(vec![Some("a"), Some(""), Some("b")]), "missing_id"),
@@ -81,6 +93,10 @@ fn arrow_events_are_rejected_with_every_reason() {
         ("at", strings(vec![Some("1970-01-01T00:00:00Z"), Some("noon"), Some("7")]), "wrong_type"),
         ("small", integers(i64::MAX), "out_of_range"),
         ("large", Arc::new(UInt64Array::from(vec![1, u64::MAX, 2])), "out_of_range"),
+        ("large", decimals(["1", "100000000000000000000", "2"], 30, 0), "out_of_range"),
+        ("large", decimals(["1", "92233720368547758.08", "2"], 38, 2), "wrong_type"),
+        ("small", decimals(["1.00", "3000000000", "2"], 38, 2), "out_of_range"),
+        ("day", Arc::new(Date64Array::from(vec![-86_400_000, 1, 86_400_000])), "wrong_type"),
         ("large", floats(0.5), "wrong_type"),
         ("large", floats(1e300), "out_of_range"),
         ("single", floats(1e300), "out_of_range"),
@@ -167,6 +183,20 @@ fn a_truncated_stream_keeps_the_batches_before_the_end() {
     }
 }
 
+#[test]
+fn nanoseconds_before_1970_round_down() {
+    let contract = plain("more");
+    let column = contract.columns.iter().position(|column| column.name == "at").unwrap();
+    let nanos = vec![Some(-1), Some(-1_000), Some(-1_001), Some(1_999), None];
+    for zone in [None, Some("UTC"), Some("America/New_York")] {
+        let nanos: ArrayRef =
+            Arc::new(TimestampNanosecondArray::from(nanos.clone()).with_timezone_opt(zone.map(Into::<Arc<str>>::into)));
+        let found = super::cast::column(&contract, column, &nanos, &mut RejectedRows::default()).unwrap();
+        let found: Vec<_> = found.as_primitive::<TimestampMicrosecondType>().iter().collect();
+        assert_eq!(found, [Some(-1), Some(-1), Some(-2), Some(1), None]);
+    }
+}
+
 /// Builds a map array. Each row is a list of (key, value) entries, or `None` for a null.
 fn maps(rows: &[Option<&[(&str, Option<&str>)]>]) -> ArrayRef {
     let mut builder = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
@@ -215,8 +245,9 @@ fn valid_map_columns_are_stored_unchanged() {
     ];
     assert_eq!(stored(plain_rows.clone()), (expected.to_vec(), vec![]));
     assert_eq!(stored(plain_rows.slice(1, 2)), (expected[1..3].to_vec(), vec![]), "a slice");
-    let empty = maps(&[Some(&[]), Some(&[("a", Some("1"))])]);
-    assert_eq!(stored(empty), (vec![None, entries_of(&["a=Some(\"1\")"])], vec![]), "an empty map is null");
+    let empty = maps(&[Some(&[]), Some(&[("a", Some("1"))]), None]);
+    let expected = vec![entries_of(&[]), entries_of(&["a=Some(\"1\")"]), None];
+    assert_eq!(stored(empty), (expected, vec![]), "an empty map stays an empty map");
     let twice = maps(&[Some(&[("a", Some("1"))]), Some(&[("a", Some("1")), ("b", None), ("a", None)])]);
     assert_eq!(stored(twice), (vec![entries_of(&["a=Some(\"1\")"])], vec![(1, Reason::DuplicateKey)]));
 }

@@ -4,12 +4,20 @@
 //! is needed because a dictionary can refer to one long string a million times. Then columns of the right type are used
 //! unchanged, timestamps are converted to the right unit and time zone, and all other types are converted value by value
 //! with the same rules as JSON ([`Leaf`]).
+//!
+//! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest float,
+//! as a JSON number is. Any other value that would change rejects its row: a decimal with a fraction in an integer column,
+//! and a date with a time of day in a date column.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, new_null_array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType, UInt64Type,
+};
 use arrow::record_batch::RecordBatch;
 
 use super::accept_or_reject::RejectedRows;
@@ -23,6 +31,7 @@ use crate::error::{Error, Result};
 
 /// The maximum size of a batch's decoded strings, in bytes.
 const BATCH_BYTES_MAX: usize = 256 << 20;
+const DAY_MILLIS: i64 = 86_400_000;
 
 /// Casts `source` to the contract's column at `index`. A value that does not fit becomes null, and its row is rejected.
 pub(in crate::contract) fn column(
@@ -33,17 +42,35 @@ pub(in crate::contract) fn column(
 ) -> Result<ArrayRef> {
     let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
     let target = kind.data_type();
-    let plain = if *source.data_type() == target { Arc::clone(source) } else { plain(name, source)? };
+    let plain = match source.data_type() {
+        same if *same == target => Arc::clone(source),
+        given if is_decimal(given) => decimal(contract, index, source, rejected)?,
+        _ => plain(name, source)?,
+    };
+    reject_lost(contract, index, source, &plain, rejected);
     let cast = match (plain.data_type(), kind) {
         (same, _) if *same == target => plain,
         (DataType::Null, _) => new_null_array(&target, plain.len()),
-        (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, ColumnKind::Timestamp)
-        | (DataType::Date64, ColumnKind::Date) => {
-            let cast = cast_to(name, &plain, &target)?;
-            for row in (0..plain.len()).filter(|row| plain.is_valid(*row) && cast.is_null(*row)) {
-                let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
-                rejected.add(row, || RejectCause::value(reason, &contract.columns[index], plain.data_type()));
+        (DataType::Timestamp(TimeUnit::Nanosecond, _), ColumnKind::Timestamp) => {
+            let nanos = plain.as_primitive::<TimestampNanosecondType>();
+            let micros = nanos.unary::<_, TimestampMicrosecondType>(|nanos| nanos.div_euclid(1_000));
+            Arc::new(micros.with_data_type(target))
+        }
+        (DataType::Date64, ColumnKind::Date) => {
+            let millis = plain.as_primitive::<Date64Type>();
+            let days = millis.unary_opt::<_, Date32Type>(|millis| {
+                let day = i32::try_from(millis.div_euclid(DAY_MILLIS)).ok();
+                day.filter(|_| millis.rem_euclid(DAY_MILLIS) == 0)
+            });
+            for row in (0..millis.len()).filter(|row| millis.is_valid(*row) && days.is_null(*row)) {
+                let given = "a date with a time of day";
+                rejected.add(row, || RejectCause::value(Reason::WrongType, &contract.columns[index], given));
             }
+            Arc::new(days)
+        }
+        (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, ColumnKind::Timestamp) => {
+            let cast = cast_to(name, &plain, &target)?;
+            reject_lost(contract, index, &plain, &cast, rejected);
             cast
         }
         _ => by_value(contract, index, &plain, rejected)?,
@@ -52,9 +79,49 @@ pub(in crate::contract) fn column(
     Ok(cast)
 }
 
+/// Rejects the rows whose value a cast has lost, because it does not fit.
+fn reject_lost(contract: &Contract, index: usize, source: &ArrayRef, cast: &ArrayRef, rejected: &mut RejectedRows) {
+    let given = source.logical_nulls();
+    if cast.logical_null_count() <= given.as_ref().map_or(0, NullBuffer::null_count) {
+        return;
+    }
+    let is_given = |row: usize| given.as_ref().is_none_or(|given| given.is_valid(row));
+    for row in (0..source.len()).filter(|row| is_given(*row) && cast.is_null(*row)) {
+        let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
+        rejected.add(row, || RejectCause::value(reason, &contract.columns[index], source.data_type()));
+    }
+}
+
+fn is_decimal(kind: &DataType) -> bool {
+    matches!(
+        kind,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..)
+    )
+}
+
+/// Converts decimals to integers if that is what the column holds, and otherwise to floats. A decimal with a fraction is
+/// not an integer.
+fn decimal(contract: &Contract, index: usize, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let column = &contract.columns[index];
+    if !matches!(column.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
+        return cast_to(&column.name, source, &DataType::Float64);
+    }
+    let integers = cast_to(&column.name, source, &DataType::Int64)?;
+    let back = cast_to(&column.name, &integers, source.data_type())?;
+    let is_same = not_distinct(source, &back)?;
+    let fractions: Vec<_> = (0..source.len()).filter(|row| !is_same.value(*row) && integers.is_valid(*row)).collect();
+    if column.kind == ColumnKind::Timestamp && !fractions.is_empty() {
+        return cast_to(&column.name, source, &DataType::Float64);
+    }
+    for row in fractions {
+        rejected.add(row, || RejectCause::value(Reason::WrongType, column, displayed(source, row)));
+    }
+    Ok(integers)
+}
+
 /// Casts an undeclared column to strings.
 pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<StringArray> {
-    let plain = plain(name, source)?;
+    let plain = if is_decimal(source.data_type()) { Arc::clone(source) } else { plain(name, source)? };
     match plain.data_type() {
         DataType::Utf8 => Ok(plain.as_string::<i32>().clone()),
         DataType::Null => Ok(StringArray::new_null(plain.len())),
@@ -68,7 +135,8 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
     }
 }
 
-/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged.
+/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A decimal
+/// that does not fit becomes null; only the values of dictionaries are decimals here.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
         Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
@@ -83,11 +151,7 @@ fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
         Float16 | Float32 | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => Float64,
         _ => return Ok(Arc::clone(source)),
     };
-    let cast = cast_to(name, source, &target)?;
-    if cast.null_count() > source.null_count() {
-        return Err(Error::invalid(format!("column `{name}` has values that do not fit {target}")));
-    }
-    Ok(cast)
+    cast_to(name, source, &target)
 }
 
 fn decode_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
@@ -235,6 +299,12 @@ fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, rejected: &
     for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
         rejected.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or infinity"));
     }
+}
+
+/// Returns for each row whether both arrays have the same value.
+fn not_distinct(left: &ArrayRef, right: &ArrayRef) -> Result<BooleanArray> {
+    arrow::compute::kernels::cmp::not_distinct(left, right)
+        .map_err(|error| Error::internal("cannot compare two columns of one type").with_source(error))
 }
 
 fn not_finite<T>(values: &[T], is_finite: impl Fn(&T) -> bool) -> Vec<usize> {

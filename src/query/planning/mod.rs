@@ -12,6 +12,8 @@ pub(super) mod logical_plan;
 #[cfg(test)]
 mod logical_plan_tests;
 pub(super) mod parameters;
+#[cfg(test)]
+mod parameters_tests;
 pub(super) mod plan_cache;
 pub(super) mod plan_size;
 pub(super) mod planned;

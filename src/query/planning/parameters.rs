@@ -1,25 +1,29 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
-//! Before parsing, the placeholders are numbered. Before running, one row of values is cast to the types that the
-//! statement expects. A value that the cast would change is refused, and the error names its ordinal.
+//! Before parsing, the placeholders are numbered. Before running, the statement is planned again with a typed literal in
+//! place of each placeholder ([`bound_values`]). So binding a value has the same result as writing it as a literal.
 //!
-//! **Invariant:** a bound value becomes a typed literal in the plan. It is never part of SQL text.
+//! **Invariant:** a bound value keeps its own type and is never changed. It is never part of SQL text.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan};
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
+use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::sql::bound_values;
 
 /// The maximum number of placeholders in one statement.
 const PARAMETERS_MAX: usize = 1000;
+/// The maximum size of the bound values in one plan, in bytes.
+const VALUES_BYTES_MAX: usize = 64 << 20;
 
 /// Replaces the `?` placeholders of a statement with `$1`, `$2`, and so on, from left to right. A statement cannot
 /// contain both kinds.
@@ -70,25 +74,98 @@ fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
-/// Returns the placeholders of a plan by name, with their inferred types. In two cases the engine infers no type, and
-/// this function does: a placeholder directly inside a cast has the type of the cast, and a placeholder in LIMIT or
-/// OFFSET is an integer.
-pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Option<FieldRef>>, DataFusionError> {
-    let mut found = plan.get_parameter_fields()?;
-    let mut infer = |expr: &Expr, kind: &DataType| {
-        if let Expr::Placeholder(placeholder) = expr {
-            let field = || Arc::new(Field::new("", kind.clone(), true));
-            found.entry(placeholder.id.clone()).or_default().get_or_insert_with(field);
+/// A statement with placeholders, from which a plan is made for each row of bound values.
+#[derive(Debug)]
+pub(in crate::query) struct ParameterizedStatement {
+    pub(in crate::query) statement: ErasedPlan<Statement>,
+    /// The placeholders by name, with the number of times that each of them is used.
+    placeholders: BTreeMap<String, usize>,
+}
+
+impl ParameterizedStatement {
+    /// Returns `None` if the statement has no placeholders. Otherwise names the columns of `statement` that have none.
+    pub(in crate::query) fn of(statement: &mut Statement) -> Option<Self> {
+        let placeholders = bound_values::placeholders(statement);
+        if placeholders.is_empty() {
+            return None;
         }
-    };
+        bound_values::name_columns(statement);
+        Some(Self { statement: ErasedPlan::new(statement.clone()), placeholders })
+    }
+
+    /// Returns the statement with a marker for each placeholder.
+    pub(in crate::query) fn marked(&self) -> Statement {
+        let mut statement = Statement::clone(&self.statement);
+        bound_values::substitute(&mut statement);
+        statement
+    }
+
+    /// Returns the same value for each placeholder.
+    pub(in crate::query) fn repeat(&self, value: &ScalarValue) -> Vec<ScalarValue> {
+        vec![value.clone(); self.placeholders.len()]
+    }
+
+    /// Adds the placeholders that are not in a plan of this statement to those that are.
+    pub(in crate::query) fn complete(&self, found: &mut Placeholders) {
+        for name in self.placeholders.keys() {
+            found.entry(name.clone()).or_insert(None);
+        }
+    }
+
+    /// Refuses values that would make the plan too large, because the plan contains a value each time it is used.
+    pub(in crate::query) fn check_size(&self, values: &[ScalarValue]) -> Result<()> {
+        let size = |(name, uses): (&String, &usize)| {
+            let value = ordinal(name).and_then(|ordinal| values.get(ordinal - 1));
+            value.map_or(0, |value| uses.saturating_mul(value.size()))
+        };
+        let bytes = self.placeholders.iter().map(size).fold(0, usize::saturating_add);
+        if bytes <= VALUES_BYTES_MAX {
+            return Ok(());
+        }
+        Err(Error::limited(format!(
+            "the bound values take {bytes} bytes, counted each time they are used, but at most {VALUES_BYTES_MAX} are \
+             allowed: bind smaller values, or use each of them fewer times"
+        )))
+    }
+}
+
+/// Returns values with which a statement can be planned if it cannot be planned with placeholders.
+pub(in crate::query) fn examples() -> [ScalarValue; 4] {
+    let day = ScalarValue::new_interval_mdn(0, 1, 0);
+    [ScalarValue::Null, ScalarValue::Int64(Some(1)), ScalarValue::from("day"), day]
+}
+
+/// The placeholders of a plan by name, with their inferred types. The type is `Null` if it is ambiguous, and `None` if
+/// nothing is known about it.
+pub(in crate::query) type Placeholders = BTreeMap<String, Option<DataType>>;
+
+/// Returns the placeholders of a plan. The types are only guesses for clients that need a type to bind a value, because
+/// a bound value keeps its own type. Mostly the engine infers them from the other operand. A placeholder directly
+/// inside a cast has the type of the cast, and one in LIMIT or OFFSET is an integer. In arithmetic with times the other
+/// operand says nothing, because `ts - $1` may subtract a time or an interval.
+pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, DataFusionError> {
+    let mut found = Placeholders::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::Limit(limit) = node {
-            [&limit.skip, &limit.fetch].into_iter().flatten().for_each(|bound| infer(bound, &DataType::Int64));
+            let bounds = [&limit.skip, &limit.fetch].into_iter().flatten();
+            bounds.for_each(|bound| infer(&mut found, bound, Some(DataType::Int64)));
         }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Cast(cast) = expr {
-                    infer(&cast.expr, cast.field.data_type());
+                match expr {
+                    Expr::Placeholder(placeholder) => {
+                        let kind = placeholder.field.as_ref().map(|field| field.data_type().clone());
+                        infer(&mut found, expr, kind);
+                    }
+                    Expr::Cast(cast) => infer(&mut found, &cast.expr, Some(cast.field.data_type().clone())),
+                    Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.is_numerical_operators() => {
+                        for side in [left, right] {
+                            if placeholder_type(side).is_some_and(is_time) {
+                                infer(&mut found, side, Some(DataType::Null));
+                            }
+                        }
+                    }
+                    _ => {}
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
@@ -97,12 +174,40 @@ pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<HashMap<String, Op
     Ok(found)
 }
 
+/// Records that `expr` may have type `kind`, if it is a placeholder.
+fn infer(found: &mut Placeholders, expr: &Expr, kind: Option<DataType>) {
+    if let Expr::Placeholder(placeholder) = expr {
+        let known = found.entry(placeholder.id.clone()).or_default();
+        match (&*known, kind) {
+            (_, None) => {}
+            (Some(known), Some(kind)) if *known == kind => {}
+            (Some(_), Some(_)) => *known = Some(DataType::Null),
+            (None, kind) => *known = kind,
+        }
+    }
+}
+
+fn placeholder_type(expr: &Expr) -> Option<&DataType> {
+    match expr {
+        Expr::Placeholder(placeholder) => placeholder.field.as_ref().map(|field| field.data_type()),
+        _ => None,
+    }
+}
+
+fn is_time(kind: &DataType) -> bool {
+    kind.is_temporal() || matches!(kind, DataType::Interval(_))
+}
+
+/// Returns the number of a placeholder, from 1. Returns `None` for a named placeholder.
+fn ordinal(name: &str) -> Option<usize> {
+    name.strip_prefix('$').and_then(|digits| digits.parse().ok()).filter(|ordinal| *ordinal > 0)
+}
+
 /// Returns one field per placeholder, in order. Its type is `Null` if no type could be inferred.
-pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Result<Schema> {
+pub(in crate::query) fn schema(found: &Placeholders) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
-    for (name, field) in found.iter().collect::<BTreeMap<_, _>>() {
-        let ordinal = name.strip_prefix('$').and_then(|digits| digits.parse::<usize>().ok()).filter(|at| *at > 0);
-        let Some(ordinal) = ordinal else {
+    for (name, kind) in found {
+        let Some(ordinal) = ordinal(name) else {
             return Err(Error::invalid(format!("named placeholder `{name}` is not supported: use `$1` or `?`")));
         };
         if ordinal > PARAMETERS_MAX {
@@ -111,7 +216,7 @@ pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Res
             )));
         }
         kinds.resize(kinds.len().max(ordinal), None);
-        kinds[ordinal - 1] = Some(field.as_ref().map_or(DataType::Null, |field| field.data_type().clone()));
+        kinds[ordinal - 1] = Some(kind.clone().unwrap_or(DataType::Null));
     }
     let fields = (1..).zip(kinds).map(|(ordinal, kind)| match kind {
         Some(kind) => Ok(Field::new(format!("${ordinal}"), kind, true)),
@@ -122,61 +227,45 @@ pub(in crate::query) fn schema(found: &HashMap<String, Option<FieldRef>>) -> Res
     Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
 }
 
-/// Casts one row of values to the parameter types of the statement.
-pub(in crate::query) fn bind(parameters: &Schema, given: Option<&RecordBatch>) -> Result<Vec<ScalarValue>> {
+/// Returns the values in a row of bound parameters, each with its own type.
+pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
     let count = parameters.fields().len();
-    let Some(given) = given.filter(|given| given.num_columns() > 0) else {
-        return if count == 0 { Ok(Vec::new()) } else { Err(mismatch(count, 0)) };
-    };
-    if given.num_columns() != count {
-        return Err(mismatch(count, given.num_columns()));
+    if rows.num_columns() != count {
+        return Err(mismatch(count, rows.num_columns()));
     }
-    if given.num_rows() != 1 {
-        return Err(Error::invalid(format!("{} rows of parameters are bound: bind exactly one row", given.num_rows())));
+    if row >= rows.num_rows() {
+        return Err(Error::invalid("no row of parameters is bound: bind at least one row"));
     }
-    let values = (1..).zip(parameters.fields().iter().zip(given.columns()));
-    values
-        .map(|(ordinal, (field, column))| {
-            let value = ScalarValue::try_from_array(column, 0).map_err(|error| {
-                Error::invalid(format!("parameter {ordinal}: cannot read its value")).with_source(error)
-            })?;
-            cast(unwrapped(value), field.data_type()).map_err(|error| error.at(format!("parameter {ordinal}")))
-        })
-        .collect()
+    let values = (1..).zip(rows.columns()).map(|(ordinal, column)| {
+        ScalarValue::try_from_array(column, row)
+            .map(unwrapped)
+            .map_err(|error| Error::invalid(format!("parameter {ordinal}: cannot read its value")).with_source(error))
+    });
+    values.collect()
 }
 
-fn mismatch(expected: usize, given: usize) -> Error {
+/// Returns true if the values have the inferred types. Their plan is then the plan of the statement itself.
+pub(in crate::query) fn are_as_inferred(parameters: &Schema, values: &[ScalarValue]) -> bool {
+    let is_as_inferred = |(field, value): (&FieldRef, &ScalarValue)| {
+        *field.data_type() != DataType::Null && *field.data_type() == value.data_type()
+    };
+    parameters.fields().iter().zip(values).all(is_as_inferred)
+}
+
+/// Returns the error for a number of values that does not match the number of parameters.
+pub(in crate::query) fn mismatch(expected: usize, given: usize) -> Error {
     Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// Extracts the value from a union or a dictionary, which some clients bind, and converts view and large types to the
-/// plain ones.
+/// Extracts the value from a union, a dictionary or a run, which some clients bind, and converts view and large types
+/// to the types of literals in SQL text.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),
         ScalarValue::Union(None, ..) => ScalarValue::Null,
-        ScalarValue::Dictionary(_, inner) => unwrapped(*inner),
+        ScalarValue::Dictionary(_, inner) | ScalarValue::RunEndEncoded(_, _, inner) => unwrapped(*inner),
         ScalarValue::Utf8View(text) | ScalarValue::LargeUtf8(text) => ScalarValue::Utf8(text),
         ScalarValue::BinaryView(bytes) | ScalarValue::LargeBinary(bytes) => ScalarValue::Binary(bytes),
         other => other,
-    }
-}
-
-/// Casts the value to `kind` without loss. Text is parsed. A value of any other type must be the same after a cast to
-/// `kind` and back.
-fn cast(value: ScalarValue, kind: &DataType) -> Result<ScalarValue> {
-    let given = value.data_type();
-    if *kind == DataType::Null || given == *kind {
-        return Ok(value);
-    }
-    let refuse = || Error::invalid(format!("`{value}` ({given}) does not fit {kind}"));
-    let is_text = matches!(given, DataType::Utf8);
-    let found = value.cast_to(kind).map_err(|error| refuse().with_source(error))?;
-    if value.is_null() || is_text {
-        return Ok(found);
-    }
-    match found.cast_to(&given) {
-        Ok(back) if back == value => Ok(found),
-        _ => Err(refuse()),
     }
 }

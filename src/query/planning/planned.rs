@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::source_as_provider;
@@ -11,6 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 
 use crate::query::functions::freshness::FreshnessRow;
 use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::reusable_plan::ReusablePlan;
 
 /// A checked, planned, read-only statement.
@@ -24,8 +26,20 @@ pub struct Planned {
     pub parameters: Schema,
     /// True if the statement specifies the order of its rows.
     pub ordered: bool,
+    /// The statement itself, to plan it again with bound values. `None` if it has no placeholders or is a logical plan.
+    pub(in crate::query) template: Option<Arc<ParameterizedStatement>>,
+    /// The rows of parameters for which the statement runs after this plan, which is for the first row.
+    pub(in crate::query) more_rows: Option<Arc<MoreRows>>,
     /// The cached physical plan. `None` if each run of the statement needs a new one.
     pub reusable: Option<Arc<ReusablePlan>>,
+}
+
+/// Rows of parameters for which a statement still has to be planned.
+#[derive(Debug)]
+pub(in crate::query) struct MoreRows {
+    /// The statement with its placeholders.
+    pub(in crate::query) unbound: Planned,
+    pub(in crate::query) rows: RecordBatch,
 }
 
 impl Planned {

@@ -11,32 +11,35 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchema, DFSchemaRef};
+use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::clock::Micros;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
 use crate::query::engine::Engine;
 use crate::query::engine_bugs;
 use crate::query::error::{from_engine, from_planner, located};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::logical_plan::PlanNames;
+use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::plan_cache::PlanKey;
 use crate::query::planning::plan_size;
-use crate::query::planning::planned::Planned;
+use crate::query::planning::planned::{MoreRows, Planned};
 use crate::query::planning::planning_view::PlanningView;
 use crate::query::planning::reusable_plan::ReusablePlan;
 use crate::query::planning::{parameters, statement, unknown_names, values_subqueries};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::{clauses, expressions};
+use crate::query::sql::{bound_values, clauses, expressions};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -79,9 +82,13 @@ impl Planner {
         let (_, user, _) = self.access.identity();
         let names_user = expressions::rewrite(&mut statement, user)?;
         let tables = self.tables(&statement)?;
-        let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.explain(error, sql))?;
-        plan_size::check(&plan)?;
-        let planned = self.check(plan)?;
+        let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
+        let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.explain(error, sql));
+        let plan = plan.and_then(|plan| plan_size::check(&plan).map(|()| plan));
+        let planned = match plan.and_then(|plan| self.check(plan, template.clone())) {
+            Ok(planned) => planned,
+            Err(error) => self.plan_with_examples(template, error).await?,
+        };
         self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
         // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
         // times. Callers with equal rights share plans, so a cached `current_user` would name another caller.
@@ -101,7 +108,7 @@ impl Planner {
         statement::check_plan(plan)?;
         let names = PlanNames::of(plan).map_err(|error| self.to_error(error))?;
         let bindings = names.resolve(self.view()).await.map_err(|error| self.to_error(error))?;
-        let planned = self.check(bindings.rebind(plan).map_err(|error| self.to_error(error))?)?;
+        let planned = self.check(bindings.rebind(plan).map_err(|error| self.to_error(error))?, None)?;
         self.prepare(&planned).await.map_err(|error| self.to_error(error))?;
         Ok(planned)
     }
@@ -121,16 +128,83 @@ impl Planner {
         Ok(())
     }
 
+    /// Plans a statement whose planning `failed`. Some calls cannot be planned without a value for a placeholder, such as
+    /// `sum($1)` and `date_part($1, ts)`. They are planned with examples of values, to determine the columns of the
+    /// result. Nothing is known about their parameters.
+    async fn plan_with_examples(
+        &self,
+        template: Option<Arc<ParameterizedStatement>>,
+        failed: Error,
+    ) -> Result<Planned> {
+        if let Some(template) = template.filter(|_| matches!(failed.kind(), Kind::Invalid | Kind::Unsupported)) {
+            for example in parameters::examples() {
+                let planned = self.plan_with_values(&template, template.repeat(&example)).await;
+                if let Ok(planned) = planned.and_then(|plan| self.check(plan, Some(Arc::clone(&template)))) {
+                    return Ok(planned);
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// Plans a statement with typed literals in place of its placeholders.
+    async fn plan_with_values(
+        &self,
+        template: &ParameterizedStatement,
+        values: Vec<ScalarValue>,
+    ) -> Result<LogicalPlan> {
+        let planning = self.view().state.statement_to_plan(template.marked());
+        let plan = bound_values::with_values(values.into(), planning).await.map_err(|error| self.to_error(error))?;
+        plan_size::check(&plan).map(|()| plan)
+    }
+
+    /// Plans the statement again with rows of bound values. The result runs once for each row, in order.
+    pub(in crate::query) async fn bind(&self, planned: &Planned, rows: &RecordBatch) -> Result<Planned> {
+        let mut bound = self.bind_row(planned, rows, 0).await?;
+        if rows.num_rows() > 1 {
+            let rows = rows.slice(1, rows.num_rows() - 1);
+            bound.more_rows = Some(Arc::new(MoreRows { unbound: planned.clone(), rows }));
+        }
+        Ok(bound)
+    }
+
+    async fn bind_row(&self, planned: &Planned, rows: &RecordBatch, row: usize) -> Result<Planned> {
+        let values = parameters::values(&planned.parameters, rows, row)?;
+        let template = planned.template.as_deref();
+        template.map_or(Ok(()), |template| template.check_size(&values))?;
+        let plan = match template {
+            Some(template) if !parameters::are_as_inferred(&planned.parameters, &values) => {
+                self.plan_with_values(template, values).await?
+            }
+            _ => LogicalPlan::clone(&planned.plan).with_param_values(values).map_err(|error| self.to_error(error))?,
+        };
+        let bound = self.check(plan, None)?;
+        if !bound.parameters.fields().is_empty() {
+            return Err(Error::unsupported(
+                "a placeholder is used where no value can be bound: write the value instead",
+            ));
+        }
+        let names = planned.schema.fields().iter().zip(bound.schema.fields());
+        let fields = names.map(|(named, typed)| Field::new(named.name(), typed.data_type().clone(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        if schema.fields().len() != bound.schema.fields().len() {
+            return Err(Error::internal("the bound values change the number of columns"));
+        }
+        Ok(Planned { schema, reusable: None, ..bound })
+    }
+
     /// Checks a plan whose tables and functions are the session's, and determines its parameters and its schema.
-    fn check(&self, plan: LogicalPlan) -> Result<Planned> {
+    fn check(&self, plan: LogicalPlan, template: Option<Arc<ParameterizedStatement>>) -> Result<Planned> {
         statement::check_plan(&plan)?;
         engine_bugs::check(&plan)?;
         values_subqueries::check(&plan)?;
-        let parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
+        let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
+        template.iter().for_each(|template| template.complete(&mut parameters));
         let parameters = parameters::schema(&parameters)?;
         let schema = Arc::new(declared_schema(&*self.coerced_schema(&plan, &parameters)?, &parameters));
         let (ordered, reusable) = (is_ordered(&plan), ReusablePlan::for_statement(&plan));
-        Ok(Planned { schema, parameters, ordered, reusable, plan: ErasedPlan::new(plan) })
+        let (plan, more_rows) = (ErasedPlan::new(plan), None);
+        Ok(Planned { plan, schema, parameters, ordered, template, more_rows, reusable })
     }
 
     /// Returns the schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). If
@@ -151,13 +225,12 @@ impl Planner {
 
     /// Starts a planned statement and returns the stream of its rows, which ends at `deadline` at the latest.
     pub(in crate::query) async fn run(
-        &self,
+        self: &Arc<Self>,
         planned: &Planned,
-        parameters: Option<&RecordBatch>,
         ticket: QueryTicket,
         deadline: QueryDeadline,
     ) -> Result<ResultStream> {
-        match deadline.limit(self.execute(planned, parameters)).await {
+        match deadline.limit(self.execute(planned)).await {
             Ok(batches) => {
                 let (schema, config) = (Arc::clone(&planned.schema), self.engine.config.clone());
                 Ok(result_stream::start(&self.engine.threads, batches, schema, deadline, ticket, config))
@@ -169,14 +242,46 @@ impl Planner {
         }
     }
 
-    async fn execute(&self, planned: &Planned, parameters: Option<&RecordBatch>) -> Result<SendableRecordBatchStream> {
-        let values = parameters::bind(&planned.parameters, parameters)?;
-        let mut plan = LogicalPlan::clone(&planned.plan);
-        if !values.is_empty() {
-            plan = plan.with_param_values(values).map_err(|error| self.to_error(error))?;
-            check_types(planned, &*self.coerced_schema(&plan, &Schema::empty())?)?;
+    async fn execute(self: &Arc<Self>, planned: &Planned) -> Result<SendableRecordBatchStream> {
+        let unbound = planned.parameters.fields().len();
+        if unbound > 0 {
+            return Err(parameters::mismatch(unbound, 0));
         }
-        let physical = self.physical(planned, &plan).await.map_err(|error| self.to_error(error))?;
+        let first = self.execute_plan(planned).await?;
+        let Some(more) = planned.more_rows.clone() else { return Ok(first) };
+        let (planner, schema) = (Arc::clone(self), Arc::clone(&planned.schema));
+        let engine_schema = first.schema();
+        let next = stream::iter(0..more.rows.num_rows()).then(move |row| {
+            let (planner, more, schema) = (Arc::clone(&planner), Arc::clone(&more), Arc::clone(&schema));
+            async move {
+                let batches = planner.execute_row(&more, row, &schema).await;
+                batches.map_err(|error| DataFusionError::External(Box::new(error)))
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(engine_schema, first.chain(next.try_flatten()))))
+    }
+
+    /// Runs the statement for one of the further rows of parameters.
+    async fn execute_row(&self, more: &MoreRows, row: usize, schema: &Schema) -> Result<SendableRecordBatchStream> {
+        // Without this, many rows with empty results would run past the time limit.
+        tokio::task::yield_now().await;
+        let bound = self.bind_row(&more.unbound, &more.rows, row).await?;
+        for (declared, bound) in schema.fields().iter().zip(bound.schema.fields()) {
+            if declared.data_type() != bound.data_type() {
+                return Err(Error::invalid(format!(
+                    "with row {} of the parameters, column `{}` has type {} instead of {}: bind values of one type",
+                    row + 2,
+                    declared.name(),
+                    bound.data_type(),
+                    declared.data_type()
+                )));
+            }
+        }
+        self.execute_plan(&bound).await
+    }
+
+    async fn execute_plan(&self, planned: &Planned) -> Result<SendableRecordBatchStream> {
+        let physical = self.physical(planned, &planned.plan).await.map_err(|error| self.to_error(error))?;
         let task = Arc::new(self.engine.task(&physical));
         execute_stream(physical, task).map_err(|error| from_engine(error, &self.engine.config))
     }
@@ -236,23 +341,6 @@ fn declared_schema(schema: &DFSchema, parameters: &Schema) -> Schema {
         Field::new(field.name(), kind, true)
     });
     Schema::new(fields.collect::<Vec<_>>())
-}
-
-/// Refuses bound values that change the type of a declared column. This can happen if the type of a placeholder could
-/// not be inferred. The values are not cast silently.
-fn check_types(planned: &Planned, bound: &DFSchema) -> Result<()> {
-    let original = planned.plan.schema().fields();
-    for ((declared, original), bound) in planned.schema.fields().iter().zip(original).zip(bound.fields()) {
-        if declared.data_type() != bound.data_type() && !original.data_type().is_null() {
-            return Err(Error::invalid(format!(
-                "with the bound values, column `{}` has type {} instead of {}: cast the parameters, as in CAST($1 AS BIGINT)",
-                declared.name(),
-                bound.data_type(),
-                declared.data_type()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Returns true if the statement specifies the order of its rows.

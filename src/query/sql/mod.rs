@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   statement::parse ─► clauses (refuse what the planner would ignore) ─► expressions (rewrite what it does not know)
-//!     ─► engine's planner ─► engine_bugs
+//!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
 //! ```
 //!
 //! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
 //!
 //! **Invariant:** a clause is planned or refused by name; it is never ignored.
 
+pub(super) mod bound_values;
 pub(super) mod clauses;
 pub(super) mod expressions;

@@ -71,6 +71,7 @@ public final class JdbcCheck {
     checks.add("zero_rows", self::zeroRows);
     checks.add("large_results", self::largeResults);
     checks.add("parameters_of_each_type", self::parameters);
+    checks.add("bound_values_equal_literals", self::literals);
     checks.add("prepared_statements_are_reused", self::reuse);
     checks.add("changes_are_refused", self::changes);
     checks.add("batches_are_refused", self::batches);
@@ -388,6 +389,63 @@ public final class JdbcCheck {
       }
     }
     return null;
+  }
+
+  /** A type in SQL, how the driver sets a value of it, and the same value as a literal. */
+  private record Bound(String type, Setter setter, String literal) {}
+
+  /** Binding a value has the same result as writing it as a literal. */
+  private Object literals() throws SQLException {
+    List<Bound> values = List.of(
+        new Bound("TINYINT", s -> s.setByte(1, (byte) 5), "5"),
+        new Bound("SMALLINT", s -> s.setShort(1, (short) 5), "5"),
+        new Bound("INT", s -> s.setInt(1, 5), "5"),
+        new Bound("BIGINT", s -> s.setLong(1, 3_000_000_000L), "3000000000"),
+        new Bound("REAL", s -> s.setFloat(1, 0.1f), "0.1"),
+        new Bound("DOUBLE", s -> s.setDouble(1, 5.5), "5.5"),
+        new Bound("DECIMAL(10, 2)", s -> s.setBigDecimal(1, new BigDecimal("5.25")), "5.25"),
+        new Bound("VARCHAR", s -> s.setString(1, "a'b"), "'a''b'"),
+        new Bound("BOOLEAN", s -> s.setBoolean(1, true), "TRUE"),
+        new Bound("DATE", s -> s.setDate(1, Date.valueOf("2024-01-31")), "'2024-01-31'"),
+        new Bound("INT", s -> s.setNull(1, Types.INTEGER), "NULL"));
+    List<String> expressions = List.of(
+        "SELECT %s AS x", "SELECT -%s AS x", "SELECT %s / 2 AS x", "SELECT %s + 1 AS x", "SELECT max(%s) AS x",
+        "SELECT coalesce(NULL, %s) AS x", "SELECT upper(%s) AS x", "SELECT abs(%s) AS x", "SELECT round(%s) AS x",
+        "SELECT CAST(%s AS VARCHAR) AS x", "SELECT CAST(%s AS BIGINT) AS x",
+        "SELECT small + %s AS x FROM samples WHERE id = 'globex-00005'",
+        "SELECT count(*) AS x FROM samples WHERE small < %s", "SELECT count(*) AS x FROM samples WHERE ratio32 = %s",
+        "SELECT count(*) AS x FROM samples WHERE label = %s", "SELECT count(*) AS x FROM samples WHERE day = %s");
+    int equal = 0;
+    try (Connection connection = open("globex")) {
+      for (String expression : expressions) {
+        for (Bound value : values) {
+          String given = String.format("CAST(? AS %s)", value.type());
+          String written = String.format("CAST(%s AS %s)", value.literal(), value.type());
+          List<Object> expected = values(connection, String.format(expression, written), s -> {});
+          List<Object> found = values(connection, String.format(expression, given), value.setter());
+          Check.equal(found, expected, String.format(expression, written));
+          equal += found == null ? 0 : 1;
+        }
+      }
+    }
+    Check.equal(equal > expressions.size() * values.size() / 2, true, "most statements run");
+    return equal + " equal values";
+  }
+
+  /** Returns the first column of a result, or null if the server refuses the statement. */
+  private static List<Object> values(Connection connection, String sql, Setter setter) throws SQLException {
+    try (PreparedStatement statement = connection.prepareStatement(sql)) {
+      setter.set(statement);
+      try (ResultSet rows = statement.executeQuery()) {
+        List<Object> found = new ArrayList<>();
+        while (rows.next()) {
+          found.add(rows.getString(1));
+        }
+        return found;
+      }
+    } catch (SQLException error) {
+      return null;
+    }
   }
 
   private Object reuse() throws SQLException {

@@ -1,7 +1,7 @@
 //! Listening sockets with a connection limit, used by both endpoints.
 //!
 //! Each accepted connection comes with a [`ConnectionSlot`], which it keeps while it is open. A connection beyond the
-//! limit is also accepted, but only to send it a refusal in the protocol of the endpoint. Its client can therefore
+//! limit is also accepted, but only to send it a refusal in the endpoint's protocol. Its client can therefore
 //! distinguish an overloaded server from one that is down.
 //!
 //! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] connections are being refused at
@@ -92,7 +92,11 @@ impl Listener {
         let ConnectionLimit { key, connections_max, refusal } = &self.limit;
         self.metrics.limited(key);
         if !std::mem::replace(&mut self.is_full, true) {
-            tracing::warn!(limit = key, connections_max, "refusing connections: the connection limit is reached");
+            tracing::warn!(
+                limit = key,
+                connections_max,
+                "refusing connections, because the connection limit has been reached"
+            );
         }
         while self.refusals.try_join_next().is_some() {}
         if self.refusals.len() < REFUSALS_MAX {

@@ -17,7 +17,8 @@
 //! The decoders dictionary-encode strings that repeat ([`DictionaryBuilder`]), and the strings stay encoded until they are
 //! written to a Parquet file.
 //!
-//! **Invariant:** decoding uses neither a clock nor IO. The receive time and the owner are arguments ([`DecodeOptions`]).
+//! **Invariant:** decoding uses neither a clock nor I/O. The receive time and the owner are arguments
+//! ([`DecodeOptions`]).
 //! **Invariant:** an invalid event becomes a [`Reject`] and does not affect other events.
 
 mod columns;

@@ -37,7 +37,7 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     if stop.cut.run_until_cancelled(drained).await.is_none() {
         tracing::warn!(
             connections = connections.len(),
-            "closed connections that did not finish before the shutdown deadline"
+            "closed connections whose requests did not finish before the shutdown deadline"
         );
         connections.shutdown().await;
     }

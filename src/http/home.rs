@@ -3,7 +3,7 @@
 //!
 //! A browser gets HTML. Other clients get JSON (the home page) or Markdown (the documentation).
 //!
-//! **Invariant:** both work without a token, so they show nothing that belongs to a tenant: no rows, no counts, and
+//! **Invariant:** these pages need no token, so they show nothing that belongs to a tenant: no rows, no counts, and
 //! table names only if the operator has set `http.home_tables`.
 //! **Invariant:** a page loads no other files and runs no scripts. Its Content-Security-Policy allows only its own
 //! stylesheet and icon.
@@ -67,8 +67,7 @@ pub(super) async fn docs(name: Result<Path<String>, PathRejection>, headers: Hea
     Ok(with_headers(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], doc.text)))
 }
 
-/// Returns true if the `accept` header names `text/html`, as the header of a browser does. The `*/*` that `curl` sends
-/// does not count.
+/// Returns true if the `accept` header names `text/html`, as browsers do. The `*/*` that `curl` sends does not count.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {

@@ -31,7 +31,7 @@ pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -
 <dt>JDBC</dt><dd><code>{jdbc}</code></dd>
 <dt>HTTP</dt><dd><code>{http}</code></dd>
 </dl>
-<p class="muted">Every request for data needs a token in the header <code>Authorization: Bearer TOKEN</code>. The token decides which rows you see. If a tool asks for a user name and a password, enter any user name and use the token as the password. Behind a proxy the addresses may be different; ask your operator.</p>
+<p class="muted">Every request for data needs a token in the header <code>Authorization: Bearer TOKEN</code>. The token decides which rows you see. If a tool asks for a user name and a password, enter any user name and use the token as the password. Behind a proxy, the addresses may be different. If they do not work, ask your operator.</p>
 </section>
 "#
     );

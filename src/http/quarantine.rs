@@ -60,7 +60,7 @@ struct Picked {
     limit: Option<usize>,
     /// The position at which a replay continues: the `next` of the previous response.
     after: Option<String>,
-    /// True selects all entries.
+    /// Whether all entries are selected.
     all: bool,
 }
 
@@ -88,8 +88,8 @@ pub(super) async fn counts(
     Ok(Json(json!({ "counts": counts })))
 }
 
-/// Handles `GET /v1/tables/{table}/quarantine`. Returns the number of open entries of one table, and the newest
-/// entries.
+/// Handles `GET /v1/tables/{table}/quarantine`. Returns the number of open entries in one table's quarantine, and the
+/// newest entries.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -119,7 +119,7 @@ pub(super) async fn show(
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
-/// `POST /v1/tables/{table}/quarantine/replay`: ingests payloads again, unchanged.
+/// Handles `POST /v1/tables/{table}/quarantine/replay`, which ingests payloads again, unchanged.
 pub(super) async fn replay(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -133,7 +133,7 @@ pub(super) async fn replay(
     Ok(Json(told(replayed)))
 }
 
-/// `POST /v1/tables/{table}/quarantine/{id}/replay`: ingests one event in place of an entry's payload.
+/// Handles `POST /v1/tables/{table}/quarantine/{id}/replay`, which ingests one event in place of an entry's payload.
 pub(super) async fn replay_fixed(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,

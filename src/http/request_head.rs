@@ -15,7 +15,7 @@ use super::HttpHandler;
 use super::error::ErrorBody;
 use crate::error::Error;
 
-/// The maximum number of headers of a request.
+/// The maximum number of headers in a request.
 const HEADERS_MAX: usize = 64;
 /// The maximum number of headers that the HTTP library accepts. The library itself refuses a request with more headers.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;

@@ -66,7 +66,7 @@ fn request_id(headers: &HeaderMap) -> String {
 
 /// Returns the response to a request whose handler panicked. The connection stays open.
 fn panicked(panic: Panic) -> ErrorBody {
-    Error::internal("the handler of a request panicked").with_source(panic).into()
+    Error::internal("a request handler panicked").with_source(panic).into()
 }
 
 fn too_slow(handler: &HttpHandler) -> ErrorBody {

@@ -54,11 +54,11 @@ pub(crate) struct Settings {
     pub(crate) redirects_max: usize,
     /// The hosts to which requests may be sent without TLS.
     pub(crate) plaintext: Plaintext,
-    /// The retry policy of idempotent requests.
+    /// The retry policy for idempotent requests.
     pub(crate) retry: Retry,
 }
 
-/// The retry policy of idempotent requests.
+/// The retry policy for idempotent requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retry {
     /// The maximum number of attempts for one request, including the first.

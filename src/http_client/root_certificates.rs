@@ -53,7 +53,7 @@ impl Roots {
         Self(loaded.certs.into_iter().filter(is_supported).collect())
     }
 
-    /// Adds the certificates of a PEM text. Errors refer to the text as `name`.
+    /// Adds the certificates in a PEM text. Errors refer to the text as `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
         let count_before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {

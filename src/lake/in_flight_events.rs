@@ -23,7 +23,7 @@ use crate::contract::{Owner, TenantId};
 /// The age up to which a reader's report counts as current. Readers report every two seconds.
 const REPORT_AGE_MAX: Micros = 5 * SECOND;
 
-/// The events in flight to a table, and the lag of its sources.
+/// A table's in-flight events on this server, and the lag of its sources.
 #[derive(Debug, Default)]
 pub struct InFlight(Mutex<InFlightState>);
 
@@ -31,7 +31,7 @@ pub struct InFlight(Mutex<InFlightState>);
 struct InFlightState {
     /// The number of the next registration. It distinguishes registrations with the same receive time.
     next: u64,
-    /// The receive times of events in flight, by tenant. The key `None` stands for events that may belong to any
+    /// The receive times of in-flight events, by tenant. The key `None` is used for events that may belong to any
     /// tenant.
     receive_times: BTreeMap<Option<TenantId>, BTreeSet<(Micros, u64)>>,
     /// The lag of each partition, and the owner of its events.
@@ -138,8 +138,7 @@ impl InFlight {
         Watermark { now, complete_until: first.map_or(now, |first| first.min(now)), source_lag: lag(states, now) }
     }
 
-    /// Locks the state. No code panics while it holds the lock, so the state is consistent even if the lock is
-    /// poisoned.
+    /// Locks the state. No code panics while it holds the lock, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, InFlightState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -64,7 +64,7 @@ pub struct Table {
     checkpoint: AtomicU64,
     /// The time at which the checkpoint hint was last read.
     gap_checked: AtomicI64,
-    /// The events in flight to the table on this server.
+    /// The table's in-flight events on this server.
     in_flight: Arc<InFlight>,
 }
 
@@ -103,7 +103,7 @@ impl Table {
         (&self.store, &self.folder)
     }
 
-    /// Returns the events in flight to the table on this server.
+    /// Returns the in-flight events of the table on this server.
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.in_flight
     }

@@ -13,7 +13,7 @@
 //! The supervisor does not spawn tasks. A task belongs to the `JoinSet` or `TaskTracker` of its owner, which waits for
 //! it.
 //!
-//! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic of a task. A panic can therefore not
+//! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic in a task. A panic therefore cannot
 //! skip a step of the shutdown.
 //! **Invariant:** a panic is logged once. A panic inside a fence is logged by the code that handles it. All other
 //! panics are logged by the panic hook.
@@ -41,7 +41,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The number of consecutive panics after which a restart alone does not make the server ready again.
+/// After this many consecutive panics, a restart alone does not make the server ready again. The task must first run
+/// for [`Backoff::steady_after`].
 const PANICS_MAX: u32 = 5;
 
 /// The durations that determine the pauses between restarts.
@@ -213,7 +214,7 @@ impl Supervisor {
     /// Describes each task that is down, for `/readyz`. The descriptions omit the causes, because anyone may read them.
     pub fn down_tasks(&self) -> Vec<String> {
         let describe = |(task, down): (&Task, &Down)| match down {
-            Down::Restarting => format!("the {task} panicked and is restarted"),
+            Down::Restarting => format!("the {task} panicked and is being restarted"),
             Down::Failing => format!("the {task} panicked {PANICS_MAX} times in a row or more"),
             Down::Ended => format!("the {task} panicked and has ended"),
         };
@@ -238,8 +239,7 @@ impl Supervisor {
         self.lock().insert(task.clone(), down);
     }
 
-    /// Locks the map of tasks that are down. A poisoned lock is safe to use, because no code panics while it holds the
-    /// lock.
+    /// Locks the map of tasks that are down. No code panics while it holds the lock, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Task, Down>> {
         self.down.lock().unwrap_or_else(PoisonError::into_inner)
     }

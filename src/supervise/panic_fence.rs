@@ -115,7 +115,7 @@ pub fn install_panic_hook() {
         let Origin { location, backtrace } = origin;
         let message = info.payload_as_str().unwrap_or("(no text)");
         let thread = std::thread::current().name().unwrap_or("(no name)").to_owned();
-        tracing::error!(%location, %thread, backtrace, "panic outside of every fence: {message}");
+        tracing::error!(%location, %thread, backtrace, "panic outside any fence: {message}");
     }));
 }
 

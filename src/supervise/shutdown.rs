@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Each step begins as soon as the previous one is done, and ends at its own deadline at the latest. A client that
-//! hangs can therefore not use up the time that the last commits need.
+//! hangs therefore cannot use up the time that the last commits need.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Stop {
 /// The deadline of each step of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
-    /// The deadline for running requests and batches of sources to finish.
+    /// The deadline for running requests and source batches to finish.
     pub drain: Instant,
     /// The deadline for aborted connections to close.
     pub cut: Instant,

@@ -134,7 +134,7 @@ impl Default for Metrics {
             flight_calls: registry.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
             lake_version: registry.add("lake_version", "The newest known Delta version of a table", Family::default()),
             lake_checkpoints: registry.add("lake_checkpoints", "Checkpoints written", Family::default()),
-            task_panics: registry.add("task_panics", "Panics of background tasks, by task", Family::default()),
+            task_panics: registry.add("task_panics", "Panics in background tasks, by task", Family::default()),
             task_restarts: registry.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
             sources: SourceMetrics::new(&mut registry),
             transforms: TransformMetrics::new(&mut registry),
@@ -230,7 +230,7 @@ impl Metrics {
         self.lake_version.get_or_create(&[("table", Label::owned(table))]).set(version);
     }
 
-    /// Counts a checkpoint of `table` that was written.
+    /// Counts a checkpoint that was written for `table`.
     pub fn lake_checkpoint(&self, table: &str) {
         self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
     }

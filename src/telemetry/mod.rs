@@ -5,7 +5,7 @@
 //!                └► Metrics (one method per kind of event) ─► render ─► GET /metrics
 //! ```
 //!
-//! **Invariant:** the number of distinct label values is bounded. A malicious sender can therefore not exhaust the
+//! **Invariant:** the number of distinct label values is bounded. A malicious sender therefore cannot exhaust the
 //! memory.
 //! **Invariant:** no tenant data is used as a label, except the tenant's name.
 

@@ -110,7 +110,7 @@ impl SourceMetrics {
         let durations = Family::new_with_constructor(durations as fn() -> Histogram);
         Self {
             messages: registry.add_in(messages(), "source", "Messages read and committed", Family::default()),
-            lag: registry.add_in(messages(), "source_lag", "Uncommitted messages of a partition", Family::default()),
+            lag: registry.add_in(messages(), "source_lag", "Uncommitted messages in a partition", Family::default()),
             commit_duration: registry.add_in(
                 Unit::Seconds,
                 "source_commit_duration",
@@ -131,7 +131,7 @@ impl SourceMetrics {
             ),
             paused: registry.add("source_paused", "Whether the source is paused", Family::default()),
             failing: registry.add("source_failing", "Whether the source cannot make progress", Family::default()),
-            errors: registry.add("source_errors", "Errors of the source, by kind", Family::default()),
+            errors: registry.add("source_errors", "Source errors, by kind", Family::default()),
             schema_requests: registry.add("source_schemas", "Schema registry requests, by outcome", Family::default()),
         }
     }
@@ -173,7 +173,7 @@ impl SourceMetrics {
         self.failing.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_failing));
     }
 
-    /// Counts an error of the source.
+    /// Counts a source error.
     pub fn failed(&self, source: &str, trouble: SourceTrouble) {
         let labels = [("source", Label::owned(source)), ("kind", Label::from(trouble.as_str()))];
         self.errors.get_or_create(&labels).inc();

@@ -22,7 +22,7 @@ impl TransformMetrics {
     pub(super) fn new(registry: &mut MetricsRegistry) -> Self {
         let rows = Unit::Other("rows".to_owned());
         Self {
-            rows: registry.add_in(rows, "lookup", "Rows of a lookup table at its last load", Family::default()),
+            rows: registry.add_in(rows, "lookup", "Rows in a lookup table when it was last loaded", Family::default()),
             loads: registry.add("lookup_loads", "Loads of a lookup table, by outcome", Family::default()),
         }
     }

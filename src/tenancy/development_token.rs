@@ -17,8 +17,8 @@ use crate::error::{Error, Result, did_you_mean};
 /// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
 pub struct DevelopmentToken {
-    /// The issuer's name in the configuration. It may be empty if only one issuer has a secret, which then signs the
-    /// token.
+    /// The issuer's name in the configuration. It may be empty if only one issuer has a secret. That issuer then signs
+    /// the token.
     pub issuer: String,
     /// The tenant, or `None` for an operator.
     pub tenant: Option<String>,

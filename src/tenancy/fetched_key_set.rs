@@ -207,8 +207,7 @@ impl Drop for FetchInProgress {
 }
 
 impl KeySetSource {
-    /// Locks the state. No code panics while it holds the lock, so the state is consistent even if the lock is
-    /// poisoned.
+    /// Locks the state. No code panics while it holds the lock, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

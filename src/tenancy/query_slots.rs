@@ -71,7 +71,7 @@ impl Slots {
         let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Slot { _permit: permit, _position: position }),
-            Ok(Err(closed)) => Err(Error::internal("the semaphore of a tenant is closed").with_source(closed)),
+            Ok(Err(closed)) => Err(Error::internal("the semaphore of a tenant's queue was closed").with_source(closed)),
             Err(_) => Err(Error::limited(format!(
                 "all {} queries of this tenant are still running (limits query.tenant_queries_max, \
                  query.tenant_queue_wait_max): retry later",

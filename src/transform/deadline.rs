@@ -21,7 +21,7 @@ use crate::error::Error;
 /// The names of plan nodes that can produce many rows from a few.
 const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
 
-/// The deadline of a run, and its error.
+/// The deadline of a run, and the time limit that the error states.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunDeadline {
     pub(super) at: Instant,

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::json_path::{Step, find, int};
 use crate::clock::Micros;
 
-/// A change of one row.
+/// A change to one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ChangeEvent<'a> {
     /// The operation: `c` for create, `u` for update, `d` for delete, `r` for read (a snapshot), `t` for truncate, `m` for message.
@@ -26,7 +26,7 @@ pub(super) struct ChangeEvent<'a> {
     pub(super) source: Option<&'a str>,
 }
 
-/// The fields of an envelope that transforms use.
+/// The envelope fields that transforms use.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -78,7 +78,7 @@ impl<'a> ChangeEvent<'a> {
         self.number("lsn").or_else(|| self.number("pos"))
     }
 
-    /// Returns the time of the change in the database.
+    /// Returns the time at which the change was made in the database.
     pub(super) fn changed(&self) -> Option<Micros> {
         let nanos = || self.number("ts_ns").map(|nanos| nanos / 1_000);
         let millis = || self.number("ts_ms").and_then(|millis| millis.checked_mul(1_000));

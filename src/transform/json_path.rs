@@ -132,7 +132,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 }
 
-/// Compares the keys of an object with the key to find, without copying them.
+/// Compares the keys of an object with the wanted key, without copying them.
 struct KeyEquals<'s>(&'s str);
 
 impl<'j> DeserializeSeed<'j> for KeyEquals<'_> {

@@ -3,7 +3,7 @@
 //! Reads the bytes of a body. It returns strings as ranges and numbers as values, and it can skip a whole value while
 //! validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON
 //! either, but they are recognized, because a message about a non-finite number is more helpful than one about a syntax
-//! error. Only error messages are allocated, and the recursion depth is limited.
+//! error. Memory is allocated only for error messages, and the recursion depth is limited.
 
 use crate::contract::schema::fields::Name;
 

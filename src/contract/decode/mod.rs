@@ -5,7 +5,7 @@
 //!   bytes ─► ipc ─► arrow_batch ─► cast ─► check ───────────────────────────┴─► rows of the batch | Reject
 //! ```
 //!
-//! **Invariant:** decoding uses neither a clock nor IO.
+//! **Invariant:** decoding uses neither a clock nor I/O.
 //! **Invariant:** an event that cannot be decoded becomes a `Reject` with its bytes and does not affect other events.
 
 pub(super) mod accept_or_reject;

@@ -7,7 +7,7 @@ use super::fields::Tree;
 use crate::config::ColumnKind;
 use crate::error::did_you_mean;
 
-/// The maximum number of columns of a table.
+/// The maximum number of columns in a table.
 pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
 
 /// All error messages about a declaration.

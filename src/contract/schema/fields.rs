@@ -72,7 +72,7 @@ pub(in crate::contract) enum Target {
     Node(usize),
     /// The map column. The field is a protobuf map whose keys and values have these encodings.
     Map(FieldEncoding, FieldEncoding),
-    /// None: the field is declared but not stored.
+    /// No destination: the field is declared but not stored.
     Ignored,
 }
 
@@ -113,7 +113,7 @@ pub(in crate::contract) enum FieldEncoding {
     Time,
 }
 
-/// The value of an absent field without presence (proto3).
+/// The default value of a field without presence (proto3), for events that do not contain the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum Fallback {
     Int,

@@ -1,5 +1,5 @@
-//! Commits files and application transactions to a table as one log entry. The entry is put only if its version has no
-//! entry yet.
+//! Commits files and application transactions to a table as one log entry. The entry is written only if its version has
+//! no entry yet.
 //!
 //! ```text
 //!   encode once ─► put at version + 1 ─► written ─► publish
@@ -9,7 +9,7 @@
 //!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
-//! **Invariant:** an entry is put at a later version only after another writer's entry was read at the previous
+//! **Invariant:** an entry is tried at a later version only after another writer's entry was read at the previous
 //! version. A delayed put can therefore never become a second copy of the commit.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
 //! since. If two writers both find an event to be new, only one of them stores it.

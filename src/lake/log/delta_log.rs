@@ -4,8 +4,8 @@
 //! Encodes and decodes `_delta_log/<version>.json`, one action per line, as specified by the Delta protocol
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>).
 //!
-//! **Invariant:** an entry is put only if its version has no entry yet, and it is never changed afterwards. Two writers
-//! therefore never own the same version.
+//! **Invariant:** an entry is written only if its version has no entry yet, and it is never changed afterwards. Two
+//! writers therefore never own the same version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

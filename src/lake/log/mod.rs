@@ -8,7 +8,7 @@
 //!   delta_schema: contract ─► Delta schema
 //! ```
 //!
-//! **Invariant:** an entry is put only if its version has no entry yet. A snapshot is immutable, and a newer one
+//! **Invariant:** an entry is written only if its version has no entry yet. A snapshot is immutable, and a newer one
 //! replaces it as a whole.
 
 pub(super) mod checkpoint;

@@ -108,7 +108,7 @@ pub(in crate::lake) fn store_error(what: impl std::fmt::Display, error: object_s
         }
         object_store::Error::NotFound { .. } => Error::unavailable(format!("{what}: not found in the object store")),
         _ if is_full(&error) => Error::unavailable(format!(
-            "{what}: the lake's disk is full or its quota is exhausted: free some space, and writing resumes automatically"
+            "{what}: the lake's disk is full or its quota is exhausted: free some space, and writes resume automatically"
         )),
         _ => Error::unavailable(format!("{what}: the request to the object store failed")),
     };

@@ -30,6 +30,8 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::query::catalog::{CATALOG, SCHEMA};
+use crate::query::functions::aggregate_functions;
+use crate::query::functions::count_distinct::CountDistinctPlanner;
 use crate::query::functions::freshness::FreshnessFunction;
 use crate::query::functions::time_series::with_time_series;
 use crate::query::functions::{function_limits, time_functions};
@@ -38,6 +40,7 @@ use crate::query::planning::plan_cache::PlanCache;
 use crate::query::planning::reusable_plan::is_repeatable;
 use crate::query::query_runtime::QueryRuntime;
 use crate::query::rules::time_coercion::TimeCoercionRule;
+use crate::query::rules::{grouping_sets, single_distinct};
 use crate::query::running_queries::{QueryId, RunningQueries};
 use crate::query::scan::table_source::TableSource;
 use crate::query::sql::bound_values::BoundValuePlanner;
@@ -170,18 +173,20 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .with_expr_planners(expr_planners())
         .with_scalar_functions(function_limits::with_limits(scalar_functions))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_aggregate_functions(aggregate_functions::all())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(functions)
         .with_analyzer_rules(analyzer.rules)
+        .with_optimizer_rules(single_distinct::optimizer_rules())
+        .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
         .with_analyzer_rule(Arc::new(function_limits::ResultSizeRule))
         .build()
 }
 
 /// Returns the engine's planners of expressions, after ours.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let bound_values: Arc<dyn ExprPlanner> = Arc::new(BoundValuePlanner);
-    [bound_values].into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
+    let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner)];
+    ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
 fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {

@@ -50,6 +50,10 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
                 None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
             },
         },
+        // The parser does not know the EXCLUDE clause of window frames.
+        DataFusionError::SQL(error, _) if parse_text(error).contains("found: EXCLUDE") => Error::unsupported(
+            "EXCLUDE in a window frame is not supported: take the excluded rows off, as in sum(x) OVER (ORDER BY y) - x",
+        ),
         DataFusionError::SQL(error, _) => Error::invalid(format!("cannot parse the statement: {}", parse_text(error))),
         DataFusionError::SchemaError(error, _) => Error::invalid(schema_text(error)),
         DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::Configuration(text) => {

@@ -144,10 +144,10 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     table
 }
 
-/// Returns a session of `acme` that is based on a verified token. Its tables contain committed events. No endpoints are
-/// started.
-async fn session() -> Session {
-    let config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
+/// Returns a session of `acme` from a verified token, over tables with committed events. No endpoints are started. Plans
+/// have `partitions` partitions, or one per core for 0.
+async fn session(partitions: usize) -> Session {
+    let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let mut tables = BTreeMap::new();
     for name in ["calls", "leases", "orders"] {
@@ -165,6 +165,7 @@ async fn session() -> Session {
         claims: serde_json::Map::new(),
     };
     let access = verifier.verify(&mint.sign(&config.auth, &clock).unwrap()).await.unwrap();
+    config.query.partitions = partitions;
     let engine = Engine::new(Arc::new(tables), config.query, clock, Arc::new(Metrics::default())).unwrap();
     engine.session(&access).unwrap()
 }
@@ -176,8 +177,11 @@ async fn every_query_returns_the_expected_rows() {
     files.sort();
     assert!(!files.is_empty());
     for file in files {
-        let mut runner = Runner::new(|| async { Ok(TenantDb(session().await)) });
-        runner.with_column_validator(strict_column_validator);
-        runner.run_file_async(&file).await.unwrap_or_else(|error| panic!("{}", error.display(false)));
+        for partitions in [0, 1] {
+            let mut runner = Runner::new(|| async { Ok(TenantDb(session(partitions).await)) });
+            runner.with_column_validator(strict_column_validator);
+            let ran = runner.run_file_async(&file).await;
+            ran.unwrap_or_else(|error| panic!("with {partitions} partitions: {}", error.display(false)));
+        }
     }
 }

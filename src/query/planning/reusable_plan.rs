@@ -14,7 +14,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use crate::query::planning::erased_plan::ErasedPlan;
 
 /// The nodes of a physical plan that can run again, because their state is rebuilt for each run.
-const REPEATABLE: [&str; 9] = [
+const REPEATABLE: [&str; 10] = [
     "AggregateExec",
     "CoalescePartitionsExec",
     "FilterExec",
@@ -24,6 +24,7 @@ const REPEATABLE: [&str; 9] = [
     "SortExec",
     "SortPreservingMergeExec",
     "TenantScan",
+    "UnorderedExec",
 ];
 
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.

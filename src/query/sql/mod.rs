@@ -12,3 +12,4 @@
 pub(super) mod bound_values;
 pub(super) mod clauses;
 pub(super) mod expressions;
+pub(super) mod ordered_aggregates;

@@ -1,0 +1,17 @@
+//! The aggregate functions of every session: the engine's, of which some are replaced, and our own.
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionStateDefaults;
+use datafusion::logical_expr::AggregateUDF;
+
+use crate::query::functions::{exact_aggregates, extreme_row, own_order, value_counts};
+
+/// Returns all aggregate functions.
+pub(in crate::query) fn all() -> Vec<Arc<AggregateUDF>> {
+    let replaced = exact_aggregates::with_exact(SessionStateDefaults::default_aggregate_functions());
+    let mut functions = own_order::with_own_order(replaced);
+    functions.extend(value_counts::functions());
+    functions.extend(extreme_row::functions());
+    functions
+}

@@ -21,7 +21,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
@@ -33,12 +33,16 @@ use crate::query::catalog::{CATALOG, SCHEMA};
 use crate::query::functions::aggregate_functions;
 use crate::query::functions::count_distinct::CountDistinctPlanner;
 use crate::query::functions::freshness::FreshnessFunction;
+use crate::query::functions::interval_product::IntervalProductPlanner;
 use crate::query::functions::time_series::with_time_series;
 use crate::query::functions::{function_limits, time_functions};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_cache::PlanCache;
 use crate::query::planning::reusable_plan::is_repeatable;
 use crate::query::query_runtime::QueryRuntime;
+use crate::query::rules::checked_arithmetic::CheckedArithmeticRule;
+use crate::query::rules::exact_numbers::ExactNumbersRule;
+use crate::query::rules::guards::GuardRule;
 use crate::query::rules::time_coercion::TimeCoercionRule;
 use crate::query::rules::{grouping_sets, single_distinct};
 use crate::query::running_queries::{QueryId, RunningQueries};
@@ -165,8 +169,6 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
     let functions = with_time_series(SessionStateDefaults::default_table_functions());
     let scalar_functions = time_functions::with_time_functions(SessionStateDefaults::default_scalar_functions());
-    let mut analyzer = Analyzer::new();
-    analyzer.rules.insert(0, Arc::new(TimeCoercionRule));
     SessionStateBuilder::new()
         .with_config(options(config, partitions).into())
         .with_runtime_env(Arc::clone(runtime))
@@ -176,17 +178,28 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .with_aggregate_functions(aggregate_functions::all())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(functions)
-        .with_analyzer_rules(analyzer.rules)
+        .with_analyzer_rules(analyzer_rules())
         .with_optimizer_rules(single_distinct::optimizer_rules())
+        .with_optimizer_rule(Arc::new(GuardRule))
         .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
-        .with_analyzer_rule(Arc::new(function_limits::ResultSizeRule))
         .build()
 }
 
 /// Returns the engine's planners of expressions, after ours.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner)];
+    let ours: [Arc<dyn ExprPlanner>; 3] =
+        [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
+}
+
+/// Returns the engine's analyzer rules, which end with type coercion, between our own.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(CheckedArithmeticRule));
+    rules.push(Arc::new(function_limits::ResultSizeRule));
+    rules
 }
 
 fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
@@ -200,6 +213,8 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
         .with_enforce_batch_size_in_joins(true);
     let mut options = session.options().as_ref().clone();
     options.sql_parser.collect_spans = true;
+    // A literal with a decimal point is exact, as in PostgreSQL.
+    options.sql_parser.parse_float_as_decimal = true;
     // A filtered string view array still refers to its unfiltered buffers, so all of them would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;

@@ -27,6 +27,7 @@ use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_size;
 use crate::query::planning::statement;
 use crate::query::scan::table_provider::SessionTable;
+use crate::query::sql::numbers;
 
 /// A runner for queries on the rows of all tenants, with limits on the result size.
 #[derive(Debug, Clone)]
@@ -51,7 +52,8 @@ impl OperatorQuery {
     async fn plan_and_run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let to_error = |error: DataFusionError| from_engine(error, &self.engine.config);
         let state = self.state()?;
-        let statement = statement::parse(sql, &self.engine.config)?;
+        let mut statement = statement::parse(sql, &self.engine.config)?;
+        numbers::rewrite(&mut statement);
         let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(to_error)?);
         plan_size::check(&plan)?;
         statement::check_plan(&plan)?;

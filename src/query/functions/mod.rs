@@ -1,14 +1,20 @@
-//! Our SQL functions: `freshness`, aggregates, times and patterns. Also limits on the result size of functions.
+//! Our SQL functions: `freshness`, aggregates, times, patterns and exact arithmetic. Also limits on the size of results.
 //!
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► totals ─► double_sum, wide_sum, interval_total, variance_total
 //!             └► value_counts, extreme_row, own_order
 //!   freshness('table') ─► a table with one row
+//!   rules/ ─► checked_arithmetic, exact_comparison, cast_operand (operators that cannot be called by name)
 //! ```
 //!
 //! **Invariant:** a function allocates its result only after the size check.
 
+use datafusion::logical_expr::ScalarUDF;
+
+pub(super) mod cast_operand;
+pub(super) mod checked_arithmetic;
+pub(super) mod exact_comparison;
 pub(super) mod aggregate_functions;
 pub(super) mod block_sum;
 pub(super) mod count_distinct;
@@ -39,3 +45,50 @@ mod text_patterns;
 pub(super) mod time_functions;
 pub(super) mod time_series;
 mod to_char;
+pub(super) mod interval_product;
+
+/// The engine's functions that fail on some arguments of the right types.
+const FALLIBLE: [&str; 26] = [
+    "abs",
+    "arrow_cast",
+    "chr",
+    "date_bin",
+    "decode",
+    "factorial",
+    "gcd",
+    "lcm",
+    "lpad",
+    "make_date",
+    "make_time",
+    "power",
+    "regexp_count",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "repeat",
+    "rpad",
+    "to_date",
+    "to_time",
+    "to_timestamp",
+    "to_timestamp_micros",
+    "to_timestamp_millis",
+    "to_timestamp_nanos",
+    "to_timestamp_seconds",
+    "to_unixtime",
+];
+
+/// Returns true if `function` is an operator that the analyzer rules put into a plan. It cannot be called by name.
+pub(super) fn is_operator(function: &ScalarUDF) -> bool {
+    function_limits::is_concat_operator(function)
+        || cast_operand::is_cast_operand(function)
+        || checked_arithmetic::is_checked_operator(function)
+        || exact_comparison::is_exact_comparison(function)
+        || interval_product::is_interval_product(function)
+}
+
+/// Returns true if a call of `function` can fail.
+pub(super) fn is_fallible(function: &ScalarUDF) -> bool {
+    checked_arithmetic::is_checked_operator(function)
+        || interval_product::is_interval_product(function)
+        || FALLIBLE.contains(&function.name())
+}

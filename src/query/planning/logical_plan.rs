@@ -36,8 +36,8 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, did_you_mean};
 use crate::query::catalog::unknown_table;
+use crate::query::functions;
 use crate::query::functions::freshness::FreshnessRow;
-use crate::query::functions::function_limits;
 use crate::query::planning::planning_view::PlanningView;
 
 /// The names that a plan refers to.
@@ -171,7 +171,7 @@ impl Bindings<'_> {
     fn rebind_function(&self, expr: Expr) -> Result<Transformed<Expr>> {
         let state: &SessionState = &self.view.state;
         Ok(Transformed::yes(match expr {
-            Expr::ScalarFunction(call) if function_limits::is_concat_operator(&call.func) => Expr::ScalarFunction(call),
+            Expr::ScalarFunction(call) if functions::is_operator(&call.func) => Expr::ScalarFunction(call),
             Expr::ScalarFunction(ScalarFunction { func, args }) => {
                 let func = Arc::clone(known(state.scalar_functions(), func.name())?);
                 Expr::ScalarFunction(ScalarFunction { func, args })

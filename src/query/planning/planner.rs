@@ -39,7 +39,7 @@ use crate::query::planning::{parameters, statement, unknown_names, values_subque
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::{bound_values, clauses, expressions, ordered_aggregates};
+use crate::query::sql::{bound_values, clauses, expressions, numbers, ordered_aggregates};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -79,6 +79,7 @@ impl Planner {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let functions = self.view().state.scalar_functions();
         clauses::check(&statement, &|name| functions.contains_key(name))?;
+        numbers::rewrite(&mut statement);
         ordered_aggregates::rewrite(&mut statement);
         let (_, user, _) = self.access.identity();
         let names_user = expressions::rewrite(&mut statement, user)?;

@@ -1,13 +1,18 @@
 //! Analyzer and optimizer rules, which correct what the engine's own rules do to a plan.
 //!
 //! ```text
-//!   logical plan ─► time_coercion ─► engine's type coercion ─► function_limits
-//!     ─► engine's optimizer, with single_distinct ─► physical plan ─► grouping_sets ─► engine's physical optimizer
+//!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► engine's type coercion ─► checked_arithmetic
+//!     ─► function_limits ─► engine's optimizer, with single_distinct ─► guards ─► physical plan
+//!     ─► grouping_sets ─► engine's physical optimizer
 //! ```
 //!
 //! **Invariant:** a rule adds no table and no function that the session does not have.
-//! **Invariant:** a rule never changes which rows a plan returns. It only keeps the engine from changing them.
+//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. It changes a type only where
+//! the engine's type loses digits.
 
+pub(super) mod checked_arithmetic;
+pub(super) mod exact_numbers;
 pub(super) mod grouping_sets;
+pub(super) mod guards;
 pub(super) mod single_distinct;
 pub(super) mod time_coercion;

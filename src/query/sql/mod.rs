@@ -1,7 +1,8 @@
 //! Checks and rewrites of the syntax tree, between the parser and the engine's planner.
 //!
 //! ```text
-//!   statement::parse ─► clauses (refuse what the planner would ignore) ─► expressions (rewrite what it does not know)
+//!   statement::parse ─► clauses (refuse what the planner would ignore) ─► numbers (exact literals)
+//!     ─► ordered_aggregates ─► expressions (rewrite what the planner does not know)
 //!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
 //! ```
 //!
@@ -13,3 +14,4 @@ pub(super) mod bound_values;
 pub(super) mod clauses;
 pub(super) mod expressions;
 pub(super) mod ordered_aggregates;
+pub(super) mod numbers;

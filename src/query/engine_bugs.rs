@@ -8,9 +8,10 @@ use std::sync::Arc;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 use crate::error::{Error, Result};
+use crate::query::subquery_columns;
 
 /// Refuses a plan that contains an affected query at any depth.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
@@ -47,9 +48,9 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
                 "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
             ));
         }
-        Expr::InSubquery(test) => check_joins(&test.subquery.subquery)?,
-        Expr::Exists(test) => check_joins(&test.subquery.subquery)?,
-        Expr::ScalarSubquery(subquery) => check_joins(&subquery.subquery)?,
+        Expr::InSubquery(test) => check_subquery(&test.subquery)?,
+        Expr::Exists(test) => check_subquery(&test.subquery)?,
+        Expr::ScalarSubquery(subquery) => check_subquery(subquery)?,
         _ => {}
     }
     let negated = negated || matches!(expr, Expr::Not(_));
@@ -60,6 +61,11 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     });
     walked.map_err(|error| Error::internal("cannot traverse an expression").with_source(error))?;
     found
+}
+
+fn check_subquery(subquery: &Subquery) -> Result<()> {
+    subquery_columns::check(&subquery.subquery, &subquery.outer_ref_columns)?;
+    check_joins(&subquery.subquery)
 }
 
 /// Refuses a subquery that refers to the outer query from the nullable side of an outer join. The engine moves such a

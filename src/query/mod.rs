@@ -48,6 +48,7 @@ mod session;
 #[cfg(test)]
 mod session_tests;
 mod sql;
+mod subquery_columns;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -12,40 +12,40 @@
 
 use datafusion::logical_expr::ScalarUDF;
 
-pub(super) mod cast_operand;
-pub(super) mod checked_arithmetic;
-pub(super) mod exact_comparison;
 pub(super) mod aggregate_functions;
 pub(super) mod block_sum;
-pub(super) mod count_distinct;
-pub(super) mod distinct_values;
-pub(super) mod double_sum;
-pub(super) mod exact_aggregates;
-pub(super) mod exact_number;
-pub(super) mod extreme_row;
 pub(super) mod calendar;
+pub(super) mod cast_operand;
+pub(super) mod checked_arithmetic;
+pub(super) mod count_distinct;
 mod date_difference;
 mod date_part;
 mod date_trunc;
 mod definition;
+pub(super) mod distinct_values;
 mod division;
+pub(super) mod double_sum;
+pub(super) mod exact_aggregates;
+pub(super) mod exact_comparison;
+pub(super) mod exact_number;
+pub(super) mod extreme_row;
 pub(super) mod freshness;
 pub(super) mod freshness_exec;
 #[cfg(test)]
 mod freshness_tests;
 pub(super) mod function_limits;
 pub(super) mod function_size;
+pub(super) mod interval_product;
 pub(super) mod interval_total;
 pub(super) mod own_order;
-pub(super) mod totals;
-pub(super) mod value_counts;
-pub(super) mod variance_total;
-pub(super) mod wide_sum;
 mod text_patterns;
 pub(super) mod time_functions;
 pub(super) mod time_series;
 mod to_char;
-pub(super) mod interval_product;
+pub(super) mod totals;
+pub(super) mod value_counts;
+pub(super) mod variance_total;
+pub(super) mod wide_sum;
 
 /// The engine's functions that fail on some arguments of the right types.
 const FALLIBLE: [&str; 26] = [

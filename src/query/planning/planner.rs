@@ -39,7 +39,10 @@ use crate::query::planning::{parameters, statement, unknown_names, values_subque
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::{bound_values, clauses, expressions, numbers, ordered_aggregates};
+use crate::query::sql::output_names::{self, OutputNames};
+use crate::query::sql::{
+    ambiguous_names, bound_values, clauses, expressions, numbers, ordered_aggregates, shorthand, using_joins,
+};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -51,6 +54,15 @@ pub(in crate::query) struct Planner {
     /// it.
     view: OnceLock<PlanningView>,
     started: Instant,
+}
+
+/// A statement as the engine's planner gets it.
+struct Rewritten {
+    statement: Statement,
+    /// The session's tables that the statement reads.
+    tables: Vec<Arc<SessionTable>>,
+    /// True if the statement contains the name of the caller.
+    names_user: bool,
 }
 
 impl Planner {
@@ -76,21 +88,28 @@ impl Planner {
 
     /// Parses, checks and plans one statement.
     pub(in crate::query) async fn plan_sql(&self, sql: &str) -> Result<Planned> {
-        let mut statement = statement::parse(sql, &self.engine.config)?;
-        let functions = self.view().state.scalar_functions();
-        clauses::check(&statement, &|name| functions.contains_key(name))?;
-        numbers::rewrite(&mut statement);
-        ordered_aggregates::rewrite(&mut statement);
-        let (_, user, _) = self.access.identity();
-        let names_user = expressions::rewrite(&mut statement, user)?;
-        let tables = self.tables(&statement)?;
+        let Rewritten { mut statement, tables, names_user } = self.rewritten(sql, None)?;
         let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
-        let plan = self.view().state.statement_to_plan(statement).await.map_err(|error| self.explain(error, sql));
+        let (plan, names, template) = match self.view().state.statement_to_plan(statement).await {
+            Ok(plan) => (Ok(plan), None, template),
+            Err(error) if output_names::is_duplicate(&error) => {
+                let (plan, names, template) = self.plan_with_unique_names(sql, error).await?;
+                (Ok(plan), Some(names), template)
+            }
+            Err(error) => (Err(self.explain(error, sql)), None, template),
+        };
         let plan = plan.and_then(|plan| plan_size::check(&plan).map(|()| plan));
-        let planned = match plan.and_then(|plan| self.check(plan, template.clone())) {
+        let ambiguous = plan.as_ref().map(ambiguous_names::find).unwrap_or_default();
+        if !ambiguous.is_empty() {
+            ambiguous_names::check(&mut self.rewritten(sql, None)?.statement, &ambiguous)?;
+        }
+        let mut planned = match plan.and_then(|plan| self.check(plan, template.clone())) {
             Ok(planned) => planned,
             Err(error) => self.plan_with_examples(template, error).await?,
         };
+        if let Some(names) = names {
+            planned.schema = names.restore(&planned.schema, &planned.plan);
+        }
         self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
         // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
         // times. Callers with equal rights share plans, so a cached `current_user` would name another caller.
@@ -101,6 +120,51 @@ impl Planner {
             self.engine.plans.insert(key, planned.clone(), tables);
         }
         Ok(planned)
+    }
+
+    /// Plans a statement again that the engine refused because of its output names. Returns the first error if the
+    /// names were not the only problem.
+    async fn plan_with_unique_names(
+        &self,
+        sql: &str,
+        refused: DataFusionError,
+    ) -> Result<(LogicalPlan, OutputNames, Option<Arc<ParameterizedStatement>>)> {
+        for casts in [false, true] {
+            let mut names = OutputNames::default();
+            let mut statement = self.rewritten(sql, Some((&mut names, casts)))?.statement;
+            let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
+            let state = &self.view().state;
+            // Some names are compared only when the plan is optimized.
+            let planned = state.statement_to_plan(statement).await.and_then(|plan| match state.optimize(&plan) {
+                Err(error) if output_names::is_duplicate(&error) => Err(error),
+                _ => Ok(plan),
+            });
+            match planned {
+                Ok(plan) => return Ok((plan, names, template)),
+                Err(error) if output_names::is_duplicate(&error) => {}
+                Err(_) => break,
+            }
+        }
+        Err(output_names::to_error(&refused).unwrap_or_else(|| self.explain(refused, sql)))
+    }
+
+    /// Parses, checks and rewrites a statement, and resolves its tables. Replaces its output names if `names` is given.
+    fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
+        let mut statement = statement::parse(sql, &self.engine.config)?;
+        let state = &self.view().state;
+        let functions = state.scalar_functions();
+        clauses::check(&statement, &|name| functions.contains_key(name))?;
+        shorthand::rewrite(&mut statement)?;
+        let (_, user, _) = self.access.identity();
+        let names_user = expressions::rewrite(&mut statement, user)?;
+        numbers::rewrite(&mut statement);
+        ordered_aggregates::rewrite(&mut statement);
+        let tables = self.tables(&statement)?;
+        using_joins::rewrite(&mut statement, state)?;
+        if let Some((names, casts)) = names {
+            names.replace(&mut statement, casts)?;
+        }
+        Ok(Rewritten { statement, tables, names_user })
     }
 
     /// Checks a logical plan, and replaces its tables and functions with those of this session.

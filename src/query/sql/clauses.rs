@@ -18,6 +18,23 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 
+/// The functions of the position of a row. They have no argument whose nulls could be ignored.
+const RANKS: [&str; 6] = ["cume_dist", "dense_rank", "ntile", "percent_rank", "rank", "row_number"];
+/// The window functions that are not aggregates. The planner ignores DISTINCT in their arguments.
+const WINDOW_FUNCTIONS: [&str; 11] = [
+    "cume_dist",
+    "dense_rank",
+    "first_value",
+    "lag",
+    "last_value",
+    "lead",
+    "nth_value",
+    "ntile",
+    "percent_rank",
+    "rank",
+    "row_number",
+];
+
 /// Refuses a statement that contains a clause which the planner would ignore, at any depth. `is_scalar` returns true for
 /// the name of a function that is not an aggregate or window function.
 pub(in crate::query) fn check(statement: &Statement, is_scalar: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -55,6 +72,8 @@ impl Visitor for IgnoredClauses<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
         match expr {
             Expr::Function(function) => flow(self.check_function(function)),
+            Expr::Collate { .. } => flow(refuse(true, "COLLATE", "text is compared by its code points")),
+            Expr::Like { any, .. } | Expr::ILike { any, .. } => flow(refuse(*any, "LIKE ANY", "use LIKE with OR")),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -272,7 +291,13 @@ impl IgnoredClauses<'_> {
                 (duplicate_treatment.is_some(), clauses.as_slice())
             }
         };
-        if !(self.is_scalar)(&name.to_string().to_lowercase()) {
+        let lower = name.to_string().to_lowercase();
+        if WINDOW_FUNCTIONS.contains(&lower.as_str()) && over.is_some() {
+            refuse(is_distinct, &format!("DISTINCT or ALL with the window function `{name}`"), "remove it")?;
+            let is_rank = RANKS.contains(&lower.as_str()) && null_treatment.is_some();
+            refuse(is_rank, &format!("IGNORE NULLS or RESPECT NULLS with the function `{name}`"), "remove it")?;
+        }
+        if !(self.is_scalar)(&lower) {
             return Ok(());
         }
         let refuse = |is_used, clause: &str| {

@@ -1,17 +1,35 @@
 //! Checks and rewrites of the syntax tree, between the parser and the engine's planner.
 //!
 //! ```text
-//!   statement::parse ─► clauses (refuse what the planner would ignore) ─► numbers (exact literals)
-//!     ─► ordered_aggregates ─► expressions (rewrite what the planner does not know)
+//!   statement::parse (table_command expands TABLE t)
+//!     ─► clauses (refuse what the planner would ignore)
+//!     ─► shorthand, row_comparisons, expressions (write in other words what the planner does not know)
+//!     ─► numbers (exact literals), ordered_aggregates
+//!     ─► using_joins (USING and NATURAL as ON)
 //!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
 //! ```
+//!
+//! If the planner then refuses a statement because two output names are equal, `output_names` rewrites it and it is
+//! planned again.
+//!
+//! `ambiguous_names` compares the plan with the text.
 //!
 //! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
 //!
 //! **Invariant:** a clause is planned or refused by name; it is never ignored.
 
+pub(super) mod ambiguous_names;
 pub(super) mod bound_values;
 pub(super) mod clauses;
 pub(super) mod expressions;
-pub(super) mod ordered_aggregates;
+mod from_columns;
+mod merged_columns;
 pub(super) mod numbers;
+pub(super) mod ordered_aggregates;
+pub(super) mod output_names;
+mod row_comparisons;
+pub(super) mod shorthand;
+mod syntax;
+pub(super) mod table_command;
+pub(super) mod using_joins;
+mod wildcards;

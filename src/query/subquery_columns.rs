@@ -1,0 +1,46 @@
+//! Refuses correlated subqueries in which the engine confuses two columns of the same name.
+//!
+//! The engine turns a correlated subquery into a join, and moves its conditions on the outer query to this join. There
+//! it refers to the columns of the subquery by name only, without their table. If the moved conditions and the select
+//! list use `b.k` and `c.k`, both become the same column, and the result is wrong.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::common::Column;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+use crate::error::{Error, Result};
+
+/// Refuses a correlated subquery whose correlated conditions and output use two columns of the same name.
+pub(super) fn check(subquery: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<()> {
+    if outer.is_empty() {
+        return Ok(());
+    }
+    let mut columns: BTreeSet<Column> = subquery.schema().columns().into_iter().collect();
+    let walked = subquery.apply(|node| {
+        if let LogicalPlan::Filter(filter) = node {
+            for condition in datafusion::logical_expr::utils::split_conjunction(&filter.predicate) {
+                if refers_outside(condition)? {
+                    columns.extend(condition.column_refs().into_iter().cloned());
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a subquery").with_source(error))?;
+    let mut names = BTreeSet::new();
+    match columns.iter().find(|column| column.relation.is_some() && !names.insert(&column.name)) {
+        Some(Column { name, .. }) => Err(Error::unsupported(format!(
+            "a subquery that refers to the outer query and to columns named `{name}` of two tables is not supported: \
+             rename one of them, as in FROM b JOIN (SELECT {name} AS other FROM c) c"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn refers_outside(expr: &Expr) -> Result<bool, DataFusionError> {
+    expr.exists(|inner| Ok(matches!(inner, Expr::OuterReferenceColumn(..))))
+}

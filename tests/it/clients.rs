@@ -164,6 +164,7 @@ const PARAMETERS: &[&str] = &[
     "a_statement_runs_for_each_row_of_parameters",
     "parameter_types_are_exact_or_unknown",
     "an_append_with_another_schema_is_refused",
+    "arrow_values_are_stored_exactly_or_rejected",
 ];
 
 /// Checks for individual Flight SQL messages, which pyarrow.flight sends.

@@ -260,7 +260,7 @@ async fn metadata_shows_only_what_the_caller_sees() {
         "SHOW TABLES",
         "SHOW COLUMNS FROM calls",
         "DESCRIBE calls",
-        "SHOW FUNCTIONS LIKE 'date%'",
+        "SHOW FUNCTIONS LIKE 'to_%'",
         "SELECT * FROM information_schema.routines",
         "SELECT * FROM information_schema.parameters",
     ] {

@@ -467,7 +467,8 @@ fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded 
 
 #[test]
 fn messages_are_decoded_separately() {
-    let event = |key: &str| format!("{{\n \"who\": \"acme\",\n \"at\": {NOW_MS}, \"key\": \"{key}\"}}").into_bytes();
+    let event =
+        |key: &str| format!("{{\n \"who\": \"acme\",\n \"at\": {}, \"key\": \"{key}\"}}", NOW_MS / 1_000).into_bytes();
     let (a, b) = (event("a"), event("b"));
     let cut: &[u8] = b"{\"who\": \"acme\", \"key\": \"\xc3";
     let two = [a.as_slice(), &b].concat();

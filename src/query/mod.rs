@@ -30,6 +30,7 @@
 mod catalog;
 #[cfg(test)]
 mod crash_schedule_tests;
+mod decorrelate;
 mod engine;
 mod engine_bugs;
 mod engine_text;

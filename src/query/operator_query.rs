@@ -20,6 +20,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Error, Result};
 use crate::query::catalog::{CATALOG, SCHEMA};
+use crate::query::decorrelate::decorrelate;
 use crate::query::engine::Engine;
 use crate::query::engine_bugs;
 use crate::query::error::from_engine;
@@ -54,9 +55,11 @@ impl OperatorQuery {
         let state = self.state()?;
         let mut statement = statement::parse(sql, &self.engine.config)?;
         numbers::rewrite(&mut statement);
-        let plan = ErasedPlan::new(state.statement_to_plan(statement).await.map_err(to_error)?);
+        let plan = state.statement_to_plan(statement).await.map_err(to_error)?;
         plan_size::check(&plan)?;
         statement::check_plan(&plan)?;
+        let plan = ErasedPlan::new(decorrelate(plan).map_err(to_error)?.data);
+        plan_size::check(&plan)?;
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(to_error)?;
         let task = Arc::new(self.engine.task(&physical));

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
+use crate::query::decorrelate::decorrelate;
 use crate::query::engine::Engine;
 use crate::query::engine_bugs;
 use crate::query::error::{from_engine, from_planner, located};
@@ -262,6 +263,11 @@ impl Planner {
     /// Checks a plan whose tables and functions are the session's, and determines its parameters and its schema.
     fn check(&self, plan: LogicalPlan, template: Option<Arc<ParameterizedStatement>>) -> Result<Planned> {
         statement::check_plan(&plan)?;
+        let plan = decorrelate(plan).map_err(|error| self.to_error(error))?;
+        if plan.transformed {
+            plan_size::check(&plan.data)?;
+        }
+        let plan = plan.data;
         engine_bugs::check(&plan)?;
         values_subqueries::check(&plan)?;
         let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;

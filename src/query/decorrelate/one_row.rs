@@ -1,0 +1,61 @@
+//! `subquery_value(value, rows)`: the value of a subquery that returned `rows` rows. It cannot be called by name.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+/// Returns `value` if `rows` is 0 or 1. More rows are an error of the caller. NULL means that the key of the outer row is
+/// not among the keys for which the subquery was evaluated, which happens only if reading the outer rows twice does not
+/// return the same rows.
+pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
+    ScalarUDF::new_from_impl(SubqueryValue { signature: Signature::any(2, Volatility::Immutable) })
+        .call(vec![value, rows])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SubqueryValue {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for SubqueryValue {
+    fn name(&self) -> &'static str {
+        "subquery_value"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(kinds.first().cloned().unwrap_or(DataType::Null))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(args.arg_fields[0].as_ref().clone().with_nullable(true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let mut given = args.args.into_iter();
+        let (Some(value), Some(rows)) = (given.next(), given.next()) else {
+            return exec_err!("subquery_value expects two arguments");
+        };
+        let rows = cast(&rows.into_array(args.number_rows)?, &DataType::Int64)?;
+        if rows.null_count() > 0 {
+            return exec_err!(
+                "the rows of the outer query differ each time they are read (LIMIT without a unique order, random()): \
+                 give them a unique ORDER BY, or use a join instead of the subquery"
+            );
+        }
+        if rows.as_primitive::<Int64Type>().values().iter().any(|rows| *rows > 1) {
+            return exec_err!("more than one row returned by a subquery used as an expression");
+        }
+        Ok(value)
+    }
+}

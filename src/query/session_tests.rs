@@ -263,13 +263,11 @@ async fn statements_that_cannot_run_are_refused_when_they_are_planned() {
         ("SELECT (SELECT x FROM (VALUES (c.region)) t(x)) FROM calls c", Kind::Unsupported),
         ("SELECT region FROM calls LIMIT (SELECT 1)", Kind::Unsupported),
         ("SELECT region FROM calls LIMIT -1", Kind::Invalid),
-        ("SELECT string_agg(region, region) FROM calls", Kind::Unsupported),
-        ("SELECT ntile(0) OVER (ORDER BY region) FROM calls", Kind::Invalid),
         ("SELECT upper(*) FROM calls", Kind::Unsupported),
         ("SELECT region BETWEEN 1 AND [1] FROM calls", Kind::Unsupported),
         ("SELECT lenght(region) FROM calls", Kind::Invalid),
     ] {
-        let error = session.plan(sql).await.map(|_| ()).unwrap_err();
+        let error = session.plan(sql).await.map(|_| sql).unwrap_err();
         assert_eq!(error.kind(), kind, "{sql}: {error}");
         let jargon = ["Physical plan", "Internal error", "Arrow error", "DataFusion", " {"];
         assert!(!jargon.iter().any(|jargon| error.message().contains(jargon)), "{sql}: {error}");

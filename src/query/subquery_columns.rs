@@ -19,7 +19,7 @@ pub(super) fn check(subquery: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<()> {
     if outer.is_empty() {
         return Ok(());
     }
-    let mut columns: BTreeSet<Column> = subquery.schema().columns().into_iter().collect();
+    let mut columns: BTreeSet<Column> = BTreeSet::new();
     let walked = subquery.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
             for condition in datafusion::logical_expr::utils::split_conjunction(&filter.predicate) {
@@ -31,8 +31,12 @@ pub(super) fn check(subquery: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<()> {
         Ok(TreeNodeRecursion::Continue)
     });
     walked.map_err(|error| Error::internal("cannot traverse a subquery").with_source(error))?;
-    let mut names = BTreeSet::new();
-    match columns.iter().find(|column| column.relation.is_some() && !names.insert(&column.name)) {
+    let output = subquery.schema().columns();
+    let is_confused = |column: &&Column| {
+        let others = columns.iter().chain(&output);
+        others.filter(|other| other.name == column.name).any(|other| other != *column && other.relation.is_some())
+    };
+    match columns.iter().filter(|column| column.relation.is_some()).find(is_confused) {
         Some(Column { name, .. }) => Err(Error::unsupported(format!(
             "a subquery that refers to the outer query and to columns named `{name}` of two tables is not supported: \
              rename one of them, as in FROM b JOIN (SELECT {name} AS other FROM c) c"

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr, Query, Visit as _, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Visit as _, Visitor};
 
 use crate::error::{Error, Result};
 use crate::query::sql::syntax::{flow, name_of, query_of};
@@ -39,33 +39,56 @@ pub(in crate::query) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
 /// Refuses a statement in which a subquery uses one of `names` without its table.
 pub(in crate::query) fn check(statement: &mut Statement, names: &BTreeSet<String>) -> Result<()> {
     match query_of(statement) {
-        Some(query) => flow(query.visit(&mut Unqualified { names, depth: 0 })),
+        Some(query) => {
+            flow(query.visit(&mut Unqualified { names, exprs: 0, queries: Vec::new(), selects: Vec::new() }))
+        }
         None => Ok(()),
     }
 }
 
 struct Unqualified<'a> {
     names: &'a BTreeSet<String>,
-    /// The number of queries that the visitor is inside.
-    depth: usize,
+    /// The number of expressions that the visitor is inside.
+    exprs: usize,
+    /// The number of expressions at the start of each query that the visitor is inside.
+    queries: Vec<usize>,
+    /// For each SELECT that the visitor is inside, true if it reads several tables as a subquery of an expression.
+    selects: Vec<bool>,
 }
 
 impl Visitor for Unqualified<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
-        self.depth += 1;
+        self.queries.push(self.exprs);
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
-        self.depth -= 1;
+        self.queries.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+        let has_tables = select.from.len() > 1 || select.from.iter().any(|tree| !tree.joins.is_empty());
+        self.selects.push(has_tables && self.queries.last().is_some_and(|exprs| *exprs > 0));
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<Error> {
+        self.selects.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<Error> {
+        self.exprs -= 1;
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        self.exprs += 1;
         match expr {
-            Expr::Identifier(ident) if self.depth > 1 && self.names.contains(&name_of(ident)) => {
+            Expr::Identifier(ident) if self.selects.last() == Some(&true) && self.names.contains(&name_of(ident)) => {
                 ControlFlow::Break(Error::invalid(format!(
                     "column `{}` is ambiguous in a subquery: qualify it with the table name",
                     name_of(ident)

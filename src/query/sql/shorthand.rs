@@ -4,6 +4,7 @@
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
 //!   ORDER BY x … WITH TIES           ─►  QUALIFY rank() OVER (ORDER BY x) <= n
 //!   GROUP BY ROLLUP (1), CUBE (1)…   ─►  the expression of the select list
+//!   EXISTS (SELECT * …)              ─►  EXISTS (SELECT 1 …)
 //!   (a, b) IN (…), (a, b) < (c, d)   ─►  comparisons of columns (see `row_comparisons`)
 //! ```
 
@@ -45,6 +46,13 @@ impl VisitorMut for Shorthand {
         to_flow(replace_ordinals(select))
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Exists { subquery, .. } = expr {
+            drop_columns(subquery);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         to_flow(self.rows.rewrite(expr))
     }
@@ -52,6 +60,26 @@ impl VisitorMut for Shorthand {
 
 fn to_flow(result: Result<()>) -> ControlFlow<Error> {
     result.map_or_else(ControlFlow::Break, ControlFlow::Continue)
+}
+
+/// Replaces `*` in `EXISTS (SELECT * …)` by a number, because the columns do not matter. The engine would confuse
+/// columns of the same name.
+fn drop_columns(subquery: &mut Query) {
+    let SetExpr::Select(select) = &mut *subquery.body else { return };
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let is_grouped = match &select.group_by {
+        GroupByExpr::All(_) => true,
+        GroupByExpr::Expressions(groups, _) => !groups.is_empty(),
+    };
+    let is_plain = select.distinct.is_none() && !is_grouped && select.having.is_none() && select.qualify.is_none();
+    if is_plain
+        && !select.from.is_empty()
+        && subquery.order_by.is_none()
+        && subquery.pipe_operators.is_empty()
+        && select.projection.iter().all(is_wildcard)
+    {
+        select.projection = vec![SelectItem::UnnamedExpr(value(Value::Number("1".into(), false)))];
+    }
 }
 
 fn rewrite_fetch(query: &mut Query, fetch: Fetch) -> Result<()> {

@@ -263,13 +263,13 @@ impl Planner {
     /// Checks a plan whose tables and functions are the session's, and determines its parameters and its schema.
     fn check(&self, plan: LogicalPlan, template: Option<Arc<ParameterizedStatement>>) -> Result<Planned> {
         statement::check_plan(&plan)?;
+        values_subqueries::check(&plan)?;
         let plan = decorrelate(plan).map_err(|error| self.to_error(error))?;
         if plan.transformed {
             plan_size::check(&plan.data)?;
         }
         let plan = plan.data;
         engine_bugs::check(&plan)?;
-        values_subqueries::check(&plan)?;
         let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
         template.iter().for_each(|template| template.complete(&mut parameters));
         let parameters = parameters::schema(&parameters)?;

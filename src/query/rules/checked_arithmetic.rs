@@ -55,7 +55,7 @@ fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
 fn is_candidate(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(binary) => CheckedOperator::of(binary.op).is_some(),
-        Expr::Negative(value) => !matches!(**value, Expr::Literal(..)),
+        Expr::Negative(_) => true,
         Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => field.data_type().is_numeric(),
         _ => false,
     }

@@ -272,13 +272,15 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates among timestamps, converts constants in nanoseconds to microseconds where they are exact, and completes
-/// constant texts. Returns true if an expression changed.
+/// Casts dates among timestamps, converts constants in nanoseconds to microseconds where they are exact and meet times
+/// of other units, and completes constant texts. Returns true if an expression changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
     if !kinds.iter().flatten().any(|kind| matches!(kind, DataType::Timestamp(_, _))) {
         return false;
     }
     let target = common_type(kinds);
+    let is_other = |kind: &DataType| matches!(kind, DataType::Timestamp(unit, _) if *unit != TimeUnit::Nanosecond);
+    let is_mixed = target.is_some() || kinds.iter().flatten().any(is_other);
     let mut changed = false;
     for (expr, kind) in exprs.iter_mut().zip(kinds) {
         let is_date = kind.as_ref().is_some_and(is_date);
@@ -287,7 +289,7 @@ fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
                 *expr = cast(std::mem::take(expr), target.clone());
                 changed = true;
             }
-            (_, Expr::Literal(value @ ScalarValue::TimestampNanosecond(Some(_), _), _)) => {
+            (_, Expr::Literal(value @ ScalarValue::TimestampNanosecond(Some(_), _), _)) if is_mixed => {
                 if let ScalarValue::TimestampNanosecond(Some(nanos), zone) = value
                     && *nanos % 1_000 == 0
                 {

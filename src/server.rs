@@ -1,4 +1,4 @@
-//! Builds, runs and stops the server. Each of these is an ordered list of steps.
+//! Builds, runs and stops the server. Building and stopping are ordered lists of steps.
 //!
 //! ```text
 //!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** endpoints and sources end before ingest stops. Every admitted event is therefore committed, and every
 //! receipt is sent.
-//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]). The server performs all steps, even if a
+//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]), so the server performs all steps even if a
 //! client hangs or a task panics.
 
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ use crate::tenancy::Verifier;
 use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
-/// A server whose endpoints are bound, but which does not serve requests yet.
+/// A server that has bound its endpoints but does not serve requests yet.
 pub struct Server {
     config: Config,
     supervisor: Supervisor,
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Server {
 
 impl Server {
     /// Builds all parts in order and binds both endpoints. If a configured port is 0, the system chooses a free port,
-    /// which [`Server::addresses`] returns.
+    /// and [`Server::addresses`] returns the chosen port.
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::new(metrics.clone());
@@ -107,8 +107,8 @@ impl Server {
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.start_tasks(&closing, &following);
 
-        // If one endpoint fails, the other is stopped too. Otherwise, the server would seem healthy to users of the
-        // other endpoint.
+        // If one endpoint fails, the other endpoint is stopped too. Otherwise, the server would seem healthy to clients
+        // that use only the other endpoint.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
@@ -189,8 +189,8 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts an endpoint. A panic drops its listener, so the endpoint cannot be restarted, and the server stops
-    /// instead.
+    /// Starts an endpoint. A panic drops the endpoint's listener, so the endpoint cannot be restarted. The server shuts
+    /// down instead.
     fn serve(
         &mut self,
         supervisor: &Supervisor,
@@ -202,7 +202,7 @@ impl Tasks {
     }
 }
 
-/// Returns the outcome of an endpoint's task.
+/// Converts the outcome of an endpoint's task: a panic becomes an error.
 fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
 }
@@ -245,8 +245,8 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     if errors.is_empty() { Ok(contracts) } else { Err(Error::invalid(errors.join("\n"))) }
 }
 
-/// Creates all declared sources. Returns all errors together. Sends no network requests. Checks transforms against
-/// `contracts`, if given, and against the columns of `lookups` that are already known.
+/// Creates all declared sources. Returns all errors together. Sends no network requests. If `contracts` is given,
+/// checks transforms against the contracts and against the columns of `lookups` that are already known.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -277,7 +277,7 @@ pub(crate) fn transform(
     Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Returns a function that runs the queries of lookup tables with the operator's rights.
+/// Returns a function that runs the queries that fill lookup tables, with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
     let operator_query = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
@@ -287,8 +287,8 @@ fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     })
 }
 
-/// Returns a function that runs the queries of lookup tables without a server. It reads the current versions of the
-/// lake's tables.
+/// Returns a function that runs the queries that fill lookup tables without a running server. It reads the current
+/// versions of the lake's tables.
 pub(crate) async fn lookup_query_of(
     config: &Config,
     contracts: &[Arc<Contract>],
@@ -299,7 +299,7 @@ pub(crate) async fn lookup_query_of(
     Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
-/// Returns an error for each column that the table's policy names but the table does not have.
+/// Returns an error for each column that the table's policy names and the table does not have.
 fn policy_errors(contract: &Contract, config: &Config) -> Vec<String> {
     let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
     let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
@@ -354,7 +354,7 @@ async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, st
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A shutdown cancels the check, because it must not wait for a store that hangs.
+        // A shutdown cancels a running check, because the shutdown must not wait for a store that hangs.
         let Some(refreshed) = stop.run_until_cancelled(table.refresh()).await else { return };
         match refreshed {
             Ok(snapshot) => metrics.lake_version(name, snapshot.version),

@@ -1,14 +1,14 @@
 //! Configures glibc's allocator to retain the memory that batches of events allocate and free every second.
 //!
-//! By default, glibc returns a large block to the system as soon as it is freed. The next allocation then gets pages
-//! that the kernel has to find and clear. Other allocators do the same by default or were slower; see
+//! By default, glibc returns a large block to the system as soon as it is freed. For the next allocation, the kernel
+//! then has to find and clear pages again. Other allocators do the same by default or were slower. See
 //! docs/performance.md.
 
-/// The maximum size of a block that is allocated from retained memory, in bytes. This is glibc's upper limit for the
-/// option.
+/// The maximum size of a block that is allocated from retained memory, in bytes. It is the maximum that glibc allows
+/// for the option.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const RETAINED_BLOCK_MAX: i32 = 32 << 20;
-/// The maximum size of free memory at the end of an arena, in bytes. Memory beyond it is returned to the system.
+/// The maximum size of free memory at the end of an arena, in bytes. Memory beyond this size is returned to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const RETAINED_FREE_MAX: i32 = 256 << 20;
 

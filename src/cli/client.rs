@@ -1,4 +1,4 @@
-//! The HTTP client for the API of a running server, which many commands share.
+//! The HTTP client that many commands use to call the API of a running server.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl ServerClient {
         self.send(Request::get(self.address(path, query)?)).await
     }
 
-    /// Sends a `POST` request. It may be repeated, because the requests of all commands are idempotent.
+    /// Sends a `POST` request. The client may retry it, because the requests of all commands are idempotent.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
         let url = self.address(path, &[])?;
         self.send(Request::post(url, "application/json", body.to_string()).idempotent()).await
@@ -98,7 +98,7 @@ pub(super) fn client(retry: Retry) -> Result<Client> {
     client_within(RESPONSE_TIME_MAX, retry)
 }
 
-/// Creates a client with this time limit for one response.
+/// Creates a client with the given time limit for one response.
 pub(super) fn client_within(time_max: Duration, retry: Retry) -> Result<Client> {
     let settings = Settings {
         peer: "the server",
@@ -128,7 +128,7 @@ pub(super) async fn send(client: &Client, request: &Request) -> Result<Response>
 }
 
 pub(super) fn unreadable(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::internal("the server's response is not readable").with_source(cause)
+    Error::internal("cannot read the server's response").with_source(cause)
 }
 
 /// Converts an error response to an error.

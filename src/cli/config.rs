@@ -63,8 +63,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the errors that are not in the configuration file itself: in `.proto` files, key files, columns of policies,
-/// options of librdkafka, files of lookup tables, and transforms.
+/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the columns
+/// of policies, librdkafka options, files of lookup tables, and transforms.
 fn errors(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
     let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
@@ -75,7 +75,7 @@ fn errors(config: &Config) -> Vec<String> {
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Returns the sources whose transforms cannot be checked, each with the lookup tables that are not loaded.
+/// Returns the sources with transforms that cannot be checked, each with its lookup tables that are not loaded.
 fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     let Ok(contracts) = server::contracts(config) else { return Vec::new() };
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::config::FILE;
 
-    /// Returns the errors of the reference configuration with these environment variables.
+    /// Returns the errors of the reference configuration with the given environment variables.
     fn check(env: &[(&str, &str)]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));

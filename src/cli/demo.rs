@@ -26,7 +26,7 @@ use crate::server::Server;
 use crate::tenancy::{DevelopmentToken, Scope};
 use crate::{supervise, telemetry};
 
-/// The interval between requests. Each request carries one tenant's events of one interval.
+/// The interval between requests. Each request contains the events of one tenant and one interval.
 const TICK: Duration = Duration::from_millis(250);
 /// The lifetime of the printed tokens.
 const TOKEN_AGE: Duration = Duration::from_secs(24 * 3_600);
@@ -54,7 +54,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.data)
         .map_err(|e| Error::invalid(format!("cannot create the folder `{}`: {e}", args.data.display())))?;
-    let folder = args.data.canonicalize().map_err(|e| Error::internal("the new folder has no path").with_source(e))?;
+    let folder = args
+        .data
+        .canonicalize()
+        .map_err(|e| Error::internal("cannot resolve the path of the demo's folder").with_source(e))?;
     config.lake.url = format!("file://{}", folder.display());
     config.log.level = "warn".into();
     config.http.home_tables = true;
@@ -170,7 +173,7 @@ async fn send(client: &Client, url: &Url, token: &str, body: String) -> Option<V
     serde_json::from_slice(&client::send(client, &request).await.ok()?.body).ok()
 }
 
-/// The text that the demo prints at its start.
+/// The values in the text that the demo prints when it starts.
 struct Welcome<'a> {
     program: &'a str,
     folder: &'a str,
@@ -184,8 +187,8 @@ struct Welcome<'a> {
 impl Welcome<'_> {
     /// Returns the addresses, two tokens, and commands that can be pasted into another terminal in any folder.
     ///
-    /// The commands are not indented, because indentation would break a script of several lines. The explanations are
-    /// not written as comments, because some interactive shells do not support comments.
+    /// The commands are not indented, because indentation would break a Python script of several lines. The
+    /// explanations are not written as comments, because some interactive shells do not support comments.
     fn text(&self) -> String {
         let Self { program, folder, flight_tls, large: (large, large_token), small: (small, small_token), .. } = self;
         let (flight, http) = (reachable(self.flight), reachable(self.http));
@@ -238,8 +241,8 @@ duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
     }
 }
 
-/// Returns the address at which a client on this machine reaches a listener. For a listener on all addresses, this is
-/// loopback.
+/// Returns the address at which a client on this host reaches a listener. If the listener listens on all addresses,
+/// returns the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -249,7 +252,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Escapes a text for use inside double quotes in a POSIX shell.
+/// Escapes text for use inside double quotes in a POSIX shell.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -1,6 +1,6 @@
-//! Generates synthetic call events of a communications platform, for the demo and the benchmarks.
+//! Generates synthetic call events for the demo and the benchmarks, as a communications platform sends them.
 //!
-//! The events have the JSON form of `proto/glasshouse/voice/v1/call_event.proto` and belong to a few tenants of very
+//! The events have the JSON form of `proto/glasshouse/voice/v1/call_event.proto` and belong to five tenants of very
 //! different sizes. The same seed produces the same events. Each call sends an event when it rings (with the post-dial
 //! delay), at regular intervals (with jitter, packet loss and quality), and when it ends (with its duration).
 
@@ -11,7 +11,7 @@ use crate::clock::Micros;
 /// The tenants and their shares of all calls, in thousandths.
 pub const TENANTS: [(&str, u64); 5] = [("aurora", 640), ("borealis", 250), ("cirrus", 80), ("dune", 25), ("ember", 5)];
 
-/// The number of active calls. At 1,000 events per second, each of them sends an event every ten seconds.
+/// The number of active calls. At 1,000 events per second, each call sends an event every ten seconds.
 const CALLS: usize = 10_000;
 /// The number of events of one call: one when it rings, six quality reports, and one when it ends.
 const STEPS: u64 = 8;
@@ -53,7 +53,7 @@ struct Call {
 }
 
 impl EventGenerator {
-    /// Creates the stream for `seed`. `run` is part of each event id and distinguishes the events of two runs.
+    /// Creates the stream for `seed`. `run` is part of each event id, so the events of two runs have different ids.
     pub fn new(seed: u64, run: u64) -> Self {
         let mut random = Random(seed);
         let calls = (0..CALLS as u64)
@@ -66,7 +66,7 @@ impl EventGenerator {
         Self { random, calls, turn: 0, events: 0, run }
     }
 
-    /// Returns the next event, whose time is `now`.
+    /// Returns the next event, with the time `now`.
     pub fn next_event(&mut self, now: Micros) -> CallEvent {
         let call = &mut self.calls[self.turn];
         let (run, millis) = (self.run, now / 1_000);
@@ -107,7 +107,7 @@ impl Call {
 
     /// Adds the fields of the current step to the event.
     fn add_fields(&self, event: &mut Value, random: &mut Random) {
-        // One carrier has a worse quality than the others, which a query in the demo can reveal.
+        // The calls of one carrier have a lower quality than the others, so a query in the demo has something to find.
         let factor = if self.carrier == "ferro" { 2.5 } else { 1.0 };
         let mut set = |name: &str, value: Value| event[name] = value;
         if self.step == 0 {
@@ -132,7 +132,7 @@ impl Call {
     }
 }
 
-/// Rounds to four decimals, which is enough for synthetic measurements.
+/// Rounds to four decimal places, which is enough for synthetic measurements.
 fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }

@@ -1,4 +1,4 @@
-//! The command `glasshouse health` checks whether a server can serve requests, for containers and scripts.
+//! The command `glasshouse health` checks whether a server can serve requests. It is for containers and scripts.
 //!
 //! It needs the URL of the HTTP endpoint but no token. It prints one line and exits with 0 or 5.
 
@@ -12,7 +12,7 @@ use super::client::{self, RETRY};
 use crate::error::{Error, Result};
 use crate::http_client::{Request, Retry};
 
-/// The time limit for the response. `/readyz` itself has a shorter limit.
+/// The time limit for the response. The server's own time limit for `/readyz` is shorter.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Check whether a server can serve requests.

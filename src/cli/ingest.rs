@@ -1,8 +1,8 @@
 //! The command `glasshouse ingest` sends a file or standard input to a running server.
 //!
-//! It splits the input into requests of bounded size and prints the sum of their receipts. A request that the server
-//! refuses because of load is retried after the time that the server states. Retries are safe, because the server
-//! stores each event id only once.
+//! It splits the input into requests of bounded size and prints the sum of their receipts. If the server refuses a
+//! request because of load, the command retries it after the time that the server's response specifies. Retries are
+//! safe, because the server stores each event id only once.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
     Ok(total)
 }
 
-/// Sends one chunk. Retries if the server refuses it because of load or does not respond.
+/// Sends one chunk. Retries if the server refuses the chunk because of load or does not respond.
 async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
     // Sending an event twice is safe, because the server stores each event id only once.
     let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();

@@ -14,9 +14,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::{Error, Result};
 
-/// The maximum length of a varint, which precedes each protobuf message, in bytes.
+/// The maximum length of the varint that precedes each protobuf message, in bytes.
 const VARINT_BYTES_MAX: usize = 10;
-/// The maximum size of one event, in bytes. A larger length prefix indicates that the input is not a protobuf stream.
+/// The maximum size of one event, in bytes. If a length prefix is larger, the input is probably not a protobuf stream.
 const EVENT_BYTES_MAX: u64 = 64 << 20;
 
 /// The format of the input.
@@ -35,7 +35,7 @@ pub(crate) enum InputFormat {
 }
 
 impl InputFormat {
-    /// Returns the format that the extension of `file` denotes, or `None` if it denotes none.
+    /// Returns the format that the extension of `file` denotes, or `None` if the extension is unknown.
     pub(crate) fn of(file: &Path) -> Option<Self> {
         match file.extension()?.to_str()? {
             "ndjson" | "jsonl" => Some(Self::Ndjson),
@@ -53,7 +53,7 @@ impl InputFormat {
 pub(crate) struct Chunk {
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
-    /// The size of the part of the input that the chunk was read from, in bytes.
+    /// The number of input bytes from which the chunk was read.
     pub(crate) input_bytes: usize,
 }
 
@@ -83,7 +83,7 @@ impl Chunks {
                 StreamReader::try_new(input, None).map_err(|e| unreadable("an Arrow IPC stream", e))?,
             )),
             InputFormat::Parquet => {
-                // A Parquet reader starts at the end of the file, so the input is read as a whole.
+                // The metadata of a Parquet file is at its end, so the input is read as a whole.
                 let mut bytes = Vec::new();
                 input.read_to_end(&mut bytes).map_err(cannot_read)?;
                 let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
@@ -133,7 +133,7 @@ fn raw_chunk(content_type: &'static str, body: Vec<u8>) -> Option<Chunk> {
     (input_bytes > 0).then(|| Chunk { content_type, body: body.into(), input_bytes })
 }
 
-/// Appends one length-delimited message with its prefix to `body`. Returns false at the end of the input.
+/// Reads one length-delimited message and appends it to `body` with its prefix. Returns false at the end of the input.
 fn read_message(input: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
     let mut length = 0_u64;
     for index in 0..VARINT_BYTES_MAX {

@@ -7,8 +7,8 @@
 //!                   └─► completions
 //! ```
 //!
-//! **Invariant:** only results are written to standard output, which can therefore be piped. Everything else is written
-//! to standard error.
+//! **Invariant:** only results are written to standard output, so it can be piped. Everything else is written to
+//! standard error.
 
 mod allocator;
 mod serve;
@@ -126,7 +126,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 enum Failure {
     /// The configuration has errors. The text contains one error per line.
     Config(String),
-    /// The command itself failed.
+    /// The configuration is valid, but the command failed.
     Error(Error),
 }
 
@@ -173,13 +173,13 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(stack).enable_all().build();
     let runtime = runtime.map_err(|error| Error::internal("cannot start the runtime").with_source(error))?;
     let outcome = runtime.block_on(command);
-    // Dropping the runtime would wait for its threads without a limit. A store that hangs would then keep the process
-    // alive.
+    // Dropping the runtime would wait for its threads without a time limit, so a store that hangs would keep the
+    // process alive.
     runtime.shutdown_timeout(THREADS_TIME_MAX);
     outcome
 }
 
-/// Writes one line to standard output. Ignores errors, because a pipe to a command such as `head` may be closed early.
+/// Writes one line to standard output. Ignores errors, because a command such as `head` may close the pipe early.
 fn write_stdout(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// Parses the arguments of one command. The tests of the commands use it.
+    /// Parses the arguments of one command. The tests of the commands use this function.
     pub(super) fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["glasshouse"].iter().chain(args))
     }

@@ -1,6 +1,6 @@
 //! The command `glasshouse quarantine` lists, shows, replays and drops the rejected events of a running server.
 //!
-//! Replays and drops are sent page by page. An error does not undo the pages before it; if the command is run again, it
+//! Replays and drops are sent page by page. An error does not undo the pages before it. If the command is run again, it
 //! continues with the remaining entries.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::config::parse_time;
 use crate::error::{Error, Result};
 use crate::http_client::Request;
 
-/// The maximum number of entries shown that were rejected again.
+/// The maximum number of events shown that were rejected again by a replay.
 const REJECTS_SHOWN: usize = 20;
 
 /// Show rejected events, send them again, or drop them.
@@ -326,7 +326,7 @@ impl Filter {
         Ok(body)
     }
 
-    /// Returns `--since` as a time. A duration is subtracted from the current time.
+    /// Returns `--since` as a time. If `--since` is a duration, it is subtracted from the current time.
     fn since(&self) -> Result<Option<String>> {
         let Some(given) = &self.since else { return Ok(None) };
         if DateTime::parse_from_rfc3339(given).is_ok() {

@@ -1,4 +1,4 @@
-//! The command `glasshouse query` runs SQL statements over Flight SQL, either a single one or interactively.
+//! The command `glasshouse query` runs a single SQL statement or an interactive session over Flight SQL.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -83,9 +83,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Reads statements that end in a semicolon, and runs each. An error does not end the session.
+/// Reads statements that end in a semicolon, and runs each of them. An error does not end the session.
 async fn run_session(client: &mut FlightClient, args: &Args) -> Result<()> {
-    let terminal = |e: ReadlineError| Error::internal(format!("the terminal failed: {e}"));
+    let terminal = |e: ReadlineError| Error::internal(format!("cannot read from the terminal: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
     let mut statement = String::new();
     loop {

@@ -1,4 +1,4 @@
-//! The command `glasshouse serve` runs the server until it receives a signal, and then stops it without losing events.
+//! The command `glasshouse serve` runs the server until a signal arrives, and then stops it without losing events.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// Serves requests until SIGINT or SIGTERM, and then stops within `shutdown.time_max`. A second signal ends the process
-/// immediately. In this case only events that were acknowledged before their commit (`ack=received`) can be lost.
+/// immediately. The process can then lose only events that were acknowledged before their commit (`ack=received`).
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();

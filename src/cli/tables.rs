@@ -36,7 +36,8 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// The key of a table that shows only the latest version of each row, and the name under which all versions are shown.
+/// For a table that shows only the latest version of each row: the key of a row, and the name of the table that shows
+/// all versions.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,

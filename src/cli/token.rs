@@ -1,7 +1,8 @@
 //! The command `glasshouse token` creates a token for development, signed with the shared secret of a configured
 //! issuer.
 //!
-//! Tokens for production come from an identity provider. An issuer without a shared secret cannot be used.
+//! Tokens for production come from an identity provider. If an issuer has no shared secret, the command cannot create
+//! tokens for it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     claims: Vec<(String, Value)>,
 }
 
-/// Prints the token and nothing else.
+/// Prints only the token, so scripts can store the output in a variable.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     write_stdout(&args.mint().sign(&config.auth, &Clock::System)?);
     Ok(ExitCode::SUCCESS)

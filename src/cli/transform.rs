@@ -1,7 +1,7 @@
 //! The command `glasshouse transform` tests a source's transform on sample messages.
 //!
-//! It reads sample messages, one per line, and prints the rows that would be stored and the messages that would be
-//! rejected, with their reasons. It stores nothing and does not contact Kafka.
+//! It reads sample messages, one per line. It prints the rows that would be stored, and the messages that would be
+//! rejected with the reasons. It stores nothing and does not contact Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -133,7 +133,7 @@ async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups:
     Ok(())
 }
 
-/// Reads the samples. Returns each with its line number, counted from 1.
+/// Reads the samples. Returns each sample with its line number, counted from 1.
 fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     let unreadable = |error: io::Error| Error::invalid(format!("cannot read {}: {error}", args.sample.display()));
     let reader: Box<dyn BufRead> = match args.sample == Path::new("-") {
@@ -175,10 +175,10 @@ fn parse_message(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> 
 
 fn show(outcome: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
     let rows = &outcome.rows;
-    // The receive time is not shown, because it comes from the server's clock and not from the transform.
+    // The receive time is not shown, because it comes from the clock and not from the transform.
     let shown = (0..rows.num_columns()).filter(|column| rows.schema_ref().field(*column).name() != RECEIVED_TIME);
     let shown: Vec<usize> = shown.collect();
-    let failed = |cause: arrow::error::ArrowError| Error::internal("the rows cannot be shown").with_source(cause);
+    let failed = |cause: arrow::error::ArrowError| Error::internal("cannot format the rows").with_source(cause);
     let shown = rows.project(&shown).map_err(failed)?;
     super::write_stdout(&pretty_format_batches(&[shown]).map_err(failed)?.to_string());
     for reject in &outcome.rejects {

@@ -1,8 +1,8 @@
 //! Checks that involve several keys or files: names that must exist, keys that exclude or require each other, files
 //! that must exist.
 //!
-//! The single values have been checked before. This module also makes all paths absolute. Only [`files`] accesses the
-//! disk, and it only checks whether files exist.
+//! Single values are already checked when they are read. This module also makes all paths absolute. Only [`files`]
+//! accesses the disk, and it only checks whether files exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS, QUARANTINE_SUFFIX};
 use super::{Config, PolicyConfig, TableConfig, check_auth, check_sources, lookups, memory};
 use crate::error::did_you_mean;
 
-/// Columns that the contract adds to every table.
+/// The columns that the contract adds to every table.
 const RESERVED_COLUMNS: [&str; 2] = ["received_time", "event_date"];
 
 /// Resolves every path against the folder of the configuration file, and converts the folder of a lake to a `file://`
@@ -25,8 +25,8 @@ pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
-    // `paths` does not contain these files, because they do not have to exist yet: a source waits until its lookup
-    // tables can be loaded.
+    // `paths` does not return the files of lookup tables, because they do not have to exist yet. A source waits until
+    // its lookup tables can be loaded.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {
         *file = base.join(&*file);
     }
@@ -40,7 +40,7 @@ pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     }
 }
 
-/// Returns the path of every file that must exist, with its key.
+/// Returns the path of every file that must exist, with the key that names it.
 fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
     let tables = config.tables.iter_mut().map(|(name, table)| (format!("tables.{name}.proto"), table.proto.as_mut()));
     let issuers = config.auth.issuers.iter_mut().flat_map(|(name, issuer)| {
@@ -79,7 +79,7 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         .collect()
 }
 
-/// Checks that every file exists that the configuration names.
+/// Checks that every file that the configuration names exists.
 pub(super) fn files(config: &Config, errors: &mut ConfigErrors) {
     for (key, path) in paths(&mut config.clone()) {
         if !path.is_file() {
@@ -88,7 +88,7 @@ pub(super) fn files(config: &Config, errors: &mut ConfigErrors) {
     }
 }
 
-/// Checks sections against each other.
+/// Checks that the sections are consistent with each other.
 pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     for (name, declared) in &config.tables {
         table(name, declared, errors);
@@ -228,8 +228,8 @@ fn must_be_one_of(key: &str, name: &str, names: &[&str], errors: &mut ConfigErro
     }
 }
 
-/// Checks the columns that a policy names. Skips tables with `proto`, whose columns only the contract knows; the server
-/// checks their policies at startup.
+/// Checks the columns that a policy names. Skips tables with `proto`, because only the contract knows their columns.
+/// The server checks the policies of such tables at startup.
 fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, errors: &mut ConfigErrors) {
     if table.proto.is_some() {
         return;

@@ -1,7 +1,7 @@
 //! Checks that authentication is secure: keys fit their algorithms, and no endpoint is exposed by mistake.
 //!
-//! Refuses the algorithm `none`, short secrets, key sets over plain HTTP, and, for endpoints that other machines can
-//! reach, plain text and the public development secret.
+//! Refuses the algorithm `none`, short secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
+//! an endpoint, also refuses plain text and the public development secret.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use super::signing_algorithm::SigningAlgorithm;
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
-/// The secret in the reference configuration. It is public, so it is refused if other machines can reach an endpoint.
+/// The secret in the reference configuration. It is public, so it is refused if other hosts can reach an endpoint.
 pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
 
-/// The minimum length of the secret that signs handles, in bytes. It equals the length of a SHA-256 hash.
+/// The minimum length of the secret that signs handles, in bytes. This is the length of a SHA-256 hash.
 const HANDLE_SECRET_BYTES_MIN: usize = 32;
 
 /// Checks the issuers, their keys and their algorithms.
@@ -102,8 +102,8 @@ fn jwks_url(key: &str, url: &str, errors: &mut ConfigErrors) {
     }
 }
 
-/// Checks that connections without TLS are possible from this machine only, unless `plaintext_allowed` confirms that
-/// there is a TLS proxy.
+/// Checks that connections without TLS are possible only from this host, unless `plaintext_allowed` confirms that there
+/// is a TLS proxy.
 pub(super) fn endpoints(config: &Config, errors: &mut ConfigErrors) {
     let (flight, http) = (&config.flight, &config.http);
     if flight.tls_cert.is_some() != flight.tls_key.is_some() {
@@ -135,7 +135,7 @@ pub(super) fn endpoints(config: &Config, errors: &mut ConfigErrors) {
     }
 }
 
-/// Returns true if other machines can reach the address.
+/// Returns true if other hosts can reach the address.
 fn is_exposed(listen: SocketAddr) -> bool {
     !listen.ip().is_loopback()
 }

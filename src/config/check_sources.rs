@@ -1,4 +1,4 @@
-//! Checks the keys of sources that depend on each other, on other sections, or on the elements of a list.
+//! Checks the keys of sources that depend on other keys or sections, and the elements of their lists.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::error::did_you_mean;
 const TOPIC_BYTES_MAX: usize = 249;
 /// The librdkafka options that set the certificate authorities.
 const CA_OPTIONS: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
-/// The SASL mechanism that logs in with tokens.
+/// The SASL mechanism with which a source logs in with tokens.
 const MECHANISM: &str = "OAUTHBEARER";
 
 /// Checks the sources: their tables, the keys that depend on each other, and the elements of their lists.
@@ -74,7 +74,7 @@ fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut C
     }
 }
 
-/// Checks that the section `oauth` and the source's options fit together.
+/// Checks that the section `oauth` is consistent with the source's options.
 fn oauth(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut ConfigErrors) {
     let option = |name: &str| source.options.expose().find(|(given, _)| *given == name).map(|(_, value)| value);
     let mechanism = option("sasl.mechanism").or(option("sasl.mechanisms"));
@@ -112,7 +112,7 @@ fn token_url(key: &str, url: &str, errors: &mut ConfigErrors) {
     }
 }
 
-/// Checks the keys that determine the format of a source's messages and the origin of their schemas.
+/// Checks the keys that determine the format of a source's messages and where their schemas come from.
 fn message_format(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &Config, errors: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     let is_declared = config.tables.get(&source.table).is_none_or(|table| table.proto.is_some());
@@ -156,7 +156,7 @@ fn message_format(key: &dyn Fn(&str) -> String, source: &SourceConfig, config: &
                 let table = &source.table;
                 errors.add(
                     &key("format"),
-                    format!("table `{table}` is declared by columns: use `json` or `avro`, or a `transform`"),
+                    format!("table `{table}` is declared as a list of columns: use `json` or `avro`, or a `transform`"),
                 );
             }
             if !is_declared && has_transform && source.registry.is_none() && source.schema_file.is_none() {
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// Parses a configuration with one source that has these lines.
+    /// Parses a configuration with one source that has the given lines.
     fn read(lines: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         let text = format!(
             "[lake]\nurl = \"memory:///\"\n[auth.issuers.dev]\nissuer = \"https://a\"\naudience = \"b\"\n\
@@ -279,7 +279,7 @@ mod tests {
             ),
             ("registry = { urls = [\"http://a\"] }", "to skip the header of a registry, set `confluent = true`"),
             ("schema_file = \"a\"", "JSON messages need no schema"),
-            ("format = \"protobuf\"", "declared by columns"),
+            ("format = \"protobuf\"", "declared as a list of columns"),
             ("format = \"protobuf\"\ntransform = \"SELECT 1\"", "the messages have no schema"),
             ("format = \"protobuf\"\ntransform = \"SELECT 1\"\nschema_file = \"a\"", "message: is missing"),
             (
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Asserts that a source with these lines has the expected error, or no error if `expected` is empty.
+    /// Asserts that a source with the given lines has the expected error, or no error if `expected` is empty.
     fn assert_error(lines: &str, expected: &str) {
         let given = read(lines, &[]).err().map(|errors| errors.to_string()).unwrap_or_default();
         let is_expected = if expected.is_empty() { given.is_empty() } else { given.contains(expected) };

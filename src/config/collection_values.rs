@@ -1,8 +1,8 @@
-//! Reads and shows lists and tables: lists of strings, lists of sections, sections by name, and options of the object
-//! store.
+//! Reads and shows lists and tables: lists of strings, lists of sections, sections by name, and the options of the
+//! object store.
 //!
-//! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set by one variable; each of its keys
-//! needs its own.
+//! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set by one variable. Each of its keys
+//! needs its own variable.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ impl<S: Section> Value for Vec<S> {
     }
 }
 
-/// Returns the entries of a table whose keys are user-defined names.
+/// Returns the entries of a table that has user-defined names as keys.
 fn named(raw: RawValue, key: &str, errors: &mut ConfigErrors) -> Option<Vec<(String, RawValue)>> {
     match raw {
         RawValue::Table(entries) => Some(entries),
@@ -149,7 +149,7 @@ impl Value for BTreeMap<String, String> {
     }
 }
 
-/// Reports a name that would have to be quoted in SQL, or that cannot be part of a variable's name.
+/// Reports a name that would have to be quoted in SQL, or that cannot be part of an environment variable's name.
 pub(super) fn check_name(name: &str, key: &str, errors: &mut ConfigErrors) {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase());
     let rest = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

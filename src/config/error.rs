@@ -31,7 +31,7 @@ pub(super) enum KeyLocation {
     Variable(String),
 }
 
-/// One error, with its location, its key and a message that says how to fix it.
+/// An error with its location, its key, and a message that says how to fix the problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigError {
     location: KeyLocation,
@@ -39,7 +39,7 @@ pub struct ConfigError {
     message: String,
 }
 
-/// All errors of one configuration. A `Result` that contains this type as its `Err` has at least one error.
+/// All errors of one configuration. If a `Result` returns this type as its `Err`, there is at least one error.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     file: String,
@@ -53,8 +53,8 @@ impl ConfigErrors {
         Self { file: file.into(), ..Self::default() }
     }
 
-    /// Records the location of `key`. A later call replaces the location, because the later value also replaces the
-    /// earlier one.
+    /// Records the location of `key`. A later call replaces the location, as the later value replaces the earlier
+    /// value.
     pub(super) fn record_location(&mut self, key: impl Into<String>, location: KeyLocation) {
         self.locations.insert(key.into(), location);
     }
@@ -106,7 +106,7 @@ impl ConfigErrors {
 }
 
 impl fmt::Display for ConfigErrors {
-    /// Writes one line per error, without a newline after the last.
+    /// Writes one line per error, without a newline after the last line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, ConfigError { location, key, message }) in self.list.iter().enumerate() {
             f.write_str(if index == 0 { "" } else { "\n" })?;

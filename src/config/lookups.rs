@@ -1,5 +1,4 @@
-//! The section `[lookups.NAME]`: a lookup table, which transforms can join. Its rows come from a file, a URL or a
-//! query.
+//! The section `[lookups.NAME]`: a lookup table that transforms can join. Its rows come from a file, a URL or a query.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,7 +54,7 @@ pub enum LookupFormat {
 }
 
 impl LookupFormat {
-    /// Returns the format that the extension of `path` denotes, or `None` if it denotes none.
+    /// Returns the format that the extension of `path` denotes, or `None` if the extension is unknown.
     pub fn of(path: &str) -> Option<Self> {
         let end = Path::new(path).extension()?.to_str()?.to_ascii_lowercase();
         match end.as_str() {
@@ -67,7 +66,7 @@ impl LookupFormat {
     }
 }
 
-/// Checks the keys of each lookup table against each other.
+/// Checks that the keys of each lookup table are consistent with each other.
 pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     for (name, lookup) in &config.lookups {
         let key = format!("lookups.{name}");
@@ -129,7 +128,7 @@ fn check_column(key: &str, column: &ColumnConfig, errors: &mut ConfigErrors) {
 mod tests {
     use super::*;
 
-    /// Returns the errors of a configuration with these sections.
+    /// Returns the errors of a configuration with the given sections.
     fn errors(text: &str) -> String {
         let required = "[lake]\nurl = \"memory:///\"\n[tables.calls]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
                      columns = { who = \"text\", at = \"timestamp\", key = \"text\" }\n";

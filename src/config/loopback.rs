@@ -1,7 +1,6 @@
-//! Checks of URLs: whether a URL leads to this machine, whether it may be used without TLS, and whether it contains
-//! credentials.
+//! Checks whether a URL leads to this host, whether it may be used without TLS, and whether it contains credentials.
 //!
-//! Host names are not resolved, because a later resolution may return another address.
+//! Host names are not resolved, because the request resolves the name again and may get another address.
 
 use url::{Host, Url};
 
@@ -15,14 +14,14 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Returns true if the URL is `https`, or `http` to this machine. In both cases no third party can read or change the
+/// Returns true if the URL is `https`, or `http` to this host. In both cases, no third party can read or change the
 /// traffic.
 pub fn is_https_or_loopback(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }
 
-/// Returns true if the URL contains a user or a password. Configured URLs must not contain them, because they are
-/// shown.
+/// Returns true if the URL contains a user or a password. Configured URLs must not contain credentials, because URLs
+/// are shown in logs and by `config show`.
 pub fn has_credentials(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

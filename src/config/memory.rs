@@ -1,4 +1,4 @@
-//! Computes the maximum memory of the endpoints, and the flow-control windows that enforce a part of it.
+//! Computes the maximum memory of the endpoints, and the flow-control windows that limit a part of it.
 //!
 //! `docs/memory.md` documents the same parts and their sum.
 //!
@@ -8,16 +8,16 @@
 use super::error::ConfigErrors;
 use super::{Config, FlightConfig, HttpConfig};
 
-/// The smallest window of a connection, in bytes. HTTP/2 gives every connection a window of 65,535 bytes, which cannot
-/// be reduced.
+/// The smallest window of a connection, in bytes. Every HTTP/2 connection starts with a window of 65,535 bytes, and the
+/// server cannot reduce it.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
 /// The largest window of a connection, in bytes. It allows 1 Gbit/s at a round-trip time of 100 ms.
 const WINDOW_BYTES_MAX: usize = 16 << 20;
-/// The largest window of one call, in bytes. It is smaller than that of a connection, because an upload must not block
-/// the other calls of its connection.
+/// The largest window of one call, in bytes. It is smaller than a connection's largest window, so one upload cannot
+/// block the other calls on its connection.
 const STREAM_WINDOW_BYTES_MAX: usize = 4 << 20;
 /// The HTTP libraries read headers of up to this many times the configured limit. Our code refuses headers between the
-/// two limits with a clear message; the library refuses larger ones without one.
+/// two limits with a clear message. The library refuses larger headers without a message.
 const HEADER_HEADROOM: usize = 4;
 /// The memory of one connection for frames that are being read or written and for header compression, in bytes.
 const FRAME_BYTES: usize = 64 << 10;
@@ -27,7 +27,7 @@ const READ_AHEAD_BYTES_MIN: usize = 256 << 10;
 /// The maximum memory of the endpoints by purpose, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointMemory {
-    /// Events of both endpoints, from their arrival to their commit.
+    /// Events that arrived at either endpoint and are not committed yet.
     pub ingest_queue: usize,
     /// Data that Flight clients have sent and the server has not read.
     pub flight_windows: usize,
@@ -59,19 +59,20 @@ impl Config {
             flight_calls: flight
                 .streams_max
                 .saturating_mul(flight.message_bytes_max.max(FlightConfig::REQUEST_BYTES_MAX)),
-            // One buffer holds data that the handler has not read, the other data that the client has not read.
+            // One buffer holds data that the handler has not read, and the other buffer holds data that the client has
+            // not read.
             http_connections: http.connections_max.saturating_mul(2 * http.read_ahead_bytes_max()),
         }
     }
 }
 
 impl FlightConfig {
-    /// The maximum size of a call's request, except for uploads, in bytes. It fits the largest ticket or prepared
-    /// handle with its schema.
+    /// The maximum size of a call's request, except for uploads, in bytes. It is large enough for the largest ticket or
+    /// prepared handle with its schema.
     pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
-    /// Returns the flow-control windows of a call and of a connection, in bytes. With them, all connections together
-    /// stay within `window_bytes_max`.
+    /// Returns the flow-control windows of a call and of a connection, in bytes. They are small enough that all
+    /// connections together stay within `window_bytes_max`.
     pub fn windows(&self) -> (usize, usize) {
         let share = self.window_bytes_max / self.connections_max.max(1);
         let connection = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
@@ -90,8 +91,7 @@ impl HttpConfig {
         HEADER_HEADROOM.saturating_mul(self.header_bytes_max)
     }
 
-    /// Returns the size of a connection's read buffer, which is also the size of its write buffer, in bytes. The
-    /// headers must fit into it.
+    /// Returns the size in bytes of a connection's read buffer and of its write buffer. The headers must fit into it.
     pub fn read_ahead_bytes_max(&self) -> usize {
         READ_AHEAD_BYTES_MIN.max(self.header_read_bytes_max())
     }
@@ -146,7 +146,7 @@ mod tests {
         assert!(refused.contains("flight.connections_max") && refused.contains("at least 313 MiB"), "{refused}");
     }
 
-    /// The page states each part and the sum for the default configuration, in MiB.
+    /// `docs/memory.md` states each part and the sum for the default configuration, in MiB.
     #[test]
     fn the_memory_page_states_the_parts_and_the_sum_of_the_defaults() {
         let page = include_str!("../../docs/memory.md");

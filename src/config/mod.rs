@@ -7,8 +7,8 @@
 //! ```
 //!
 //! This module reads `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). It returns a checked
-//! [`Config`], or all errors with their locations. Values are parsed and checked here and nowhere else. Every other
-//! module receives its own section, not the whole configuration.
+//! [`Config`], or all errors with their locations. Values are parsed and checked only here. Every other module receives
+//! its own section, not the whole configuration.
 //!
 //! **Invariant:** every path in a loaded [`Config`] is absolute.
 //! **Invariant:** no error message, `config show` output or `Debug` text contains a secret.
@@ -104,7 +104,8 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeUnit {
     /// The unit is inferred from the magnitude: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17,
-    /// otherwise nanoseconds. A time outside the years 2001 to 2100 is refused, because its unit is probably another one.
+    /// otherwise nanoseconds. A time outside the years 2001 to 2100 is refused, because it probably has a different
+    /// unit.
     #[default]
     Auto,
     /// Seconds.
@@ -120,7 +121,7 @@ pub enum TimeUnit {
 /// The kind of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceKind {
-    /// Topics of Apache Kafka, or of another broker that speaks Kafka's protocol.
+    /// Topics in Apache Kafka, or in another broker that implements Kafka's protocol.
     #[default]
     Kafka,
 }
@@ -148,7 +149,7 @@ pub enum Envelope {
     Debezium,
 }
 
-/// What a source does with a partition if messages were deleted before they were read.
+/// What a source does with a partition if some of its messages were deleted before they were read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnGap {
     /// The source stops reading the partition and logs an error.
@@ -158,7 +159,7 @@ pub enum OnGap {
     Earliest,
 }
 
-/// The set of Arrow types that is used in results for clients.
+/// The set of Arrow types that results for clients may contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
     /// Only types that every known client can read.
@@ -174,7 +175,7 @@ pub enum LogFormat {
     /// Text for people.
     #[default]
     Text,
-    /// JSON for machines.
+    /// JSON for programs.
     Json,
 }
 
@@ -245,8 +246,8 @@ impl Config {
 const SECTIONS: [&str; 12] =
     ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
 
-/// Reads the text and the variables. Returns the configuration with the errors found in it, or `Err` if the text is not
-/// valid TOML.
+/// Reads the text and the variables. Returns the configuration and the errors found in it. Returns `Err` if the text is
+/// not valid TOML.
 fn read(
     text: &str,
     name: &str,
@@ -283,7 +284,7 @@ fn read(
     Ok((config, errors))
 }
 
-/// Reads a configuration file. Returns an error message if it cannot be read.
+/// Reads a configuration file. Returns an error message if the file cannot be read.
 fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;

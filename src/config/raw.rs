@@ -2,18 +2,18 @@
 //! value.
 //!
 //! A variable `GLASSHOUSE__SECTION__KEY` replaces the value in the text. Entries keep the order of the text. This
-//! module does not interpret values: the key that reads a variable determines its type.
+//! module does not interpret values. The key that reads a variable determines its type.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigErrors, KeyLocation};
 
-/// The prefix of Glasshouse's environment variables. Names may contain single underscores, because segments are
-/// separated by double ones.
+/// The prefix of Glasshouse's environment variables. The segments of a variable's name are separated by double
+/// underscores, so a segment may contain single underscores.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
-/// A value before a key interprets it.
+/// A value that no key has interpreted yet.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum RawValue {
     /// A TOML string.
@@ -33,7 +33,7 @@ pub(super) enum RawValue {
 }
 
 impl RawValue {
-    /// Names the kind of the value, for errors such as "must be …, is …".
+    /// Names the kind of the value, for errors of the form "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) | Self::Variable(_) => "a string",
@@ -45,8 +45,8 @@ impl RawValue {
         }
     }
 
-    /// Prepares the value for a key that is not a string. Parses the text of a variable as a TOML value, or as a string
-    /// if it is not valid TOML.
+    /// Prepares the value for a key that does not expect a string. Parses the text of a variable as a TOML value. If
+    /// the text is not valid TOML, it becomes a string.
     pub(super) fn typed(self) -> Self {
         let Self::Variable(text) = self else { return self };
         match DeValue::parse(&text) {
@@ -56,7 +56,7 @@ impl RawValue {
     }
 }
 
-/// Parses a TOML text. Adds every syntax error to `errors`, and returns the entries that could be read.
+/// Parses TOML text. Adds every syntax error to `errors`, and returns the entries that could be read.
 pub(super) fn parse(text: &str, errors: &mut ConfigErrors) -> Vec<(String, RawValue)> {
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     for error in syntax_errors {
@@ -91,7 +91,7 @@ pub(super) fn overlay(
     }
 }
 
-/// Sets the key `segments` in `table`, whose own name is `prefix`. Creates missing inner tables.
+/// Sets the key `segments` in `table`. `prefix` is the full name of the table. Creates missing inner tables.
 fn insert(
     table: &mut Vec<(String, RawValue)>,
     segments: &[&str],

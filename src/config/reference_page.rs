@@ -106,7 +106,7 @@ pub(super) fn page() -> String {
     page
 }
 
-/// The rules that involve several keys. `check.rs` enforces them.
+/// The rules that involve several keys. `check.rs`, `check_auth.rs` and `check_sources.rs` enforce them.
 const RULES_ACROSS_KEYS: &str = "\
 - The names of tables, columns and issuers consist of `a` to `z`, `0` to `9` and single underscores, and begin with a
   letter. The name of a table must not end in `_quarantine`. A column must not be named `received_time` or `event_date`,

@@ -2,7 +2,8 @@
 //! Lists and tables are in `collection_values.rs`.
 //!
 //! A number is a TOML integer. A size is a number of bytes or a string such as `"64 MiB"`. A duration is a string such
-//! as `"250ms"`, `"1s"`, `"15m"`, `"1h"` or `"7d"`. An environment variable contains the same text without quotes.
+//! as `"250ms"`, `"1s"`, `"15m"`, `"1h"` or `"7d"`. In an environment variable, the same text is written without
+//! quotes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Adds an error that states the allowed form and the kind of `raw`. Always returns `None`.
+/// Adds an error that names the allowed form and the actual kind of `raw`. Always returns `None`.
 pub(super) fn wrong<T: Value>(raw: &RawValue, key: &str, errors: &mut ConfigErrors) -> Option<T> {
     errors.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
     None
@@ -104,7 +105,7 @@ impl Value for Duration {
     }
 }
 
-/// Parses a duration in the format of the configuration, for the command line.
+/// Parses a duration from the command line, in the format of the configuration.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let micros = parse_scaled(text, &TIMES);
     micros.map(Duration::from_micros).ok_or_else(|| format!("must be {}", Duration::form()))
@@ -237,7 +238,7 @@ impl<T: Value + Default> Value for Option<T> {
     }
 }
 
-/// Lists alternatives as `a, b or c`.
+/// Formats alternatives as `a, b or c`.
 fn alternatives(names: &[&str]) -> String {
     match names {
         [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),

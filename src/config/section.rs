@@ -6,8 +6,8 @@
 //!   section! { … } ─► struct + Default + reading with range checks + `config show` + docs/configuration.md
 //! ```
 //!
-//! The type of a key determines how its value is read and shown ([`Value`]). The declaration determines which values
-//! are allowed.
+//! A key's type determines how its value is read and shown ([`Value`]). A key's declaration determines which values are
+//! allowed.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -25,10 +25,10 @@ pub(super) struct KeySpec<T> {
     pub(super) required: bool,
 }
 
-/// The unit of sizes, which are read and shown as `64 MiB`.
+/// The unit of sizes. Sizes are read and shown in the form `64 MiB`.
 pub(super) const BYTES: &str = "bytes";
 
-/// Declares a number of things, which `unit` names.
+/// Declares a number of things. `unit` is the plural name of the things, such as `rows`.
 pub(super) fn count<T>(unit: &'static str, default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     KeySpec { default, unit, bounds: Some(bounds), required: false }
 }
@@ -53,7 +53,7 @@ pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
 
-/// Declares a required key. Only sections that are built in code use `default`.
+/// Declares a required key. `default` is used only for sections that are built in code.
 pub(super) fn required<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { required: true, ..plain(default) }
 }
@@ -66,7 +66,7 @@ pub(super) trait Value: Sized {
     /// Formats the value as TOML. Secrets are redacted.
     fn show(&self, unit: &'static str) -> ShownValue;
 
-    /// Describes the allowed values without their bounds, such as `"a" or "b"`.
+    /// Describes the values that the type allows, without bounds, such as `"a" or "b"`.
     fn form() -> String;
 }
 
@@ -92,7 +92,7 @@ pub(super) struct ShownLine {
 /// The documentation of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyInfo {
-    /// What the key sets, as full sentences.
+    /// What the key sets, in full sentences.
     pub(super) what: String,
     /// The reason for the setting or its default, without the final full stop.
     pub(super) note: &'static str,
@@ -102,7 +102,7 @@ pub(super) struct KeyInfo {
     pub(super) default: String,
 }
 
-/// A section, which [`section!`] declares.
+/// A section that [`section!`] declares.
 pub(super) trait Section: Sized {
     /// Reads the section's keys, and reports unknown keys.
     fn read(keys: SectionReader<'_>) -> Self;
@@ -142,8 +142,8 @@ impl<'a> SectionReader<'a> {
         T::read(raw, &key, &spec, self.errors).unwrap_or(spec.default)
     }
 
-    /// Reads the section `name`. If the section is missing, it is read as empty, which reports its required keys as
-    /// missing.
+    /// Reads the section `name`. If the section is missing, it is read as an empty section, so its required keys are
+    /// reported as missing.
     pub(super) fn section<S: Section>(&mut self, name: &str) -> S {
         let key = self.key(name);
         let entries = match self.entries.iter().position(|(entry, _)| entry == name) {
@@ -159,7 +159,7 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports the keys that were not read as unknown.
+    /// Reports every key that no declaration has read as unknown.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
@@ -195,7 +195,7 @@ impl<T: Value> KeySpec<T> {
         }
     }
 
-    /// Returns the documentation of this key, which consists of its doc comment and its note.
+    /// Returns the documentation of this key from its doc comment and its note.
     pub(super) fn document(&self, what: &str, note: &'static str) -> KeyInfo {
         let default = match (self.required, self.default.show(self.unit)) {
             (true, _) => "required".to_owned(),
@@ -222,7 +222,7 @@ impl fmt::Display for ShownValue {
     }
 }
 
-/// Declares a section, which is a struct with one field per key.
+/// Declares a section as a struct with one field per key.
 ///
 /// The form of a key is `name: type = spec, "note";`. The spec is one of [`count`], [`bytes`], [`time`], [`plain`],
 /// [`none`] and [`required`].
@@ -269,7 +269,7 @@ macro_rules! section {
             }
         }
 
-        /// Writes the same as `config show`, on one line. Secrets are therefore also redacted in logs.
+        /// Writes the values of `config show` on one line, so secrets are redacted in logs too.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let lines = $crate::config::section::Section::lines(self);

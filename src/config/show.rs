@@ -1,7 +1,7 @@
 //! Formats the effective configuration as TOML, for `config show`. A comment above each key explains it.
 //!
-//! **Invariant:** the values that arrive here contain no secrets, because [`super::section::Value::show`] has redacted
-//! them.
+//! **Invariant:** the values that this module receives contain no secrets, because [`super::section::Value::show`] has
+//! redacted them.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ impl Config {
     }
 }
 
-/// Writes a table. Its values precede its inner tables, as TOML requires.
+/// Writes a table, with its values before its inner tables, as TOML requires.
 fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     let ShownValue::Table(lines) = shown else { return };
     let (tables, values): (Vec<&ShownLine>, Vec<&ShownLine>) =

@@ -136,7 +136,7 @@ const OPTIONS_SHOWN: [&str; 15] = [
     "ssl.endpoint.identification.algorithm",
 ];
 
-/// The librdkafka options that only the source itself may set, each with an explanation or the setting to use instead.
+/// The librdkafka options that only the source itself may set. Each has a reason, or the setting to use instead.
 const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
@@ -158,7 +158,7 @@ impl KafkaOptions {
         Self(options.into_iter().collect())
     }
 
-    /// Returns names and values, including secrets. Only code that builds a client may call this.
+    /// Returns the names and values of the options, including secrets. Only code that builds a client may call this.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -194,8 +194,8 @@ impl Value for KafkaOptions {
 }
 
 impl KafkaOptions {
-    /// Adds an option, or all options of a table: TOML reads `sasl.password` without quotes as a key in the table
-    /// `sasl`.
+    /// Adds an option, or all options in a table. TOML reads `sasl.password` without quotes as the key `password` in
+    /// the table `sasl`.
     fn insert(&mut self, name: String, raw: RawValue, key: &str, errors: &mut ConfigErrors) {
         let text = match raw {
             RawValue::Table(entries) => {

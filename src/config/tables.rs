@@ -12,7 +12,7 @@ use super::section::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
 };
 
-/// The default name of the map column of a table that is declared by columns.
+/// The default name of the map column of a table that is declared as a list of columns.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
 /// The suffix of the name of a table's quarantine.
@@ -118,7 +118,7 @@ section! {
     }
 }
 
-/// One column of a table that is declared by columns.
+/// One column of a table that is declared as a list of columns.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnConfig {
     /// The name.
@@ -196,13 +196,13 @@ impl Value for LatestConfig {
     }
 }
 
-/// Sets the default map column of each table that is declared by columns and does not set `dimensions_map`.
-/// `locations` knows which keys are set.
+/// Sets the default map column of each table that is declared as a list of columns and does not set `dimensions_map`.
+/// `locations` records which keys are set.
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, locations: &ConfigErrors) {
     for (name, table) in tables {
         let is_set = locations.has_location(&format!("tables.{name}.dimensions_map"));
-        // There is no default if the table already has a map column with another name, or a column with the default
-        // name that is not a map.
+        // The table gets no default map column if it already has a map column with another name, or a column that has
+        // the default name but is not a map.
         let has_conflict = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
         if table.proto.is_none() && !is_set && !has_conflict {
             DIMENSIONS_MAP.clone_into(&mut table.dimensions_map);

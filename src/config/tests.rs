@@ -7,7 +7,7 @@ use super::*;
 
 const BASE: &str = "/etc/glasshouse";
 
-/// The keys that every configuration must have. Test cases add them, so that they get only the errors that they expect.
+/// The keys that every configuration must have. Test cases add them to get only the errors that they expect.
 const REQUIRED: &str = "
     [lake]
     url = \"memory:///\"
@@ -126,7 +126,7 @@ fn errors_state_the_allowed_values() {
     }
 }
 
-/// Returns the section of a table with these additional lines.
+/// Returns the section of a table with the given additional lines.
 fn table(name: &str, more: &str) -> String {
     format!("[tables.{name}]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n{more}\n")
 }
@@ -231,7 +231,7 @@ fn latest_is_read_and_its_columns_must_exist() {
     good(&format!("{}{}", table("calls", COLUMNS), table("calls_changes", COLUMNS)), &[]);
 }
 
-/// Returns the sections of a table and of a source `one` with these lines.
+/// Returns the sections of a table and of a source `one` with the given lines.
 fn source(lines: &str) -> String {
     let required = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
     format!("{}\n[sources.one]\n{required}\n{lines}", table("calls", COLUMNS))
@@ -282,7 +282,10 @@ fn errors_of_a_source_are_reported() {
     let cases = [
         (source(""), "sources.one.table: is missing"),
         (source("table = \"call\""), "sources.one.table: unknown table `call`, did you mean `calls`?"),
-        (with("format = \"protobuf\""), "sources.one.format: table `calls` is declared by columns: use `json`"),
+        (
+            with("format = \"protobuf\""),
+            "sources.one.format: table `calls` is declared as a list of columns: use `json`",
+        ),
         (with("format = \"arvo\""), "did you mean `avro`?"),
         (with("strat = \"latest\""), "unknown key, did you mean `start`?"),
         (with("start = \"yesterday\""), "must be \"earliest\", \"latest\" or a time such as"),
@@ -310,7 +313,7 @@ fn errors_of_a_source_are_reported() {
     }
 }
 
-/// Parses a configuration whose only issuer has these lines.
+/// Parses a configuration in which the only issuer has the given lines.
 fn issuer(lines: &str) -> Result<Config, ConfigErrors> {
     let required = REQUIRED.split("[auth").next().unwrap_or_default();
     parse(&format!("{required}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])

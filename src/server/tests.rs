@@ -1,5 +1,5 @@
-//! Tests a whole server whose background tasks panic. The log and `/readyz` name the task. The task is restarted, or
-//! the server shuts down gracefully. No acknowledged event is lost.
+//! Tests that make the background tasks of a whole server panic. The log and `/readyz` must name the task. The task
+//! must be restarted, or the server must shut down gracefully. No acknowledged event may be lost.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::tenancy::{DevelopmentToken, Scope};
 
-/// The time limit for each wait. A test that hangs fails instead of blocking the suite.
+/// The time limit for each wait, so a test that hangs fails instead of blocking the suite.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A configuration with a table, a lookup table, and a source whose brokers are unreachable.
+/// A configuration with a table, a lookup table, and a source with unreachable brokers.
 const CONFIG: &str = r#"
 [tables.calls]
 tenant = "tenant_id"
@@ -91,7 +91,7 @@ impl Log {
     }
 }
 
-/// A running server whose lake is in a folder.
+/// A running server that stores its lake in a folder.
 struct Running {
     supervisor: Supervisor,
     metrics: Arc<Metrics>,
@@ -142,7 +142,7 @@ impl Running {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Waits until `/readyz` returns this status and a body that contains `words`.
+    /// Waits until `/readyz` returns the given status and a body that contains `words`.
     async fn until_ready_is(&self, status: u16, words: &str) {
         let (begun, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -177,7 +177,7 @@ async fn stored(folder: &Path) -> u64 {
     tables["calls"].snapshot().files.iter().map(|file| file.rows).sum()
 }
 
-/// Captures the log of this thread. All tasks of a test run on it.
+/// Captures the log of the current thread, on which all tasks of a test run.
 fn capture_log() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();

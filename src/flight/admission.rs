@@ -1,18 +1,18 @@
-//! Admission control: limits the size of a call's headers, the number of running calls, and the time that a request may
-//! take to arrive. A call that exceeds a limit gets a gRPC status that names the limit.
+//! Admission control: limits the size of a call's headers, the number of running calls, and the time in which a request
+//! must arrive. A call that exceeds a limit gets a gRPC status that names the limit.
 //!
-//! [`AdmissionService`] wraps another service. It passes admitted HTTP/2 requests on, and answers refused ones with the
-//! status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see `message_reader.rs`).
+//! [`AdmissionService`] wraps another service. It passes admitted HTTP/2 requests on, and responds to the others with
+//! the status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see `message_reader.rs`).
 //!
-//! Headers are checked here because the HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC
-//! clients report as an unknown error. The limit of the library is therefore four times the limit that is checked here
+//! The HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC clients report as an unknown
+//! error. Headers are therefore checked here against a lower limit. The library's limit is four times as large
 //! ([`FlightConfig::header_read_bytes_max`]).
 //!
 //! **Invariant:** at most `flight.streams_max` calls run on all connections together. A call ends when its response has
-//! been written or its client has disconnected. Health checks do not count, because a server at its limit is still
+//! been sent or its client has disconnected. Health checks do not count, because a server at its limit is still
 //! healthy.
 //! **Invariant:** if a client does not read, at most one message of its response is in memory. A message is sent in
-//! pieces, and the next message is encoded only after the connection has taken the last piece.
+//! pieces, and the next message is encoded only after the connection has accepted the last piece.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -38,7 +38,7 @@ use crate::telemetry::Metrics;
 
 /// The number of bytes that HTTP/2 counts for each header in addition to its name and value (RFC 9113, section 6.5.2).
 const HEADER_EXTRA_BYTES: usize = 32;
-/// The maximum number of bytes of a message that are passed to the connection in one step.
+/// The maximum number of bytes from one message that are passed to the connection at a time.
 const PIECE_BYTES: usize = 256 * 1024;
 /// The time after which a client may retry a refused call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
 /// The request path of a health check.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// The Flight methods that can appear as a label in the metrics of refused calls.
+/// The Flight methods that can appear as a label in the metrics for refused calls.
 const METHODS: [&str; 10] = [
     "Handshake",
     "ListFlights",
@@ -201,7 +201,7 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// A response body that sends messages in pieces and holds the permit of its call.
+/// A response body that sends messages in pieces and holds the call's permit.
 struct ResponseBody {
     body: Body,
     /// The part of the current message that is not sent yet.

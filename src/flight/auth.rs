@@ -4,9 +4,9 @@
 //! No other header, session option or URL parameter affects whose data is visible.
 //!
 //! Calls carry `Bearer <token>`. `Handshake` also accepts `Basic`, because some tools can only send a user name and a
-//! password. Such a tool sends the token as the password, with any user name. The response to `Handshake` carries
-//! `authorization: Bearer <token>`, which clients then send with every call. No other response has that header, because
-//! ADBC would take it for a new token.
+//! password. Such a tool sends the token as the password, with any user name. The response to `Handshake` contains the
+//! header `authorization: Bearer <token>`, which clients then send with every call. No other response has this header,
+//! because ADBC would treat it as a new token.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -18,8 +18,8 @@ use crate::tenancy::{Access, Verifier};
 
 const AUTHORIZATION: &str = "authorization";
 
-/// Accepts base64 with and without padding. Go clients send Basic credentials without padding, all other clients with
-/// it.
+/// Accepts base64 with and without padding. Go clients send Basic credentials without padding. All other clients use
+/// padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn basic_password_is_the_token_with_and_without_padding() {
-        // The nine bytes of `any:t.o.k` need no padding; the five bytes of `u:t.t` do.
+        // The nine bytes of `any:t.o.k` need no padding, but the five bytes of `u:t.t` do.
         for (encoded, token) in
             [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")]
         {

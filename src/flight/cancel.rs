@@ -1,4 +1,4 @@
-//! Cancellation: finds the running queries that a FlightInfo refers to.
+//! Cancellation: finds the running queries to which a FlightInfo refers.
 //!
 //! The ticket in a FlightInfo contains the id of a flight. While a query of that flight runs on this server,
 //! [`RunningQueries`] maps the id to the query. A caller can cancel only its own flights, because the server rejects
@@ -11,11 +11,12 @@ use uuid::Uuid;
 
 use crate::query::QueryId;
 
-/// The running queries by flight. A flight has several of them if a client fetches it several times concurrently.
+/// The running queries, by flight. A flight has several running queries if a client fetches it several times
+/// concurrently.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunningQueries(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 
-/// The entry of a running query in [`RunningQueries`]. Dropping it removes the query.
+/// The entry for a running query in [`RunningQueries`]. Dropping the entry removes the query.
 #[derive(Debug)]
 pub(super) struct RunningQuery {
     running: RunningQueries,
@@ -30,7 +31,7 @@ impl RunningQueries {
         RunningQuery { running: self.clone(), key }
     }
 
-    /// Returns the running queries of a flight.
+    /// Returns the running queries for a flight.
     pub(super) fn queries(&self, flight: Uuid) -> Vec<QueryId> {
         let all = (flight, QueryId(Uuid::nil()))..=(flight, QueryId(Uuid::max()));
         self.lock().range(all).map(|(_, query)| *query).collect()

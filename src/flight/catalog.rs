@@ -1,15 +1,15 @@
-//! Metadata commands of Flight SQL: they list catalogs, schemas, tables, table types, keys, types and SqlInfo.
+//! The metadata commands of Flight SQL. They list catalogs, schemas, tables, table types, keys, types and SqlInfo.
 //!
-//! A [`CatalogCommand`] is decoded from a message of `FlightSql.proto` and runs on the caller's [`Session`]. Its result
-//! is one batch in exactly the schema that the protocol specifies, including nullability: ADBC compares the schema, and
+//! A [`CatalogCommand`] is decoded from a message in `FlightSql.proto` and runs on the caller's [`Session`]. Its result
+//! is one batch in exactly the schema that the protocol specifies, including nullability. ADBC compares the schema, and
 //! JDBC and ODBC cast the columns to it.
 //!
 //! There is one catalog, [`CATALOG`], with two schemas. [`SCHEMA`] contains the declared tables, which have the type
-//! `TABLE`. `information_schema` contains its views, which have the type `SYSTEM TABLE`. A BI tool that lists tables
-//! and views therefore shows only data; a tool that lists all types shows both.
+//! `TABLE`. `information_schema` contains its views, which have the type `SYSTEM TABLE`. A BI tool that lists only
+//! tables and views therefore shows only data. A tool that lists all types shows both schemas.
 //!
 //! **Invariant:** every name, key and type comes from the session, so objects that the caller cannot query never
-//! appear. Only malformed messages are refused; an unknown name or type gives an empty result.
+//! appear. Only malformed messages are refused. An unknown name or type gives an empty result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ use super::{sqlinfo, xdbc_type_info};
 use crate::error::{Error, Kind, Result};
 use crate::query::{CATALOG, SCHEMA, Session};
 
-/// The type of declared tables. A client may also filter by `BASE TABLE`, SQL's name for it.
+/// The type of declared tables. A client may also filter by `BASE TABLE`, the SQL standard's name for this type.
 const TABLE: &str = "TABLE";
-/// The type of the views of `information_schema`.
+/// The type of the views in `information_schema`.
 const SYSTEM_TABLE: &str = "SYSTEM TABLE";
 /// All table types that the server lists. No views exist yet, but tools filter by the type `VIEW`.
 const TABLE_TYPES: [&str; 3] = [SYSTEM_TABLE, TABLE, "VIEW"];
@@ -90,7 +90,7 @@ impl CatalogCommand {
     }
 
     /// Runs the command. The rows have the schema [`CatalogCommand::schema`] and the order that the protocol specifies.
-    /// Table columns are shown with the types that results of this caller have.
+    /// Table columns are shown with the types that they have in this caller's results.
     pub(super) async fn batch(
         &self,
         session: &Session,
@@ -161,20 +161,20 @@ async fn tables(command: &CommandGetTables, session: &Session, types: ResultType
     builder.build().map_err(metadata_error)
 }
 
-/// Returns a builder without filters. The filters of this file run before it, because they know the aliases of table
-/// types.
+/// Returns a builder that filters nothing. This file applies the filters first, because the builder does not know the
+/// aliases of table types.
 fn tables_builder(include_schema: bool) -> GetTablesBuilder {
     GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
 }
 
-/// Returns true if the filters of `command` match tables of this schema and type.
+/// Returns true if the filters in `command` match tables with this schema and type.
 fn is_wanted(command: &CommandGetTables, schema: &str, table_type: &str) -> Result<bool> {
     Ok(is_catalog(command.catalog.as_deref())
         && is_like(command.db_schema_filter_pattern.as_deref(), schema)?
         && is_type(&command.table_types, table_type))
 }
 
-/// Returns true if a filter of table types matches `table_type`, ignoring case. An empty filter matches all types, and
+/// Returns true if a table type filter matches `table_type`, ignoring case. An empty filter matches all types, and
 /// `BASE TABLE` matches the same tables as `TABLE`.
 fn is_type(filter: &[String], table_type: &str) -> bool {
     filter.is_empty()
@@ -210,7 +210,7 @@ fn described(schema: &Schema, schema_name: &str, table: &str, description: &str)
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), comment.into_iter().collect())
 }
 
-/// Returns the declared comment and unit of a column as one string.
+/// Returns the comment and the unit that are declared for a column, as one string.
 fn remarks(field: &Field) -> Option<String> {
     let declared = |key| field.metadata().get(key).map(String::as_str).filter(|text: &&str| !text.is_empty());
     match (declared("comment"), declared("unit")) {
@@ -221,7 +221,7 @@ fn remarks(field: &Field) -> Option<String> {
     }
 }
 
-/// Returns the metadata key of a column property in Flight SQL.
+/// Returns the metadata key that Flight SQL defines for a column property.
 fn flight_sql_key(property: &str) -> String {
     format!("ARROW:FLIGHT:SQL:{property}")
 }

@@ -1,7 +1,7 @@
-//! The Flight SQL client of the command line.
+//! The Flight SQL client that the command line uses.
 //!
 //! It runs statements on a server and uploads events. It reads results of any size, in messages of up to
-//! `MESSAGE_BYTES_MAX`. gRPC types do not leave this file.
+//! `MESSAGE_BYTES_MAX`. No other file uses the gRPC types.
 
 use std::path::Path;
 
@@ -22,7 +22,8 @@ use crate::http_client::Roots;
 
 /// The maximum size of a received message. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The flow-control window of each stream and of the connection, large enough for a fast link with a latency of 10 ms.
+/// The flow-control window of each stream and of the connection. It is large enough for a fast link with a latency of
+/// 10 ms.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A connection to a Flight SQL server.
@@ -38,9 +39,9 @@ pub struct ResultRows {
 }
 
 impl FlightClient {
-    /// Connects to `url`, which is `grpc://host:port` (plain text) or `grpc+tls://host:port`; `http` and `https` mean
-    /// the same. The authorities in `ca_file` (PEM) are trusted in addition to the system's. Returns `Unavailable` if
-    /// no server responds.
+    /// Connects to `url`, which is `grpc://host:port` (plain text) or `grpc+tls://host:port`. `http` and `https` have
+    /// the same meanings. The authorities in `ca_file` (PEM) are trusted in addition to the system's. Returns
+    /// `Unavailable` if no server responds.
     pub async fn connect(url: &str, token: &str, ca_file: Option<&Path>) -> Result<Self> {
         let channel = endpoint(url, ca_file)?.connect().await.map_err(|error| {
             Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
@@ -57,7 +58,8 @@ impl FlightClient {
         self.fetch(info).await
     }
 
-    /// Sends events to a table. Returns how many of them the table now holds, including those it held before.
+    /// Sends events to a table. Returns how many of these events the table now contains, including those that it
+    /// already contained.
     pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
         let options = TableDefinitionOptions {
             if_not_exist: TableNotExistOption::Fail.into(),

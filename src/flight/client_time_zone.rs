@@ -1,9 +1,9 @@
-//! The time zone of a JDBC client: sends timestamps as the wall-clock time of that zone.
+//! The time zone of a JDBC client: sends timestamps as the wall-clock time in that zone.
 //!
 //! The Arrow Flight SQL driver for JDBC never returns the instant that the server sent, unless the JVM runs in UTC. It
-//! shifts a timestamp by the offset of its calendar, and then reads the result in the JVM's time zone. Both shifts
-//! cancel out if the calendar is UTC and the server sends the wall-clock time of the JVM's time zone, without a zone.
-//! The driver also reads only timestamps without a zone as objects. So the URL sets two properties:
+//! shifts a timestamp by the offset of its calendar, and then reads the result in the JVM's time zone. The two shifts
+//! cancel out if the calendar is UTC and the server sends the wall-clock time in the JVM's time zone, without a zone.
+//! The driver can also read timestamps as objects only if they have no zone. So the URL sets two properties:
 //!
 //! ```text
 //!   timeZone=UTC                              the driver's calendar. The driver sends it as the header `timezone`
@@ -49,7 +49,7 @@ impl PartialEq for ClientTimeZone {
 }
 
 impl ClientTimeZone {
-    /// Returns the time zone that the headers of a call set, if they set one.
+    /// Returns the time zone from the headers of a call, or `None` if they set no time zone.
     pub(super) fn of(headers: &MetadataMap) -> Result<Option<Self>> {
         let Some(name) = headers.get(HEADER) else { return Ok(None) };
         let zone = Self::parse(name.to_str().unwrap_or_default())?;
@@ -76,7 +76,7 @@ impl ClientTimeZone {
         self.0.to_string()
     }
 
-    /// Replaces each timestamp that has a zone with the wall-clock time of this zone. The schema of the result is the
+    /// Replaces each timestamp that has a zone with the wall-clock time in this zone. The schema of the result is the
     /// [`local_schema`] of the batch's schema.
     pub(super) fn localize(self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = batch.columns().iter().map(|column| self.localize_column(column));
@@ -139,7 +139,7 @@ impl ClientTimeZone {
     }
 }
 
-/// Returns the schema with timestamps without a zone in place of those with one.
+/// Returns the schema with the zone removed from each timestamp type.
 pub(super) fn local_schema(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(local_field).collect::<Vec<_>>())
 }
@@ -193,7 +193,7 @@ mod tests {
             Some("2024-01-01T00:30:00Z"),
             Some("1910-01-01T00:00:00Z"),
             Some("9999-12-31T00:00:00Z"),
-            // The two instants that New York calls 01:30 on the day when summer time ends.
+            // In New York, these two instants are both 01:30 on the day on which summer time ends.
             Some("2024-11-03T05:30:00Z"),
             Some("2024-11-03T06:30:00Z"),
         ]);

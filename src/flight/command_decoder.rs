@@ -1,5 +1,5 @@
-//! Decodes commands: turns the protobuf messages in descriptors, tickets and actions into enums of what this server
-//! supports.
+//! Decodes commands: turns the protobuf messages in descriptors, tickets and actions into enums of the commands that
+//! this server supports.
 //!
 //! The enums are [`QueryCommand`], [`PutCommand`] and [`ActionCommand`]. Malformed messages are refused. Unsupported
 //! features (transactions, savepoints, Substrait) are refused with an error that names the feature.
@@ -28,7 +28,7 @@ pub(super) enum QueryCommand {
     Catalog(CatalogCommand, Bytes),
 }
 
-/// The command of an upload, which states what the uploaded batches are for.
+/// The command of an upload, which states the purpose of the batches.
 #[derive(Debug)]
 pub(super) enum PutCommand {
     /// Binds parameters to the prepared statement with this handle.

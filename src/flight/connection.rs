@@ -1,4 +1,4 @@
-//! Accepts the connections of the Flight endpoint up to a limit, and refuses further ones with an HTTP/2 GOAWAY frame.
+//! Accepts connections to the Flight endpoint up to a limit, and refuses further ones with an HTTP/2 GOAWAY frame.
 //! tonic serves the stream of accepted connections.
 
 use std::io;
@@ -15,8 +15,9 @@ use crate::telemetry::Metrics;
 
 /// An empty SETTINGS frame, which a server must send first (RFC 9113, section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// A GOAWAY frame (section 6.8) without the length field at its start. It holds the last stream that was served (0,
-/// because none was) and the error ENHANCE_YOUR_CALM, after which gRPC clients report `RESOURCE_EXHAUSTED` or retry.
+/// A GOAWAY frame (section 6.8) without the length field at its start. It contains the id of the last stream that was
+/// served, or 0 if there was none. Its error code is ENHANCE_YOUR_CALM, after which gRPC clients retry or report
+/// `RESOURCE_EXHAUSTED`.
 const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
 /// The payload length of a GOAWAY frame without its text.
 const GOAWAY_BYTES: usize = 8;

@@ -1,8 +1,8 @@
 //! Maps errors to gRPC statuses. Only this file decides which status code a [`Kind`] of error gets.
 //!
-//! A status message is cut to [`MESSAGE_BYTES_MAX`] bytes so that it fits the limit that clients set for trailers.
+//! A status message is cut to [`MESSAGE_BYTES_MAX`] bytes to fit within the limit that clients set for trailers.
 //!
-//! **Invariant:** the status of an internal error contains only an id. The cause is in the log.
+//! **Invariant:** the status of an internal error contains only an id. The cause appears only in the log.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The maximum size of a status message. C++ clients read 8 KiB of trailers in total, and percent-encoding can triple a
-/// message.
+/// The maximum size of a status message. C++ clients read 8 KiB of trailers in total, and percent-encoding can triple
+/// the size of a message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
 /// The metadata key for the number of seconds after which a client may retry. HTTP has a header with the same name.
 const RETRY_AFTER: &str = "retry-after";
 
-/// Converts `error` to a status and logs it. The errors of calls are logged only here. `rpc` names the call in the log.
+/// Converts `error` to a status and logs it. Errors of calls are logged only here. `rpc` names the call in the log.
 pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     let code = code(error.kind());
     if code == Code::Internal {
@@ -51,8 +51,8 @@ fn code(kind: Kind) -> Code {
     }
 }
 
-/// Converts a status to an error. The status comes from a server that our own client has called, or from an upload
-/// whose connection failed.
+/// Converts a status to an error. The status comes from a server that our own client called, or from an upload whose
+/// connection failed.
 pub(super) fn from_status(status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
@@ -69,8 +69,8 @@ pub(super) fn from_status(status: Status) -> Error {
     Error::new(kind, status.message().to_owned()).with_source(status)
 }
 
-/// Converts an error of arrow-flight's metadata builders. They fail only if columns and schema disagree, which would be
-/// a bug in this server.
+/// Converts an error from arrow-flight's metadata builders. They fail only if columns and schema disagree, which would
+/// be a bug in this server.
 pub(super) fn metadata_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal("cannot build a metadata result").with_source(error)
 }

@@ -1,12 +1,12 @@
-//! Closes connections without losing data that was sent.
+//! Closes connections without losing data that was already sent.
 //!
 //! If a socket is closed while the client is still sending, the operating system responds with a reset. The reset makes
 //! the client discard data that it has not read yet, such as the end of a result or the status that explains why the
-//! result ended. A connection that shuts down therefore first reads and discards incoming data, until the client closes
-//! its side or [`LINGER_MAX`] has passed.
+//! result ended. When a connection shuts down, it therefore first reads and discards incoming data, until the client
+//! closes its side or [`LINGER_MAX`] has passed.
 //!
-//! A connection is also closed if nothing arrives for [`SILENCE_MAX`]. Before HTTP/2 has begun there are no pings that
-//! would detect a dead client, which would then occupy a connection slot forever.
+//! A connection is also closed if nothing arrives for [`SILENCE_MAX`]. Before HTTP/2 has begun, no pings are sent that
+//! would detect a dead client. Without this limit, such a client would occupy a connection slot forever.
 
 use std::io::{ErrorKind, Result};
 use std::pin::Pin;
@@ -21,10 +21,10 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
 use crate::listener::ConnectionSlot;
 
-/// The maximum time in which a client may send nothing. A client that responds to pings is never silent for this long.
+/// The maximum time for which a client may be silent. A client that responds to pings is never silent for this long.
 const SILENCE_MAX: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));
-/// The maximum time that a client gets to close its side of the connection.
+/// The maximum time for the client to close its side of the connection.
 const LINGER_MAX: Duration = Duration::from_secs(3);
 /// The size of the buffer for discarded data.
 const SCRATCH_BYTES: usize = 4 * 1024;
@@ -33,7 +33,7 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct GracefulClose {
     stream: TcpStream,
-    /// The end of the wait for the client to close its side; `None` until the connection shuts down.
+    /// The time at which the wait for the client to close its side ends. `None` until the connection shuts down.
     deadline: Option<Pin<Box<Sleep>>>,
     last_read: Instant,
     silence: Pin<Box<Sleep>>,
@@ -54,7 +54,7 @@ impl GracefulClose {
             if end <= Instant::now() {
                 return Poll::Ready(());
             }
-            // The timer is reset only when it fires, because resetting it at every read would be slower.
+            // The timer is reset only when it fires, because resetting it on every read would be slower.
             self.silence.as_mut().reset(end);
         }
     }

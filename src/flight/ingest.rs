@@ -1,8 +1,8 @@
 //! Bulk ingestion: handles CommandStatementIngest, which ADBC calls `adbc_ingest`.
 //!
 //! The batches of an upload go to [`Writer::submit`] in groups of limited size. Only a few groups are submitted at a
-//! time, so a client that sends faster than the lake can store has to wait. The response says how many of the events
-//! the table now holds.
+//! time, so a client that sends faster than the lake can store has to wait. The response contains the number of
+//! uploaded events that the table now holds.
 //!
 //! Tables are declared in the configuration. A client can append to them, but cannot create, replace or drop them.
 //! Rejected events go to the quarantine, and the other events are still stored. If all events are rejected, the
@@ -27,28 +27,28 @@ use crate::query::{CATALOG, SCHEMA};
 
 /// A group of batches is submitted when it reaches this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The maximum number of groups of one upload that wait for their commits at the same time; such groups can share a
-/// commit. It also limits the memory of the upload's messages.
+/// The maximum number of groups from one upload that wait for their commits at the same time. Such groups can share a
+/// commit. The limit also bounds the memory for the upload's messages.
 const GROUPS_MAX: usize = 8;
 /// The maximum number of rejected events that an error describes.
 const REASONS_MAX: usize = 3;
 /// The name of this endpoint in quarantine entries.
 const ENDPOINT: &str = "flight";
 
-/// The number of events of an upload by outcome.
+/// The number of events in an upload, by outcome.
 #[derive(Debug, Default)]
 pub(super) struct IngestResult {
     accepted: u64,
     duplicate: u64,
     conflict: u64,
     rejected: u64,
-    /// Descriptions of the first rejected events.
+    /// Descriptions of the first few rejected events.
     reasons: Vec<String>,
 }
 
 impl IngestResult {
-    /// Returns how many events of the upload the table now holds. Events that it held before count too, so repeating an
-    /// upload returns the same number.
+    /// Returns how many events from the upload the table now holds. This includes events that it already held, so
+    /// repeating an upload returns the same number.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }
@@ -138,12 +138,12 @@ impl FlightHandler {
     }
 }
 
-/// Consecutive batches of an upload that are submitted together.
+/// Consecutive batches from an upload that are submitted together.
 struct UploadGroup {
-    /// The index of the group's first event in the upload.
+    /// The index in the upload of the group's first event.
     first_index: u64,
     batches: Vec<RecordBatch>,
-    /// The memory that is reserved for the messages of the batches.
+    /// The memory that is reserved for the messages that contain the batches.
     memory: Option<MessageReservation>,
 }
 
@@ -168,13 +168,13 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
     })
 }
 
-/// Returns the error for a schema that the table cannot store. ADBC expects `AlreadyExists`, because the table exists with
-/// another schema.
+/// Returns the error for a schema that the table cannot store. ADBC expects `AlreadyExists`, because the table exists
+/// with another schema.
 fn mismatched(error: Error) -> Error {
     if error.kind() == Kind::Invalid { Error::conflict(error.message().to_owned()).with_source(error) } else { error }
 }
 
-/// Returns the table if it exists and the server supports the mode of the command.
+/// Returns the table if it exists and the server supports the command's mode.
 fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T> {
     use TableExistsOption as IfExists;
     use TableNotExistOption as IfNot;

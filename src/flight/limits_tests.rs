@@ -1,4 +1,4 @@
-//! Tests of the limits that clients of the Flight endpoint notice: connections, calls, headers and the memory of
+//! Tests of the limits that clients of the Flight endpoint can reach: connections, calls, headers and the memory for
 //! uploads.
 
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Retries until `attempt` succeeds, because the resources of a client become free shortly after it disconnects.
+/// Retries until `attempt` succeeds, because a client's resources are released with a short delay after it disconnects.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {
@@ -68,7 +68,7 @@ async fn query_of_a_client_that_does_not_read_ends_at_the_time_limit() {
     assert!(rows.message().await.unwrap().is_some());
     assert_eq!(server.engine.running(), 1);
 
-    // The client neither reads nor disconnects, but the only slot of its tenant becomes free.
+    // The client neither reads nor disconnects. The only query slot of its tenant is nevertheless released.
     until_idle(&server.engine).await;
     let mut other = server.caller("acme").await;
     assert_eq!(other.value(&statement("SELECT 1")).await.unwrap().len(), 1);
@@ -193,7 +193,7 @@ impl RawUpload {
     }
 
     async fn send(&self, bytes: &[u8]) {
-        // A server that has responded reads nothing more, so the channel may be closed.
+        // A server that has responded reads no more data, so the channel may be closed.
         let _ = self.parts.send(Bytes::copy_from_slice(bytes)).await;
     }
 
@@ -260,7 +260,7 @@ async fn memory_is_reserved_before_a_message_is_read() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("the ingest queue is full"), "{refused}");
 
-    // One upload ends in the middle of a message. Another one is idle and has sent no events.
+    // One upload ends in the middle of a message. The other upload is idle and has sent no events.
     let broken = begun.end().await;
     assert_eq!(
         (broken.code(), broken.message()),

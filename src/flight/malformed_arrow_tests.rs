@@ -1,4 +1,5 @@
-//! Uploads with randomly damaged messages: each ends with a regular status, and the server keeps running.
+//! Tests of uploads with randomly damaged messages. Each upload ends with a regular status, and the server keeps
+//! running.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +23,8 @@ async fn damaged_arrow_messages_return_a_regular_status() {
         ..CommandStatementIngest::default()
     };
     let whole = encoded(&command, vec![columns(["a", "b", "c"])]).await;
-    // The message index and whether its header is damaged: the schema, the header of the batch, and the body of the
-    // batch.
+    // The index of the message, and whether its header is damaged. The three cases are the schema, the header of the
+    // batch, and the body of the batch.
     let parts = [(0, true), (1, true), (1, false)];
     for (index, is_header) in parts {
         let part = if is_header { &whole[index].data_header } else { &whole[index].data_body };

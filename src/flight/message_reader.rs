@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 /// The length of a message prefix: one byte for the compression flag and four for the message length.
 const PREFIX_BYTES: usize = 5;
 
-/// The body of a DoPut call on its way from the HTTP request to the handler, which takes it once.
+/// The body of a DoPut call, which is passed from the HTTP request to the handler. The handler takes it once.
 #[derive(Clone)]
 struct UploadBody(Arc<Mutex<Option<Body>>>);
 
@@ -43,7 +43,7 @@ pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
 /// Reads the messages of one upload.
 pub(super) struct MessageReader {
     body: Body,
-    /// The bytes that were received but not read yet: at most one HTTP/2 frame.
+    /// The bytes that were received but are not yet part of a message: at most one HTTP/2 frame.
     rest: Bytes,
     /// The maximum time from the first byte of a message to its last.
     message_time_max: Duration,
@@ -56,14 +56,14 @@ pub(super) struct SizeLimit {
     pub(super) name: &'static str,
 }
 
-/// The limit for messages that reserve no memory, because they count as part of the call's request.
+/// The limit for messages that reserve no memory because they count as part of the call's request.
 pub(super) const REQUEST: SizeLimit = SizeLimit {
     bytes_max: FlightConfig::REQUEST_BYTES_MAX,
     name: "the limit for an upload's first message and for bound parameters",
 };
 
 impl MessageReader {
-    /// Takes the body that [`detach`] stored in the extensions of this request.
+    /// Takes the body that [`detach`] stored in the extensions of `request`.
     pub(super) fn new<T>(request: &tonic::Request<T>, message_time_max: Duration) -> Result<Self> {
         let body = request.extensions().get::<UploadBody>();
         let body = body.and_then(|body| body.0.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -86,7 +86,7 @@ impl MessageReader {
         Ok(Some((message, reservation)))
     }
 
-    /// Reads the length of the next message. The wait for its first byte has no time limit.
+    /// Reads the length of the next message. There is no time limit for its first byte.
     async fn prefix(&mut self, limit: SizeLimit) -> Result<Option<usize>> {
         if !self.fill().await? {
             return Ok(None);

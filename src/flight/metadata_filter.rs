@@ -6,8 +6,8 @@ use arrow::compute::like;
 use crate::error::{Error, Result};
 use crate::query::CATALOG;
 
-/// Returns true if a catalog filter matches [`CATALOG`]. An absent filter matches every catalog. An empty one matches
-/// only tables without a catalog, which do not exist here.
+/// Returns true if a catalog filter matches [`CATALOG`]. An absent filter matches every catalog. An empty filter
+/// matches only tables without a catalog, which do not exist here.
 pub(super) fn is_catalog(filter: Option<&str>) -> bool {
     filter.is_none_or(|catalog| catalog == CATALOG)
 }

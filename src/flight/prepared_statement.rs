@@ -1,14 +1,14 @@
 //! Prepared statements: creates them and binds their parameters.
 //!
-//! CreatePreparedStatement takes the text of a statement. It returns a handle that contains the text, and the schemas
-//! of the result and of the parameters. Binding takes that handle and rows of parameters of any types. It returns
-//! another handle, which also contains the parameters. The server stores neither handle.
+//! CreatePreparedStatement takes the text of a statement. It returns a handle that contains the text, together with the
+//! schemas of the result and of the parameters. Binding takes that handle and rows of parameters of any type. It
+//! returns another handle, which also contains the parameters. The server stores neither handle.
 //!
-//! The first handle stays unbound. If the statement has parameters, running that handle returns an error, never a
-//! result without the parameters. A handle with several rows runs the statement for each row, and returns one result.
+//! The first handle stays unbound. If the statement has parameters, running the first handle returns an error. A handle
+//! with several rows of parameters runs the statement for each row, and returns one result.
 //!
-//! **Invariant:** the types in the parameter schema are guesses. A bound value keeps its own type, and the result has
-//! the schema that this type leads to, which may differ from the schema that was returned with the first handle.
+//! **Invariant:** the types in the parameter schema are guesses. A bound value keeps its own type. This type determines
+//! the schema of the result, which may differ from the schema that was returned with the first handle.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -26,11 +26,11 @@ use super::type_profile::{parameter_schema, wire_schema};
 use super::upload::Upload;
 use crate::error::{Error, Result};
 
-/// The encoded field `is_update = false`, field 4 of `ActionCreatePreparedStatementResult`, which the bindings lack.
-/// The value is always false, because preparing a statement that changes data fails.
+/// The encoded field `is_update = false`, which is field 4 of `ActionCreatePreparedStatementResult`. The bindings lack
+/// this field. Its value is always false, because preparing a statement that changes data fails.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
-/// The maximum size of the parameters in memory, in bytes. Their encoded size is limited with the handle.
+/// The maximum size of the parameters in memory, in bytes. Their encoded size is bounded by the size limit for handles.
 const PARAMETER_BYTES_MAX: usize = 16 * HANDLE_BYTES_MAX;
 
 impl FlightHandler {
@@ -68,8 +68,8 @@ impl FlightHandler {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
-    /// Returns the error for a statement that is run as an update. The engine refuses everything but queries, and a
-    /// query updates nothing.
+    /// Returns the error for a statement that is run as an update. The engine refuses all statements except queries,
+    /// and a query does not update any data.
     pub(super) async fn refuse_update(&self, caller: &RpcCaller, sql: &str) -> Error {
         let planned = match self.services.engine.session(&caller.access) {
             Ok(session) => session.plan(sql).await,

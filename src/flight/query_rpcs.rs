@@ -1,13 +1,12 @@
-//! The RPCs of queries: GetFlightInfo, PollFlightInfo, GetSchema and DoGet. A query is a statement, a prepared
+//! The RPCs for queries: GetFlightInfo, PollFlightInfo, GetSchema and DoGet. A query is a statement, a prepared
 //! statement or a metadata command.
 //!
 //! GetFlightInfo plans a statement without running it. It returns the schema of the result and a ticket that contains
-//! the statement. DoGet takes the ticket, plans the statement with the rights of its own caller, and returns the
-//! result.
+//! the statement. DoGet takes the ticket, plans the statement with its own caller's rights, and returns the result.
 //!
 //! **Invariant:** FlightInfo, GetSchema and the result stream take their schema from one function ([`wire_schema`]).
-//! **Invariant:** a result has exactly one endpoint, without locations. If there were several, some clients would read
-//! only the first, and others would not keep the order of the rows.
+//! **Invariant:** a result has exactly one endpoint, without locations. If there were several endpoints, some clients
+//! would read only the first, and others would not keep the order of the rows.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -38,7 +37,7 @@ struct ResultInfo {
     ordered: bool,
     /// The content of the ticket that fetches the result.
     purpose: Purpose,
-    /// The freshness of the tables as JSON. Empty if it is not known.
+    /// The freshness of the tables as JSON. Empty if it is unknown.
     freshness: Bytes,
 }
 
@@ -71,7 +70,7 @@ impl FlightHandler {
         })
     }
 
-    /// Handles GetSchema. The statement may have unbound parameters, and then the types of columns that contain them are
+    /// Handles GetSchema. If the statement has unbound parameters, the types of columns that depend on them are
     /// guesses.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match decode_query(descriptor)? {
@@ -123,8 +122,8 @@ impl FlightHandler {
     }
 
     /// Returns `{"complete_until": "…"}`. The result contains everything that this server received before that time for
-    /// the tables of the statement. Returns an empty value if the statement reads no table, or reads anything that is
-    /// not an event table.
+    /// the tables in the statement. Returns an empty value if the statement reads no table, or reads anything other
+    /// than event tables.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
         let writer = &self.services.writer;
         let tables: Result<Vec<_>> =
@@ -180,7 +179,7 @@ impl FlightHandler {
     }
 }
 
-/// Plans a statement that will be run, with its bound parameters. Returns `Invalid` if they are not bound.
+/// Plans a statement that will be run, with its bound parameters. Returns `Invalid` if the parameters are not bound.
 async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned> {
     let planned = session.plan(&statement.sql).await?;
     if let Some(rows) = statement.parameters()? {
@@ -194,7 +193,8 @@ async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned>
     }
 }
 
-/// Encodes a schema as an encapsulated IPC message, as FlightInfo, GetSchema and prepared statements contain it.
+/// Encodes a schema as an encapsulated IPC message. FlightInfo, GetSchema and prepared statements contain schemas in
+/// this form.
 pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
     IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))
         .map(|message| message.0)

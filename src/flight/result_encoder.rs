@@ -1,10 +1,10 @@
-//! Encodes results: converts batches to Flight messages that fit the message limit of clients.
+//! Encodes results: converts batches to Flight messages that are within the clients' message size limit.
 //!
-//! The schema message comes first, and the rows follow in order. A batch is split by its estimated encoded size, and
-//! the size of each message is checked after encoding. Only one batch is buffered at a time. If a single row is larger
-//! than a message, the stream ends with `Limited`. Every other result is sent completely.
+//! The schema message comes first, and the rows follow in order. A batch is split according to its estimated encoded
+//! size, and the size of each message is checked after encoding. Only one batch is buffered at a time. If a single row
+//! is larger than the limit, the stream ends with `Limited`. Every other result is sent completely.
 //!
-//! This is a hot path: the size of columns that are not nested is computed from their offsets, and they are copied
+//! This is a hot path. For columns that are not nested, the size is computed from the offsets, and the data is copied
 //! once.
 
 use std::collections::VecDeque;
@@ -22,14 +22,14 @@ use super::type_profile::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
-/// Body buffers are padded to a multiple of this many bytes.
+/// The size of each body buffer is padded to a multiple of this number of bytes.
 const ALIGNMENT: usize = 64;
-/// The estimated size of a message without its body and without the part that depends on the number of columns.
+/// The estimated size of a message, excluding its body and the part that depends on the number of columns.
 const HEADER_BYTES: usize = 512;
 /// The estimated size of the metadata of one column in a message: its field node and its buffers.
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes a result as messages. `wire` is the schema that was announced for the result; batches are cast to it.
+/// Encodes a result as messages. `wire` is the schema that was announced for the result. Batches are cast to it.
 pub(super) fn encode_result(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
@@ -86,7 +86,7 @@ struct BatchEncoder {
     has_views: bool,
     /// The maximum size of a message.
     message_bytes_max: usize,
-    /// The maximum estimated size of a body. A larger batch is split without being encoded.
+    /// The maximum estimated size of a body. A batch with a larger estimate is split without being encoded.
     body_bytes_max: usize,
 }
 
@@ -143,8 +143,8 @@ impl BatchEncoder {
         Ok(())
     }
 
-    /// Pushes slices of `part` with equal numbers of rows to `parts`, the first slice last, because `parts` is a stack.
-    /// A slice that is still too large is split again when its turn comes.
+    /// Splits `part` into slices with equal numbers of rows, and pushes them to `parts`. Because `parts` is a stack,
+    /// the first slice is pushed last. A slice that is still too large is later split again.
     fn split(&self, part: &RecordBatch, size: usize, parts: &mut Vec<RecordBatch>) -> Result<()> {
         let rows = part.num_rows();
         if rows == 1 {
@@ -185,8 +185,8 @@ fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Estimates the encoded size of an array. Like the IPC writer, it counts only the used range of each buffer and of the
-/// values of each list.
+/// Estimates the encoded size of an array. Like the IPC writer, it counts only the used range of each buffer, and of
+/// the values in each list.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
     if data.is_empty() {
@@ -216,7 +216,8 @@ fn array_bytes(data: &ArrayData) -> usize {
                 let values: usize = data.buffers()[1..].iter().map(|buffer| padded(buffer.len())).sum();
                 padded(data.len() * size_of::<u128>()) + values
             }
-            // The writer sends the whole buffers of these types. The size check after encoding is exact.
+            // For these types, the writer sends whole buffers. The estimate need not be exact, because the size is
+            // checked again after encoding.
             DataType::Union(_, _)
             | DataType::ListView(_)
             | DataType::LargeListView(_)
@@ -233,7 +234,7 @@ fn is_view(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8View | DataType::BinaryView)
 }
 
-/// Returns the same rows without the bytes that no view refers to, because the writer would send whole buffers.
+/// Returns the same rows without the bytes to which no view refers. The writer would otherwise send whole buffers.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
@@ -245,8 +246,8 @@ fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options)
 }
 
-/// Compacts the views of a column. A nested type that contains views is cast to `plain`, the same type without views,
-/// and back.
+/// Compacts the views in a column. A nested type that contains views is cast to `plain`, which is the same type without
+/// views, and back.
 fn compacted_column(column: &ArrayRef, plain: &DataType) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
         DataType::Utf8View => Ok(std::sync::Arc::new(column.as_string_view().gc())),

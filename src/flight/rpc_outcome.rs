@@ -1,5 +1,5 @@
-//! The outcome of an RPC: runs a call to its end, counts it in the metrics, and converts its error or panic to a
-//! [`Status`].
+//! The outcome of an RPC. This file runs a call to its end, counts it in the metrics, and converts its error or panic
+//! to a [`Status`].
 //!
 //! **Invariant:** every call is counted once, when it ends. A streaming call ends with its stream. A call whose client
 //! disconnects early is counted as `CANCELLED`.
@@ -27,7 +27,7 @@ pub(super) struct RpcCall {
 }
 
 impl RpcCall {
-    /// Starts a call of the method `rpc`.
+    /// Starts a call to the method `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
     }

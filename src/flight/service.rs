@@ -32,31 +32,31 @@ use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The header that sets the type profile of one call, for clients that can set headers but no session options.
+/// The header that sets the type profile for one call. It is for clients that can set headers but not session options.
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
-/// The Flight service. The only state that it keeps about its callers is their session options and running queries.
+/// The Flight service. The only state that it keeps for its callers is their session options and running queries.
 pub(super) struct FlightHandler {
     pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
     pub(super) signer: HandleSigner,
     pub(super) limits: ServerLimits,
     pub(super) running: RunningQueries,
-    /// Cancelled when the running streams have to end because the server stops.
+    /// Cancelled when the running streams have to end because the server is stopping.
     pub(super) cut: CancellationToken,
     options: SessionOptions,
 }
 
-/// The verified caller of an RPC, and the types of the results that it gets.
+/// The verified caller of an RPC, and the types that its results have.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: ResultTypes,
     pub(super) client: ClientKind,
 }
 
-/// How long Handshake waits for the client's first message, or for the client to finish sending, before it responds. A
-/// client that is built on Arrow's C++ library (pyarrow, ODBC) aborts its whole process if the call ends before it has
-/// sent that message.
+/// The maximum time for which Handshake waits for the client's first message, or for the client to finish sending,
+/// before it responds. If the call ends before the first message was sent, a client that is built on Arrow's C++
+/// library (pyarrow, ODBC) aborts its whole process.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl FlightHandler {
@@ -96,7 +96,7 @@ impl FlightHandler {
         Ok(RpcCaller { access, types, client: ClientKind::of(headers) })
     }
 
-    /// Handles DoPut. Returns its only result, and the response headers.
+    /// Handles DoPut. Returns its only result and the response headers.
     async fn put(&self, caller: &RpcCaller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
         let (result, headers) = match decode_put(&upload.descriptor)? {
             PutCommand::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
@@ -137,8 +137,8 @@ impl FlightHandler {
         Ok(Some(body))
     }
 
-    /// Cancels the running queries of a FlightInfo that was issued to this caller. Returns false if none of them runs on
-    /// this server.
+    /// Cancels the running queries for a FlightInfo that was issued to this caller. Returns false if none of them runs
+    /// on this server.
     fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
         let mut cancelled = false;
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
@@ -160,7 +160,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// Returns a stream of messages that are all known already.
+/// Returns a stream of messages that are already complete.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -181,8 +181,8 @@ impl FlightService for FlightHandler {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let (headers, _, mut messages) = request.into_parts();
         let call = async {
-            // The credentials are in the headers. It matters only that the client has sent a message, not what the
-            // message contains.
+            // The credentials are in the headers. The content of the client's message does not matter, only that it was
+            // sent.
             let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, messages.message()).await;
             let verified = auth::handshake(&self.services.verifier, &headers).await;
             verified.inspect_err(|error| self.services.metrics.auth_refused(error))

@@ -1,11 +1,11 @@
 //! Session options: the values that a client sets with `SetSessionOptions`. The server itself has no sessions.
 //!
-//! Each option is checked separately, and the response contains an error for each one that was refused, as the protocol
-//! specifies. Only the option `types` has an effect. It is stored per token (issuer, subject, token id) until the token
-//! expires, so clients need no cookies. The options `catalog` and `schema` are only checked, because there is only one
-//! catalog and one schema.
+//! Each option is checked separately, and the response contains an error for each option that was refused, as the
+//! protocol specifies. Only the option `types` has an effect. It is stored per token (issuer, subject, token id) until
+//! the token expires, so clients need no cookies. The options `catalog` and `schema` are only checked, because there is
+//! only one catalog and one schema.
 //!
-//! **Invariant:** no option changes whose data is visible. An unknown option (for example `tenant`) is refused.
+//! **Invariant:** no option changes whose data is visible. An unknown option, such as `tenant`, is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Access;
 
-/// The maximum number of tokens for which `types` is stored. Beyond it, further tokens cannot set the option.
+/// The maximum number of tokens for which `types` is stored. When it is reached, further tokens cannot set the option.
 const SESSIONS_MAX: usize = 10_000;
 
 const KEY_CATALOG: &str = "catalog";
@@ -39,7 +39,7 @@ struct TypesOverride {
 }
 
 impl SessionOptions {
-    /// Creates options with which every caller has the type profile `default`.
+    /// Creates options in which every caller has the type profile `default`.
     pub(super) fn new(default: TypeProfile) -> Self {
         Self { default, overrides: Mutex::default() }
     }
@@ -113,7 +113,7 @@ impl SessionOptions {
         GetSessionOptionsResult { session_options }
     }
 
-    /// Handles `CloseSession`, which resets the options of the caller.
+    /// Handles `CloseSession`, which resets the caller's options.
     pub(super) fn close(&self, access: &Access) -> CloseSessionResult {
         self.lock().remove(&key(access));
         CloseSessionResult { status: CLOSED }
@@ -147,8 +147,8 @@ pub(super) fn decode<M: Message + Default>(body: &[u8], action: &str) -> Result<
     M::decode(body).map_err(|error| Error::invalid(format!("malformed body of `{action}`")).with_source(error))
 }
 
-// The messages of `Flight.proto` that arrow-flight lacks. Each type has the name of its message, or a comment with that
-// name.
+// The messages in `Flight.proto` that arrow-flight lacks. Each type either has the name of its message, or a comment
+// that contains the name.
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SetSessionOptionsRequest {

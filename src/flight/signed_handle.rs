@@ -1,9 +1,9 @@
 //! Tickets and prepared handles: signed tokens that contain everything a later call needs, so the server stores
 //! nothing.
 //!
-//! A handle contains a statement (its text and bound parameters) or a metadata command, and identifies its caller. To
-//! clients it is a string of opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. It is valid on any connection,
-//! and on any server with the same `handle_secret`.
+//! A handle contains a statement (its text and bound parameters) or a metadata command, and identifies its caller.
+//! Clients treat it as opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. It is valid on any connection, and on
+//! any server with the same `handle_secret`.
 //!
 //! **Invariant:** a handle grants no rights. Only the caller that received it can use it, and its statement is planned
 //! again with that caller's current rights. A handle is refused if it has expired, was modified, was issued by a server
@@ -28,7 +28,7 @@ use crate::tenancy::Access;
 /// The version of the handle format. A new format gets a new number, and handles in older formats are refused.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The maximum size of a handle, which is part of requests and responses that must stay below 4 MiB.
+/// The maximum size of a handle. It is part of requests and responses, which must stay below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Signs handles and verifies them.
@@ -41,9 +41,9 @@ pub(super) struct HandleSigner {
 /// The content of a handle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Handle {
-    /// The id of the flight. Cancellation finds the running queries of a ticket by this id.
+    /// The id of the flight. Cancellation uses it to find the running queries for a ticket.
     pub(super) id: Uuid,
-    /// The types of the schema that the client received with the handle.
+    /// The types in the schema that the client received with the handle.
     pub(super) types: ResultTypes,
     /// What the handle gives access to.
     pub(super) purpose: Purpose,
@@ -86,13 +86,13 @@ struct HandlePayload {
     native: bool,
     #[prost(oneof = "Purpose", tags = "5, 6, 7")]
     purpose: Option<Purpose>,
-    /// The client's time zone. Empty if it has set none.
+    /// The client's time zone. Empty if the client has not set one.
     #[prost(string, tag = "8")]
     zone: String,
 }
 
 impl Statement {
-    /// Creates a statement with rows of bound parameters, or with none.
+    /// Creates a statement. `parameters` contains the rows of bound parameters, if there are any.
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
             Some(rows) => encode_rows(rows)
@@ -123,8 +123,8 @@ impl HandleSigner {
         Self { key: keyed(&derived), age_max, clock }
     }
 
-    /// Returns the expiry time of a handle that is signed now. It is the end of the maximum age, but never later than
-    /// the expiry of the caller's token.
+    /// Returns the expiry time for a handle that is signed now. It is the end of the maximum age or the expiry time of
+    /// the caller's token, whichever is earlier.
     pub(super) fn expiry(&self, access: &Access) -> Micros {
         self.clock.now().saturating_add(self.age_max).min(access.expires())
     }
@@ -188,14 +188,14 @@ impl HandleSigner {
     }
 }
 
-/// Returns a digest of the caller's identity and rights. The rights include everything that decides which rows and
+/// Returns a digest of the caller's identity and rights. The rights include everything that determines which rows and
 /// columns the caller sees.
 pub(super) fn owner(access: &Access) -> [u8; 32] {
     let (issuer, subject, _) = access.identity();
     digest(&[issuer.as_bytes(), subject.as_bytes(), &access.fingerprint()])
 }
 
-/// Returns the SHA-256 of the parts, each with its length as a prefix.
+/// Returns the SHA-256 digest of the parts, each prefixed with its length.
 pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

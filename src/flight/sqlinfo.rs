@@ -1,8 +1,8 @@
 //! GetSqlInfo: reports the capabilities of this server. Each capability has a code in Flight SQL's `SqlInfo`.
 //!
 //! The result has one row for each requested code that is known, with its value in the union variant that
-//! `FlightSql.proto` specifies. Every code of the protocol has a row, because JDBC drivers up to 18.3 and ODBC fail if
-//! one is missing. The values describe the engine and this read-only server; the tests below check them against the
+//! `FlightSql.proto` specifies. Every code in the protocol has a row, because JDBC drivers up to 18.3 and ODBC fail if
+//! one is missing. The values describe the engine and this read-only server. The tests below check them against the
 //! engine. A limit of 0 means that there is no known limit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ const NO_CODE: u32 = u32::MAX;
 /// The limits of this server that clients can query.
 #[derive(Debug, Clone)]
 pub(super) struct ServerLimits {
-    /// The validity period of a prepared handle.
+    /// The time for which a prepared handle is valid.
     pub(super) handle_age_max: Duration,
     /// The maximum size of a statement.
     pub(super) sql_bytes_max: usize,
@@ -44,8 +44,8 @@ pub(super) fn schema() -> SchemaRef {
     SchemaRef::new(SqlInfoDataBuilder::schema().clone())
 }
 
-/// Returns the rows of the `wanted` codes, or all rows if `wanted` is empty. Unknown codes have no row. `functions` are
-/// pairs of name and kind.
+/// Returns the rows for the `wanted` codes, or all rows if `wanted` is empty. Unknown codes have no row. `functions`
+/// are pairs of name and kind.
 pub(super) fn batch(
     wanted: &[u32],
     functions: &[(String, &'static str)],
@@ -60,7 +60,7 @@ pub(super) fn batch(
     limits(&mut infos, server_limits);
     transactions(&mut infos);
     results(&mut infos);
-    // The codes are a set, so a request that repeats a code costs no more than one that does not.
+    // The codes are collected in a set, so a request that repeats codes costs no more than one that does not.
     let known = |code: &u32| i32::try_from(*code).is_ok_and(|code| SqlInfo::try_from(code).is_ok());
     let mut codes: BTreeSet<u32> = wanted.iter().copied().filter(known).collect();
     if codes.is_empty() && !wanted.is_empty() {
@@ -103,7 +103,7 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
 }
 
-/// Adds the functions of each group that exist in the session.
+/// Adds, for each group, the functions that exist in the session.
 fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
     let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
     for (code, group) in [
@@ -135,11 +135,12 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    // The protocol specifies an ordinal, but JDBC reads a bitmask, and the Java server of the Arrow project sends one.
+    // The protocol specifies an ordinal here, but JDBC reads a bitmask. The Arrow project's Java server sends a
+    // bitmask.
     let joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
-    // Quantified comparisons are missing, because the engine can plan only some of their subqueries.
+    // Quantified comparisons are not listed, because the engine can plan only some of their subqueries.
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
         SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
@@ -156,7 +157,7 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlProcedureTerm, "procedure");
     infos.append(SqlInfo::SqlCatalogTerm, "catalog");
     infos.append(SqlInfo::SqlCatalogAtStart, true);
-    // These codes are about procedure calls, indexes, grants and statements that change rows. None of them are
+    // These codes describe procedure calls, indexes, grants and statements that change rows. None of these are
     // supported.
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
@@ -224,7 +225,7 @@ fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }
 
-/// Returns the types that each type can be cast to, according to the engine.
+/// Returns, for each type, the types to which the engine can cast it.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let types = [
@@ -334,7 +335,7 @@ mod tests {
         assert!(!map[&(SqlSupportsConvert::SqlConvertDate as i32)].contains(&bit));
     }
 
-    /// Checks the claims about the SQL dialect against the engine: each statement returns one row with `true`.
+    /// Checks the claims about the SQL dialect against the engine. Each statement must return one row with `true`.
     #[tokio::test]
     async fn claims_match_the_engine() {
         let context = SessionContext::new();
@@ -368,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Checks that the groups hold only names that the engine has, so that a renamed function is noticed.
+    /// Checks that the groups contain only names that the engine has. This detects renamed functions.
     #[test]
     fn grouped_functions_exist_in_the_engine() {
         let state = SessionContext::new().state();

@@ -1,8 +1,8 @@
-//! The key commands of Flight SQL, by which BI tools read the primary and foreign keys of the caller's tables.
+//! The key commands of Flight SQL, with which BI tools read the primary and foreign keys of the caller's tables.
 //!
-//! The primary key of a table is its id column alone. In the lake an id is unique only together with its tenant, but a
-//! caller sees the rows of one tenant only, and tools work best with a single key column. If the id column of a table
-//! is hidden from the caller, the table has no key, because an incomplete key would be wrong.
+//! The primary key of a table is its id column alone. In the lake, an id is unique only together with its tenant. But a
+//! caller sees only the rows of one tenant, and tools work best with a single key column. If a table's id column is
+//! hidden from the caller, the table has no key, because an incomplete key would be wrong.
 //!
 //! **Invariant:** no table refers to another table, so all foreign key commands return the correct schema and no rows.
 
@@ -22,7 +22,7 @@ use crate::query::{CATALOG, SCHEMA, VisibleTable};
 pub(super) enum KeyCommand {
     /// The primary key of one table.
     Primary(CommandGetPrimaryKeys),
-    /// The foreign keys of a table, or the foreign keys that refer to it. There are none.
+    /// The foreign keys of a table, or the foreign keys that refer to it. The result is always empty.
     Foreign,
 }
 

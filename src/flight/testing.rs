@@ -29,10 +29,10 @@ use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 
-/// A time limit that is longer than any test takes. A test that hangs fails instead of blocking the suite.
+/// A time limit that is longer than any test takes. If a test hangs, it fails instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a client may keep its connection after the stop of the server is requested.
+/// The time for which a client may keep its connection after the server is asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// A running Flight server with an engine and a writer.
@@ -97,7 +97,7 @@ impl FlightTestServer {
         Channel::from_shared(self.url.replace("grpc://", "http://")).unwrap().connect().await.unwrap()
     }
 
-    /// Connects a client with a token of `tenant`.
+    /// Connects a client that uses a token for `tenant`.
     pub(super) async fn caller(&self, tenant: &str) -> TestCall {
         TestCall { client: self.grpc().await, token: token(tenant), headers: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! Tests of the Flight endpoint with real RPCs over loopback, which cover what known clients require.
+//! Tests of the Flight endpoint with real RPCs over loopback. They cover what known clients require.
 
 use std::sync::Arc;
 
@@ -176,7 +176,8 @@ async fn ticket_works_on_any_connection_but_only_for_its_caller() {
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    // A ticket works on another server with the same secret, but not for another tenant or with a changed byte.
+    // A ticket works on another server with the same secret. It does not work for another tenant, or if a byte was
+    // changed.
     let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();
@@ -296,12 +297,12 @@ async fn parameters_of_any_type_are_bound() {
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
     }
-    // The old handle is still unbound: it returns an error, never a result without the parameter.
+    // The old handle is still unbound. It returns an error, never a result without the parameter.
     let error = call.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
     assert!(call.schema(&prepared(&handle)).await.is_ok());
-    // The statement runs for each row, whether the rows are in one batch or in several.
+    // The statement runs for each row, regardless of whether the rows are in one batch or in several.
     let rows = |values: &[i64]| row(vec![Arc::new(Int64Array::from(values.to_vec()))]);
     for batches in [vec![rows(&[7, 8, 9])], vec![rows(&[7]), rows(&[8, 9])]] {
         let updated = call.bind(&handle, batches).await.unwrap();

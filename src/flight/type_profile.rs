@@ -1,6 +1,6 @@
-//! Type profiles: decide which Arrow types the server sends, and convert values to them.
+//! Type profiles: determine which Arrow types the server sends, and convert values to them.
 //!
-//! A JDBC client can also set its time zone. Then timestamps are sent as the wall-clock time of that zone
+//! A JDBC client can also set its time zone. Timestamps are then sent as the wall-clock time in that zone
 //! (`client_time_zone.rs`).
 //!
 //! The profile `compat` sends only types that every known client can read. The profile `native` sends the engine's own
@@ -24,15 +24,16 @@ use crate::error::{Error, Result};
 
 /// The maximum number of digits of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// The prefix of the metadata keys of extension types. That metadata applies to the storage type, so it is removed when
-/// the storage type changes.
+/// The prefix of the metadata keys for extension types. This metadata applies to the storage type, so it is removed
+/// when the storage type changes.
 const EXTENSION: &str = "ARROW:extension:";
 
-/// Cast options that report a value that does not fit as an error. The default options would turn it into a null.
+/// Cast options that report an error for a value that does not fit. The default options would turn the value into a
+/// null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
-/// How a caller gets its results: decides the types of the columns.
+/// The settings that determine the column types in a caller's results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ResultTypes {
     pub(super) profile: TypeProfile,
@@ -46,7 +47,7 @@ impl From<TypeProfile> for ResultTypes {
     }
 }
 
-/// Returns the schema that a caller with these types gets for a result with the schema `planned`.
+/// Returns the schema that a caller with these settings receives for a result with the schema `planned`.
 pub(super) fn wire_schema(planned: &Schema, types: impl Into<ResultTypes>) -> SchemaRef {
     let ResultTypes { profile, zone } = types.into();
     match zone {
@@ -62,17 +63,18 @@ fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
     }
 }
 
-/// The kind of client that calls, as far as the parameter schema depends on it.
+/// The kind of client, as far as it affects the parameter schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientKind {
     /// The JDBC driver. It converts each value to the type in the parameter schema.
     Jdbc,
-    /// A client that binds values of any types, such as ADBC.
+    /// A client that binds values of any type, such as ADBC.
     Other,
 }
 
 impl ClientKind {
-    /// Recognizes the JDBC driver by its user agent. Up to version 18.3 it sends the one of its gRPC library.
+    /// Recognizes the JDBC driver by its user agent. Up to version 18.3, the driver sends the user agent of its gRPC
+    /// library.
     pub(super) fn of(headers: &MetadataMap) -> Self {
         let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("");
         if agent.contains("JDBC") || agent.starts_with("grpc-java") { Self::Jdbc } else { Self::Other }
@@ -81,7 +83,7 @@ impl ClientKind {
 
 /// Returns the parameter schema that clients see. A parameter of an unknown type has the type `Null`.
 ///
-/// For JDBC the schema contains only types that the driver can bind. The driver sends times and timestamps as
+/// For JDBC, the schema contains only types that the driver can bind. The driver sends times and timestamps in
 /// milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
 pub(super) fn parameter_schema(planned: &Schema, client: ClientKind) -> Schema {
     let declared = |field: &FieldRef| {
@@ -162,8 +164,8 @@ fn compat(data_type: &DataType) -> DataType {
     }
 }
 
-/// Casts an array to type `to`. Struct fields are matched by position, because Arrow's own cast matches them by name,
-/// and names may repeat.
+/// Casts an array to the type `to`. Struct fields are matched by position, because names may repeat and Arrow's own
+/// cast matches fields by name.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),

@@ -31,7 +31,7 @@ pub(super) fn expiring<T: Send + 'static>(
 ) -> BoxStream<'static, Result<T>> {
     let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
     let mut watch = JoinSet::new();
-    // The reference is weak, because the stream must be dropped as soon as its reader is dropped.
+    // The reference is weak, so the stream is dropped as soon as its reader is dropped.
     let watched = Arc::downgrade(&shared);
     watch.spawn(async move {
         tokio::time::sleep_until(deadline).await;
@@ -51,20 +51,20 @@ struct Shared<T>(Mutex<State<T>>);
 struct State<T> {
     /// The wrapped stream, or `None` after its end.
     stream: Option<BoxStream<'static, Result<T>>>,
-    /// The error with which the stream ended at the deadline, until the reader takes it.
+    /// The error that ended the stream at the deadline. It is kept until the reader takes it.
     last: Option<Error>,
     /// The waker of a reader that waits for the next item.
     reader: Option<Waker>,
 }
 
 impl<T> Shared<T> {
-    /// Locks the state, even if a poll has panicked: the stream is still valid then, and polling it again reports its
-    /// state.
+    /// Locks the state, even if a poll has panicked. In that case the stream is still valid, and polling it again
+    /// reports its state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends. Drops the items that the reader has not taken, because an error follows them.
+    /// Polls the stream until it ends. Drops items that the reader has not taken, because an error follows them.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();

@@ -1,9 +1,9 @@
-//! Decodes uploads: turns the Flight messages of a client into validated batches.
+//! Decodes uploads: turns a client's Flight messages into validated batches.
 //!
-//! An upload has a descriptor in its first message, which states its purpose, and a stream of batches. A few bytes can
-//! claim to expand to terabytes (in compressed buffers, dictionaries, views and run-end encoded arrays). The sizes that
-//! a message claims are therefore checked before anything is allocated for them, and the expanded size of a batch is
-//! limited too.
+//! An upload consists of a descriptor in its first message, which states the purpose of the upload, and a stream of
+//! batches. With compressed buffers, dictionaries, views and run-end encoded arrays, a few bytes can claim to expand to
+//! terabytes. The sizes that a message claims are therefore checked before anything is allocated for them. The expanded
+//! size of a batch is also limited.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use super::upload_memory::{DecodedSize, MessageReservation, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
-/// The number of rows that a message may claim regardless of its size. A row can take no bytes (a null, for example),
-/// but a large number of such rows is an attack.
+/// The number of rows that a message may claim regardless of its size. Some rows take no bytes, such as nulls, but a
+/// large number of such rows is an attack.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
-/// In a compressed message, the size that precedes a buffer that is not compressed.
+/// Precedes an uncompressed buffer in a compressed message, instead of the decompressed size.
 const UNCOMPRESSED: i64 = -1;
 
 /// An upload whose first message has arrived.
@@ -38,8 +38,8 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// Waits for the first message, which must state the purpose of the upload. It counts as part of the call's
-    /// request.
+    /// Waits for the first message, which must state the purpose of the upload. The message counts as part of the
+    /// call's request.
     pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
         let first = messages.next(REQUEST, async |_| Ok(())).await?;
         let (mut first, ()) = first
@@ -51,7 +51,7 @@ impl Upload {
     }
 
     /// Returns the batches. Each message must be within `limit`, and so must each batch after it is expanded. `memory`
-    /// collects the memory reservations of the batches until the caller takes them. Without `memory` nothing is
+    /// collects the memory reservations for the batches until the caller takes them. If `memory` is `None`, nothing is
     /// reserved, because the messages count as part of the call's request.
     pub(super) fn batches(
         self,
@@ -71,8 +71,8 @@ impl Upload {
     }
 }
 
-/// Ends the batches with an error if the Arrow reader panics. The reader asserts that messages are valid, and therefore
-/// panics on some invalid ones.
+/// Ends the batches with an error if the Arrow reader panics. The reader asserts that messages are valid, so it panics
+/// on some invalid messages.
 fn fenced(
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
@@ -86,7 +86,7 @@ fn fenced(
             }
         }
     })
-    // A caller that groups batches polls the stream once more after its end.
+    // A caller that groups batches polls the stream once more after the stream has ended.
     .fuse()
 }
 
@@ -120,7 +120,7 @@ async fn admit(
     Ok(message)
 }
 
-/// Converts an error of arrow-flight.
+/// Converts an error from arrow-flight.
 pub(super) fn from_flight(error: FlightError) -> Error {
     match error {
         FlightError::Tonic(status) => from_status(*status),
@@ -204,8 +204,8 @@ fn too_large(bytes: usize, bytes_max: usize) -> Error {
     ))
 }
 
-/// Returns the size of an array, with a shared value counted each time it is used. Returns `None` for types that can
-/// repeat values without limit.
+/// Returns the size of an array. A shared value is counted for each use. Returns `None` for types that can repeat
+/// values without limit.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
@@ -217,7 +217,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // Only bound parameters have union types, and their size is limited with the handle.
+        // Only bound parameters can have union types, and the size limit for handles bounds their size.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }

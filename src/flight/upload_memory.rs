@@ -1,11 +1,11 @@
-//! The memory of an event upload. It is reserved before each message is read, and released when the events are
+//! The memory for an event upload. It is reserved before each message is read, and released when the events are
 //! committed.
 //!
-//! A [`MessageReservation`] is a share of `ingest.queue_bytes_max`, the limit of the whole server. Reserving memory
-//! fails with `Limited` if none becomes free in time. The reservations of messages for the next group of batches
-//! collect here until the group takes them to [`Writer::submit`].
+//! A [`MessageReservation`] is a share of `ingest.queue_bytes_max`, which limits the whole server. Reserving memory
+//! fails with `Limited` if not enough becomes free in time. The reservations for the messages in the next group of
+//! batches collect here until the group takes them to [`Writer::submit`].
 //!
-//! An upload that is faster than the lake waits for its own commits, so at most `bytes_max` of it is in memory. That
+//! An upload that is faster than the lake waits for its own commits, so at most `bytes_max` of it is in memory. This
 //! wait has no time limit, because the upload's own commits always end.
 //!
 //! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. Their
@@ -22,7 +22,7 @@ use crate::ingest::{MemoryReservation, Writer};
 /// The number of bytes per permit. A semaphore counts permits in 32 bits, so it cannot count single bytes.
 const PERMIT_BYTES: usize = 1024;
 
-/// The memory of an upload.
+/// The memory for one upload.
 pub(super) struct UploadMemory {
     writer: Arc<Writer>,
     /// The upload's own limit.
@@ -31,12 +31,12 @@ pub(super) struct UploadMemory {
     read: Mutex<ReadMessages>,
 }
 
-/// The reservations of messages that have been read.
+/// The reservations for messages that have been read.
 #[derive(Default)]
 struct ReadMessages {
-    /// The messages that are not in a group yet.
+    /// The reservation for the messages that are not in a group yet.
     batches: Option<MessageReservation>,
-    /// The dictionary messages whose values are in use, by dictionary id.
+    /// The reservations for the dictionary messages whose values are in use, by dictionary id.
     dictionaries: HashMap<i64, MessageReservation>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct DecodedSize {
 }
 
 impl UploadMemory {
-    /// Creates the memory of an upload that may have at most `bytes_max` in memory at a time.
+    /// Creates the memory for an upload that may have at most `bytes_max` in memory at a time.
     pub(super) fn new(writer: Arc<Writer>, bytes_max: usize) -> Self {
         let permits_max = permits_for(bytes_max);
         let permits = Arc::new(Semaphore::new(permits_max as usize));
@@ -78,7 +78,7 @@ impl UploadMemory {
         Ok(MessageReservation { reservation, upload_permit })
     }
 
-    /// Holds the reservation of a message that was read, and reserves memory for its decompressed buffers.
+    /// Holds the reservation for a message that was read, and reserves memory for its decompressed buffers.
     pub(super) async fn hold(&self, mut message: MessageReservation, size: DecodedSize) -> Result<()> {
         if size.expanded_bytes > 0 {
             let mut more = self.writer.reservation();
@@ -87,7 +87,8 @@ impl UploadMemory {
         }
         let mut read = self.lock();
         let of_batches = match size.dictionary {
-            // Batches of the current group may still use the replaced values, so their reservation moves to the group.
+            // Batches in the current group may still use the replaced values, so the reservation for these values moves
+            // to the group.
             Some(id) => read.dictionaries.insert(id, message.without_upload_permit()),
             None => Some(message),
         };
@@ -99,7 +100,7 @@ impl UploadMemory {
         Ok(())
     }
 
-    /// Takes the reservations of the messages that were read since the last call, except those of dictionaries.
+    /// Takes the reservations for the messages that were read since the last call, except those for dictionaries.
     pub(super) fn take(&self) -> Option<MessageReservation> {
         self.lock().batches.take()
     }
@@ -121,8 +122,8 @@ impl MessageReservation {
         self.upload_permit.merge(other.upload_permit);
     }
 
-    /// Releases the share of the upload's own limit. A dictionary would hold that share until the upload ends, and a
-    /// message that waits for it would wait forever.
+    /// Releases the share of the upload's own limit. A dictionary would hold that share until the upload ends, so a
+    /// message that waits for the share would wait forever.
     fn without_upload_permit(mut self) -> Self {
         drop(self.upload_permit.split(self.upload_permit.num_permits()));
         self

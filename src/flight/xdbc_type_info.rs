@@ -1,7 +1,7 @@
-//! GetXdbcTypeInfo: the SQL types with the names and sizes that ODBC and JDBC drivers expect. Also describes the types
-//! of table columns.
+//! GetXdbcTypeInfo: lists the SQL types with the names and sizes that ODBC and JDBC drivers expect. This file also
+//! describes the types of table columns.
 //!
-//! **Invariant:** `CAST(x AS name)` accepts each listed name, and casts to the Arrow type that has this name.
+//! **Invariant:** `CAST(x AS name)` accepts each listed name, and casts to the Arrow type with this name.
 
 use std::sync::{Arc, LazyLock};
 
@@ -19,7 +19,7 @@ const UNLIMITED: i32 = i32::MAX;
 /// The SQL type and the size of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ColumnType {
-    /// The name, as in `CAST(x AS name)`. Nested types, which SQL cannot write, have a descriptive name.
+    /// The name, as in `CAST(x AS name)`. Nested types have a descriptive name, because SQL has no syntax for them.
     pub(super) name: String,
     /// The maximum number of digits, characters or bytes. For times, the number of characters in their text form.
     pub(super) precision: Option<i32>,
@@ -72,7 +72,7 @@ impl ColumnType {
     }
 }
 
-/// Returns the descriptive name of a nested type.
+/// Returns a descriptive name for a nested type.
 fn nested_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Map(entries, _) => match entries.data_type() {
@@ -99,7 +99,7 @@ fn second_digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Returns the number of characters of a fraction, including its decimal point.
+/// Returns the number of characters in a fraction, including its decimal point.
 fn fraction_width(scale: i32) -> i32 {
     if scale == 0 { 0 } else { scale + 1 }
 }
@@ -109,7 +109,8 @@ pub(super) fn schema() -> SchemaRef {
     XdbcTypeInfoDataBuilder::new().schema()
 }
 
-/// Returns all types, or only those with this code of `XdbcDataType`. The result is empty if no type has the code.
+/// Returns all types, or only those with the given code from `XdbcDataType`. The result is empty if no type has the
+/// code.
 pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
     let mut builder = XdbcTypeInfoDataBuilder::new();
     for info in TYPES.iter() {
@@ -241,7 +242,7 @@ mod tests {
         SessionContext::new_with_config(options)
     }
 
-    /// Checks with the engine that each name casts to the type that has this name.
+    /// Checks with the engine that a cast to each name results in the type with this name.
     #[tokio::test]
     async fn every_name_casts_to_its_type() {
         let context = context();
@@ -252,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Checks that the prefix and suffix form a literal that the engine reads.
+    /// Checks that the prefix and the suffix form a literal that the engine can parse.
     #[tokio::test]
     async fn literals_with_prefix_and_suffix_parse() {
         let context = context();

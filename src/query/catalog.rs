@@ -28,7 +28,7 @@ pub const SCHEMA: &str = "public";
 /// The table of `information_schema` whose rows would reveal the server's options.
 const SETTINGS: &str = "df_settings";
 
-/// The tables of one session by their names in SQL.
+/// The tables of one session, keyed by their SQL names.
 pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
 /// Creates the catalog list of a session, which holds exactly one catalog.
@@ -39,8 +39,8 @@ pub(in crate::query) fn catalogs(
     list_of(Arc::new(Catalog { tables, functions: Some(functions) }))
 }
 
-/// Returns the error for a table that is not in the session. It is the same whether or not the table exists for other
-/// callers.
+/// Returns the error for a table that is not in the session. The error is the same whether or not the table exists for
+/// other callers.
 pub(in crate::query) fn unknown_table(name: &TableReference, tables: &SessionTables) -> Error {
     let near = match name {
         TableReference::Bare { .. } => did_you_mean(name.table(), tables.keys().map(String::as_str)),
@@ -58,7 +58,7 @@ fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists. `None` for the inner catalog from which the
+    /// The table functions that `information_schema` lists. `None` for the inner catalog, from which the
     /// `information_schema` itself is built.
     functions: Option<Arc<[Arc<TableFunction>]>>,
 }

@@ -1,6 +1,7 @@
-//! Tests of queries after simulated crashes and storage failures: each tenant must count each of its events once.
+//! Tests of queries after simulated crashes and storage failures. Each tenant must see each of its events exactly once.
 //!
-//! The simulation's own audit reads the files and the log directly. These tests read the same lake through the engine.
+//! The simulation's own audit reads the files and the log directly. These tests read the same lake through the query
+//! engine.
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,11 @@
-//! The engine holds what all queries share: tables, caches, each tenant's query slots, and the list of running queries.
+//! The engine holds what all queries share: tables, caches, the query slots of each tenant, and the list of running
+//! queries.
 //!
 //! `Engine::session` turns an [`Access`] into a session on the newest known snapshots. Creating a session reads no data
 //! and takes microseconds, because functions, rules and options come from a template, and file metadata from a cache.
 //!
 //! **Invariant:** each query has its own memory pool, which `query.memory_bytes_max` limits. A query never writes to
-//! disk: one that would have to spill fails with `Limited` instead. So no tenant can fill the server's disk.
+//! disk. If it would have to spill, it fails with `Limited` instead. So no tenant can fill the server's disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,7 +62,7 @@ pub struct Engine {
     pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
     pub(in crate::query) threads: QueryRuntime,
-    /// The session state that each session clones and completes with its own tables.
+    /// The session state that each session clones and extends with its own tables.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may call.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
@@ -123,14 +124,14 @@ impl Engine {
         self.config.sql_bytes_max
     }
 
-    /// Returns the number of running queries of all tenants.
+    /// Returns the number of running queries for all tenants together.
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Returns the task context of one query: the shared environment with a memory pool of the query's own. Planning
-    /// has already resolved the functions, so the context needs a function registry only for `information_schema`,
-    /// which lists the functions.
+    /// Returns the task context for one query: the shared environment with a separate memory pool. Planning has already
+    /// resolved the functions. The context needs a function registry only for `information_schema`, which lists the
+    /// functions.
     pub(in crate::query) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
@@ -143,7 +144,7 @@ impl Engine {
         TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, runtime)
     }
 
-    /// Returns how to read the files of a table, or `None` if the table is unknown.
+    /// Returns how to read a table's files, or `None` if the table is unknown.
     pub(in crate::query) fn source(&self, table: &str) -> Option<&TableSource> {
         self.sources.get(table)
     }
@@ -185,14 +186,14 @@ fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) 
         .build()
 }
 
-/// Returns the engine's planners of expressions, after ours.
+/// Returns our own expression planners, followed by the engine's.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let ours: [Arc<dyn ExprPlanner>; 3] =
         [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
-/// Returns the engine's analyzer rules, which end with type coercion, between our own.
+/// Returns the engine's analyzer rules, which end with type coercion, with our own rules before and after them.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];
@@ -215,10 +216,11 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     options.sql_parser.collect_spans = true;
     // A literal with a decimal point is exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
-    // A filtered string view array still refers to its unfiltered buffers, so all of them would be sent to the client.
+    // View types are not used. A filtered string view array still refers to its unfiltered buffers, so all of them
+    // would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
-    // All times are UTC. `TIMESTAMP WITH TIME ZONE`, and strings without a zone, get this zone.
+    // All times are in UTC. This time zone applies to `TIMESTAMP WITH TIME ZONE`, and to strings without a time zone.
     options.execution.time_zone = Some("UTC".to_owned());
     // Our scan does not support dynamic filters.
     options.optimizer.enable_dynamic_filter_pushdown = false;

@@ -1,7 +1,7 @@
-//! Refuses queries for which the engine is known to return wrong results. The error names a form that works.
+//! Refuses queries for which the engine is known to return wrong results. The error suggests an alternative that works.
 //!
 //! Each case is a bug in DataFusion 55.2 that was reproduced before it was added here. Remove a case once the engine is
-//! fixed. Rewriting a refused query takes a user a minute, but a wrong number may never be noticed.
+//! fixed. Refusing a query costs its user a minute to rewrite it, but a wrong number may never be noticed.
 
 use std::sync::Arc;
 
@@ -31,17 +31,17 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
     found
 }
 
-/// Checks an expression and everything inside it. `negated` is true inside a NOT.
+/// Checks an expression and everything inside it. `negated` is true if the expression is inside a NOT.
 fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     match expr {
-        // If an inner and an outer column have the same name, the engine resolves both to the outer one and compares it
-        // with itself (apache/datafusion#25258).
+        // If an inner column and an outer column have the same name, the engine resolves both names to the outer column
+        // and compares it with itself (apache/datafusion#25258).
         Expr::SetComparison(_) => {
             return Err(Error::unsupported(
                 "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with the minimum or maximum of the subquery",
             ));
         }
-        // If the compared columns are also the correlated ones, the engine drops the comparison
+        // If the compared columns are also correlated, the engine drops the comparison
         // (apache/datafusion#25480).
         Expr::InSubquery(test) if (negated || test.negated) && !test.subquery.outer_ref_columns.is_empty() => {
             return Err(Error::unsupported(
@@ -68,8 +68,9 @@ fn check_subquery(subquery: &Subquery) -> Result<()> {
     check_joins(&subquery.subquery)
 }
 
-/// Refuses a subquery that refers to the outer query from the nullable side of an outer join. The engine moves such a
-/// condition above the join, where it also removes the rows without a match (apache/datafusion#25507).
+/// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine moves the
+/// condition with this reference above the join, where it also removes the rows without a match
+/// (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;
     let walked = subquery.apply(|node| {

@@ -1,7 +1,8 @@
-//! Rewrites the engine's error texts for users: without parser trees, bug-report requests and nested prefixes.
+//! Rewrites the engine's error texts for users. The rewritten texts contain no parser trees, bug-report requests or
+//! nested prefixes.
 //!
-//! Some errors that the engine calls internal are mistakes in a statement, for example `nth_value(x, 0)`. They are
-//! recognized here by their text, because the engine gives them no other mark.
+//! Some errors that the engine reports as internal are mistakes in a statement, for example `nth_value(x, 0)`. They are
+//! recognized here by their text, because nothing else distinguishes them from other internal errors.
 
 use std::borrow::Cow;
 
@@ -11,11 +12,11 @@ use crate::error::{Error, Kind};
 const BUG_REPORT: &str = "This issue was likely caused by a bug";
 /// The prefixes that the engine puts before nested texts.
 const NESTED_PREFIXES: [&str; 3] = ["Internal error: ", "Error during planning: ", "Execution error: "];
-/// The start of the text that lists an expression which cannot be run.
+/// The start of the message about an expression that cannot be run.
 const NO_PHYSICAL: &str = "Physical plan does not support logical expression ";
 
-/// The texts of internal errors that a statement or its values cause: the beginning of the engine's text, the kind, and
-/// our text. An empty text keeps the engine's.
+/// The texts of internal errors that a statement or its values cause. Each entry consists of the beginning of the
+/// engine's text, the kind, and our text. If our text is empty, the engine's text is kept.
 const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Assertion failed: n != 0: Nth value indices", Kind::Invalid, "nth_value counts from 1: 0 is not a position"),
     ("array_resize: failed to convert size", Kind::Invalid, "array_resize needs a size of 0 or more"),
@@ -27,7 +28,8 @@ const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Failed to convert DateTime to timestamp", Kind::Invalid, "the time is out of range"),
 ];
 
-/// Expressions that can be planned but not run in every place: their names in the engine's text, and our text.
+/// Expressions that can always be planned but can be run only in some positions. Each entry consists of the name in the
+/// engine's text, and our text.
 const MISPLACED: [(&str, &str); 8] = [
     (
         "AggregateFunction",
@@ -45,11 +47,11 @@ const MISPLACED: [(&str, &str); 8] = [
     ("GroupingSet", "GROUPING SETS, ROLLUP and CUBE are allowed only in GROUP BY"),
 ];
 
-/// Formats an engine message like our own messages: without a backtrace, nested prefixes and a full stop.
+/// Formats an engine message in the style of our own messages, without a backtrace, nested prefixes or a full stop.
 pub(super) fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
-    // The reasons why each signature did not match are less helpful than the types that were given.
+    // The types of the arguments are more helpful than the reasons why each signature did not match.
     let text = match text.find("No function matches the given name") {
         Some(start) if text.starts_with("Internal error: ") => &text[start..],
         _ => text,
@@ -72,8 +74,8 @@ pub(super) fn unsupported(text: &str) -> Error {
     }
 }
 
-/// Returns the error for an internal error of the engine that the statement or its values cause, and `None` for any
-/// other internal error.
+/// Returns the error for an internal error that the statement or its values cause, or `None` for any other internal
+/// error.
 pub(super) fn caused_by_statement(text: &str) -> Option<Error> {
     let (_, kind, own) = CAUSED_BY_STATEMENTS.iter().find(|(start, _, _)| text.starts_with(start))?;
     Some(match *own {
@@ -82,7 +84,7 @@ pub(super) fn caused_by_statement(text: &str) -> Option<Error> {
     })
 }
 
-/// Returns the error for an invalid regular expression, and `None` for any other text.
+/// Returns the error for an invalid regular expression, or `None` for any other text.
 pub(super) fn invalid_regex(text: &str) -> Option<Error> {
     if text.starts_with("regex parse error") {
         let reason = text.rsplit("error: ").next().unwrap_or_default().trim();
@@ -92,7 +94,7 @@ pub(super) fn invalid_regex(text: &str) -> Option<Error> {
     is_too_large.then(|| Error::limited("the regular expression is too large: use a shorter one, or fewer repetitions"))
 }
 
-/// Returns the error for a panic of the engine. Arrow panics if the values of a column exceed 2 GiB.
+/// Returns the error for a panic in the engine. Arrow panics if the values of a column exceed 2 GiB.
 pub(super) fn panicked(panic: impl std::error::Error + Send + Sync + 'static) -> Error {
     let error = match panic.to_string().contains("offset overflow") {
         true => too_long(),

@@ -1,10 +1,10 @@
-//! Translates DataFusion errors into [`Error`]s, with the texts of `engine_text.rs`. Other files do not interpret
+//! Translates DataFusion errors into [`Error`]s, with the texts from `engine_text.rs`. No other file interprets
 //! DataFusion errors, except for the names in `planning/unknown_names.rs`.
 //!
-//! The kind of the translated error says whether the caller or the server caused it. An error in the caller's
-//! statement, or in evaluating it on the caller's own rows, keeps its full text and its position in the statement. An
-//! error of the server becomes a general message, because the original text may name files. The original is attached
-//! as the error's source, which only the log shows.
+//! The kind of the translated error indicates whether the caller or the server caused it. If the cause is the caller's
+//! statement, or evaluating it on the caller's own rows, the error keeps its full text and its position in the
+//! statement. A server error becomes a general message, because the original text may name files. The original error is
+//! kept as the source of the translated error, and appears only in the log.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,13 @@ use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
 use crate::query::engine_text::{caused_by_statement, invalid_regex, sentence, too_long, unsupported};
 
-/// Translates an error of planning or running a caller's statement.
+/// Translates an error from planning or running a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
     located(translate(root(&error), config), error)
 }
 
-/// Translates an error of planning a caller's statement. Planning reads no rows, so the statement causes every error
-/// that the engine calls internal.
+/// Translates an error from planning a caller's statement. Planning reads no rows, so the statement is the cause of
+/// every error that the engine reports as internal.
 pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Error {
     let translated = match root(&error) {
         DataFusionError::Internal(text) => caused_by_statement(text)
@@ -33,16 +33,16 @@ pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Erro
     located(translated, error)
 }
 
-/// Adds the position that the engine reported and the engine's error to our error.
+/// Adds the position that the engine reported to our error, and the engine's error as its source.
 pub(super) fn located(error: Error, engine: DataFusionError) -> Error {
     let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
     with_position(error, span).with_source(engine)
 }
 
-/// Translates an error without contexts around it.
+/// Translates an error that has no contexts around it.
 fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
     match error {
-        // Our own code raised this error: a limit with its name, or an error from below the barrier.
+        // Our own code raised this error. It names an exceeded limit, or comes from below the barrier.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => match inner.downcast_ref::<DataFusionError>() {
@@ -50,7 +50,7 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
                 None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
             },
         },
-        // The parser does not know the EXCLUDE clause of window frames.
+        // The parser does not support the EXCLUDE clause in window frames.
         DataFusionError::SQL(error, _) if parse_text(error).contains("found: EXCLUDE") => Error::unsupported(
             "EXCLUDE in a window frame is not supported: take the excluded rows off, as in sum(x) OVER (ORDER BY y) - x",
         ),
@@ -75,7 +75,7 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
     }
 }
 
-/// Returns the error for a query that has used up its memory.
+/// Returns the error for a query that exceeds its memory limit.
 fn out_of_memory(config: &QueryConfig) -> Error {
     Error::limited(format!(
         "the query needs more than {} bytes of memory (limit query.memory_bytes_max): query a shorter time range, fewer \
@@ -84,7 +84,7 @@ fn out_of_memory(config: &QueryConfig) -> Error {
     ))
 }
 
-/// Translates an error of evaluating the caller's expressions on the caller's values.
+/// Translates an error from evaluating the caller's expressions on the caller's values.
 fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
@@ -131,7 +131,7 @@ fn schema_text(error: &SchemaError) -> String {
         SchemaError::AmbiguousReference { field } => {
             format!("column `{}` is ambiguous: qualify it with the table name", field.flat_name())
         }
-        // The engine names an aggregate after its arguments without their casts.
+        // The engine's name for an aggregate contains its arguments without their casts.
         SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => format!(
             "two expressions are called `{name}`, because they differ only in a cast: compute the cast in a subquery in \
              FROM, and use its column"
@@ -142,7 +142,7 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// Adds the position in the statement, if the engine reported one and the message does not contain it yet.
+/// Adds the position in the statement if the engine reported one and the message does not already contain it.
 fn with_position(error: Error, span: Option<Span>) -> Error {
     match span {
         Some(span) if !error.message().contains("Line:") => {

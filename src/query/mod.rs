@@ -1,4 +1,4 @@
-//! Queries: sessions, planning, scans behind the tenant barrier, and results within limits. Each request gets its own
+//! Queries: sessions, planning, scans behind the tenant barrier, and limits on results. Each request gets its own
 //! session, which is built from an [`Access`](crate::tenancy::Access) and from state that all requests share.
 //!
 //! ```text
@@ -10,11 +10,11 @@
 //! **Invariant:** a session is only created from an `Access` with a tenant, so no client can run SQL without a tenant.
 //! The SQL of the operator's own configuration ([`OperatorQuery`]) is not reachable through any endpoint.
 //! **Invariant:** the row filter is part of the table that a session sees. Security never depends on editing SQL text.
-//! **Invariant:** no user expression is evaluated on a row of another tenant, because `TenantScan` is a leaf of the
-//! plan, so optimizers cannot move an expression below it. Inside, the scan uses only comparisons of plain columns with
-//! literals, and only to skip row groups and pages by their statistics.
-//! **Invariant:** a table that shows the latest version of each key selects it among all rows of the tenant, before it
-//! applies any rule or filter that could match an older version.
+//! **Invariant:** no user expression is evaluated on a row of another tenant. `TenantScan` is a leaf of the plan, so
+//! optimizers cannot move an expression below it. The scan itself only compares plain columns with literals, and only
+//! to skip row groups and pages by their statistics.
+//! **Invariant:** a table that shows the latest version of each key selects it from all of the tenant's rows. Rules and
+//! filters that could match an older version are applied only afterwards.
 //! **Invariant:** queries are planned and run only on the engine's own threads (`query_runtime.rs`), which have a lower
 //! priority than the threads of endpoints and ingest. A query's time limit applies even if its client stops reading.
 //!
@@ -23,9 +23,9 @@
 //! function call. A plan that multiplies long values (a cross join, `unnest`) can still exceed its memory limit for the
 //! duration of one batch.
 //!
-//! The barrier is a plan node of our own around a standard Parquet scan. All other nodes of a plan are standard. This
-//! exception is deliberate, because optimizers and EXPLAIN can see through a standard filter node. To send plans to
-//! other machines, only this node would need a codec.
+//! The barrier is a plan node of our own around a standard Parquet scan. It is deliberately not a standard filter node,
+//! because optimizers and EXPLAIN can see through those. All other nodes of a plan are standard. To send plans to other
+//! hosts, only this node would need a codec.
 
 mod catalog;
 #[cfg(test)]

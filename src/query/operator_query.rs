@@ -1,6 +1,6 @@
 //! Runs the queries in the operator's configuration, which read the rows of all tenants.
 //!
-//! Lookup tables are built from the results, whose size is limited. A client cannot send such a query.
+//! Lookup tables are built from the results. The size of each result is limited. A client cannot send such a query.
 //!
 //! **Invariant:** no endpoint can reach this file, because a dependency check in `tests/it/tidy.rs` allows only
 //! `server.rs` to use it. Callers' queries go through a [`Session`](crate::query::Session), and so through the barrier.
@@ -30,7 +30,7 @@ use crate::query::planning::statement;
 use crate::query::scan::table_provider::SessionTable;
 use crate::query::sql::numbers;
 
-/// A runner for queries on the rows of all tenants, with limits on the result size.
+/// Runs queries on the rows of all tenants, with limits on the result size.
 #[derive(Debug, Clone)]
 pub struct OperatorQuery {
     engine: Arc<Engine>,
@@ -44,7 +44,8 @@ impl OperatorQuery {
         Self { engine, rows_max, bytes_max }
     }
 
-    /// Returns the rows of one query on the newest known snapshots. Fails with `Limited` if the result is too large.
+    /// Runs one query on the newest known snapshots and returns its rows. Fails with `Limited` if the result is too
+    /// large.
     pub async fn run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let (query, sql) = (self.clone(), sql.to_owned());
         self.engine.threads.run(async move { query.plan_and_run(&sql).await }).await

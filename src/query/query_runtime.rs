@@ -1,7 +1,7 @@
 //! The tokio runtime whose threads plan and run queries.
 //!
-//! The caller waits for the result on its own runtime. The runtime has `query.threads` threads, each with a stack that
-//! is large enough for planning.
+//! The caller waits for the result on its own runtime. The query runtime has `query.threads` threads, each with a stack
+//! that is large enough for planning.
 //!
 //! ```text
 //!   endpoint's runtime                            │ query runtime (lower priority)
@@ -11,10 +11,10 @@
 //!            ResultStream ◄───── bounded channel ─┼────────────────────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** these threads run only queries, and no query runs on any other thread. So an endpoint or a commit
-//! never waits for a query to yield a processor, because the operating system prefers threads of higher priority.
-//! **Invariant:** after a caller drops its work, the work ends at its next await. A panic in the work becomes an error
-//! for its caller.
+//! **Invariant:** these threads run only queries, and no query runs on any other thread. The operating system prefers
+//! threads with a higher priority, so an endpoint or a commit never waits for a query to yield a processor.
+//! **Invariant:** after a caller drops its work, the work ends at its next await. If the work panics, its caller
+//! receives an error.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 use crate::query::engine_text::panicked;
 use crate::query::planning::statement::STACK_BYTES_MIN;
 
-/// How much the nice value of the query threads exceeds that of the server. If both are busy, any other thread gets about
-/// three times the processor time of a query thread.
+/// The amount by which the nice value of the query threads exceeds that of the server. If a query thread and another
+/// thread are both busy, the other thread gets about three times as much processor time.
 const NICE: i32 = 5;
 
 /// A tokio runtime that runs only queries.
@@ -37,7 +37,7 @@ pub(in crate::query) struct QueryRuntime {
     handle: Handle,
     /// The tokio runtime, or `None` once it is stopped.
     runtime: Mutex<Option<Runtime>>,
-    /// Cancelled when the runtime stops. This wakes the callers, which would otherwise wait until a busy thread yields.
+    /// Cancelled when the runtime stops. This wakes callers, which would otherwise wait until a busy thread yields.
     stopping: CancellationToken,
 }
 
@@ -48,7 +48,8 @@ impl QueryRuntime {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        // A thread for blocking work is started by a query thread and inherits its nice value, so the value is not raised again.
+        // A query thread starts the threads for blocking work. They inherit its nice value, so the value is not raised
+        // again.
         let lowered = nice() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -87,7 +88,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Accepts no new work, and ends running work at its next await. Does not wait for busy threads.
+    /// Accepts no new work, and ends running work at its next await. Does not wait for threads that are busy.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -98,8 +99,8 @@ impl QueryRuntime {
 }
 
 impl Drop for QueryRuntime {
-    /// Stops the runtime without waiting. Dropping a tokio runtime directly would block until its threads have ended,
-    /// and async code must not block.
+    /// Stops the runtime without waiting. If a tokio runtime is simply dropped, the drop blocks until its threads have
+    /// ended, and async code must not block.
     fn drop(&mut self) {
         self.stop();
     }
@@ -116,7 +117,7 @@ pub(in crate::query) fn stopped() -> Error {
     Error::unavailable("the server is stopping: retry, possibly on another server")
 }
 
-/// Returns the nice value of the calling thread. On Linux a nice value belongs to a thread.
+/// Returns the nice value of the calling thread. On Linux, each thread has its own nice value.
 fn nice() -> i32 {
     // SAFETY: `getpriority` takes two numbers, changes nothing, and cannot fail for the calling thread.
     #[cfg(target_os = "linux")]
@@ -133,7 +134,7 @@ fn nice() -> i32 {
 fn set_nice(value: i32) {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: `setpriority` takes three numbers and rejects invalid ones.
+        // SAFETY: `setpriority` takes three numbers and rejects invalid numbers.
         #[expect(
             unsafe_code,
             reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"

@@ -1,5 +1,5 @@
-//! Tests of the query threads: queries run on them, end when their caller drops them, and hold no memory for a client
-//! that stops reading.
+//! Tests of the query threads. Queries run only on these threads and end when their caller drops them. They hold no
+//! memory for a client that stops reading.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

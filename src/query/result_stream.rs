@@ -1,16 +1,17 @@
-//! The result of a running query: a stream of batches in the declared schema, which ends after the last row or at a
-//! limit. A task on the query runtime reads the engine's stream, and the endpoint reads [`ResultStream::batches`].
+//! The result of a running query: a stream of batches in the declared schema, which ends after the last row or when a
+//! limit is reached. A task on the query runtime reads the engine's stream, and the endpoint reads
+//! [`ResultStream::batches`].
 //!
 //! ```text
 //!   query runtime: plan ─► limits ─► declared schema ─► channel of a few batches ─┬─► endpoint's runtime: ResultStream
 //!                                                   └─► how it ended ─────────────┘
 //! ```
 //!
-//! **Invariant:** when a query ends, its plan and memory are freed first, then its slot and its entry in the list of
-//! running queries. Only then is the reader notified. This holds for every reason to end: the last row, a limit, an
-//! error, a cancellation, or a dropped reader.
+//! **Invariant:** when a query ends, its plan and memory are freed first. Then its slot is freed and its entry is
+//! removed from the list of running queries. Only then is the reader notified. This order is the same whether the query
+//! ends after the last row, at a limit, with an error, by cancellation, or because the reader was dropped.
 //! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for it, and the plan
-//! and the slot are freed after `query.time_max`.
+//! and the slot are freed once `query.time_max` has passed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,15 +45,15 @@ const BATCHES_AHEAD: usize = 2;
 pub struct ResultStream {
     /// The id with which the caller can cancel the query.
     pub id: QueryId,
-    /// When the query ends at the latest. The endpoint must then disconnect a client that has stopped reading (see
-    /// `flight/unread_stream.rs`).
+    /// The time by which the query ends at the latest. The endpoint must then disconnect a client that has stopped
+    /// reading (see `flight/unread_stream.rs`).
     pub deadline: Instant,
     /// The batches, in exactly the schema that was declared. If the query exceeds its time, row or memory limit, the
     /// last item is a `Limited` error.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
-/// The deadline of a query, and what determined it.
+/// The deadline of a query, and whether the time limit or the token determines it.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
@@ -62,8 +63,8 @@ pub(in crate::query) struct QueryDeadline {
 }
 
 impl QueryDeadline {
-    /// Returns the deadline of a query that started at `started`: when `query.time_max` has passed, or when the token
-    /// expires in `token_left` microseconds, whichever is earlier.
+    /// Returns the deadline of a query that started at `started`. It is the time at which `query.time_max` has passed
+    /// or the token expires, whichever is earlier. The token expires in `token_left` microseconds.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
         let (time_max, limit) = (config.time_max, started + config.time_max);
@@ -73,7 +74,7 @@ impl QueryDeadline {
         }
     }
 
-    /// Waits for `work`, and fails at the deadline.
+    /// Waits for `work`, but fails if the deadline passes first.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
     }
@@ -132,7 +133,7 @@ pub(in crate::query) fn start(
 
 impl Reader {
     /// Returns the next batch, or the error that ended the query. Batches that were computed before a limit was reached
-    /// are still returned. After a cancellation, no batch is returned.
+    /// are still returned. After a cancellation, no more batches are returned.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         while let Some(batch) = self.batches.recv().await {
             if !self.stop.is_cancelled() {
@@ -142,7 +143,7 @@ impl Reader {
         match self.end.take()?.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(error)),
-            // The runtime has stopped and dropped the task.
+            // The runtime has stopped, which dropped the task.
             Err(_) => Some(Err(stopped())),
         }
     }
@@ -155,7 +156,7 @@ impl RunningPlan {
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // If the reader is gone, the outcome is not needed.
+        // If the reader is gone, nobody needs the outcome.
         let _ = ended.send(outcome);
     }
 
@@ -177,8 +178,8 @@ impl RunningPlan {
         Ok(())
     }
 
-    /// Returns the next batch in the declared schema. Exactly `query.rows_max` rows are returned before the error for
-    /// too many rows.
+    /// Returns the next batch in the declared schema. If there are too many rows, exactly `query.rows_max` rows are
+    /// returned before the error.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {
             return Some(Err(Error::limited(format!(
@@ -203,7 +204,7 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// Returns the next batch that has rows, as the engine produced it.
+    /// Returns the engine's next batch that has rows.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             // The deadline is checked here because `timeout_at` never polls its timer while the stream is always ready.

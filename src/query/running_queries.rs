@@ -1,4 +1,4 @@
-//! The list of running queries, through which a caller can cancel its own ones.
+//! The list of running queries, which a caller uses to cancel its own queries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ struct RunningQuery {
     stop: CancellationToken,
 }
 
-/// The caller of a query. Only the same subject of the same issuer and tenant may cancel it.
+/// The caller of a query. A query can be cancelled only by the same subject from the same issuer and tenant.
 #[derive(Debug, PartialEq, Eq)]
 struct QueryCaller {
     tenant: String,
@@ -43,7 +43,7 @@ pub(in crate::query) struct QueryTicket {
 }
 
 impl RunningQueries {
-    /// Adds a query of `access` to the list.
+    /// Adds a query to the list. `access` identifies its caller.
     pub(in crate::query) fn add(
         self: &Arc<Self>,
         access: &Access,
@@ -67,7 +67,7 @@ impl RunningQueries {
         })
     }
 
-    /// Returns the number of running queries of all tenants.
+    /// Returns the number of running queries for all tenants together.
     pub(in crate::query) fn len(&self) -> usize {
         self.lock().len()
     }

@@ -1,12 +1,12 @@
 //! A session: one caller's view of the tables during one request.
 //!
-//! A session plans SQL text or a logical plan into a [`Planned`] statement with a declared result schema, and runs it
-//! as a [`ResultStream`] in exactly that schema. Both happen on the query runtime. A session lives as long as one
-//! request, and all its statements read the same snapshot of each table.
+//! A session plans SQL text or a logical plan, and returns a [`Planned`] statement with a declared result schema. It
+//! runs the statement as a [`ResultStream`] in exactly that schema. Planning and running happen on the query runtime. A
+//! session lives as long as one request, and all its statements read the same snapshot of each table.
 //!
-//! **Invariant:** every batch has the schema that was declared before running: the same names and types, every column
-//! nullable, no metadata. The nullability and metadata of a plan can change between planning and running, so they
-//! cannot be part of the declared schema.
+//! **Invariant:** every batch has the schema that was declared before running. It has the same names and types, all of
+//! its columns are nullable, and it has no metadata. The nullability and metadata of a plan can change between planning
+//! and running, so they cannot be part of the declared schema.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::query::planning::planner::Planner;
 use crate::query::result_stream::ResultStream;
 use crate::tenancy::{Access, Scope};
 
-/// A session of one caller. It plans and runs statements on the tables that the caller may see.
+/// A session for one caller. It plans and runs statements on the tables that the caller may see.
 pub struct Session {
     planner: Arc<Planner>,
 }
@@ -36,19 +36,20 @@ pub struct Session {
 /// A table, with the columns that the caller sees.
 #[derive(Debug, Clone)]
 pub struct VisibleTable {
-    /// The name in SQL.
+    /// The SQL name.
     pub name: String,
-    /// The declared description.
+    /// The description from the table's declaration.
     pub description: String,
-    /// The visible columns. The field metadata holds `comment` and `unit`, if they are declared.
+    /// The visible columns. The field metadata contains `comment` and `unit` if they are declared.
     pub schema: SchemaRef,
-    /// The id column, which is unique among the rows that this caller sees. `None` if the caller does not see it.
+    /// The name of the id column, whose values are unique among the rows that this caller sees. `None` if the caller
+    /// does not see the column.
     pub id: Option<String>,
 }
 
 impl Engine {
-    /// Creates the session of one request, in tens of microseconds. Fails with `Forbidden` if the caller has no read
-    /// scope or no tenant.
+    /// Creates the session for one request, which takes tens of microseconds. Fails with `Forbidden` if the caller has
+    /// no read scope or no tenant.
     pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
         access.require(Scope::Read)?;
         access.check_expiry(self.clock.now())?;
@@ -63,8 +64,7 @@ impl Session {
         Ok(Self { planner: Arc::new(Planner::new(engine, access)) })
     }
 
-    /// Parses, checks and plans one statement. The error for a statement that is not a query names the kind of
-    /// statement.
+    /// Parses, checks and plans one statement. If the statement is not a query, the error names its kind.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
         let planning = async move {
             if let Some(planned) = self.planner.cached(sql) {
@@ -90,8 +90,8 @@ impl Session {
         self.on_query_threads(async move { planner.bind(&planned, &rows).await }).boxed()
     }
 
-    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` holds the rows of values
-    /// to bind first, if any.
+    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` contains the rows of
+    /// values that are bound first, if there are any.
     pub fn run<'a>(
         &'a self,
         planned: &'a Planned,
@@ -114,7 +114,8 @@ impl Session {
         self.on_query_threads(async move { planner.run(&planned, ticket, deadline).await }).await
     }
 
-    /// Runs `work` on the query runtime within the query's time limit, which applies even if planning does not yield.
+    /// Runs `work` on the query runtime within the query's time limit. The limit applies even if planning does not
+    /// yield.
     async fn on_query_threads<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -166,7 +167,7 @@ impl Session {
 
 #[cfg(test)]
 impl Session {
-    /// Returns a new physical plan of the statement.
+    /// Returns a new physical plan for the statement.
     pub(in crate::query) async fn physical_for_tests(
         &self,
         planned: &Planned,
@@ -174,7 +175,7 @@ impl Session {
         self.planner.view().state.create_physical_plan(&planned.plan).await.unwrap()
     }
 
-    /// Returns the engine's logical plan of the text, without our checks.
+    /// Returns the engine's logical plan for the text, without our checks.
     pub(in crate::query) async fn unchecked_plan(&self, sql: &str) -> datafusion::error::Result<LogicalPlan> {
         self.planner.view().state.create_logical_plan(sql).await
     }
@@ -191,7 +192,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Adds the declared description and unit to the metadata of a column.
+/// Adds the description and the unit from the column's declaration to its metadata.
 fn with_description(field: &Field, contract: &Contract) -> Field {
     let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
         return field.clone();

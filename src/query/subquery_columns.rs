@@ -1,8 +1,8 @@
-//! Refuses correlated subqueries in which the engine confuses two columns of the same name.
+//! Refuses correlated subqueries in which the engine confuses two columns with the same name.
 //!
-//! The engine turns a correlated subquery into a join, and moves its conditions on the outer query to this join. There
-//! it refers to the columns of the subquery by name only, without their table. If the moved conditions and the select
-//! list use `b.k` and `c.k`, both become the same column, and the result is wrong.
+//! The engine turns a correlated subquery into a join, and moves its correlated conditions to this join. The moved
+//! conditions refer to the subquery's columns only by name, without their table. If the moved conditions and the select
+//! list use `b.k` and `c.k`, both are resolved to the same column, and the result is wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
 
-/// Refuses a correlated subquery whose correlated conditions and output use two columns of the same name.
+/// Refuses a correlated subquery if its correlated conditions and its output use two columns with the same name.
 pub(super) fn check(subquery: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<()> {
     if outer.is_empty() {
         return Ok(());

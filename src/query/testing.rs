@@ -1,8 +1,9 @@
-//! Test support for queries: a lake in memory in which three tenants share every file.
+//! Test support for queries: an in-memory lake in which three tenants share every file.
 //!
-//! The rows of the third tenant, `bzzz`, must stay hidden, and a query that evaluates an expression on one of them is
-//! detected. In these rows `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so a cast fails with its text.
-//! The tenant's row count, names and greatest values do not occur in the rows of any other tenant.
+//! The rows of the third tenant, `bzzz`, must stay hidden. The tests detect a query that evaluates an expression on one
+//! of these rows. In these rows `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so casting it fails with
+//! an error that contains its text. The tenant's row count, names and greatest values do not occur in the rows of any
+//! other tenant.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,7 +73,7 @@ pub(super) fn rows() -> Vec<Row> {
     own("acme", 40).chain(own("coda", 61)).chain(foreign).collect()
 }
 
-/// Row counts that no result or plan of another tenant may contain: that of `bzzz`, and the total.
+/// Row counts that must not appear in another tenant's results or plans: the count for `bzzz`, and the total.
 pub(super) const COUNTS: [i64; 2] = [FOREIGN_ROWS, FOREIGN_ROWS + 40 + 61];
 
 /// Strings that reveal a row or file of another tenant.
@@ -153,7 +154,7 @@ fn map_names() -> arrow::array::MapFieldNames {
 /// Returns limits that most tests do not reach.
 pub(super) fn config() -> QueryConfig {
     QueryConfig {
-        // Long enough for a busy machine: only the tests of the time limit shorten it.
+        // This is long enough for a busy machine. Only the tests of the time limit shorten it.
         time_max: Duration::from_secs(1_000),
         memory_bytes_max: 64 << 20,
         rows_max: 100_000,
@@ -173,14 +174,14 @@ pub(super) async fn engine() -> Arc<Engine> {
     engine_with(config()).await
 }
 
-/// Creates an engine over the shared tables with other limits.
+/// Creates an engine over the shared tables with the given limits.
 pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     static TABLES: OnceCell<Arc<Tables>> = OnceCell::const_new();
     let tables = Arc::clone(TABLES.get_or_init(tables).await);
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates an engine over tables of its own, which the test can change with [`add`].
+/// Creates an engine over separate tables, which the test can change with [`add`].
 pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
@@ -212,19 +213,19 @@ async fn tables() -> Arc<Tables> {
     Arc::new(tables)
 }
 
-/// Creates a reader of `tenant` who may see all columns of `calls`.
+/// Creates the access of a reader in `tenant` who may see all columns of `calls`.
 pub(super) async fn reader(tenant: &str) -> Access {
     crate::tenancy::testing::access(Some(tenant), &[Scope::Read], &["calls"]).await
 }
 
-/// Creates a reader of `tenant` with a policy and claims.
+/// Creates the access of a reader in `tenant` with the given policy and claims.
 pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: serde_json::Value) -> Access {
     let policy = BTreeMap::from([("calls".to_owned(), policy)]);
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// Creates a policy that lists the visible columns; an empty list means all. `rule` is the column and the claim of a
-/// row rule.
+/// Creates a policy with the given visible columns. An empty list means all columns. `rule` contains the column and the
+/// claim of a row rule.
 pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConfig {
     let rule = rule.map(|(column, claim)| RowRuleConfig {
         column: column.to_owned(),
@@ -258,7 +259,7 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     Ok(text(&batches))
 }
 
-/// Waits until no query is running. A dropped query ends later, on the query threads.
+/// Waits until no query is running. A dropped query ends with a delay, because it runs on the query threads.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
-//! Tests of the barrier. Three tenants share all files. Two of them run each statement, and each result must be the
-//! same as if the lake held only that tenant's own rows.
+//! Tests of the barrier. Three tenants share all files. Two of them run each statement. Each result must be the same as
+//! if the lake contained only the rows of the tenant that runs the statement.
 
 use tokio::task::JoinSet;
 
@@ -160,7 +160,7 @@ async fn plans_reveal_nothing_about_other_tenants() {
                 for telltale in TELLTALES.iter().filter(|telltale| !sql.contains(**telltale)) {
                     assert!(!plan.contains(telltale), "{tenant}: {sql}: {telltale}\n{plan}");
                 }
-                // Counts are compared with whole words, because a time may contain any digits.
+                // Counts are compared with whole words, because a time may contain arbitrary digits.
                 let mut words = plan.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
                 let counts = COUNTS.map(|count| count.to_string());
                 assert!(!words.any(|word| counts.iter().any(|count| count == word)), "{tenant}: {sql}\n{plan}");
@@ -202,8 +202,8 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
     );
     assert_eq!(ask(&engine, &north, "SELECT count(*) FROM calls WHERE account = 'south'").await.unwrap(), one(0));
 
-    // A claim with a number as text matches a number column. A claim that is not a number, and a rule with a missing
-    // column, match no row.
+    // A claim with a number as text matches a number column. No row matches if the claim is not a number, or if the
+    // rule's column does not exist.
     for (column, value, count) in [("y", "3", 6), ("y", "three", 0), ("gone", "north", 0)] {
         let access = reader_under("acme", policy(Some((column, "account")), &[]), account(value)).await;
         assert_eq!(
@@ -344,7 +344,8 @@ async fn errors_show_their_position_but_no_foreign_values() {
 
 #[test]
 fn long_operator_chains_never_overflow_the_stack() {
-    // The statements run on threads with the same stack size as those of the server. A stack overflow ends the process.
+    // The statements run on threads with the same stack size as those of the server. A stack overflow would end the
+    // process.
     let mut workers = tokio::runtime::Builder::new_multi_thread();
     let workers = workers.worker_threads(1).thread_stack_size(STACK_BYTES_MIN).enable_all().build().unwrap();
     let (engine, access) = workers.block_on(async { (engine().await, reader("acme").await) });

@@ -1,4 +1,4 @@
-//! The distinct values of the outer columns that a subquery refers to.
+//! The distinct values of the outer columns to which a subquery refers.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{NAME_PREFIX, Rewriter};
 pub(super) struct Domain {
     /// The columns of the outer rows.
     pub(super) columns: Vec<Column>,
-    /// For each column, a value of its type if the column can be null.
+    /// For each column, a value of its type if the column can be null, and otherwise `None`.
     defaults: Vec<Option<ScalarValue>>,
     /// The distinct keys, with one column for each outer column.
     rows: Arc<LogicalPlan>,
@@ -48,7 +48,7 @@ impl Domain {
         Ok(Self { columns, defaults, rows: Arc::new(LogicalPlan::Distinct(Distinct::All(Arc::new(keys)))) })
     }
 
-    /// Returns the keys as a plan with new column names, so that a plan can contain it several times.
+    /// Returns the keys as a plan with new column names, so a larger plan can contain the keys several times.
     pub(super) fn instance(&self, names: &mut Rewriter) -> Result<(LogicalPlan, Vec<Column>)> {
         names.count_node()?;
         let fresh: Vec<_> = self.columns.iter().map(|_| names.fresh()).collect();
@@ -58,10 +58,10 @@ impl Domain {
         Ok((plan, fresh.into_iter().map(Column::new_unqualified).collect()))
     }
 
-    /// Returns the conditions under which two keys are equal, where null equals null.
+    /// Returns the conditions for two keys to be equal. Two nulls count as equal.
     ///
-    /// The conditions are plain equalities. The engine turns `IS NOT DISTINCT FROM` into a mode of the whole join, in
-    /// which equalities that it moves into the join later also match nulls.
+    /// The conditions are plain equalities instead of `IS NOT DISTINCT FROM`. The engine treats `IS NOT DISTINCT FROM`
+    /// as a mode of the whole join, so equalities that it later moves into the join would also match nulls.
     pub(super) fn equals(&self, left: &[Column], right: &[Column]) -> Vec<Expr> {
         let mut conditions = Vec::with_capacity(2 * left.len());
         for ((left, right), default) in left.iter().zip(right).zip(&self.defaults) {
@@ -89,8 +89,8 @@ pub(super) fn resolve(columns: Vec<Column>, schema: &DFSchema) -> Vec<Column> {
     columns.into_iter().filter(|column| schema.has_column(column)).collect()
 }
 
-/// Returns true if a plan returns the same rows each time it is read. The rows of the outer query are read several times,
-/// and a key that is missing in one of them would be answered as if the subquery had no rows.
+/// Returns true if a plan returns the same rows each time it is read. The rows of the outer query are read several
+/// times. If one read lacked a key, the subquery would appear to have no rows for this key.
 fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     let mut stable = true;
     plan.apply_with_subqueries(|node| {
@@ -109,7 +109,7 @@ fn is_stable(plan: &LogicalPlan) -> Result<bool> {
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(is_stable_value),
             LogicalPlan::Window(window) => window.window_expr.iter().all(is_stable_value),
-            // The pass itself limits the rows of subqueries without outer columns, of which it reads one.
+            // This pass itself adds a limit to a subquery without outer columns if it reads only one row of it.
             LogicalPlan::Limit(limit) => is_generated(&limit.input),
             _ => false,
         };
@@ -121,7 +121,7 @@ fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     Ok(stable)
 }
 
-/// Returns true if the last column of a plan was named by this pass.
+/// Returns true if this pass named the last column of the plan.
 fn is_generated(plan: &LogicalPlan) -> bool {
     plan.schema().fields().last().is_some_and(|field| field.name().starts_with(NAME_PREFIX))
 }
@@ -132,7 +132,7 @@ fn is_stable_value(expr: &Expr) -> bool {
     const STABLE_WINDOWS: [&str; 9] =
         ["rank", "dense_rank", "percent_rank", "cume_dist", "count", "min", "max", "sum", "avg"];
     match expr {
-        // The pass itself uses `first_value` for the value of at most one row.
+        // This pass uses `first_value` itself, for the value of at most one row.
         Expr::Alias(alias)
             if alias.name.starts_with(NAME_PREFIX) && matches!(*alias.expr, Expr::AggregateFunction(_)) =>
         {

@@ -1,8 +1,9 @@
 //! Replaces subqueries in expressions, and LATERAL joins, with ordinary joins and aggregates before the engine sees them.
 //!
-//! The engine's own rules support few forms of subqueries and answer some of them wrongly. This pass implements the
-//! general method ("Unnesting arbitrary queries", Neumann and Kemper): the subquery is evaluated once for all distinct
-//! values of the outer columns that it refers to, and the outer rows are joined with the result.
+//! The engine's own rules support few forms of subqueries, and return wrong results for some of them. This pass
+//! implements the general method from "Unnesting arbitrary queries" (Neumann and Kemper). It evaluates the subquery
+//! once, for all distinct values of the outer columns to which the subquery refers. Then it joins the outer rows with
+//! the result.
 //!
 //! ```text
 //!   node over I, with a subquery Q(k) in an expression
@@ -12,11 +13,12 @@
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
 //!
-//! Forms that the engine answers correctly and fast are left to it (`plain.rs`).
+//! Subqueries that the engine handles correctly and fast are left to it (`plain.rs`).
 //!
-//! **Invariant:** after the pass, a plan refers to outer columns only inside the subqueries that are left to the engine.
-//! **Invariant:** the schema of the plan does not change, and every expression reads the same tables as before, so the
-//! barrier between tenants stays where it is.
+//! **Invariant:** after the pass, a plan refers to outer columns only inside the subqueries that are left to the
+//! engine.
+//! **Invariant:** the schema of the plan does not change. Every expression reads the same tables as before, so the
+//! tenant barrier still applies to all of them.
 
 mod domain;
 mod multiset;
@@ -40,19 +42,19 @@ use datafusion::logical_expr::{
 
 use self::domain::Domain;
 
-/// The maximum number of nodes that the pass may create. Each level of nesting may double the nodes below it.
+/// The maximum number of nodes that the pass may create. Each level of nesting can double the number of nodes below it.
 const NODES_MAX: usize = 20_000;
 
-/// The start of the column names that the pass creates.
+/// The prefix of the column names that the pass creates.
 const NAME_PREFIX: &str = "__subquery_";
 
-/// Returns the plan without the subqueries that the engine does not answer correctly.
+/// Returns the plan without the subqueries that the engine does not support or evaluates wrongly.
 pub(in crate::query) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !contains_subquery(&plan)? {
         return Ok(Transformed::no(plan));
     }
     let plan = Rewriter::default().rewrite(plan, false)?;
-    // Expressions that replace subqueries may be null where the engine assumed that the subquery is not.
+    // An expression that replaces a subquery may be nullable although the engine assumed that the subquery was not.
     let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
     if let Some(column) = plain::all_outer_columns(&plan)?.first() {
         return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
@@ -60,8 +62,8 @@ pub(in crate::query) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<Log
     Ok(Transformed::yes(plan))
 }
 
-/// Returns true if an expression of the plan contains a subquery, or if the plan contains a LATERAL join or the ALL form
-/// of a set operation.
+/// Returns true if an expression in the plan contains a subquery, or if the plan contains a LATERAL join, INTERSECT ALL
+/// or EXCEPT ALL.
 fn contains_subquery(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|node| {
         let mut found = matches!(node, LogicalPlan::Subquery(_)) || multiset::is_multiset(node);
@@ -79,7 +81,7 @@ fn is_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_))
 }
 
-/// Returns the columns of the outer query that the plan refers to, without those that only its subqueries refer to.
+/// Returns the columns of the outer query to which the plan refers, except those to which only its subqueries refer.
 fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     plan.apply(|node| {
@@ -103,7 +105,7 @@ fn project_to(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
 }
 
-/// The state of one rewrite.
+/// The state of one run of this pass.
 #[derive(Default)]
 struct Rewriter {
     names: usize,
@@ -126,7 +128,7 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Rewrites the subqueries of a plan. If `force` is false, plain ones are left to the engine.
+    /// Rewrites the subqueries in a plan. If `force` is false, plain subqueries are left to the engine.
     fn rewrite(&mut self, plan: LogicalPlan, force: bool) -> Result<LogicalPlan> {
         Ok(plan.transform_up(|node| self.rewrite_node(node, force))?.data)
     }
@@ -189,7 +191,7 @@ impl Rewriter {
         project_to(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows))?), &schema)
     }
 
-    /// Rewrites the plans of the subqueries in `expr` if they are plain, so that they can be left to the engine.
+    /// If all subqueries in `expr` are plain, rewrites their plans. The subqueries themselves are left to the engine.
     fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
         if !plain::is_plain_conjunct(&expr)? {
             return Ok(expr);
@@ -260,8 +262,8 @@ impl Rewriter {
         project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
     }
 
-    /// Rewrites a join whose condition contains subqueries. An inner join becomes a filter over the joined rows. In an
-    /// outer join, each subquery must refer to one side only, and is evaluated on that side.
+    /// Rewrites a join that has subqueries in its condition. An inner join becomes a filter over the joined rows. In an
+    /// outer join, each subquery must refer to only one side, and is evaluated on that side.
     fn join_condition(&mut self, join: Join) -> Result<LogicalPlan> {
         let mut conditions: Vec<_> = join.on.into_iter().map(|(left, right)| left.eq(right)).collect();
         conditions.extend(join.filter);
@@ -361,7 +363,8 @@ impl Rewriter {
         Ok(replaced)
     }
 
-    /// Replaces the subqueries in an expression by columns that it adds to `rows`, which must be `base` with more columns.
+    /// Replaces the subqueries in an expression with columns that it adds to `rows`, which must be `base` with more
+    /// columns.
     fn replace(&mut self, expr: Expr, rows: &mut LogicalPlan, base: &Arc<LogicalPlan>) -> Result<Expr> {
         let replaced = expr.transform_up(|expr| {
             if is_subquery(&expr) {

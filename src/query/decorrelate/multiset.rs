@@ -1,5 +1,6 @@
-//! INTERSECT ALL and EXCEPT ALL: the engine plans them as semi and anti joins, which keep all copies of a row or none.
-//! Numbering the copies of each row makes every row distinct, and then the join keeps the right number of copies.
+//! INTERSECT ALL and EXCEPT ALL. The engine plans them as semi and anti joins, which keep either all copies of a row or
+//! none. This file numbers the copies of each row. That makes every row distinct, so the join keeps the right number of
+//! copies.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt as _, Join, LogicalPlan, Wi
 
 use super::{NAME_PREFIX, Rewriter, project_to};
 
-/// Returns true for the plan of INTERSECT ALL and EXCEPT ALL. In the plan of the plain forms, the left side is distinct.
+/// Returns true if the plan is INTERSECT ALL or EXCEPT ALL. Without ALL, the left side of the plan is distinct.
 pub(super) fn is_multiset(node: &LogicalPlan) -> bool {
     let LogicalPlan::Join(join) = node else { return false };
     let (left, right) = (join.left.schema(), join.right.schema());
@@ -23,13 +24,13 @@ pub(super) fn is_multiset(node: &LogicalPlan) -> bool {
         && join.on.len() == right.fields().len()
 }
 
-/// Returns true if this file has numbered the rows already.
+/// Returns true if this file has already numbered the rows.
 fn is_numbered(plan: &LogicalPlan) -> bool {
     let last = plan.schema().fields().last();
     matches!(plan, LogicalPlan::Window(_)) && last.is_some_and(|field| field.name().starts_with(NAME_PREFIX))
 }
 
-/// Numbers the copies of each row on both sides, and joins on the number too.
+/// Numbers the copies of each row on both sides, and also joins on the number.
 pub(super) fn rewrite(node: LogicalPlan, names: &mut Rewriter) -> Result<LogicalPlan> {
     let schema = Arc::clone(node.schema());
     let LogicalPlan::Join(mut join) = node else { return Ok(node) };

@@ -1,4 +1,5 @@
-//! `subquery_value(value, rows)`: the value of a subquery that returned `rows` rows. It cannot be called by name.
+//! `subquery_value(value, rows)` returns the value of a subquery that returned `rows` rows. It cannot be called by
+//! name.
 
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// Returns `value` if `rows` is 0 or 1. More rows are an error of the caller. NULL means that the key of the outer row is
-/// not among the keys for which the subquery was evaluated, which happens only if reading the outer rows twice does not
-/// return the same rows.
+/// Returns `value` if `rows` is 0 or 1. If there are more rows, the statement fails with an error for the caller. If
+/// `rows` is NULL, the subquery was not evaluated for the key of the outer row. That happens only if two reads of the
+/// outer rows return different rows.
 pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
     ScalarUDF::new_from_impl(SubqueryValue { signature: Signature::any(2, Volatility::Immutable) })
         .call(vec![value, rows])

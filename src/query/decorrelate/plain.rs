@@ -1,11 +1,12 @@
-//! Recognises the subqueries that the engine answers correctly and fast, which are left to it.
+//! Recognizes the subqueries that the engine evaluates correctly and fast. They are left to the engine.
 //!
-//! - `EXISTS`, `NOT EXISTS` and `IN` as a condition of WHERE, if the outer columns occur only in WHERE conditions of the
-//!   subquery, above rows without outer columns. For `IN`, the conditions must be equalities, and the value a column.
-//! - `NOT IN` as a condition of WHERE, of a value that is not a constant, if the subquery has no outer columns.
+//! - `EXISTS`, `NOT EXISTS` and `IN` as a condition of WHERE, if the outer columns occur only in WHERE conditions of
+//!   the subquery, above rows without outer columns. For `IN`, these conditions must be equalities, and the tested
+//!   value must be a column.
+//! - `NOT IN` as a condition of WHERE, if the tested value is not a constant and the subquery has no outer columns.
 //! - Scalar subqueries without outer columns.
-//! - Scalar subqueries that compute aggregates without GROUP BY over such rows, if the outer columns occur only in
-//!   equalities with columns of the subquery.
+//! - Scalar subqueries that compute aggregates without GROUP BY, if the outer columns occur only in equalities with
+//!   columns of the subquery, above rows without outer columns.
 
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
@@ -34,7 +35,7 @@ pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
     }
 }
 
-/// Returns true if the subqueries of an expression are scalar and can be left to the engine.
+/// Returns true if all subqueries in an expression are scalar and can be left to the engine.
 pub(super) fn has_only_plain_scalars(expr: &Expr) -> Result<bool> {
     let mut plain = true;
     expr.apply(|expr| {
@@ -53,7 +54,7 @@ fn has_subquery(expr: &Expr) -> Result<bool> {
     expr.exists(|expr| Ok(is_subquery(expr)))
 }
 
-/// Returns the outer columns of a plan, including those that its nested subqueries refer to.
+/// Returns the outer columns of a plan, including those to which its nested subqueries refer.
 pub(super) fn all_outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut columns = outer_columns(plan)?;
     plan.apply(|node| {
@@ -75,12 +76,12 @@ pub(super) fn all_outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Returns true if a column is part of an input of the node.
+/// Returns true if one of the node's inputs has the column.
 fn in_inputs(node: &LogicalPlan, column: &Column) -> bool {
     node.inputs().iter().any(|input| input.schema().has_column(column))
 }
 
-/// Returns true if the only outer columns are in WHERE conditions above rows without outer columns.
+/// Returns true if outer columns occur only in WHERE conditions, above rows without outer columns.
 fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool> {
     let has_plain_exprs = |node: &LogicalPlan| -> Result<bool> {
         let mut plain = true;
@@ -104,13 +105,13 @@ fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool>
     }
 }
 
-/// Returns true if no condition contains a subquery and, if `only_equalities` is true, outer columns occur only in
-/// equalities with columns.
+/// Returns true if no condition contains a subquery. If `only_equalities` is true, outer columns must also occur only
+/// in equalities with columns.
 fn is_plain_filter(predicate: &Expr, only_equalities: bool) -> Result<bool> {
     Ok(!has_subquery(predicate)? && (!only_equalities || has_only_equalities(predicate)))
 }
 
-/// Returns true for aggregates over rows that are selected by equalities with outer columns.
+/// Returns true if the plan computes aggregates over rows that equalities with outer columns select.
 fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Projection(projection) => {

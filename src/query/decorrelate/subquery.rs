@@ -26,14 +26,14 @@ struct Outer<'a> {
     domain: Option<Domain>,
 }
 
-/// The rows of a subquery: its value and its key.
+/// The rows of a subquery. Each row has a value and a key.
 struct Values {
     plan: Arc<LogicalPlan>,
     keys: Vec<Column>,
     value: Column,
 }
 
-/// Returns the columns that a subquery expression takes from the rows around it.
+/// Returns the columns that a subquery expression takes from the outer rows.
 pub(super) fn columns_of(expr: &Expr) -> Result<Vec<Column>> {
     let (operand, plan) = match expr {
         Expr::Exists(test) => (None, &test.subquery.subquery),
@@ -88,7 +88,7 @@ impl Rewriter {
         Ok((Outer { rows, domain: Some(domain) }, unnested))
     }
 
-    /// Like `unnested`, for a subquery with one column.
+    /// Like `unnested`, but for a subquery with one column.
     fn values<'a>(
         &mut self,
         subquery: &LogicalPlan,
@@ -134,8 +134,8 @@ impl Rewriter {
         Ok(subquery_value(results[1].clone(), results[0].clone()))
     }
 
-    /// `value IN (subquery)`: true if a row is equal, else null if the value is null and there are rows, or if a row is
-    /// null, else false.
+    /// Replaces `value IN (subquery)`. The result is true if a row equals the value. Otherwise it is null if a row is
+    /// null, or if the value is null and there are rows. In all other cases it is false.
     fn contained(
         &mut self,
         value: Expr,
@@ -147,7 +147,7 @@ impl Rewriter {
         let (outer, values) = self.values(subquery, rows, base)?;
         let Outer { rows, domain } = outer;
         let value = cast(value, kind.clone());
-        // The distinct rows that are not null, to find an equal one.
+        // The distinct rows that are not null, in which an equal one is searched for.
         let (found, item) = (self.fresh(), self.fresh());
         let key_names: Vec<_> = values.keys.iter().map(|_| self.fresh()).collect();
         let column = Expr::Column(values.value.clone());
@@ -175,7 +175,8 @@ impl Rewriter {
         Ok(subquery_value(test, one))
     }
 
-    /// `value op ANY (subquery)` and `value op ALL (subquery)`, by comparing with the minimum or maximum.
+    /// Replaces `value op ANY (subquery)` and `value op ALL (subquery)` with a comparison with the minimum or the
+    /// maximum.
     fn compared(
         &mut self,
         value: Expr,
@@ -210,9 +211,9 @@ impl Rewriter {
         Ok(subquery_value(test, results[4].clone()))
     }
 
-    /// Computes aggregates over the rows of each key, and joins the outer rows with them. Returns the columns of the
-    /// results, and one that is 1, or NULL for outer rows whose key is missing. The results in `counts` are 0 instead of
-    /// NULL for keys without rows.
+    /// Computes aggregates over the rows of each key, and joins the outer rows with them. Returns the columns with the
+    /// results, and a column that is 1, or NULL for outer rows with a missing key. For keys without rows, the results
+    /// in `counts` are 0 instead of NULL.
     fn aggregated(
         &mut self,
         plan: Arc<LogicalPlan>,

@@ -1,5 +1,5 @@
-//! Rewrites the plan of a subquery so that it returns its rows for all keys of the outer query at once, together with the
-//! key of each row.
+//! Rewrites the plan of a subquery so that it returns the rows for all keys of the outer query together, with the key
+//! of each row.
 //!
 //! ```text
 //!   a part without outer columns   ─► D × part
@@ -124,7 +124,8 @@ impl Rewriter {
         if aggregate.group_expr.is_empty() { self.with_empty_groups(aggregate, grouped, domain) } else { Ok(grouped) }
     }
 
-    /// Adds the keys for which an aggregate without GROUP BY had no rows: it returns one row for each of them too.
+    /// Adds the keys for which an aggregate without GROUP BY had no input rows, because it returns one row in this case
+    /// too.
     fn with_empty_groups(&mut self, aggregate: &Aggregate, grouped: Unnested, domain: &Domain) -> Result<Unnested> {
         let marker = self.fresh();
         let mut columns: Vec<_> = grouped.plan.schema().columns().into_iter().map(Expr::Column).collect();
@@ -224,12 +225,12 @@ impl Rewriter {
     }
 }
 
-/// Returns true if the plan refers to an outer column of the domain.
+/// Returns true if the plan refers to one of the outer columns in the domain.
 pub(super) fn refers_to(plan: &LogicalPlan, domain: &Domain) -> Result<bool> {
     Ok(outer_columns(plan)?.iter().any(|column| domain.position(column).is_some()))
 }
 
-/// Replaces the outer columns in an expression by the keys.
+/// Replaces the outer columns in an expression with the keys.
 pub(super) fn substitute(expr: Expr, domain: &Domain, keys: &[Column]) -> Result<Expr> {
     if expr.is_volatile() {
         return not_impl_err!("a volatile function such as random() in a subquery that refers to the outer query");
@@ -246,7 +247,7 @@ pub(super) fn substitute(expr: Expr, domain: &Domain, keys: &[Column]) -> Result
     Ok(replaced.data)
 }
 
-/// Replaces the outer columns in expressions, which keep their names.
+/// Replaces the outer columns in expressions. The expressions keep their names.
 pub(super) fn substitute_named(exprs: &[Expr], domain: &Domain, keys: &[Column]) -> Result<Vec<Expr>> {
     let names = NamePreserver::new_for_projection();
     let replaced = exprs.iter().map(|expr| {
@@ -256,7 +257,7 @@ pub(super) fn substitute_named(exprs: &[Expr], domain: &Domain, keys: &[Column])
     replaced.collect()
 }
 
-/// Returns the value of an aggregate over no rows.
+/// Returns the value of an aggregate that has no input rows.
 fn empty_value(expr: &Expr, kind: &DataType) -> Result<ScalarValue> {
     match expr {
         Expr::Alias(alias) => empty_value(&alias.expr, kind),

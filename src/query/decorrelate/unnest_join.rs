@@ -1,5 +1,5 @@
-//! Joins in a subquery: the key is carried on the sides that refer to the outer query, or on both sides if the join type
-//! requires it, and is compared if both sides carry it.
+//! Joins in a subquery. Each side that refers to the outer query carries the key. If the join type requires it, both
+//! sides carry the key. If both sides carry it, the join also compares the keys.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Rewriter {
         }
     }
 
-    /// In a full join, the key of a row is that of the left row, or that of the right row if there is no left one.
+    /// In a full join, the key of a row comes from the left row, or from the right row if there is no left row.
     fn unnest_full_join(
         &mut self,
         join: &Join,
@@ -69,7 +69,7 @@ impl Rewriter {
     }
 }
 
-/// Joins two sides like `join`, on additional conditions.
+/// Joins two sides with the type and conditions of `join` and some additional conditions.
 fn joined(
     join: &Join,
     left: LogicalPlan,

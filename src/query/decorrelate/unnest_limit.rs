@@ -1,4 +1,4 @@
-//! LIMIT and OFFSET in a subquery apply to the rows of each key.
+//! Applies a LIMIT or OFFSET in a subquery to the rows of each key separately.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Rewriter {
         self.limited(&limit.input, skip, fetch, domain)
     }
 
-    /// Selects the rows `skip + 1` to `skip + fetch` of each key. Looks for the order of the rows below nodes that do not
+    /// Selects the rows from `skip + 1` to `skip + fetch` for each key. Finds the sort order below nodes that do not
     /// change it.
     fn limited(&mut self, plan: &LogicalPlan, skip: i64, fetch: Option<i64>, domain: &Domain) -> Result<Unnested> {
         self.count_node()?;

@@ -1,4 +1,4 @@
-//! The aggregate functions of every session: the engine's, of which some are replaced, and our own.
+//! The aggregate functions of every session. Some of the engine's functions are replaced, and our own are added.
 
 use std::sync::Arc;
 

@@ -1,20 +1,22 @@
 //! The exact sum of a block of doubles of similar size, in floating point.
 //!
-//! Each value is split into a multiple of a large power of two, a multiple of a small one, and a remainder. The multiples
-//! have so few bits that adding them is exact. If every remainder is zero, the two sums are the exact sum of the block.
-//! The processor computes several values at a time, which is twice as fast as adding integers of 128 bits.
+//! Each value is split into a multiple of a large power of two, a multiple of a small power of two, and a remainder.
+//! The multiples have so few bits that adding them is exact. If every remainder is zero, the two sums add up to the
+//! exact sum of the block. The processor computes several values at a time, which is twice as fast as adding 128-bit
+//! integers.
 
-/// The maximum number of values in a block. Their number needs 11 bits.
+/// The maximum number of values in a block. A count of values needs 11 bits.
 pub(super) const BLOCK_VALUES_MAX: usize = 2_048;
 
-/// The bits of the multiples of a value. With the 11 bits of the number of values, a sum has at most 52 bits.
+/// The number of bits in each of the two multiples. With the 11 bits for the number of values, a sum has at most 52
+/// bits.
 const PART_BITS: i32 = 41;
 
-/// The number of values that are computed at a time.
+/// The number of values that are processed at a time.
 const LANES: usize = 8;
 
-/// Returns two doubles whose sum is the exact sum of `values`, or `None` if the values differ too much in size, or if one
-/// is NaN or infinite.
+/// Returns two doubles that add up to the exact sum of `values`. Returns `None` if the magnitudes of the values differ
+/// too much, or if a value is NaN or infinite.
 pub(super) fn block_sum(values: &[f64]) -> Option<[f64; 2]> {
     debug_assert!(values.len() <= BLOCK_VALUES_MAX, "a sum could be inexact");
     let (chunks, tail) = values.as_chunks::<LANES>();
@@ -22,7 +24,7 @@ pub(super) fn block_sum(values: &[f64]) -> Option<[f64; 2]> {
     for chunk in chunks {
         sizes.iter_mut().zip(chunk).for_each(|(size, value)| *size = larger(*size, value.abs()));
     }
-    // A NaN is never larger. It makes the sum of the remainders NaN.
+    // `larger` never picks NaN. A NaN among the values makes the sum of the remainders NaN.
     let size = sizes.into_iter().chain(tail.iter().map(|value| value.abs())).fold(0.0, larger);
     // Every value is less than `2^end`. Outside of these bounds, a power below could be subnormal or infinite.
     let end = i32::try_from(size.to_bits() >> 52).ok()? - 1022;
@@ -53,7 +55,7 @@ fn larger(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
 
-/// Returns a number that rounds a smaller one to a multiple of `2^exponent` when it is added and subtracted again.
+/// Returns a double that rounds a smaller double to a multiple of `2^exponent` when it is added and then subtracted.
 fn rounder(exponent: i32) -> f64 {
     1.5 * f64::from_bits(u64::from((exponent + 52 + 1023).unsigned_abs()) << 52)
 }

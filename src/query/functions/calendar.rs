@@ -1,7 +1,7 @@
 //! Conversions between microseconds since 1970 and the fields of the proleptic Gregorian calendar, in a time zone.
 //!
-//! The engine's own functions convert to nanoseconds in many places, which fit only the years 1678 to 2261. Everything
-//! here uses microseconds, and works for all years that ingest accepts. The zones are those of `chrono-tz`.
+//! Many of the engine's own functions convert to nanoseconds, which cover only the years 1678 to 2261. The code here
+//! uses microseconds, and works for all years that ingest accepts. The time zones come from `chrono-tz`.
 
 use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray as _, PrimitiveArray, TimestampMicrosecondArray};
@@ -56,7 +56,7 @@ impl Date {
         self.year * 12 + self.month - 1
     }
 
-    /// Returns the first day of a month that is counted like [`Self::month_number`].
+    /// Returns the first day of the month with this number (see [`Self::month_number`]).
     pub(super) fn of_month(number: i64) -> Self {
         Self { year: number.div_euclid(12), month: number.rem_euclid(12) + 1, day: 1 }
     }
@@ -77,7 +77,7 @@ impl Date {
 pub(in crate::query) struct Zone(Option<Tz>);
 
 impl Zone {
-    /// Returns the zone of a type. A timestamp without a zone, and a date, are in UTC.
+    /// Returns the time zone of a type. Dates and timestamps without a time zone are in UTC.
     pub(super) fn of(kind: &DataType) -> Result<Self> {
         match kind {
             DataType::Timestamp(_, Some(name)) => Self::parse(name),
@@ -85,7 +85,7 @@ impl Zone {
         }
     }
 
-    /// Finds a zone by its name, or parses an offset such as `+02:00`.
+    /// Finds a time zone by its name, or parses an offset such as `+02:00`.
     pub(in crate::query) fn parse(name: &str) -> Result<Self> {
         if is_utc(name) {
             return Ok(Self(None));
@@ -114,15 +114,15 @@ impl Zone {
         instant.checked_add(self.offset(instant)?).ok_or_else(out_of_range)
     }
 
-    /// Converts a local time to an instant. A local time that happens twice is the first one. One that is skipped is
-    /// moved forward by the length of the gap.
+    /// Converts a local time to an instant. If a local time occurs twice, the first occurrence is taken. A local time
+    /// that is skipped is moved forward by the length of the gap.
     pub(super) fn instant(self, local: Micros) -> Result<Micros> {
         let Some(zone) = self.0 else { return Ok(local) };
         let offset = match zone.offset_from_local_datetime(&naive(local)?) {
             MappedLocalTime::Single(offset) | MappedLocalTime::Ambiguous(offset, _) => {
                 i64::from(offset.fix().local_minus_utc()) * SECOND
             }
-            // A day earlier, the previous offset applies.
+            // The offset before the gap is the one that applies a day earlier.
             MappedLocalTime::None => self.offset(local.checked_sub(DAY).ok_or_else(out_of_range)?)?,
         };
         local.checked_sub(offset).ok_or_else(out_of_range)
@@ -138,7 +138,7 @@ fn naive(micros: Micros) -> Result<NaiveDateTime> {
     DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()).ok_or_else(out_of_range)
 }
 
-/// Returns the error for a time that does not fit.
+/// Returns the error for a time that is out of range.
 pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("a timestamp is out of range".to_owned())
 }

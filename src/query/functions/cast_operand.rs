@@ -1,7 +1,7 @@
-//! Prepares the operand of a cast to a number, so that the engine's cast returns what PostgreSQL's does.
+//! Prepares the operand of a cast to a number, so the engine's cast returns the same result as PostgreSQL.
 //!
-//! - To an integer: the engine cuts the fraction off. PostgreSQL rounds a double half to even and a decimal half away from
-//!   zero. The engine's cast of the rounded value checks the range.
+//! - To an integer: the engine truncates. PostgreSQL rounds a double half to even and a decimal half away from zero.
+//!   The range check is left to the engine's cast of the rounded value.
 //! - From text: PostgreSQL ignores the whitespace around a number.
 
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl ScalarUDFImpl for CastOperand {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the name of the argument, so that the name of the cast does not change.
+    /// Returns the name of the argument, so the name of the cast does not change.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(args.iter().map(|arg| arg.schema_name().to_string()).collect())
     }

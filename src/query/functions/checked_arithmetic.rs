@@ -1,9 +1,9 @@
 //! Arithmetic operators that fail where the engine's would return a wrong value.
 //!
-//! The engine's integers wrap around, its doubles divide by zero, and its decimal quotients have four more digits than
-//! the dividend. The operators here fail on an overflow and on a division by zero, and a decimal quotient has at least
-//! [`QUOTIENT_SCALE`] digits after the point. The analyzer rules (`rules/`) put them into plans; they cannot be called
-//! by name.
+//! The engine's integers wrap around, and its doubles can be divided by zero. Its decimal quotients have four more
+//! digits than the dividend. The operators here fail on an overflow and on a division by zero, and a decimal quotient
+//! has at least [`QUOTIENT_SCALE`] digits after the point. The analyzer rules (`rules/`) put these operators into
+//! plans. They cannot be called by name.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(in crate::query) enum CheckedOperator {
 }
 
 impl CheckedOperator {
-    /// Returns the checked form of an engine's operator, or `None` if there is none.
+    /// Returns the checked form of one of the engine's operators, or `None` if there is none.
     pub(in crate::query) fn of(operator: Operator) -> Option<Self> {
         match operator {
             Operator::Plus => Some(Self::Add),
@@ -141,7 +141,7 @@ fn quotient_type(left: &DataType, right: &DataType) -> DataType {
     }
 }
 
-/// Evaluates `kernel` on two values, of which each may be a scalar.
+/// Evaluates `kernel` on two values. Each of them may be a scalar.
 pub(in crate::query) fn apply(
     left: &ColumnarValue,
     right: &ColumnarValue,

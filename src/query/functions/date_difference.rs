@@ -12,7 +12,7 @@ use crate::query::functions::calendar::{Date, Zone, micros, out_of_range, timest
 use crate::query::functions::date_trunc::{Unit, constant_text};
 use crate::query::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 
-/// The function `date_diff(unit, from, to)`: the number of starts of the unit between two times.
+/// The function `date_diff(unit, from, to)`, which counts the unit boundaries between two times.
 pub(super) const DATE_DIFF: FunctionDefinition = FunctionDefinition {
     name: "date_diff",
     coerce: |kinds| match kinds {
@@ -57,7 +57,7 @@ pub(super) const LAST_DAY: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// Calls `each` with two arguments in local time, and collects its results.
+/// Calls `each` with the two arguments of each row in local time, and collects the results.
 fn pairs<T>(
     args: &ScalarFunctionArgs,
     first: usize,

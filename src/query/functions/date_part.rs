@@ -1,7 +1,7 @@
-//! The function `date_part`, to which `extract` and `year(…)` to `second(…)` are rewritten.
+//! The function `date_part`. Calls to `extract` and to the functions from `year(…)` to `second(…)` are rewritten to it.
 //!
-//! It extends the engine's function: seconds keep their fraction, and the parts of an interval and of a difference of
-//! two timestamps are those of PostgreSQL, where 53 hours between two timestamps are two days and five hours.
+//! It extends the engine's function. Seconds keep their fraction. The parts of intervals and of differences between
+//! timestamps are those of PostgreSQL, where 53 hours between two timestamps are two days and five hours.
 
 use std::sync::Arc;
 
@@ -163,13 +163,13 @@ impl Part {
         }
     }
 
-    /// Returns true if this file computes the part of a timestamp, and not the engine.
+    /// Returns true if this file computes this part of a timestamp, instead of the engine.
     fn is_own(&self) -> bool {
         use Part::{Century, Decade, Epoch, Millennium, Millisecond, Second};
         matches!(self, Epoch | Second | Millisecond | Decade | Century | Millennium)
     }
 
-    /// Returns a part that has a fraction.
+    /// Returns a part that can have a fraction.
     fn fraction(&self, time: Micros, local: Micros) -> f64 {
         match self {
             Self::Epoch => seconds(time),
@@ -241,7 +241,7 @@ impl Fields {
         Self { months: months.into(), days: days.into(), micros: nanoseconds / 1_000 }
     }
 
-    /// The difference of two timestamps has days, as in PostgreSQL.
+    /// Splits the difference between two timestamps into days and a time of day, as PostgreSQL does.
     fn of_duration(micros: Micros) -> Self {
         Self { months: 0, days: micros / DAY, micros: micros % DAY }
     }
@@ -249,7 +249,7 @@ impl Fields {
     fn fraction(&self, part: &Part) -> f64 {
         match part {
             Part::Epoch => {
-                // A year has 365.25 days, and a month 30.
+                // A year counts as 365.25 days, and a month as 30 days.
                 let days = self.months / 12 * 1_461 * 6 + (self.months % 12 * 30 + self.days) * 24;
                 days as f64 * 3_600.0 + seconds(self.micros)
             }

@@ -1,7 +1,7 @@
 //! The functions `date_trunc`, `date_bin` and `time_bucket`, in microseconds.
 //!
-//! In a zone, a unit below a day keeps the offset of its time; a day and longer units begin at local midnight, or at
-//! the first instant after it if midnight is skipped.
+//! In a time zone, a unit shorter than a day keeps the UTC offset of the input. A day or a longer unit begins at local
+//! midnight. If midnight is skipped, the unit begins at the first instant after it.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) const DATE_BIN: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `time_bucket`: like `date_bin`, but weeks begin on Mondays. The origin is 2000-01-03, and 2000-01-01 for
+/// The function `time_bucket`: like `date_bin`, but weeks begin on Mondays. The origin is 2000-01-03, or 2000-01-01 for
 /// a stride in months.
 pub(super) const TIME_BUCKET: FunctionDefinition = FunctionDefinition {
     name: "time_bucket",
@@ -64,7 +64,7 @@ pub(super) enum Unit {
     /// A fixed number of microseconds, at most a day.
     Fixed(Micros),
     Week,
-    /// A number of months, from the start of the year.
+    /// A number of months. The first unit in a year starts with January.
     Months(i64),
     /// Centuries and millennia begin in the year 1.
     YearsFromOne(i64),
@@ -92,7 +92,7 @@ impl Unit {
         })
     }
 
-    /// Returns the unit, or the error that lists the known ones.
+    /// Returns the unit with the given name, or an error that lists the known units.
     pub(super) fn require(name: &str, function: &str) -> Result<Self> {
         Self::parse(name).ok_or_else(|| {
             DataFusionError::Plan(format!(
@@ -141,7 +141,7 @@ fn is_time_of_day(kind: &DataType) -> bool {
     matches!(kind, DataType::Time32(_) | DataType::Time64(_))
 }
 
-/// Returns a constant text argument, or `None` if it is not constant or NULL.
+/// Returns a text argument if it is constant and not NULL, and `None` otherwise.
 pub(super) fn constant_text(value: Option<&ColumnarValue>) -> Option<&str> {
     match value {
         Some(ColumnarValue::Scalar(scalar)) => scalar.try_as_str().flatten(),
@@ -172,7 +172,7 @@ fn map_times(args: &ScalarFunctionArgs, each: impl Fn(Micros, Zone) -> Result<Mi
     Ok(ColumnarValue::Array(Arc::new(starts.with_timezone_opt(name))))
 }
 
-/// In a zone, an hour can begin before the previous one of the same length: the order is kept in UTC only.
+/// In a time zone, truncation can reverse the order of two instants. The order is kept only in UTC.
 fn trunc_ordering(input: &[ExprProperties]) -> SortProperties {
     let [unit, time] = input else { return SortProperties::Unordered };
     let is_utc = match time.range.data_type() {

@@ -1,7 +1,7 @@
-//! A scalar function of the engine that is defined by a few plain Rust functions.
+//! A scalar function of our own that is defined by a few plain Rust functions.
 //!
-//! DataFusion wants a type with a dozen methods per function. [`FunctionDefinition`] implements them once; a function
-//! is a constant of this type.
+//! DataFusion requires a type with a dozen methods for each function. [`FunctionDefinition`] implements these methods
+//! once, and each function is a constant of this type.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -21,13 +21,13 @@ pub(super) struct FunctionDefinition {
     pub(super) name: &'static str,
     /// Returns the types to which the arguments are cast.
     pub(super) coerce: fn(&[DataType]) -> Result<Vec<DataType>>,
-    /// Returns the type of the result for the types of the arguments and the arguments that are constants.
+    /// Returns the result type, given the types of the arguments and the values of those that are constant.
     pub(super) returns: fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>,
     /// Computes the result. The arguments have the types that `coerce` returned.
     pub(super) call: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
-    /// Returns how the result is ordered if the arguments are.
+    /// Returns how the result is ordered, given the ordering of the arguments.
     pub(super) ordering: fn(&[ExprProperties]) -> SortProperties,
-    /// True if a column of results has the name of the first argument, as a cast has.
+    /// True if the result column is named after the first argument, as for a cast.
     pub(super) keeps_name: bool,
 }
 
@@ -41,7 +41,7 @@ impl FunctionDefinition {
     }
 }
 
-/// The ordering of a function whose results are in no order.
+/// The ordering of a function whose results are not sorted.
 pub(super) fn unordered(_: &[ExprProperties]) -> SortProperties {
     SortProperties::Unordered
 }
@@ -102,7 +102,7 @@ impl fmt::Debug for Defined {
     }
 }
 
-// A name belongs to one definition.
+// Names are unique among the definitions.
 impl PartialEq for Defined {
     fn eq(&self, other: &Self) -> bool {
         self.definition.name == other.definition.name

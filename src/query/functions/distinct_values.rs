@@ -1,4 +1,5 @@
-//! An accumulator for DISTINCT: passes each value to another accumulator once, also in moving windows.
+//! An accumulator for DISTINCT, which passes each value to another accumulator only once. It also works in moving
+//! windows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 use datafusion::logical_expr::utils::format_state_name;
 
-/// Passes the first copy of each value to `inner`, and removes the last copy from it.
+/// Passes the first copy of each value to `inner`, and removes the value from `inner` when its last copy is removed.
 #[derive(Debug)]
 pub(super) struct DistinctValues {
     copies: HashMap<ScalarValue, u64>,
@@ -31,7 +32,7 @@ impl DistinctValues {
         Arc::new(Field::new_list(format_state_name(name, "distinct"), item, true))
     }
 
-    /// Returns the values for which `is_used` returns true. NULL is not a value.
+    /// Returns the values for which `is_used` returns true. NULLs are ignored.
     fn select(
         &mut self,
         values: &ArrayRef,

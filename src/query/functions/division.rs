@@ -59,7 +59,7 @@ fn div(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             Arc::new(quotient.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::trunc))
         }
         _ => {
-            // Both have the same scale, so the quotient of the unscaled integers is the quotient.
+            // Both arguments have the same scale, so dividing the unscaled integers gives the correct quotient.
             let (a, b) = (
                 a.as_primitive::<arrow::datatypes::Decimal128Type>(),
                 b.as_primitive::<arrow::datatypes::Decimal128Type>(),

@@ -1,8 +1,8 @@
-//! The exact sum of doubles: the same in any order and with any number of partitions.
+//! The exact sum of doubles. It does not depend on their order or on the number of partitions.
 //!
-//! Most values of a group have similar exponents. They are added as integers to one i128, which covers
-//! [`WINDOW_BITS`] exponents from that of the first value on. Other values go to [`Limbs`] on the heap. NaN and the
-//! infinities are counted, so that they can leave a moving window.
+//! Most values of a group have similar exponents. They are added as integers to one i128, which covers [`WINDOW_BITS`]
+//! exponents, starting near that of the first value. Other values go to [`Limbs`] on the heap. NaNs and infinities are
+//! only counted, so they can be removed again when they leave a moving window.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::query::functions::totals::Total;
 /// enough for 10¹² values.
 const WINDOW_BITS: u64 = 34;
 
-/// The base of a sum without a finite value. No exponent is within the window above it.
+/// The base of a sum that has no finite value yet. Every exponent is outside the window at this base.
 const NO_BASE: u64 = 0x4000;
 
-/// The place of the base in `tag`. The lower bits are the number of values.
+/// The position of the base in `tag`. The bits below it hold the number of values.
 const COUNT_BITS: u32 = 48;
 
-/// The least number of values for which [`block_sum`] is faster than adding them one by one.
+/// The minimum number of values for which [`block_sum`] is faster than adding them one by one.
 const BLOCK_VALUES_MIN: usize = 32;
 
 /// The power of two of the fraction's last bit, for a value whose exponent field is zero.
 pub(super) const EXPONENT_BIAS: i32 = 1075;
 
-/// The exact sum of some doubles, and their number.
+/// The exact sum and the number of some doubles.
 #[derive(Debug)]
 pub(super) struct DoubleSum {
     /// The sum of the values within the window, in units of `2^(base - 1075)`.
@@ -42,7 +42,7 @@ pub(super) struct DoubleSum {
     rest: Option<Box<Rest>>,
 }
 
-/// What does not fit into the window.
+/// The part of a sum that does not fit into the window.
 #[derive(Debug, Default)]
 struct Rest {
     limbs: Limbs,
@@ -73,7 +73,8 @@ impl DoubleSum {
         self.tag >> COUNT_BITS
     }
 
-    /// Adds a value, or the negative of a value that leaves the sum. Returns by how many bytes the heap has grown.
+    /// Adds a value, or the negated value if it leaves the sum. Returns the number of bytes by which the heap has
+    /// grown.
     #[inline]
     fn put(&mut self, bits: u64, step: i64) -> usize {
         let exponent = bits >> 52 & 0x7ff;
@@ -81,7 +82,7 @@ impl DoubleSum {
         if shift > WINDOW_BITS {
             return self.put_outside(bits, step);
         }
-        // The window contains neither subnormal nor special values: the hidden bit is set.
+        // The window contains neither subnormal nor special values, so the hidden bit is set.
         let integer = (bits & ((1 << 52) - 1) | 1 << 52).cast_signed();
         let sign = bits.cast_signed() >> 63;
         self.window += i128::from((integer ^ sign) - sign) << shift;
@@ -97,7 +98,7 @@ impl DoubleSum {
         let value = f64::from_bits(bits);
         if value.is_finite() && self.base() == NO_BASE {
             let (_, exponent) = split(bits);
-            // A multiple of 16, so that the partial sums of a group mostly have the same window.
+            // The base is rounded to a multiple of 16, so the partial sums of a group usually have the same window.
             let base = (exponent & !15).saturating_sub(8).clamp(1, 2046 - WINDOW_BITS);
             self.tag = self.tag & ((1 << COUNT_BITS) - 1) | base << COUNT_BITS;
             if exponent - base <= WINDOW_BITS && bits >> 52 & 0x7ff != 0 {
@@ -153,7 +154,7 @@ impl DoubleSum {
         if self.rest.is_none() && self.window == 0 {
             return 0.0;
         }
-        // Above 64, neither the power of two nor the result can be subnormal, so that only the conversion rounds.
+        // Above 64, neither the power of two nor the result can be subnormal, so only the conversion rounds.
         if self.rest.is_none() && self.base() >= 64 {
             return self.window as f64 * power_of_two(self.scale());
         }
@@ -169,7 +170,7 @@ impl DoubleSum {
         sum / count
     }
 
-    /// Adds a partial sum, without its number of values.
+    /// Adds a partial sum, but not its number of values.
     fn merge_sum(&mut self, sum: Option<f64>, exact: Option<&[u8]>) {
         match (sum, exact) {
             (Some(sum), None) => {
@@ -199,8 +200,9 @@ impl DoubleSum {
         }
     }
 
-    /// Returns the columns of partial sums. A state is the number of values, and either their sum, if that is a single
-    /// value, NaN or an infinity, or else the integers of which the sum consists.
+    /// Returns the columns of partial sums. A state consists of the number of values and their sum. If the sum is NaN,
+    /// infinite or a single value, it is stored as a double. Otherwise it is stored as the integers that make up the
+    /// exact sum.
     pub(super) fn states_of<'a>(totals: impl ExactSizeIterator<Item = &'a Self> + Clone) -> Result<Vec<ArrayRef>> {
         let counts = UInt64Array::from_iter_values(totals.clone().map(Self::count));
         let mut sums = Float64Builder::with_capacity(totals.len());

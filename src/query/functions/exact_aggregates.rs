@@ -1,13 +1,13 @@
-//! `sum`, `avg`, `var` and `stddev`: exact, and the same in any order of the rows.
+//! `sum`, `avg`, `var` and `stddev`. Their results are exact and do not depend on the order of the rows.
 //!
-//! The engine's own functions let integers wrap around, add doubles in the order in which partitions arrive, and
-//! accumulate rounding errors in moving windows. These functions replace them under the same names and types.
+//! In the engine's own functions, integers wrap around, doubles are added in the order in which partitions arrive, and
+//! rounding errors accumulate in moving windows. These functions replace them under the same names and types.
 //!
 //! ```text
 //!   function ─► Kind ─► a Total for the type of the argument ─► a Finish that rounds and checks the range
 //! ```
 //!
-//! `avg` over decimals stays the engine's: its sum is exact.
+//! `avg` over decimals is not replaced, because its sum is exact.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::query::functions::totals::{Finish, GroupTotals, Total, TotalAccumulat
 use crate::query::functions::variance_total::VarianceTotal;
 use crate::query::functions::wide_sum::WideSum;
 
-/// The largest precision of a 256-bit decimal whose engine-computed sum cannot wrap around.
+/// The largest precision of a 256-bit decimal for which the engine's sum cannot wrap around.
 const HUGE_DECIMAL_DIGITS_MAX: u8 = 66;
 
 /// Replaces the functions that this file implements, and returns the others unchanged.
@@ -48,7 +48,7 @@ pub(in crate::query) fn with_exact(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc
             _ => return function,
         };
         let integers = match kind {
-            // The average of integers is that of the integers, not of the doubles that are nearest to them.
+            // The average is computed from the integers themselves, not from the doubles nearest to them.
             Kind::Average => sum.as_ref().map(|sum| sum.signature().clone()),
             _ => None,
         };
@@ -65,7 +65,7 @@ enum Kind {
     Variance { is_sample: bool, is_root: bool },
 }
 
-/// A replaced function. Names, types and documentation are those of the engine's function.
+/// A replacement function. Its name, types and documentation are those of the engine's function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactAggregate {
     inner: Arc<AggregateUDF>,
@@ -73,7 +73,7 @@ struct ExactAggregate {
     signature: Signature,
 }
 
-/// What the caller of [`with_total`] builds for the total of a type.
+/// Builds a value for the total that [`with_total`] selects.
 trait Build {
     type Output;
 
@@ -111,8 +111,8 @@ impl Build for BuildFields<'_> {
 }
 
 impl Kind {
-    /// Calls `build` with the total for arguments of the type `input`. Returns `None` if the engine's function is to be
-    /// used. `name` is the expression, for errors.
+    /// Calls `build` with the total for arguments of the type `input`. Returns `None` if the engine's function should
+    /// be used. `name` is the text of the expression, for use in errors.
     fn with_total<B: Build>(self, input: &DataType, output: &DataType, name: &str, build: B) -> Option<B::Output> {
         match self {
             Self::Variance { is_sample, is_root } => {
@@ -246,7 +246,7 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => ("interval", ""),
         _ => ("decimal", ": cast the argument to DOUBLE"),
     };
-    // The engine gives the argument of a single DISTINCT aggregate this name.
+    // The engine uses this name for the argument of a single DISTINCT aggregate.
     let name = if name == "sum(alias1)" { "sum(DISTINCT …)" } else { name };
     DataFusionError::Execution(format!("{kind} out of range in {name}{advice}"))
 }

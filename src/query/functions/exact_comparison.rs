@@ -1,6 +1,7 @@
 //! Exact comparisons of 64-bit integers with doubles.
 //!
-//! The engine casts the integer to a double first. Beyond 2^53 that is not exact, so different numbers would be equal.
+//! The engine first casts the integer to a double. Beyond 2^53, this cast is not exact, so different numbers would be
+//! equal.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-/// A comparison whose first argument is an integer and whose second is a double.
+/// A comparison of an integer, which is the first argument, with a double, which is the second.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactComparison {
     operator: Operator,

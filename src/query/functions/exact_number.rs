@@ -1,7 +1,7 @@
 //! A number of any size, in fixed point: the exact result of adding, multiplying and comparing doubles.
 //!
-//! [`Limbs`] is the form to which values are added. A value is an integer times a power of two, and each limb collects
-//! the values of 32 neighbouring powers:
+//! Values are added to [`Limbs`]. A value is an integer times a power of two, and each limb collects the values of 32
+//! neighbouring powers:
 //!
 //! ```text
 //!   Limbs:   Σ limbs[i] · 2^(32 (first + i))     limbs overlap: each is a signed i128
@@ -12,11 +12,11 @@
 
 use std::cmp::Ordering;
 
-/// The bits of a digit, and the distance of two limbs.
+/// The number of bits in a digit, which is also the distance between two limbs in bits.
 const DIGIT_BITS: i32 = 32;
 
 /// A sum of integers times powers of two. A limb has at least 40 bits of headroom above the largest value that is added
-/// to it, which is enough for 10¹² values.
+/// to it. That is enough for 10¹² values.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Limbs {
     first: i32,
@@ -41,7 +41,7 @@ impl Limbs {
         }
     }
 
-    /// Returns the bytes on the heap.
+    /// Returns the number of bytes on the heap.
     pub(super) fn heap(&self) -> usize {
         self.limbs.capacity() * size_of::<i128>()
     }
@@ -72,7 +72,7 @@ impl Limbs {
         }
     }
 
-    /// Adds the limbs that [`Limbs::encode`] has written.
+    /// Adds the limbs that [`Limbs::encode`] wrote.
     pub(super) fn merge_encoded(&mut self, bytes: &[u8]) {
         for entry in bytes.as_chunks::<20>().0 {
             let (index, limb) = entry.split_at(4);
@@ -85,7 +85,7 @@ impl Limbs {
     pub(super) fn exact(&self) -> Exact {
         let (mut digits, mut carry) = (Vec::with_capacity(self.limbs.len() + 4), 0);
         for limb in &self.limbs {
-            // The sum of a limb and the carry of the limbs below it fits: see the headroom.
+            // The headroom of a limb also leaves room for the carry from the limbs below it.
             let sum = limb + carry;
             digits.push(sum as u32);
             carry = sum >> DIGIT_BITS;
@@ -96,7 +96,7 @@ impl Limbs {
         }
         let is_negative = carry == -1;
         if is_negative {
-            // The two's complement of the digits, with a sign of its own.
+            // The sign is stored separately, so the digits are negated (two's complement).
             digits.push(u32::MAX);
             let mut borrow = true;
             for digit in &mut digits {
@@ -173,7 +173,7 @@ impl Exact {
         Self { is_negative, first, digits }.trimmed()
     }
 
-    /// Compares the sizes of two numbers.
+    /// Compares the absolute values of two numbers.
     fn compare(&self, other: &Self) -> Ordering {
         let end = |number: &Self| number.first + i32::try_from(number.digits.len()).unwrap_or(0);
         match (self.digits.is_empty(), other.digits.is_empty()) {
@@ -192,10 +192,10 @@ impl Exact {
         usize::try_from(index - self.first).ok().and_then(|at| self.digits.get(at)).copied().unwrap_or(0)
     }
 
-    /// Returns the nearest double of the number times `2^scale`. It is rounded once, to even in the middle.
+    /// Returns the double nearest to the number times `2^scale`. The result is rounded only once, half to even.
     pub(super) fn scaled(&self, scale: i32) -> f64 {
         let Some(top) = self.digits.last() else { return 0.0 };
-        // The 128 highest bits, of which the last one says whether any bit below them is set.
+        // The 128 highest bits. The lowest of them is also set if any bit below it is set.
         let zeros = top.leading_zeros();
         let (mut bits, mut exponent) = (0_u128, (self.first - 4) * DIGIT_BITS + scale - zeros.cast_signed());
         exponent += i32::try_from(self.digits.len()).unwrap_or(0) * DIGIT_BITS;
@@ -219,7 +219,7 @@ impl Exact {
 
 /// Rounds `bits · 2^exponent`, where the highest bit is set, to the nearest double.
 fn round(bits: u128, exponent: i32) -> f64 {
-    // A double has 53 bits, and less if it is subnormal.
+    // A double has 53 bits, or fewer if it is subnormal.
     let lowest = (exponent + 75).max(-1074);
     let drop = u32::try_from(lowest - exponent).unwrap_or(0);
     if drop > 128 {
@@ -231,7 +231,7 @@ fn round(bits: u128, exponent: i32) -> f64 {
     (kept + u128::from(is_up)) as f64 * power_of_two(lowest)
 }
 
-/// Returns `2^exponent`, from the least subnormal double on, or infinity.
+/// Returns `2^exponent`, down to the smallest subnormal double, or infinity.
 pub(super) fn power_of_two(exponent: i32) -> f64 {
     match exponent {
         -1022..=1023 => f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52),

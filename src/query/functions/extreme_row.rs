@@ -1,9 +1,9 @@
-//! The aggregates `max_by`, `min_by`, `arg_max` and `arg_min`: the value of one column in the row with the greatest or
-//! least value of another.
+//! The aggregates `max_by`, `min_by`, `arg_max` and `arg_min`. They return the value of one column from the row with
+//! the greatest or smallest value in another column.
 //!
 //! Rows in which the compared value is NULL are ignored. `arg_max` and `arg_min` also ignore rows in which the returned
-//! value is NULL, as in ClickHouse and DuckDB; `max_by` and `min_by` do not, as in Trino and Spark. Of several such rows,
-//! the least returned value is taken, so that the answer does not depend on the order of the rows.
+//! value is NULL, as in ClickHouse and DuckDB. `max_by` and `min_by` do not, as in Trino and Spark. If several rows
+//! qualify, the smallest returned value is taken, so the result does not depend on the order of the rows.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(in crate::query) fn functions() -> [Arc<AggregateUDF>; 4] {
 struct ExtremeRow {
     name: &'static str,
     is_max: bool,
-    /// True if the returned value may be NULL although the compared value is not.
+    /// True if rows in which the returned value is NULL are not ignored.
     keeps_null: bool,
     signature: Signature,
 }
@@ -81,7 +81,7 @@ impl AggregateUDFImpl for ExtremeRow {
     }
 }
 
-/// The best row so far. There is none as long as `compared` is NULL.
+/// The best row so far. `compared` is NULL until there is one.
 #[derive(Debug)]
 struct ExtremeRowAccumulator {
     value: ScalarValue,
@@ -95,7 +95,7 @@ impl ExtremeRowAccumulator {
     fn best(&self, values: &ArrayRef, compared: &ArrayRef) -> Result<Option<usize>> {
         let options = SortOptions { descending: self.is_max, nulls_first: false };
         let order = arrow::array::make_comparator(compared, compared, options)?;
-        // Values of some nested types cannot be compared. Any of several best rows is taken then.
+        // Values of some nested types cannot be compared. In that case, any of the best rows is taken.
         let tie =
             arrow::array::make_comparator(values, values, SortOptions { descending: false, nulls_first: false }).ok();
         let candidates =

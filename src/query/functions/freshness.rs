@@ -1,8 +1,8 @@
 //! The table function `freshness('table')`. It returns one row: the time up to which a table is complete, and the
 //! newest times among the rows that the caller sees.
 //!
-//! The newest times are computed only if the query selects them. They are searched for in the rows of the last two days
-//! first, and in all rows if there are none.
+//! The newest times are computed only if the query selects them. The rows of the last two days are searched first. If
+//! there are none, all rows are searched.
 //!
 //! ```text
 //!   session: watermark, then snapshot ─► freshness('table') ─► one row ◄─ newest times ◄─ rows of two days, or all rows
@@ -42,14 +42,14 @@ use crate::query::scan::table_provider::SessionTable;
 pub(in crate::query) const NAME: &str = "freshness";
 /// The maximum age of the rows that are searched first, in microseconds.
 const RECENT: Micros = 2 * DAY;
-/// The indexes of the columns with the newest times. Only these columns require reading the table.
+/// The indexes of the columns with the newest times. Only for these columns must the table be read.
 const NEWEST_TIMES: std::ops::Range<usize> = 3..5;
 
 /// The function `freshness` over the tables of one session.
 #[derive(Default)]
 pub(in crate::query) struct FreshnessFunction {
     tables: Arc<SessionTables>,
-    /// The watermark of each table, by its name in SQL.
+    /// The watermark of each table, keyed by the table's SQL name.
     watermarks: BTreeMap<String, Watermark>,
 }
 
@@ -58,7 +58,7 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// Returns the entry in the list of functions, which is the same for all sessions.
+    /// Returns the entry for the list of functions, which is the same for all sessions.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
@@ -107,7 +107,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// The table with one row that a call returns: the freshness of one table for one caller.
+/// The freshness of one table for one caller: the single row that a call returns.
 pub(in crate::query) struct FreshnessRow {
     table: Arc<SessionTable>,
     watermark: Watermark,
@@ -115,7 +115,7 @@ pub(in crate::query) struct FreshnessRow {
 }
 
 impl FreshnessRow {
-    /// Returns the table's name in SQL.
+    /// Returns the table's SQL name.
     pub(in crate::query) fn table_name(&self) -> &str {
         self.table.name()
     }
@@ -149,7 +149,7 @@ impl FreshnessRow {
         Ok(searches)
     }
 
-    /// Builds the row with the columns at the indexes `projection`.
+    /// Builds the row with the columns whose indexes are in `projection`.
     fn batch(&self, projection: &[usize], schema: &SchemaRef, newest: NewestTimes) -> Result<RecordBatch> {
         let Watermark { now, complete_until, source_lag } = self.watermark;
         let time = |time: Option<Micros>| {

@@ -1,10 +1,10 @@
 //! The plan node of `freshness('table')`, which finds the newest times among the rows that a caller sees in a table.
 //!
-//! It runs private plans over the caller's table, so row rules and hidden columns apply as in any other query. It
+//! It runs plans of its own over the caller's table, so row rules and hidden columns apply as in any other query. It
 //! returns one row with the greatest event time, and the greatest receive time of recent events.
 //!
-//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into its private plans. These
-//! use the memory pool and the time limit of the statement that contains the node.
+//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into these plans. They use the
+//! memory pool and the time limit of the statement that contains the node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ use crate::clock::Micros;
 pub struct NewestTimes {
     /// The greatest event time.
     pub event: Option<Micros>,
-    /// The greatest receive time among the events of the last two days, or among all events if there are none in these
-    /// two days.
+    /// The greatest receive time among the events of the last two days, or among all events if there are no such
+    /// events.
     pub received: Option<Micros>,
 }
 
@@ -51,7 +51,7 @@ pub(in crate::query) struct FreshnessExec {
     /// The table's name, which EXPLAIN shows.
     table: String,
     /// The plans that search for the times, in order. Each plan returns one row with both times, and runs only if the
-    /// previous one has found no time.
+    /// previous plan found no time.
     searches: Vec<Arc<dyn ExecutionPlan>>,
     schema: SchemaRef,
     row: RowBuilder,
@@ -78,7 +78,7 @@ impl FreshnessExec {
 /// Runs the plans in order, and returns the result of the first one that finds a time.
 async fn search(searches: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<NewestTimes> {
     for plan in searches {
-        // The state is reset because a recursive query runs its inner part repeatedly.
+        // A recursive query runs its inner part repeatedly, so the state must be reset.
         let plan = reset_plan_states(plan)?;
         let batches: Vec<_> = execute_stream(plan, Arc::clone(&context))?.try_collect().await?;
         let found = batches.iter().find_map(NewestTimes::of);

@@ -1,4 +1,4 @@
-//! Tests of `freshness('table')`: its values, what each caller sees, and that no cached plan returns old values.
+//! Tests of `freshness('table')`: its values, what each caller sees, and that cached plans return no old values.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// One hour after the newest row of `acme`, which has 40 rows at intervals of five hours.
+/// One hour after the newest row of tenant `acme`, which has 40 rows at intervals of five hours.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
 /// Creates an engine over its own tables, with a clock that the test can set.
@@ -24,7 +24,7 @@ async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
     (engine, tables, clock)
 }
 
-/// Formats a time like a query result.
+/// Formats a time as query results show it.
 fn shown(time: Micros) -> String {
     let format = if time % SECOND == 0 { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
     chrono::DateTime::from_timestamp_micros(time).unwrap().format(format).to_string()
@@ -41,7 +41,7 @@ fn tenant(name: &str) -> Owner {
 #[tokio::test]
 async fn freshness_describes_the_callers_own_rows_anywhere_in_a_statement() {
     let (now, acme, coda) = (shown(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
-    // The rows of `coda` continue after `NOW`. Those of the third tenant end days before it.
+    // The rows of tenant `coda` continue after `NOW`. The rows of the third tenant end days before it.
     let (engine, _, _) = engine_at(NOW).await;
     for (tenant, newest) in [("acme", acme), ("coda", coda)] {
         let access = reader(tenant).await;

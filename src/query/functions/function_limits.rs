@@ -1,4 +1,4 @@
-//! Limits the result size of functions whose results can be far larger than their arguments.
+//! Limits the result size of functions that can return far more than they are given.
 //!
 //! Each of these functions is wrapped. The wrapper estimates the size of the result before the call, and refuses a
 //! result of more than [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates,
@@ -10,8 +10,8 @@
 //!                                                └─ no ─► call on groups of rows that fit, within the limit in total
 //! ```
 //!
-//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results of inner calls
-//! within the same limit, so nesting calls does not evade it.
+//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results of inner
+//! calls, which have the same limit, so nesting calls does not evade it.
 
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub(in crate::query) fn is_concat_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<LimitedConcat>()
 }
 
-/// The last analyzer rule. It wraps functions that the planner does not take from the registry: array literals and
-/// `||`.
+/// The last analyzer rule. It wraps array literals and `||`, which are functions that the planner does not take from
+/// the registry.
 #[derive(Debug)]
 pub(in crate::query) struct ResultSizeRule;
 
@@ -154,8 +154,8 @@ impl ScalarUDFImpl for LimitedFunction {
 }
 
 impl LimitedFunction {
-    /// Calls the function on groups of rows, each within the limit by its estimate. Fails once the results together
-    /// exceed the limit.
+    /// Calls the function on groups of rows. The estimated result of each group is within the limit. Fails once the
+    /// results together exceed the limit.
     fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
         let (mut results, mut bytes, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
         while start < sizes.len() {

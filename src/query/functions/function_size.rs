@@ -1,6 +1,6 @@
-//! Estimates the size of a function's result from the arguments, before the call.
+//! Estimates the size of a function's result from its arguments, before the function is called.
 //!
-//! For each row, the estimate is an upper bound of the result's size in bytes.
+//! For each row, the estimate is an upper bound on the size of the result in bytes.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use crate::query::functions::time_series::out_of_series;
 
-/// The size in bytes that the estimate assumes for a number, and for the slot of a list element.
+/// The assumed size in bytes for a number, and for the slot of a list element.
 const WORD: usize = 16;
 /// The maximum size of a UTF-8 character in bytes.
 const CHAR_BYTES_MAX: usize = 4;
 /// The length of a day in nanoseconds.
 const DAY_NANOSECONDS: i64 = 86_400_000_000_000;
-/// The number of steps of an edit distance that count as one byte.
+/// The number of character comparisons that count as one byte of the size limit.
 const STEPS_PER_BYTE: usize = 16;
 
 /// How the size of a function's result depends on its arguments.
@@ -34,21 +34,22 @@ pub(in crate::query) enum FunctionSize {
     /// The function replaces matches of a pattern, its second argument, with its third argument. It replaces all
     /// matches if the flag `g` is set, and otherwise the first match.
     ReplacePattern,
-    /// The result can hold, for each element of the first argument, the longest of the other arguments.
+    /// The result can hold the longest of the other arguments once for each element of the first argument.
     PerElement,
     /// The result lists the values from the first argument to the second, in steps of the third.
     Range,
     /// The result is as long as all arguments together.
     Sum,
-    /// The result is as long as all arguments together, with the first argument between each two of the others.
+    /// The result is as long as all arguments together, plus a copy of the first argument between each two of the
+    /// others.
     Separated,
     /// The result is small, but each character of the first argument is compared with each character of the second. The
-    /// number of comparisons is limited like a size.
+    /// number of comparisons is limited in the same way as a size.
     Product,
 }
 
-/// Returns how the result size of `function` depends on its arguments, or `None` if the result is about as large as
-/// they are.
+/// Returns how the result size of `function` depends on its arguments, or `None` if the result is about as large as the
+/// arguments.
 pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     Some(match function {
         "repeat" | "array_repeat" => FunctionSize::Repeat,
@@ -65,7 +66,7 @@ pub(in crate::query) fn growth(function: &str) -> Option<FunctionSize> {
     })
 }
 
-/// Returns an upper bound of the size of each row's result, in bytes.
+/// Returns an upper bound on the size of each row's result, in bytes.
 pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |index: usize| args.args.get(index);
     let size = |index: usize| Measure::sizes(arg(index));
@@ -123,7 +124,7 @@ pub(in crate::query) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs
     })
 }
 
-/// Estimates the size of a list of values from a start to a stop in steps. Times are compared in nanoseconds.
+/// Estimates the size of a list of values from a start to an end at a given step. Times are compared in nanoseconds.
 fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |index: usize| args.args.get(index);
     let (start, stop) = match (arg(0), arg(1)) {
@@ -200,8 +201,8 @@ impl Measure<usize> {
 }
 
 impl Measure<i64> {
-    /// Returns each value as a signed number: a date, time or interval in nanoseconds, any other value cast to an
-    /// integer. A null counts as 0.
+    /// Returns each value as a signed integer. Dates, times and intervals are in nanoseconds, and other values are
+    /// cast. A null counts as 0.
     fn signed(value: Option<&ColumnarValue>) -> Result<Self> {
         Ok(match value {
             None => Self::Same(0),
@@ -220,7 +221,7 @@ fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
         }
         DataType::Timestamp(_, zone) => {
             let kind = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
-            // The engine casts in the same way, and would return NULL for a time that does not fit.
+            // The engine casts in the same way, and would return NULL for a time that is out of range.
             let nanoseconds = cast(array, &kind)?;
             if nanoseconds.null_count() > array.null_count() {
                 return Err(out_of_series());
@@ -271,7 +272,8 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
     }
 }
 
-/// Returns the average size of a value in bytes. Used for nested types, whose values cannot be measured individually.
+/// Returns the average size of a value in bytes. It is used for nested types, because their values cannot be measured
+/// individually.
 fn average_size(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD

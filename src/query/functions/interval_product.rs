@@ -1,6 +1,6 @@
-//! The product of an interval and a number, and the quotient of the two.
+//! The product of an interval and a number, and the quotient of an interval and a number.
 //!
-//! Months, days and time are multiplied separately, as in PostgreSQL: a fraction of a month becomes days (30 per
+//! As in PostgreSQL, months, days and time are multiplied separately. A fraction of a month becomes days (30 per
 //! month), and a fraction of a day becomes time (24 hours per day).
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The exact sum of intervals: of their months, days and fractions of a day.
+//! The exact sum of intervals. Months, days and fractions of a day are added separately.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::error::Result;
 
 use crate::query::functions::totals::Total;
 
-/// A type of intervals, as integers that are added separately.
+/// An interval type, split into integers that are added separately.
 pub(super) trait Parts: ArrowPrimitiveType + std::fmt::Debug {
     /// Returns the parts of a value. Parts that the type does not have are zero.
     fn parts(value: Self::Native) -> [i128; 3];
@@ -49,7 +49,7 @@ impl Parts for IntervalMonthDayNanoType {
     }
 }
 
-/// The sum of some intervals, and their number.
+/// The sum and the number of some intervals.
 #[derive(Debug)]
 pub(super) struct IntervalTotal<T> {
     parts: [i128; 3],

@@ -1,4 +1,5 @@
-//! Our SQL functions: `freshness`, aggregates, times, patterns and exact arithmetic. Also limits on the size of results.
+//! Our SQL functions (`freshness`, aggregates, times, patterns and exact arithmetic), and limits on the size of
+//! results.
 //!
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
@@ -47,7 +48,7 @@ pub(super) mod value_counts;
 pub(super) mod variance_total;
 pub(super) mod wide_sum;
 
-/// The engine's functions that fail on some arguments of the right types.
+/// The engine's functions that can fail on arguments of the right types.
 const FALLIBLE: [&str; 26] = [
     "abs",
     "arrow_cast",
@@ -86,7 +87,7 @@ pub(super) fn is_operator(function: &ScalarUDF) -> bool {
         || interval_product::is_interval_product(function)
 }
 
-/// Returns true if a call of `function` can fail.
+/// Returns true if a call to `function` can fail.
 pub(super) fn is_fallible(function: &ScalarUDF) -> bool {
     checked_arithmetic::is_checked_operator(function)
         || interval_product::is_interval_product(function)

@@ -1,7 +1,8 @@
-//! Aggregates that sort their rows themselves, so that several of them in one statement can have different orders.
+//! Aggregates that sort their own rows. Several of them in one statement can therefore use different orders.
 //!
-//! The engine asks for rows in the order of an ordered aggregate, and refuses a statement in which two of them need
-//! different orders. `string_agg` can sort its rows itself, and a percentile does not depend on their order.
+//! For an ordered aggregate, the engine requires its input in that order. It refuses a statement in which two
+//! aggregates need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on their
+//! order.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-/// Wraps the functions that need no order of their rows, and returns the others unchanged.
+/// Wraps the functions that do not need sorted input, and returns the others unchanged.
 pub(in crate::query) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
     let wrapped = functions.into_iter().map(|inner| {
         let uses_order = match inner.name() {
@@ -29,7 +30,7 @@ pub(in crate::query) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OwnOrder {
     inner: Arc<AggregateUDF>,
-    /// True if the function reads the values of ORDER BY, to sort by them.
+    /// True if the function reads the values of ORDER BY in order to sort by them.
     uses_order: bool,
 }
 
@@ -78,7 +79,8 @@ impl AggregateUDFImpl for OwnOrder {
         self.inner.create_groups_accumulator(args)
     }
 
-    /// The engine calls this if its rows happen to be in the order of the aggregate, which makes no difference here.
+    /// The engine calls this if its rows happen to be in the order of the aggregate. The order makes no difference
+    /// here.
     fn with_beneficial_ordering(self: Arc<Self>, _: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         Ok(Some(self))
     }

@@ -1,7 +1,7 @@
-//! The functions `like_pattern` and `similar_to_pattern`, which convert the patterns of SQL to those of the engine.
+//! The functions `like_pattern` and `similar_to_pattern`, which convert SQL patterns to the engine's patterns.
 //!
-//! The engine's `LIKE` knows only the escape character `\`, and its `SIMILAR TO` matches a regular expression anywhere
-//! in the text. The functions also convert patterns that are not constant.
+//! The engine's `LIKE` supports only the escape character `\`, and its `SIMILAR TO` matches a regular expression
+//! anywhere in the text. The two functions also convert patterns that are not constant.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn convert(args: &ScalarFunctionArgs, each: fn(&str, Option<char>) -> Result<Str
     Ok(ColumnarValue::Array(Arc::new(converted.collect::<Result<StringArray>>()?)))
 }
 
-/// Returns the escape character, or `None` for the empty text, which means that no character escapes.
+/// Returns the escape character, or `None` if the text is empty, which disables escaping.
 fn escape_char(text: &str) -> Result<Option<char>> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -85,7 +85,7 @@ fn similar_to_pattern(pattern: &str, escape: Option<char>) -> Result<String> {
             continue;
         }
         match char {
-            // `[:alpha:]` inside a class.
+            // A class such as `[:alpha:]` inside brackets.
             '[' if in_class && chars.peek() == Some(&':') => {
                 converted.push('[');
                 for char in chars.by_ref() {

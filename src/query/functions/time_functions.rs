@@ -1,4 +1,4 @@
-//! The engine's functions of times, without those that convert to nanoseconds, and the functions that this file adds.
+//! The engine's time functions, with replacements for those that convert to nanoseconds, and some functions of our own.
 //!
 //! | function | instead of the engine's |
 //! |---|---|
@@ -115,8 +115,9 @@ impl ScalarUDFImpl for Now {
     }
 }
 
-/// The function `at_time_zone(time, 'zone')`, to which `time AT TIME ZONE 'zone'` is rewritten. A timestamp with a zone
-/// is the same instant in the other zone. One without a zone is local time in the zone.
+/// The function `at_time_zone(time, 'zone')`, to which `time AT TIME ZONE 'zone'` is rewritten. A timestamp with a time
+/// zone becomes the same instant in the given zone. A timestamp without one is interpreted as local time in the given
+/// zone.
 const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     name: "at_time_zone",
     coerce: |kinds| match kinds {
@@ -145,7 +146,7 @@ const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `to_timestamp(value [, format …])`. A number is in seconds since 1970.
+/// The function `to_timestamp(value [, format …])`. A number means seconds since 1970.
 const TO_TIMESTAMP: FunctionDefinition = FunctionDefinition {
     name: "to_timestamp",
     coerce: |kinds| {
@@ -185,7 +186,7 @@ fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::Float64 => {
             let times: TimestampMicrosecondArray = value.as_primitive::<Float64Type>().try_unary(|seconds| {
                 let micros = (seconds * 1e6).round();
-                // 2^63 does not fit. The comparison is false for NaN.
+                // 2^63 is out of range. For NaN, the comparison is false.
                 if micros.abs() < 9_223_372_036_854_775_808.0 { Ok(micros as i64) } else { Err(out_of_range()) }
             })?;
             Arc::new(times.with_timezone("UTC"))

@@ -1,7 +1,7 @@
 //! The table functions `generate_series` and `range`, for timestamps in microseconds.
 //!
-//! The engine's functions accept only constants in nanoseconds. The constants are converted here, and the rule
-//! `time_coercion` converts the series back.
+//! The engine's functions accept only constants in nanoseconds. This file converts the constants to nanoseconds, and
+//! the rule `time_coercion` converts the series back to microseconds.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(in crate::query) fn with_time_series(functions: Vec<Arc<TableFunction>>) -> 
     functions.into_iter().map(wrap).collect()
 }
 
-/// Returns the error for a series outside the years of nanoseconds.
+/// Returns the error for a series outside the years that nanoseconds can represent.
 pub(super) fn out_of_series() -> DataFusionError {
     DataFusionError::Plan(
         "a series of timestamps must be in the years 1678 to 2261: use a recursive query for other years".to_owned(),

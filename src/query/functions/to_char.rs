@@ -1,7 +1,7 @@
 //! The function `to_char(time, format)`.
 //!
-//! The format is one of PostgreSQL (`YYYY-MM-DD HH24:MI:SS`), or one of `strftime` if it contains a `%`. PostgreSQL
-//! copies letters that are no pattern; so does this function.
+//! The format uses PostgreSQL's patterns (`YYYY-MM-DD HH24:MI:SS`), or those of `strftime` if it contains a `%`.
+//! Letters that are not part of a pattern are copied, as in PostgreSQL.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -55,14 +55,15 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// The patterns in the order in which they are tried: a longer one before its prefixes. The case matters only for names.
+/// The patterns, in the order in which they are tried: a longer pattern comes before its prefixes. Case matters only
+/// for names.
 const PATTERNS: [&str; 53] = [
     "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
     "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",
     "SS", "US", "WW", "CC", "AM", "PM", "am", "pm", "A.M.", "P.M.", "a.m.", "p.m.", "OF", "TZH", "TZM", "TZ", "RM",
     "AD", "BC", "ad", "bc",
 ];
-/// The patterns of one letter.
+/// The patterns that are a single letter.
 const LETTERS: [&str; 6] = ["Y", "I", "D", "W", "Q", "J"];
 
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -105,7 +106,7 @@ fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     Ok(ColumnarValue::Array(Arc::new(texts.finish())))
 }
 
-/// Calls the engine's function, whose formats are those of `strftime`.
+/// Calls the engine's function, which uses the format syntax of `strftime`.
 fn strftime(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let result = datetime::to_char().inner().invoke_with_args(args.clone())?;
     Ok(match result {
@@ -117,9 +118,10 @@ fn strftime(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 /// A piece of a format.
 #[derive(Debug, PartialEq)]
 enum Token<'a> {
-    /// Text to copy.
+    /// Text that is copied.
     Text(&'a str),
-    /// A pattern. `fill` is false after `FM`: no leading zeros, no padding. `ordinal` is the suffix after the number.
+    /// A pattern. `fill` is false after `FM`, which disables leading zeros and padding. `ordinal` requests an ordinal
+    /// suffix after the number.
     Field { name: &'static str, fill: bool, ordinal: Option<bool> },
 }
 
@@ -198,7 +200,7 @@ impl<'a> Moment<'a> {
         self.day - Date { month: 1, day: 1, ..self.date }.day_number() + 1
     }
 
-    /// Returns the year and the week of the ISO calendar, whose first week has the year's first Thursday.
+    /// Returns the year and the week of the ISO calendar, in which week 1 contains the year's first Thursday.
     fn iso_week(&self) -> (i64, i64) {
         let thursday = self.day - self.weekday() + 3;
         let year = Date::of_day(thursday).year;
@@ -291,7 +293,7 @@ impl<'a> Moment<'a> {
     }
 }
 
-/// Returns the year without its sign: the year 0 is the year 1 before Christ.
+/// Returns the year without its sign. The year 0 is the year 1 BC.
 fn before_christ(year: i64) -> i64 {
     if year > 0 { year } else { 1 - year }
 }

@@ -5,8 +5,8 @@
 //!   with GROUP BY                    ─► GroupTotals         one total per group
 //! ```
 //!
-//! **Invariant:** a total is exact, and is rounded or checked only by [`Finish`]. So a result depends neither on the order
-//! of the rows nor on the number of partitions, and no moving window drifts.
+//! **Invariant:** a total is exact, and only [`Finish`] rounds or checks it. So a result depends neither on the order
+//! of the rows nor on the number of partitions, and results in moving windows do not drift.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
     /// The names and types of the columns that hold a partial total.
     const STATE: &'static [(&'static str, DataType)];
 
-    /// Adds a value. Returns by how many bytes the heap has grown.
+    /// Adds a value. Returns the number of bytes by which the heap has grown.
     fn add(&mut self, value: <Self::Input as ArrowPrimitiveType>::Native) -> usize;
 
     /// Adds several values.
@@ -42,22 +42,22 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
     /// Returns the number of values.
     fn count(&self) -> u64;
 
-    /// Returns the bytes on the heap.
+    /// Returns the number of bytes on the heap.
     fn heap(&self) -> usize;
 
     /// Returns the columns of [`Total::STATE`], with a row for each total.
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>>;
 
-    /// Adds the partial total in one row. Returns by how many bytes the heap has grown.
+    /// Adds the partial total in one row. Returns the number of bytes by which the heap has grown.
     fn merge(&mut self, states: &[ArrayRef], row: usize) -> Result<usize>;
 
-    /// Returns the partial totals of single values, if that is possible without a total for each.
+    /// Returns the partial totals of single values, if the type can build them without creating a total for each value.
     fn states_of_values(_values: &PrimitiveArray<Self::Input>) -> Option<Vec<ArrayRef>> {
         None
     }
 }
 
-/// Computes the results from totals: rounds, divides, and checks the range.
+/// Computes results from totals: rounds, divides, and checks the range.
 pub(super) type Finish<T> = Arc<dyn Fn(&[T]) -> Result<ArrayRef> + Send + Sync>;
 
 /// Returns the fields of the state of an aggregate with the name `name`.
@@ -125,7 +125,7 @@ impl<T: Total> Accumulator for TotalAccumulator<T> {
 /// One total per group.
 pub(super) struct GroupTotals<T> {
     totals: Vec<T>,
-    /// The bytes on the heap of all totals.
+    /// The number of bytes on the heap for all totals.
     heap: usize,
     finish: Finish<T>,
 }

@@ -1,6 +1,6 @@
 //! The aggregates `mode` and `percentile_disc`, which return one of the values of a group.
 //!
-//! Both count the copies of each value. The answer depends only on the values, not on their order; values can leave a
+//! Both count the copies of each value. The result depends only on the values, not on their order. Values can leave a
 //! moving window.
 //!
 //! ```sql
@@ -112,7 +112,7 @@ fn fraction(args: &AccumulatorArgs) -> Result<f64> {
     }
 }
 
-/// The values of a group, and how often each of them occurs.
+/// The values of a group, with the number of copies of each.
 #[derive(Debug)]
 struct ValueCounts {
     copies: HashMap<ScalarValue, u64>,
@@ -138,7 +138,7 @@ impl ValueCounts {
         Ok(())
     }
 
-    /// Returns the values and their numbers of copies in the order of ORDER BY.
+    /// Returns the values in the order of ORDER BY, each with its number of copies.
     fn sorted(&self) -> Vec<(&ScalarValue, u64)> {
         let mut sorted: Vec<_> = self.copies.iter().map(|(value, copies)| (value, *copies)).collect();
         sorted.sort_by(|(a, _), (b, _)| {
@@ -148,7 +148,7 @@ impl ValueCounts {
         sorted
     }
 
-    /// Returns the first value at which at least the fraction of all values is reached.
+    /// Returns the first value in sorted order at which the running count reaches the given fraction of all values.
     fn percentile(&self, fraction: f64) -> Option<ScalarValue> {
         let count: u64 = self.copies.values().sum();
         let position = (fraction * count as f64).ceil() as u64;
@@ -160,7 +160,7 @@ impl ValueCounts {
         found.map(|(value, _)| value.clone())
     }
 
-    /// Returns the most frequent value, and the first one of several.
+    /// Returns the most frequent value, or the first one if several are equally frequent.
     fn mode(&self) -> Option<ScalarValue> {
         let most = self.copies.values().max()?;
         self.sorted().into_iter().find(|(_, copies)| copies == most).map(|(value, _)| value.clone())

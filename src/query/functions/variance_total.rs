@@ -1,7 +1,7 @@
 //! The exact totals behind variance and standard deviation: the sum of the values and the sum of their squares.
 //!
-//! `(n · Σx² − (Σx)²) / n²` is numerically useless with rounded sums, because nearly equal numbers are subtracted. Here both
-//! sums and the difference are exact, so equal values have a variance of exactly zero.
+//! With rounded sums, `(n · Σx² − (Σx)²) / n²` is numerically useless, because nearly equal numbers are subtracted.
+//! Here both sums and the difference are exact, so equal values have a variance of exactly zero.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::query::functions::double_sum::{DoubleSum, EXPONENT_BIAS, split};
 use crate::query::functions::exact_number::{Limbs, power_of_two};
 use crate::query::functions::totals::Total;
 
-/// The lower bits of a square, which are added apart from the higher ones.
+/// The number of low bits of a square that are added separately from the high bits.
 const LOW_BITS: i32 = 53;
 
 /// The exact sums of some values and of their squares.
@@ -36,8 +36,8 @@ impl VarianceTotal {
         self.squares.add(sign * high as i64, exponent + LOW_BITS);
     }
 
-    /// Returns the sum of the squared distances to the mean, divided by the number of values, or by one less for a
-    /// `sample`. `None` if there are too few values.
+    /// Returns the sum of the squared distances from the mean, divided by the number of values, or by one less for a
+    /// sample. Returns `None` if there are too few values.
     pub(super) fn variance(&self, is_sample: bool) -> Option<f64> {
         let count = self.count();
         if count == 0 || is_sample && count == 1 {
@@ -48,7 +48,7 @@ impl VarianceTotal {
         }
         let difference = self.squares.exact().times(count).minus(&self.sum.exact().square());
         let divisor = count as f64 * if is_sample { count - 1 } else { count } as f64;
-        // The difference may be out of the range of a double although the quotient is not.
+        // The difference may be out of range for a double although the quotient is not.
         let scale = difference.size();
         let (half, rest) = (scale / 2, scale - scale / 2);
         Some(difference.scaled(-scale) / divisor * power_of_two(half) * power_of_two(rest))

@@ -9,10 +9,10 @@ use datafusion::error::Result;
 
 use crate::query::functions::totals::Total;
 
-/// The exact sum of some integers of at most 128 bits, and their number.
+/// The exact sum and the number of some integers of at most 128 bits.
 pub(super) struct WideSum<T> {
     low: i128,
-    /// How often `low` has passed its upper end, less how often it has passed its lower end.
+    /// The number of times that `low` has overflowed, minus the number of times that it has underflowed.
     carry: i64,
     count: u64,
     kind: PhantomData<fn() -> T>,
@@ -81,7 +81,8 @@ where
     }
 
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>> {
-        // The precision is not that of the values: no digit is lost, because nothing reads them as a decimal.
+        // The declared precision is too small for some values. No digits are lost, because nothing reads them as
+        // decimals.
         let low = Decimal128Array::from_iter_values(totals.iter().map(|total| total.low));
         Ok(vec![
             Arc::new(UInt64Array::from_iter_values(totals.iter().map(|total| total.count))),

@@ -40,11 +40,12 @@ use crate::query::functions;
 use crate::query::functions::freshness::FreshnessRow;
 use crate::query::planning::planning_view::PlanningView;
 
-/// The names that a plan refers to.
+/// The names to which a plan refers.
 pub(in crate::query) struct PlanNames {
     /// The names of tables and table functions.
     tables: BTreeSet<TableReference>,
-    /// The names of recursive queries. The inner part of such a query reads the previous iteration's rows by this name.
+    /// The names of recursive queries. The inner part of such a query uses this name to read the rows of the previous
+    /// iteration.
     recursive: BTreeSet<String>,
 }
 
@@ -90,7 +91,7 @@ impl Bindings<'_> {
         Ok(plan.clone().transform_up_with_subqueries(|node| self.rebind_node(node))?.data)
     }
 
-    /// Rebinds one node, whose inputs are rebound already.
+    /// Rebinds one node. Its inputs must already be rebound.
     fn rebind_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -105,7 +106,7 @@ impl Bindings<'_> {
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // In this session a column may have another type or be missing. A node that uses a missing column fails.
+            // In this session, a column may be missing or have another type. A node that uses a missing column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
@@ -124,7 +125,7 @@ impl Bindings<'_> {
         let columns = columns.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
         let (name, mut rows) =
             (scan.table_name.clone(), LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&source), None)?);
-        // Tables treat the filters and the limit of a scan as hints. Nodes above the scan always apply them.
+        // Tables treat the filters and the limit of a scan as hints, so nodes above the scan must apply them.
         if let Some(filter) = conjunction(scan.filters) {
             rows = rows.filter(filter)?;
         }
@@ -145,19 +146,19 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// Returns the source to scan if `given` is not a table of a catalog: the rows of a recursive query, a value
-    /// series, or the freshness of a table. Returns `None` for a table.
+    /// Returns the source to scan if `given` is not a table in a catalog. It is then the rows of a recursive query, a
+    /// value series, or the freshness of a table. Returns `None` for a table in a catalog.
     fn non_catalog_source(
         &self,
         scan: &TableScan,
         given: &Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // It holds only a name and a schema. Its rows exist only while its recursive query runs.
+            // The source holds only a name and a schema. Its rows exist only while its recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {
-            // It holds only the first value, the last value and the step.
+            // The source holds only the first value, the last value and the step.
             return Ok(Some(Arc::clone(&scan.source)));
         }
         if let Some(row) = given.downcast_ref::<FreshnessRow>() {
@@ -201,7 +202,7 @@ impl Bindings<'_> {
     }
 }
 
-/// Returns the plan's own name of the column at `index`.
+/// Returns the name that the plan itself gives to the column at `index`.
 fn column_name(scan: &TableScan, index: usize) -> Result<String> {
     let schema = scan.source.schema();
     let field = schema.fields().get(index);

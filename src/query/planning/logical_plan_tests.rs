@@ -1,5 +1,5 @@
 //! Tests of statements that are sent as logical plans. A plan returns the same rows or error as the SQL text from which
-//! it was built, even if another session built it. The tables and functions that a plan carries are never used.
+//! it was built, even if it was built in another session. The tables and functions that a plan carries are never used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,7 +69,8 @@ async fn logical_plans_return_the_same_rows_as_sql() {
     let engine = engine().await;
     let acme = reader("acme").await;
     let session = engine.session(&acme).unwrap();
-    // The plans are built by the session itself, and by those of two other tenants, whose tables they must not read.
+    // The plans are built in this session and in sessions of two other tenants. The tables of the other tenants must
+    // not be read.
     let mut builders = Vec::new();
     for tenant in ["coda", "bzzz", "acme"] {
         builders.push(engine.session(&reader(tenant).await).unwrap());
@@ -266,7 +267,7 @@ async fn tables_and_functions_inside_a_logical_plan_are_never_used() {
     );
     let plan = LogicalPlanBuilder::empty(true).project(vec![upper.call(vec![lit("a")])]).unwrap().build().unwrap();
     assert_eq!(run(&session, plan, None).await.unwrap(), [["A"]]);
-    // A function of the engine without our size limit resolves to the session's function, which has the limit.
+    // One of the engine's functions without our size limit resolves to the session's function, which has the limit.
     let functions = SessionStateDefaults::default_scalar_functions();
     let repeat = functions.iter().find(|function| function.name() == "repeat").unwrap();
     let call = repeat.call(vec![lit("x"), lit(2_000_000_000_i64)]);
@@ -343,7 +344,7 @@ async fn exceed_plan_limits() {
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
         assert!(error.message().contains("WITH queries are expanded"), "{error:?}");
     }
-    // A logical plan that doubles with each UNION is refused as well.
+    // A logical plan that doubles with each UNION is also refused.
     let mut plan = project(lit(1_i64));
     for _ in 0..25 {
         let (left, right) = (LogicalPlanBuilder::from(plan.clone()), LogicalPlanBuilder::from(plan));

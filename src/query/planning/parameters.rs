@@ -1,7 +1,8 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
-//! Before parsing, the placeholders are numbered. Before running, the statement is planned again with a typed literal in
-//! place of each placeholder ([`bound_values`]). So binding a value has the same result as writing it as a literal.
+//! The placeholders are numbered before the statement is parsed. Before each run, the statement is planned again with a
+//! typed literal in place of each placeholder ([`bound_values`]). So binding a value has the same result as writing it
+//! as a literal.
 //!
 //! **Invariant:** a bound value keeps its own type and is never changed. It is never part of SQL text.
 
@@ -57,9 +58,9 @@ pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWi
     Ok(numbered)
 }
 
-/// Returns the tokens after the question mark of a token that starts with one, and `None` for any other token. The
-/// tokenizer reads the `?-` of `x = ?-1` as one token, because some databases have such an operator. The engine has no
-/// operator that starts with a question mark.
+/// If a token starts with a question mark, returns the tokens that follow the mark. Returns `None` for any other token.
+/// The tokenizer reads the `?-` of `x = ?-1` as one token, because some databases have such an operator. The engine has
+/// no operator that starts with a question mark.
 fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     match token {
         Token::Question => Some(&[]),
@@ -74,16 +75,17 @@ fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
-/// A statement with placeholders, from which a plan is made for each row of bound values.
+/// A statement with placeholders. It is planned for each row of bound values.
 #[derive(Debug)]
 pub(in crate::query) struct ParameterizedStatement {
     pub(in crate::query) statement: ErasedPlan<Statement>,
-    /// The placeholders by name, with the number of times that each of them is used.
+    /// The placeholders by name, with the number of uses of each.
     placeholders: BTreeMap<String, usize>,
 }
 
 impl ParameterizedStatement {
-    /// Returns `None` if the statement has no placeholders. Otherwise names the columns of `statement` that have none.
+    /// Returns `None` if the statement has no placeholders. Otherwise names the columns of `statement` that have no
+    /// name.
     pub(in crate::query) fn of(statement: &mut Statement) -> Option<Self> {
         let placeholders = bound_values::placeholders(statement);
         if placeholders.is_empty() {
@@ -100,19 +102,19 @@ impl ParameterizedStatement {
         statement
     }
 
-    /// Returns the same value for each placeholder.
+    /// Returns a list that contains `value` once for each placeholder.
     pub(in crate::query) fn repeat(&self, value: &ScalarValue) -> Vec<ScalarValue> {
         vec![value.clone(); self.placeholders.len()]
     }
 
-    /// Adds the placeholders that are not in a plan of this statement to those that are.
+    /// Adds to `found` the placeholders of this statement that are missing there.
     pub(in crate::query) fn complete(&self, found: &mut Placeholders) {
         for name in self.placeholders.keys() {
             found.entry(name.clone()).or_insert(None);
         }
     }
 
-    /// Refuses values that would make the plan too large, because the plan contains a value each time it is used.
+    /// Refuses values that would make the plan too large, because the plan contains a copy of a value for each use.
     pub(in crate::query) fn check_size(&self, values: &[ScalarValue]) -> Result<()> {
         let size = |(name, uses): (&String, &usize)| {
             let value = ordinal(name).and_then(|ordinal| values.get(ordinal - 1));
@@ -129,7 +131,7 @@ impl ParameterizedStatement {
     }
 }
 
-/// Returns values with which a statement can be planned if it cannot be planned with placeholders.
+/// Returns example values. They are used to plan a statement that cannot be planned with placeholders.
 pub(in crate::query) fn examples() -> [ScalarValue; 4] {
     let day = ScalarValue::new_interval_mdn(0, 1, 0);
     [ScalarValue::Null, ScalarValue::Int64(Some(1)), ScalarValue::from("day"), day]
@@ -139,10 +141,10 @@ pub(in crate::query) fn examples() -> [ScalarValue; 4] {
 /// nothing is known about it.
 pub(in crate::query) type Placeholders = BTreeMap<String, Option<DataType>>;
 
-/// Returns the placeholders of a plan. The types are only guesses for clients that need a type to bind a value, because
-/// a bound value keeps its own type. Mostly the engine infers them from the other operand. A placeholder directly
-/// inside a cast has the type of the cast, and one in LIMIT or OFFSET is an integer. In arithmetic with times the other
-/// operand says nothing, because `ts - $1` may subtract a time or an interval.
+/// Returns the placeholders of a plan. Their types are only guesses for clients that need a type to bind a value,
+/// because a bound value keeps its own type. Usually the engine infers a type from the other operand. A placeholder
+/// directly inside a cast has the type of the cast, and a placeholder in LIMIT or OFFSET is an integer. In arithmetic
+/// with times, no type can be inferred from the other operand, because `ts - $1` may subtract a time or an interval.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, DataFusionError> {
     let mut found = Placeholders::new();
     plan.apply_with_subqueries(|node| {
@@ -174,7 +176,7 @@ pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, Data
     Ok(found)
 }
 
-/// Records that `expr` may have type `kind`, if it is a placeholder.
+/// If `expr` is a placeholder, records that it may have the type `kind`.
 fn infer(found: &mut Placeholders, expr: &Expr, kind: Option<DataType>) {
     if let Expr::Placeholder(placeholder) = expr {
         let known = found.entry(placeholder.id.clone()).or_default();
@@ -198,7 +200,7 @@ fn is_time(kind: &DataType) -> bool {
     kind.is_temporal() || matches!(kind, DataType::Interval(_))
 }
 
-/// Returns the number of a placeholder, from 1. Returns `None` for a named placeholder.
+/// Returns the number of a placeholder, counted from 1. Returns `None` for a named placeholder.
 fn ordinal(name: &str) -> Option<usize> {
     name.strip_prefix('$').and_then(|digits| digits.parse().ok()).filter(|ordinal| *ordinal > 0)
 }
@@ -244,7 +246,7 @@ pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usi
     values.collect()
 }
 
-/// Returns true if the values have the inferred types. Their plan is then the plan of the statement itself.
+/// Returns true if the values have the inferred types. In that case, they can be inserted into the existing plan.
 pub(in crate::query) fn are_as_inferred(parameters: &Schema, values: &[ScalarValue]) -> bool {
     let is_as_inferred = |(field, value): (&FieldRef, &ScalarValue)| {
         *field.data_type() != DataType::Null && *field.data_type() == value.data_type()
@@ -257,8 +259,8 @@ pub(in crate::query) fn mismatch(expected: usize, given: usize) -> Error {
     Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// Extracts the value from a union, a dictionary or a run, which some clients bind, and converts view and large types
-/// to the types of literals in SQL text.
+/// Extracts the value from a union, a dictionary or a run, which some clients bind. Converts view types and large types
+/// to the types that literals in SQL text have.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),

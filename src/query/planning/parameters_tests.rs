@@ -11,7 +11,8 @@ use crate::error::{Kind, Result};
 use crate::query::Session;
 use crate::query::testing::{engine, reader, text};
 
-/// Runs a statement with one column of bound values. Returns the type of its first column and all values.
+/// Runs a statement for each value in one column of bound values. Returns the type of its first result column, and all
+/// results.
 async fn bound(session: &Session, sql: &str, values: ArrayRef) -> Result<(DataType, Vec<Vec<String>>)> {
     let planned = session.plan(sql).await?;
     let rows = RecordBatch::try_from_iter_with_nullable([("0", values, true)]).unwrap();
@@ -43,7 +44,7 @@ fn words(value: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![value]))
 }
 
-/// Returns a timestamp with a time, 2024-01-01 12:34:56 UTC, in the unit and zone of `kind`.
+/// Returns an array with the timestamp 2024-01-01 12:34:56 UTC, in the given unit and time zone.
 fn moment(unit: TimeUnit, zone: Option<&str>) -> ArrayRef {
     let seconds: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1_704_112_496]).with_timezone("UTC"));
     let utc = cast(&seconds, &DataType::Timestamp(unit, Some("UTC".into()))).unwrap();
@@ -55,7 +56,7 @@ fn hour() -> ArrayRef {
     Arc::new(IntervalMonthDayNanoArray::from(vec![hour]))
 }
 
-/// Returns values of all types, each with the literal in SQL.
+/// Returns values of all types, each with its literal in SQL.
 fn values() -> Vec<(ArrayRef, String)> {
     let mut values: Vec<(ArrayRef, String)> = vec![
         (int64(5), "5".to_owned()),
@@ -89,7 +90,7 @@ fn values() -> Vec<(ArrayRef, String)> {
     values
 }
 
-/// Returns values of the types of which SQL has no literals.
+/// Returns values of types for which SQL has no literals.
 fn typed_values() -> Vec<(ArrayRef, String)> {
     let as_type = |text: &str, kind: &DataType| format!("arrow_cast({text}, '{kind}')");
     let mut values = Vec::new();
@@ -132,7 +133,7 @@ fn typed_values() -> Vec<(ArrayRef, String)> {
     values
 }
 
-/// Statements with one value, which is `{}`.
+/// Statements with one value, which replaces `{}`.
 const STATEMENTS: [&str; 40] = [
     "SELECT {} AS x",
     "SELECT -{} AS x",
@@ -194,7 +195,7 @@ async fn binding_a_value_equals_writing_a_literal() {
         }
     }
     assert!(different.is_empty(), "{} differ:\n{}", different.len(), different.join("\n"));
-    // About a third of the statements is valid for a type.
+    // For each type, about a third of the statements are valid.
     assert!(equal > 700, "{equal} of {} are valid", equal + refused);
 }
 
@@ -224,14 +225,14 @@ async fn a_bound_value_keeps_its_type() {
         ("SELECT CAST($1 AS TIMESTAMP)", noon, "2024-01-01T12:00:00"),
         ("SELECT TIMESTAMP '2024-01-01 12:00:00' - $1", hour(), "2024-01-01T11:00:00"),
         ("SELECT count(*) > 0 FROM calls WHERE event_time < now() - $1", hour(), "true"),
-        // Places in which only a literal is allowed, or in which an integer literal is the position of a column.
+        // Positions in which only a literal is allowed, or in which an integer literal is the position of a column.
         ("SELECT date_part($1, TIMESTAMP '2024-01-31 12:00:00')", words("day"), "31"),
         ("SELECT count(*) FROM generate_series(1, $1)", int64(4), "4"),
         ("SELECT count(*) FROM (SELECT y FROM calls LIMIT $1)", int32(4), "4"),
         ("SELECT count(*) FROM (SELECT max(y) FROM calls GROUP BY $1)", int64(1), "1"),
         ("SELECT max(y) FROM calls GROUP BY ($1)", int64(1), "6"),
         ("SELECT count(*) FROM (SELECT y FROM calls ORDER BY $1)", int64(9), "40"),
-        // The same value twice, and in subqueries.
+        // The same value, used twice and in subqueries.
         ("SELECT a + b FROM (SELECT $1 AS a, $1 AS b)", int64(2), "4"),
         ("SELECT (SELECT $1) + (SELECT max($1))", int64(2), "4"),
         ("WITH t AS (SELECT $1 AS x) SELECT count(*) FROM calls JOIN t ON y = x", int64(3), "6"),

@@ -1,12 +1,12 @@
-//! A cache of recent plans. A statement is planned once for all calls of a client (prepare, describe, fetch), and once
-//! for a dashboard that repeats it.
+//! A cache of recent plans. A client typically prepares, describes and fetches a statement, and a dashboard repeats it.
+//! The statement is planned only once for all these calls.
 //!
-//! A cached plan is returned only if everything that it depends on is unchanged. If a statement has no parameters and
-//! its plan does not depend on the time, its physical plan is cached as well
+//! A cached plan is returned only if everything on which it depends is unchanged. If a statement has no parameters and
+//! its plan does not depend on the time, its physical plan is also cached
 //! ([`ReusablePlan`](crate::query::planning::reusable_plan::ReusablePlan)).
 //!
 //! **Invariant:** the key of a plan includes a fingerprint of the caller's rights. A plan is valid only while each of
-//! its tables is at the version for which it was planned, so a query always reads the newest known snapshots.
+//! its tables is at the version for which the plan was built, so a query always reads the newest known snapshots.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,8 +18,8 @@ use crate::query::planning::planned::Planned;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
 
-/// The maximum number of cached plans of all callers. The limit is low because the size of a plan grows with the number
-/// of files that it reads.
+/// The maximum number of cached plans for all callers together. The limit is low because the size of a plan grows with
+/// the number of files that it reads.
 const PLANS_MAX: usize = 64;
 /// The maximum size of a statement whose plan is cached, in bytes. This bounds the size of the cache.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
@@ -31,7 +31,7 @@ pub(in crate::query) struct PlanCache(Mutex<CachedPlans>);
 #[derive(Default)]
 struct CachedPlans {
     plans: HashMap<PlanKey, CachedPlan>,
-    /// The number of look-ups so far. It serves as a clock to find the least recently used plan.
+    /// The number of look-ups so far. It serves as a clock for finding the least recently used plan.
     lookups: u64,
 }
 
@@ -39,7 +39,7 @@ struct CachedPlan {
     planned: Planned,
     /// The tables that the plan reads.
     tables: Vec<Arc<SessionTable>>,
-    /// The number of the look-up that used this plan last.
+    /// The number of the look-up that last used this plan.
     used: u64,
 }
 
@@ -48,7 +48,7 @@ struct CachedPlan {
 pub(in crate::query) struct PlanKey([u8; 32]);
 
 impl PlanKey {
-    /// Returns the key of a statement, or `None` if the statement is too long to be cached.
+    /// Returns the key for a statement, or `None` if the statement is too long to be cached.
     pub(in crate::query) fn of(access: &Access, sql: &str) -> Option<Self> {
         let digest = || Sha256::new().chain_update(access.fingerprint()).chain_update(sql).finalize();
         (sql.len() <= STATEMENT_BYTES_MAX).then(|| Self(digest().into()))
@@ -56,7 +56,7 @@ impl PlanKey {
 }
 
 impl PlanCache {
-    /// Returns the plan at `key`, if there is one that is still valid.
+    /// Returns the plan at `key` if it is still valid.
     pub(in crate::query) fn find(&self, key: PlanKey) -> Option<Planned> {
         let mut cache = self.lock();
         cache.lookups += 1;

@@ -15,8 +15,8 @@ use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain
 const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION of a chain adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// The maximum number of nodes and expressions in a plan. A part that the plan refers to several times counts each
-/// time.
+/// The maximum number of nodes and expressions in a plan. If a plan refers to the same part several times, each
+/// reference counts.
 const PARTS_MAX: usize = 1_000_000;
 
 /// Refuses a plan that is too deeply nested or too large.
@@ -27,8 +27,8 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
 }
 
-/// Refuses a plan that a caller sent if it refers to too many tables, or if its literals exceed the size limit of a
-/// statement.
+/// Refuses a plan that was sent by a caller if it refers to too many tables, or if its literals exceed the size limit
+/// for a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut bytes) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {

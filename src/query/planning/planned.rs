@@ -26,15 +26,16 @@ pub struct Planned {
     pub parameters: Schema,
     /// True if the statement specifies the order of its rows.
     pub ordered: bool,
-    /// The statement itself, to plan it again with bound values. `None` if it has no placeholders or is a logical plan.
+    /// The statement itself, which is used to plan it again with bound values. `None` if it has no placeholders or is a
+    /// logical plan.
     pub(in crate::query) template: Option<Arc<ParameterizedStatement>>,
-    /// The rows of parameters for which the statement runs after this plan, which is for the first row.
+    /// Further rows of parameters. The plan is for the first row, and the statement runs for these rows afterwards.
     pub(in crate::query) more_rows: Option<Arc<MoreRows>>,
     /// The cached physical plan. `None` if each run of the statement needs a new one.
     pub reusable: Option<Arc<ReusablePlan>>,
 }
 
-/// Rows of parameters for which a statement still has to be planned.
+/// The rows of parameters for which a statement still has to be planned.
 #[derive(Debug)]
 pub(in crate::query) struct MoreRows {
     /// The statement with its placeholders.
@@ -43,8 +44,8 @@ pub(in crate::query) struct MoreRows {
 }
 
 impl Planned {
-    /// Returns true if the statement calls a table function. The plan decides this, because a WITH query can hide the
-    /// function's name in the text.
+    /// Returns true if the statement calls a table function. The plan is inspected instead of the text, in which a WITH
+    /// query can hide the function's name.
     pub(in crate::query) fn calls_table_function(&self) -> bool {
         let mut calls = false;
         let walked = self.plan.apply_with_subqueries(|node| {

@@ -1,11 +1,10 @@
-//! Plans and runs the statements of one session: resolves its tables, runs the checks, and determines the declared
-//! result schema.
+//! Plans and runs the statements of one session. The planner resolves the statement's tables, runs the checks, and
+//! determines the declared schema of the result.
 //!
 //! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement, and running that statement
 //! with values for its placeholders produces a stream of rows. Everything in this file runs on the query runtime.
 //!
-//! **Invariant:** SQL text and logical plans pass the same checks, because the checks that security depends on run on
-//! the plan.
+//! **Invariant:** SQL text and logical plans pass the same security checks, because these checks run on the plan.
 
 use std::sync::{Arc, OnceLock};
 
@@ -51,18 +50,18 @@ use crate::tenancy::Access;
 pub(in crate::query) struct Planner {
     pub(in crate::query) engine: Arc<Engine>,
     pub(in crate::query) access: Access,
-    /// The session's tables and functions. Created on first use, because a statement with a cached plan does not need
-    /// it.
+    /// The session's tables and functions. They are created on first use, because a statement with a cached plan does
+    /// not need them.
     view: OnceLock<PlanningView>,
     started: Instant,
 }
 
-/// A statement as the engine's planner gets it.
+/// A statement in the form that is passed to the engine's planner.
 struct Rewritten {
     statement: Statement,
     /// The session's tables that the statement reads.
     tables: Vec<Arc<SessionTable>>,
-    /// True if the statement contains the name of the caller.
+    /// True if the statement contains the caller's name.
     names_user: bool,
 }
 
@@ -82,7 +81,7 @@ impl Planner {
         QueryDeadline::new(self.started, self.token_left(), &self.engine.config)
     }
 
-    /// Returns the cached plan of a statement, if there is one that is still valid.
+    /// Returns the cached plan for a statement if it exists and is still valid.
     pub(in crate::query) fn cached(&self, sql: &str) -> Option<Planned> {
         PlanKey::of(&self.access, sql).and_then(|key| self.engine.plans.find(key))
     }
@@ -113,7 +112,8 @@ impl Planner {
         }
         self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
         // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
-        // times. Callers with equal rights share plans, so a cached `current_user` would name another caller.
+        // times. Callers with equal rights share plans, so a cached `current_user` could return the name of another
+        // caller.
         if let Some(key) = PlanKey::of(&self.access, sql)
             && !planned.calls_table_function()
             && !names_user
@@ -123,7 +123,7 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Plans a statement again that the engine refused because of its output names. Returns the first error if the
+    /// Plans a statement again that the engine refused because of its output names. Returns the original error if the
     /// names were not the only problem.
     async fn plan_with_unique_names(
         &self,
@@ -149,7 +149,8 @@ impl Planner {
         Err(output_names::to_error(&refused).unwrap_or_else(|| self.explain(refused, sql)))
     }
 
-    /// Parses, checks and rewrites a statement, and resolves its tables. Replaces its output names if `names` is given.
+    /// Parses, checks and rewrites a statement, and resolves its tables. If `names` is given, also replaces the output
+    /// names.
     fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let state = &self.view().state;
@@ -180,8 +181,8 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Builds the physical plan of a statement that has no parameters, so that a statement which the engine cannot run is
-    /// refused before it runs. The first run uses this plan, unless it depends on the time of the query.
+    /// Builds the physical plan of a statement that has no parameters. This way, a statement that the engine cannot run
+    /// is refused before it runs. The first run uses this plan, unless it depends on the time of the query.
     async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
         let is_explain =
             matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
@@ -195,9 +196,9 @@ impl Planner {
         Ok(())
     }
 
-    /// Plans a statement whose planning `failed`. Some calls cannot be planned without a value for a placeholder, such as
-    /// `sum($1)` and `date_part($1, ts)`. They are planned with examples of values, to determine the columns of the
-    /// result. Nothing is known about their parameters.
+    /// Plans a statement again after planning `failed`. Some calls, such as `sum($1)` and `date_part($1, ts)`, cannot
+    /// be planned without a value for a placeholder. They are planned with example values to determine the columns of
+    /// the result. The types of their parameters remain unknown.
     async fn plan_with_examples(
         &self,
         template: Option<Arc<ParameterizedStatement>>,
@@ -225,7 +226,7 @@ impl Planner {
         plan_size::check(&plan).map(|()| plan)
     }
 
-    /// Plans the statement again with rows of bound values. The result runs once for each row, in order.
+    /// Plans the statement again with rows of bound values. The returned plan runs once for each row, in order.
     pub(in crate::query) async fn bind(&self, planned: &Planned, rows: &RecordBatch) -> Result<Planned> {
         let mut bound = self.bind_row(planned, rows, 0).await?;
         if rows.num_rows() > 1 {
@@ -260,7 +261,7 @@ impl Planner {
         Ok(Planned { schema, reusable: None, ..bound })
     }
 
-    /// Checks a plan whose tables and functions are the session's, and determines its parameters and its schema.
+    /// Checks a plan that is bound to the session's tables and functions. Determines its parameters and its schema.
     fn check(&self, plan: LogicalPlan, template: Option<Arc<ParameterizedStatement>>) -> Result<Planned> {
         statement::check_plan(&plan)?;
         values_subqueries::check(&plan)?;
@@ -295,7 +296,7 @@ impl Planner {
         }
     }
 
-    /// Starts a planned statement and returns the stream of its rows, which ends at `deadline` at the latest.
+    /// Starts a planned statement. Returns the stream of its rows, which ends at `deadline` at the latest.
     pub(in crate::query) async fn run(
         self: &Arc<Self>,
         planned: &Planned,
@@ -335,7 +336,7 @@ impl Planner {
 
     /// Runs the statement for one of the further rows of parameters.
     async fn execute_row(&self, more: &MoreRows, row: usize, schema: &Schema) -> Result<SendableRecordBatchStream> {
-        // Without this, many rows with empty results would run past the time limit.
+        // Without this yield, a statement with many rows of parameters and empty results would run past the time limit.
         tokio::task::yield_now().await;
         let bound = self.bind_row(&more.unbound, &more.rows, row).await?;
         for (declared, bound) in schema.fields().iter().zip(bound.schema.fields()) {
@@ -358,7 +359,7 @@ impl Planner {
         execute_stream(physical, task).map_err(|error| from_engine(error, &self.engine.config))
     }
 
-    /// Returns the physical plan to run: the one that was built when the statement was planned, or a new one.
+    /// Returns the physical plan to run, which is either the plan that was built during planning or a new one.
     async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         match planned.reusable.as_ref().and_then(|reusable| reusable.take()) {
             Some(physical) => physical,
@@ -366,8 +367,8 @@ impl Planner {
         }
     }
 
-    /// Returns the tables that a statement refers to. The error for a table that is not in this session is the same
-    /// whether or not the table exists for other callers.
+    /// Returns the tables to which a statement refers. If a table is not in this session, the error is the same whether
+    /// or not the table exists for other callers.
     fn tables(&self, statement: &Statement) -> Result<Vec<Arc<SessionTable>>> {
         let PlanningView { state, tables, .. } = self.view();
         let names = state.resolve_table_references(statement).map_err(|error| self.to_error(error))?;
@@ -388,12 +389,12 @@ impl Planner {
         self.access.expires().saturating_sub(self.engine.clock.now())
     }
 
-    /// Translates an error of planning.
+    /// Translates a planning error.
     fn to_error(&self, error: DataFusionError) -> Error {
         from_planner(error, &self.engine.config)
     }
 
-    /// Translates an error of planning the text `sql`, whose names it can explain.
+    /// Translates an error from planning the text `sql`. If the error is about an unknown name, adds an explanation.
     fn explain(&self, error: DataFusionError, sql: &str) -> Error {
         let parse = || statement::parse(sql, &self.engine.config).ok();
         match unknown_names::explain(&error, &self.view().state, parse) {

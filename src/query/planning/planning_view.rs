@@ -30,7 +30,7 @@ impl PlanningView {
         for (name, table) in &*engine.tables {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
-                // The watermark is taken before the snapshot. So the snapshot contains everything up to the watermark.
+                // The watermark is taken before the snapshot, so the snapshot contains everything up to the watermark.
                 let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
                 let table = SessionTable::of_tenant(table, table.snapshot(), source.clone(), tenant, rules);
                 let all_versions = table.all_versions();

@@ -1,7 +1,8 @@
 //! The cached physical plan of a statement.
 //!
-//! A statement can have one if it has no parameters and its plan does not depend on time or chance. Every run uses a copy
-//! of the plan if it consists of nodes whose state can be rebuilt for each run. Otherwise only the first run uses it.
+//! A statement can have a cached physical plan if it has no parameters and its plan does not depend on time or chance.
+//! If the state of every node can be rebuilt, each run uses a copy of the plan. Otherwise only the first run uses the
+//! plan.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -30,14 +31,14 @@ const REPEATABLE: [&str; 10] = [
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
 #[derive(Debug, Default)]
 pub struct ReusablePlan {
-    /// A plan that can run again. It never runs itself, only copies of it.
+    /// A plan that can run again. Only copies of it are run.
     repeatable: OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>,
     /// A plan that can run only once and has not run yet.
     single: Mutex<Option<ErasedPlan<Arc<dyn ExecutionPlan>>>>,
 }
 
 impl ReusablePlan {
-    /// Returns an empty entry, or `None` if the physical plan of this statement cannot be cached.
+    /// Returns an empty entry, or `None` if the physical plan for this statement cannot be cached.
     pub(in crate::query) fn for_statement(plan: &LogicalPlan) -> Option<Arc<Self>> {
         is_timeless(plan).then(Arc::default)
     }
@@ -62,7 +63,7 @@ impl ReusablePlan {
         let is_repeatable = is_repeatable(&plan);
         let plan = ErasedPlan::new(plan);
         if is_repeatable {
-            // If a concurrent call was faster, it has stored an equal plan.
+            // If a concurrent call was faster, it stored an equal plan.
             let _ = self.repeatable.set(plan);
         } else {
             *self.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
@@ -70,7 +71,7 @@ impl ReusablePlan {
     }
 }
 
-/// Returns true if the plan only reads and contains nothing that depends on time or chance (`now()`, `random()`).
+/// Returns true if the plan only reads data and contains nothing that depends on time or chance (`now()`, `random()`).
 fn is_timeless(plan: &LogicalPlan) -> bool {
     let is_volatile = |expr: &Expr| {
         Ok(match expr {
@@ -90,8 +91,8 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
     walked.is_ok() && timeless
 }
 
-/// Returns true if a plan can run again. A sort with a limit cannot, because it passes a dynamic filter to the nodes
-/// below it.
+/// Returns true if a plan can run again. A sort with a limit cannot run again, because it passes a dynamic filter to
+/// the nodes below it.
 pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
     REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)

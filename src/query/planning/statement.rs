@@ -1,8 +1,8 @@
 //! Parses SQL text and accepts only a single read-only query.
 //!
-//! The result is a syntax tree with numbered placeholders. The error for any other statement names its kind, for
-//! example `INSERT`. The plan that is built from the tree is checked again ([`check_plan`]), although either check
-//! alone would be sufficient.
+//! The result is a syntax tree with numbered placeholders. The error for any other statement names its kind, such as
+//! `INSERT`. The plan that is built from the tree is checked again ([`check_plan`]), although either check alone would
+//! be sufficient.
 //!
 //! **Invariant:** only the engine's own tokenizer and parser interpret the text. Our code never searches or edits it.
 
@@ -28,10 +28,10 @@ use crate::query::sql::table_command;
 /// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;
 
-/// The maximum number of operators above the deepest expression of a statement. A stack of [`STACK_BYTES_MIN`] bytes
-/// can hold that many.
+/// The maximum number of operators above the deepest expression of a statement. A stack of [`STACK_BYTES_MIN`] bytes is
+/// large enough for this number.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
-/// The minimum stack size of a thread that plans and runs statements, in bytes. It is three times the measured need of
+/// The minimum stack size in bytes for a thread that plans and runs statements. It is three times the measured need of
 /// the longest allowed chain of operators.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
 /// The maximum number of table references in a statement. Each reference to the same table counts.
@@ -59,8 +59,8 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         .with_recursion_limit(DEPTH_MAX)
         .build()
         .map_err(to_error)?;
-    // The engine's parser also knows statements that we refuse (COPY, CREATE EXTERNAL TABLE). If one of them does not
-    // parse, the refusal is clearer than the parser's error.
+    // The engine's parser also supports statements that we refuse (COPY, CREATE EXTERNAL TABLE). If such a statement
+    // contains a syntax error, the refusal is clearer than the parser's error.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
         Ok(statements) => statements,
@@ -89,8 +89,8 @@ pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     keyword.map_or(Ok(()), |keyword| Err(refused(&format!("{explain}{keyword}"))))
 }
 
-/// Returns the SQL keyword of a plan node that does more than read, and `None` for a node that only reads. The match
-/// has no wildcard arm, so a new kind of node does not compile until it is classified.
+/// Returns the SQL keyword for a plan node that does more than read, or `None` for a node that only reads. The match
+/// has no wildcard arm, so a new kind of node must be classified before the code compiles.
 fn node_keyword(node: &LogicalPlan) -> Option<Cow<'static, str>> {
     let keyword = match node {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
@@ -228,9 +228,9 @@ impl ast::Visitor for ReadOnlyCheck {
     }
 }
 
-/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) whose syntax tree would be too deep for the
-/// stack, because each operator nests everything before it. The check runs before parsing. A comma ends a chain, and a
-/// closing parenthesis ends the chain inside the parentheses.
+/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. Each operator adds a
+/// level to the syntax tree, which would become too deep for the stack. The check runs before parsing. A comma ends a
+/// chain, and a closing parenthesis ends the chain inside the parentheses.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut levels, mut depth) = (vec![0], 0);
     for token in tokens {
@@ -303,7 +303,7 @@ fn is_string(token: &Token) -> bool {
     )
 }
 
-/// Refuses a statement that does not parse, if its first keyword writes data or changes options. The error names the
+/// Refuses a statement that does not parse if its first keyword writes data or changes options. The error names the
 /// keyword.
 fn refuse_writes(keyword: &str) -> Result<()> {
     const WRITES: [&str; 19] = [

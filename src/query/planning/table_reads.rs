@@ -12,16 +12,16 @@ use crate::error::{Error, Result};
 /// The maximum number of tables that a statement may read after its WITH queries are expanded.
 const READS_MAX: usize = 1_000;
 
-/// The number of tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree
-/// reports each query and table, in the order of the text.
+/// Counts the tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree reports
+/// each query and table, in the order of the text.
 #[derive(Debug, Default)]
 pub(in crate::query) struct TableReads {
-    /// The number of tables read so far, for each query that the visitor is inside.
+    /// For each query that encloses the current node, the number of tables read so far.
     open: Vec<usize>,
-    /// The names of the WITH queries that the visitor has not left yet, by the query's address.
+    /// The names of the WITH queries that have not ended yet, keyed by the address of the query.
     defined: HashMap<usize, String>,
-    /// The number of tables that each WITH query reads, by name. If two WITH queries share a name, the greater number
-    /// counts.
+    /// The number of tables that each WITH query reads, by name. If two WITH queries share a name, the larger number is
+    /// used.
     known: HashMap<String, usize>,
 }
 
@@ -35,7 +35,7 @@ impl TableReads {
     }
 
     /// Ends a query. The tables of a WITH query count for each reference to it. The tables of any other query count for
-    /// the query around it.
+    /// the enclosing query.
     pub(in crate::query) fn leave(&mut self, query: &Query) -> Result<()> {
         let reads = self.open.pop().unwrap_or(0);
         match self.defined.remove(&address(query)) {

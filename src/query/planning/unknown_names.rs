@@ -1,5 +1,5 @@
-//! Explains errors about names that the planner does not find: functions, and columns that exist in another part of the
-//! statement.
+//! Explains errors about names that the planner cannot find. These are functions, and columns that exist only in
+//! another part of the statement.
 //!
 //! The suggestions depend only on the names, so they are the same in every process. The engine's own suggestions depend
 //! on the order of a hash map.
@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
 use crate::error::{Error, did_you_mean};
 use crate::query::error::root;
 
-/// Returns our error for an unknown function, or for a column that exists but cannot be used in its place. Returns
-/// `None` for any other error. `parse` parses the statement again.
+/// Returns our error for an unknown function, or for a column that exists but cannot be used where the statement uses
+/// it. Returns `None` for any other error. `parse` parses the statement again.
 pub(in crate::query) fn explain(
     error: &DataFusionError,
     state: &SessionState,
@@ -42,20 +42,20 @@ pub(in crate::query) fn explain(
     }
 }
 
-/// Returns the error for a function that is not in the registry, or that is a window function without a window.
+/// Returns the error for a function that is not in the registry, or for a window function that is used without OVER.
 pub(in crate::query) fn unknown_function(name: &str, state: &SessionState) -> Error {
     if state.window_functions().contains_key(name) {
         return Error::invalid(format!("function `{name}` needs a window: add OVER (...) after its arguments"));
     }
     let scalar = state.scalar_functions().keys().chain(state.higher_order_functions().keys());
     let known = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
-    // Many names have three letters, so a name with two other letters is no good suggestion.
+    // Many names have three letters, so a name that differs in two of them would be a poor suggestion.
     let near = |known: &&str| strsim::damerau_levenshtein(name, known) <= (known.len() / 3).max(1);
     let near = did_you_mean(name, known.map(String::as_str).filter(near));
     Error::invalid(format!("unknown function `{name}`{near}"))
 }
 
-/// Returns true if the statement has a table with the column's qualifier, but not where the column is used.
+/// Returns true if the statement contains a table with the column's qualifier, but not where the column is used.
 fn is_hidden(field: &Column, visible: &[Column], statement: &Statement) -> bool {
     let Some(relation) = &field.relation else { return false };
     let name = relation.table();

@@ -1,12 +1,12 @@
-//! Refuses subqueries inside VALUES. The engine evaluates the rows of VALUES while it builds the physical plan, before it
-//! has run any subquery.
+//! Refuses subqueries inside VALUES. The engine evaluates the rows of VALUES while it builds the physical plan, before
+//! any subquery has run.
 
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
 
-/// Refuses a plan that has VALUES with a subquery, at any depth.
+/// Refuses a plan that contains, at any depth, a VALUES with a subquery.
 pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut is_refused = false;
     let walked = plan.apply_with_subqueries(|node| {

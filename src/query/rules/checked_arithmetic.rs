@@ -1,8 +1,9 @@
-//! Replaces arithmetic and casts that would return a wrong value, after the engine's type coercion.
+//! Replaces arithmetic and casts that would return wrong values. Runs after the engine's type coercion.
 //!
-//! - `+ - *` and unary minus of integers, and of durations and intervals: an overflow is an error.
+//! - `+`, `-`, `*` and unary minus on integers, durations and intervals: an overflow is an error.
 //! - Division of doubles: a division by zero is an error.
-//! - Casts to numbers: a double or a decimal is rounded to an integer, and whitespace around a text is ignored.
+//! - Casts to numbers: a double or a decimal is rounded when cast to an integer, and whitespace around a number in text
+//!   is ignored.
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
@@ -17,7 +18,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::query::functions::cast_operand::cast_operand;
 use crate::query::functions::checked_arithmetic::CheckedOperator;
 
-/// Replaces the engine's operators with checked ones.
+/// Replaces the engine's operators with checked operators.
 #[derive(Debug)]
 pub(in crate::query) struct CheckedArithmeticRule;
 
@@ -51,7 +52,7 @@ fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Returns true if the expression has to be replaced for some types of its operands.
+/// Returns true if the expression must be replaced for some operand types.
 fn is_candidate(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(binary) => CheckedOperator::of(binary.op).is_some(),
@@ -104,11 +105,11 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-/// Returns true if the engine's operator would wrap around or divide by zero. After type coercion, the operands of
-/// numbers have the same type.
+/// Returns true if the engine's operator would wrap around or divide by zero. After type coercion, both operands have
+/// the same type if they are numbers.
 fn is_affected(binary: &BinaryExpr, schema: &DFSchema) -> bool {
     let is_leaf = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_));
-    // The type of a literal or a column is cheap to find. That of a long chain is not.
+    // The type of a literal or a column is cheap to find. The type of a long chain of operators is not.
     let (first, second) =
         if is_leaf(&binary.right) { (&binary.right, &binary.left) } else { (&binary.left, &binary.right) };
     let Ok(kind) = first.get_type(schema) else { return false };

@@ -1,11 +1,11 @@
-//! Chooses the types of expressions with decimals, before the engine's type coercion.
+//! Chooses the types of expressions that contain decimals, before the engine's type coercion.
 //!
-//! A literal with a decimal point is a decimal, which is exact. Where a decimal meets a double, the result is a double,
-//! as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and lose digits or
-//! fail. A quotient of decimals gets the digits that `functions/checked_arithmetic.rs` describes.
+//! A literal with a decimal point is a decimal, which is exact. If a decimal is combined with a double, the result is a
+//! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
+//! lose digits or fail. `functions/checked_arithmetic.rs` describes the number of digits in a quotient of decimals.
 //!
-//! Also replaces the comparison of a 64-bit integer with a double by an exact one. A plan without decimals and doubles is
-//! returned unchanged after one traversal.
+//! This rule also replaces comparisons of 64-bit integers with doubles by exact comparisons. A plan without decimals
+//! and doubles is returned unchanged after one traversal.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::query::functions::checked_arithmetic::CheckedOperator;
 use crate::query::functions::exact_comparison::exact_comparison;
 
-/// Casts decimals to doubles where they meet doubles, and replaces the division of decimals.
+/// Casts decimals to doubles where the two are combined, and replaces the division of decimals.
 #[derive(Debug)]
 pub(in crate::query) struct ExactNumbersRule;
 
@@ -39,7 +39,7 @@ impl AnalyzerRule for ExactNumbersRule {
         if !has_fractions(&plan)? {
             return Ok(plan);
         }
-        // A changed type also changes the schemas of the nodes above.
+        // A changed type also changes the schemas of the parent nodes.
         let is_changed = Cell::new(false);
         plan.transform_up_with_subqueries(|plan| rewrite_node(plan, &is_changed)).map(|plan| plan.data)
     }
@@ -101,7 +101,7 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
     Ok(Transformed::yes(plan))
 }
 
-/// Casts the decimal columns of an input to doubles if another input has doubles in their place.
+/// Casts the decimal columns of an input to doubles if another input has doubles in the same positions.
 fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     let kind =
@@ -167,8 +167,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Gives the number of places in `round(decimal, places)` the type that the function needs. A cast of the literal would
-/// hide it from the function, whose result type depends on it.
+/// Casts the literal `places` in `round(decimal, places)` to the type that the function needs. The result type depends
+/// on this value, and the function would not see it through a cast expression.
 fn shorten_places(args: &mut [Expr]) -> bool {
     let [_, Expr::Literal(places, _)] = args else { return false };
     match places {
@@ -232,7 +232,7 @@ fn cast_to(expr: Expr, from: &DataType, to: DataType) -> Expr {
     if *from == to { expr } else { Expr::Cast(Cast::new(Box::new(expr), to)) }
 }
 
-/// Casts the decimals to doubles if there are also doubles. Returns true if it has changed an expression.
+/// Casts the decimals to doubles if there are also doubles. Returns true if an expression was changed.
 fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
     let exprs: Vec<_> = exprs.into_iter().map(|expr| (expr.get_type(schema).unwrap_or(DataType::Null), expr)).collect();
     let is_mixed = exprs.iter().any(|(kind, _)| kind.is_floating()) && exprs.iter().any(|(kind, _)| kind.is_decimal());
@@ -246,7 +246,7 @@ fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
     is_mixed
 }
 
-/// Returns the expression as a double. A literal becomes the nearest double.
+/// Returns the expression as a double. A literal becomes the double nearest to it.
 fn to_double(expr: Expr) -> Expr {
     if let Expr::Literal(value, metadata) = &expr
         && let Ok(ScalarValue::Utf8(Some(text))) = value.cast_to(&DataType::Utf8)

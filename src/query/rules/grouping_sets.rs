@@ -1,12 +1,13 @@
 //! Keeps the engine from relying on the order of rows around GROUPING SETS, ROLLUP and CUBE.
 //!
-//! An aggregate over rows in the order of a group column returns a group as soon as the next one starts. With grouping
-//! sets, each row belongs to several groups, in some of which the column is NULL, so that a group can start again after
-//! it was returned: it appears twice in the result (apache/datafusion#16965, apache/datafusion#24421). For the same
-//! reason the engine takes a group column for constant, or for partitioned, although it contains NULLs.
+//! If rows are sorted by a group column, an aggregate returns each group as soon as the next group starts. With
+//! grouping sets, each row belongs to several groups, and the column is NULL in some of them. A group can therefore
+//! start again after it was returned, and would appear twice in the result (apache/datafusion#16965,
+//! apache/datafusion#24421). For the same reason, the engine may wrongly treat a group column as constant or as
+//! partitioned although it contains NULLs.
 //!
-//! This rule puts a node below and above each such aggregate. The node passes its rows on, and hides everything that the
-//! engine knows about their order and partitions.
+//! This rule puts a node below and another above each such aggregate. The node passes its rows on, and hides everything
+//! that the engine knows about their order and partitions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties,
 };
 
-/// Returns the engine's physical optimizer rules, after our own.
+/// Returns our own physical optimizer rules, followed by the engine's.
 pub(in crate::query) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let own: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GroupingSetsRule);
     std::iter::once(own).chain(PhysicalOptimizer::new().rules).collect()
 }
 
-/// The rule.
+/// The optimizer rule.
 #[derive(Debug)]
 struct GroupingSetsRule;
 
@@ -57,7 +58,7 @@ impl PhysicalOptimizerRule for GroupingSetsRule {
     }
 }
 
-/// Passes rows on unchanged. Nothing is known about their order and their partitions.
+/// Passes rows on unchanged, and declares no ordering or partitioning.
 struct UnorderedExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,

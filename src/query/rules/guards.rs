@@ -1,9 +1,10 @@
-//! Makes the left side of AND and OR, and the FILTER of an aggregate, protect what may fail.
+//! Ensures that AND, OR and the FILTER of an aggregate protect expressions that may fail.
 //!
-//! `WHERE b <> 0 AND a / b > 1` must not divide by zero. The engine evaluates both sides of AND on all rows, and its
-//! optimizer changes their order. This rule runs after the engine's rules. It moves the parts of a condition that may
-//! fail into a CASE whose WHEN consists of the other parts. A CASE evaluates its branches only on the rows that select
-//! them. The branches are small integers, because the optimizer turns a CASE of booleans back into AND and OR.
+//! `WHERE b <> 0 AND a / b > 1` must not divide by zero. But the engine evaluates both sides of AND on all rows, and
+//! its optimizer changes their order. This rule runs after the engine's rules. It moves the parts of a condition that
+//! may fail into a CASE, and uses the other parts as its WHEN condition. A CASE evaluates a branch only on the rows
+//! that select it. The branches are small integers, because the optimizer would turn a CASE of booleans back into AND
+//! and OR.
 //!
 //! ```text
 //!   safe AND fallible  ─►  safe AND CASE WHEN safe THEN CAST(fallible AS TINYINT) ELSE 0 END = 1
@@ -11,8 +12,9 @@
 //!   sum(fallible) FILTER (WHERE f)  ─►  sum(CASE WHEN f THEN fallible END) FILTER (WHERE f)
 //! ```
 //!
-//! All parts that cannot fail protect the others, wherever they are written. Parts that can fail protect those after
-//! them. A condition on one table does not protect an expression of another table, which is evaluated before the join.
+//! All parts that cannot fail protect the others, regardless of where they are written. Parts that can fail protect the
+//! parts after them. A condition on one table does not protect an expression on another table, because that expression
+//! is evaluated before the join.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
@@ -29,7 +31,7 @@ use crate::query::functions::is_fallible;
 /// The maximum number of parts that protect each other in one condition.
 const NESTED_MAX: usize = 8;
 
-/// Moves what may fail behind the conditions that protect it.
+/// Moves expressions that may fail behind the conditions that protect them.
 #[derive(Debug)]
 pub(in crate::query) struct GuardRule;
 
@@ -43,12 +45,12 @@ impl OptimizerRule for GuardRule {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-        // The filters of a scan only select files and pages, which evaluates nothing that can fail.
+        // A scan uses its filters only to select files and pages, and evaluates nothing that can fail.
         if matches!(plan, LogicalPlan::TableScan(_)) || !has_condition(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let guards = Guards { schema: merge_schema(&plan.inputs()) };
-        // A row for which the condition is NULL is not returned, so NULL protects like false.
+        // A row for which the condition is NULL is not returned, so NULL protects in the same way as false.
         let is_filter = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
@@ -58,7 +60,7 @@ impl OptimizerRule for GuardRule {
     }
 }
 
-/// Returns true if the node contains AND, OR or FILTER together with an expression that may fail for some types.
+/// Returns true if the node contains AND, OR or FILTER, and an expression that may fail for some types.
 fn has_condition(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
@@ -165,7 +167,8 @@ impl Guards {
         Ok((parts, changed))
     }
 
-    /// The engine evaluates the arguments of an aggregate on all rows, and its FILTER afterwards.
+    /// Protects the arguments of an aggregate. The engine evaluates them on all rows, and applies the FILTER
+    /// afterwards.
     fn rewrite_aggregate(&self, mut call: AggregateFunction) -> Transformed<Expr> {
         let mut changed = false;
         if let Some(filter) = call.params.filter.as_deref().filter(|filter| is_repeatable(filter)) {
@@ -183,7 +186,7 @@ impl Guards {
         if changed { Transformed::yes(call) } else { Transformed::no(call) }
     }
 
-    /// Returns true if the expression may fail on some row.
+    /// Returns true if the expression may fail on some rows.
     fn can_fail(&self, expr: &Expr) -> bool {
         let mut fails = false;
         let walked = expr.apply(|expr| {
@@ -209,20 +212,20 @@ impl Guards {
             },
             _ => return false,
         };
-        // Without a column, the optimizer has already computed the value, or it fails on every row.
+        // An expression without a column was already computed by the optimizer, or fails on every row.
         fails
             && expr.exists(|expr| Ok(matches!(expr, Expr::Column(_) | Expr::OuterReferenceColumn(..)))).unwrap_or(true)
     }
 }
 
-/// Joins all parts after the first few, because each nested CASE needs stack.
+/// Combines all parts after the first few into one, because each nested CASE needs stack.
 fn nested(mut parts: Vec<Expr>, join: fn(Vec<Expr>) -> Option<Expr>) -> Vec<Expr> {
     let rest = parts.split_off(parts.len().min(NESTED_MAX));
     parts.extend(join(rest));
     parts
 }
 
-/// Returns `guard AND rest`, where `rest` is only evaluated on the rows that `guard` allows.
+/// Returns `guard AND rest`, where `rest` is evaluated only on the rows that `guard` allows.
 fn protect(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     if is_filter {
         return choose(guard, tiny(rest), lit(0_i8));
@@ -243,7 +246,7 @@ fn tiny(condition: Expr) -> Expr {
     Expr::Cast(Cast::new(Box::new(condition), DataType::Int8))
 }
 
-/// Returns true if this rule has created the expression.
+/// Returns true if this rule created the expression.
 fn is_guarded(expr: &Expr) -> bool {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return false };
     let is_tiny = |expr: &Expr| match expr {
@@ -256,7 +259,7 @@ fn is_guarded(expr: &Expr) -> bool {
             if when_then_expr.iter().all(|(_, then)| is_tiny(then)) && is_tiny(otherwise))
 }
 
-/// Returns true if the expression can be evaluated twice with the same result.
+/// Returns true if evaluating the expression twice gives the same result.
 fn is_repeatable(expr: &Expr) -> bool {
     let is_single = |expr: &Expr| {
         Ok(expr.is_volatile_node()

@@ -1,4 +1,4 @@
-//! Analyzer and optimizer rules, which correct what the engine's own rules do to a plan.
+//! Analyzer and optimizer rules that correct what the engine's own rules do to a plan.
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► engine's type coercion ─► checked_arithmetic
@@ -6,9 +6,9 @@
 //!     ─► grouping_sets ─► engine's physical optimizer
 //! ```
 //!
-//! **Invariant:** a rule adds no table and no function that the session does not have.
-//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. It changes a type only where
-//! the engine's type loses digits.
+//! **Invariant:** a rule adds no tables or functions to which the session has no access.
+//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. It changes a type
+//! only where the engine's type would lose digits.
 
 pub(super) mod checked_arithmetic;
 pub(super) mod exact_numbers;

@@ -1,9 +1,9 @@
-//! Keeps the engine from adding rounded sums of doubles.
+//! Keeps the engine from adding sums of doubles that are already rounded.
 //!
 //! For `sum(x), count(DISTINCT y)`, the engine's rule `single_distinct_aggregation_to_group_by` first groups by `y` and
-//! then adds the sums of these groups. Each of them has been rounded, or checked against the range of its type. The
-//! result would differ from that of `sum(x)` alone, and an integer sum could fail although the total fits. This rule
-//! applies the engine's rule only to aggregates without such a sum.
+//! then adds the sums of these groups. Each of these sums was already rounded, or checked against the range of its
+//! type. The result would differ from that of `sum(x)` alone, and an integer sum could fail although the total is in
+//! range. This rule applies the engine's rule only to aggregates without such a sum.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
 const RULE: &str = "single_distinct_aggregation_to_group_by";
 
-/// Returns the engine's optimizer rules, of which one is wrapped.
+/// Returns the engine's optimizer rules. One of them is wrapped.
 pub(in crate::query) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let wrap = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         RULE => Arc::new(SingleDistinct(rule)),
@@ -48,7 +48,7 @@ impl OptimizerRule for SingleDistinct {
     }
 }
 
-/// Returns true for a sum that is not DISTINCT.
+/// Returns true if the expression is a sum without DISTINCT.
 fn is_sum(expr: &Expr) -> bool {
     match expr {
         Expr::AggregateFunction(call) => !call.params.distinct && call.func.name() == "sum",

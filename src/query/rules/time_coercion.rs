@@ -1,10 +1,11 @@
-//! Chooses common types of times before the engine does.
+//! Chooses common types for times before the engine does.
 //!
-//! The engine compares a timestamp with a date in nanoseconds, which fit only the years 1678 to 2261, so one row with
-//! the date 9999-12-31 would fail each query. This rule casts the date to the type of the timestamp. It also adds times
-//! to dates as PostgreSQL does: the engine drops the hours of `DATE '2026-01-01' + INTERVAL '36 hours'`.
+//! The engine compares timestamps and dates in nanoseconds, which cover only the years 1678 to 2261. A single row with
+//! the date 9999-12-31 would make such a query fail. This rule casts the date to the type of the timestamp. It also
+//! adds times to dates as PostgreSQL does. The engine would drop the hours of `DATE '2026-01-01' + INTERVAL '36
+//! hours'`.
 //!
-//! **Invariant:** the rule changes no value, except those that the engine would change.
+//! **Invariant:** the rule changes only values that the engine would change.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl AnalyzerRule for TimeCoercionRule {
     }
 }
 
-/// Rewrites one node, whose inputs are rewritten already.
+/// Rewrites one node. Its inputs must already be rewritten.
 fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let plan = match plan {
         LogicalPlan::Union(union) => return rewrite_union(union),
@@ -64,7 +65,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
 }
 
-/// Returns true for the rows of `generate_series` in nanoseconds.
+/// Returns true if the scan reads the rows of `generate_series` in nanoseconds.
 fn is_time_series(scan: &TableScan) -> Result<bool> {
     let is_nanos = |field: &Arc<Field>| matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
     Ok(scan.projected_schema.fields().iter().any(is_nanos)
@@ -87,7 +88,7 @@ fn rewrite_series(scan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(scan))?)))
 }
 
-/// Casts the columns of JOIN … USING, which are pairs of expressions instead of comparisons.
+/// Casts the join keys of JOIN … USING, which are pairs of expressions instead of comparisons.
 fn rewrite_join(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
     let mut changed = false;
@@ -192,7 +193,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::new_transformed(expr, changed))
 }
 
-/// Casts the dates of `timestamp IN (SELECT date …)`, and the reverse. Returns true if `test` changed.
+/// Casts the dates in `timestamp IN (SELECT date …)`, or in the reverse case. Returns true if `test` was changed.
 fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool> {
     let columns = Arc::clone(test.subquery.subquery.schema());
     let Some((qualifier, field)) = columns.iter().next() else { return Ok(false) };
@@ -208,8 +209,8 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Checks the zone of a cast to a timestamp. Reads an integer as seconds, as the engine does for nanoseconds, and
-/// completes a constant without seconds. Returns true if `inner` changed.
+/// Checks the time zone in a cast to a timestamp. Reads an integer as seconds, as the engine does for nanoseconds.
+/// Completes a constant that has no seconds. Returns true if `inner` was changed.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
@@ -256,7 +257,8 @@ fn cast(expr: Expr, kind: DataType) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), kind))
 }
 
-/// Returns the type to which dates are cast: the one of the first timestamp, if there are both.
+/// Returns the type to which dates are cast, which is that of the first timestamp. Returns `None` unless there are both
+/// dates and timestamps.
 fn common_type(kinds: &[Option<DataType>]) -> Option<DataType> {
     let mut kinds_known = kinds.iter().flatten();
     let zone = kinds_known.find_map(|kind| match kind {
@@ -303,7 +305,7 @@ fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
     changed
 }
 
-/// Casts a date to a timestamp if an interval with a time of day, or one that is not constant, is added to it.
+/// Casts a date to a timestamp if the interval that is added to it has a time of day or is not constant.
 fn widen_date(left: &mut Expr, right: &mut Expr, kinds: &[Option<DataType>; 2]) -> bool {
     let (date, interval) = match kinds {
         [Some(date), Some(DataType::Interval(_) | DataType::Duration(_))] if is_date(date) => (left, right),

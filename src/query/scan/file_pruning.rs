@@ -1,13 +1,13 @@
-//! File pruning: selects the files of a [`Snapshot`] that may hold rows that match a tenant and the user's filters.
+//! File pruning: selects the files in a [`Snapshot`] that may hold rows for a tenant, given the user's filters.
 //!
 //! Pruning compares the filters with the files' statistics, which are in memory. It does no IO and evaluates no
 //! expression, so it takes well under a millisecond for ten thousand files.
 //!
 //! **Invariant:** pruning is only an optimization, because the tenant barrier and the user's filters are applied again
 //! to every row.
-//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier: comparisons of a plain column
-//! with a literal of the column's type, which cannot fail and have no side effects. Pruning also accepts casts of a
-//! time column, because it evaluates none of them.
+//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier. They compare a plain column
+//! with a literal of the column's type, cannot fail, and have no side effects. Pruning also accepts casts of a time
+//! column, because it evaluates no expressions.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::clock::DAY;
 use crate::contract::{EVENT_DATE, RECEIVED_TIME, TenantId};
 use crate::lake::{DataFile, Snapshot};
 
-/// The number of nanoseconds in a microsecond, the unit of times.
+/// The number of nanoseconds in a microsecond, which is the unit for times.
 const MICRO: i128 = 1_000;
-/// The number of nanoseconds in a day, the unit of dates.
+/// The number of nanoseconds in a day, which is the unit for dates.
 const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
 /// An inclusive range of days or microseconds. It is empty if `min > max`.
@@ -73,8 +73,8 @@ impl ScanRange {
         Self { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 
-    /// Returns true if a file with these least and greatest values may hold a value in the range, or if the file has no
-    /// statistics.
+    /// Returns true if a file with these minimum and maximum values may hold a value in the range, or if the file has
+    /// no statistics.
     fn overlaps(self, statistics: Option<(i64, i64)>) -> bool {
         statistics.is_none_or(|(min, max)| self.min <= max && min <= self.max && self.min <= self.max)
     }
@@ -107,7 +107,7 @@ impl ScanBounds {
         bounds.unwrap_or(Self::ALL)
     }
 
-    /// Narrows the bounds by one filter without AND and OR.
+    /// Narrows the bounds by one filter that contains neither AND nor OR.
     fn narrow(&mut self, filter: &Expr, time: &str) {
         match filter {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -169,8 +169,8 @@ impl ScanBounds {
         }
     }
 
-    /// Returns the days of the files to open. The range of times limits them too, because a row is always in a file of
-    /// its own day.
+    /// Returns the days for which files must be opened. The range of times also limits these days, because each row is
+    /// in a file for the day of its event time.
     fn file_days(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
@@ -183,9 +183,8 @@ impl ScanRange {
     }
 }
 
-/// Returns the column if the expression is a plain column, or a column inside a cast that preserves the order of times.
-/// Such a cast is one to a date, or to a time whose unit is a microsecond or finer. The type of the cast is returned
-/// too.
+/// Returns the column if the expression is a plain column or a column inside a cast that preserves the order of times.
+/// Such a cast is to a date, or to a time with microsecond precision or finer. The type of the cast is also returned.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),
@@ -200,8 +199,8 @@ fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     }
 }
 
-/// Converts a date or a time to nanoseconds since 1970, and returns `None` for any other value. A timestamp without a
-/// zone counts as UTC, like the table's columns.
+/// Converts a date or a time to nanoseconds since 1970. Returns `None` for any other value. A timestamp without a time
+/// zone is treated as UTC, like the table's columns.
 fn nanoseconds(value: &ScalarValue) -> Option<i128> {
     match value {
         ScalarValue::Date32(Some(day)) => Some(i128::from(*day) * DAY_NANOS),
@@ -321,7 +320,7 @@ mod tests {
         ])
     }
 
-    /// Parses a filter and simplifies it like the optimizer, which passes it to a scan.
+    /// Parses a filter and simplifies it as the optimizer does before it passes a filter to a scan.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();
@@ -382,7 +381,8 @@ mod tests {
 
     #[test]
     fn matching_range_contains_exactly_the_matching_values() {
-        // Compares the range with the definition of each operator, also for values that are not multiples of the unit.
+        // Compares the range with the definition of each operator, including for values that are not multiples of the
+        // unit.
         let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
         for unit in [1, 7, 1000] {
             for value in -15..=15 {

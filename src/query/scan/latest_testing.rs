@@ -1,8 +1,9 @@
 //! Test support for tables that show latest versions: orders that change, tenants with the same keys, and a simple
-//! implementation with which to compare results.
+//! implementation that computes the expected results.
 //!
-//! A query that evaluates an expression on a superseded version is detected. In such a version the amount is 20, so
-//! `1 / (amount - 20)` fails. The note is not a number, so a cast fails with its text. No latest version has its state.
+//! The tests detect a query that evaluates an expression on a superseded version. In such a version, the amount is 20,
+//! so `1 / (amount - 20)` fails. The note is not a number, so casting it fails with an error that contains the note.
+//! Its state does not occur in any latest version.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +29,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) position: Option<i64>,
     pub(in crate::query) received: i64,
     pub(in crate::query) id: String,
-    /// The number of days from the new year to the change. It determines the file of the version.
+    /// The number of days between the new year and the change. It determines which file contains the version.
     pub(in crate::query) day: i64,
     pub(in crate::query) account: &'static str,
     pub(in crate::query) state: &'static str,
@@ -55,12 +56,12 @@ pub(in crate::query) fn change(order: &'static str, position: i64, state: &'stat
     }
 }
 
-/// Creates a version that must stay hidden, because the test also adds a later one.
+/// Creates a version that must stay hidden because the test also adds a later one.
 pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
 
-/// Returns the `latest` declaration of most tests.
+/// Returns the `latest` declaration that most tests use.
 pub(in crate::query) fn by_order() -> LatestConfig {
     latest(&["order_id"], "position")
 }
@@ -127,7 +128,7 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// Creates the event of a change. Key columns of other types are derived from the line, and order columns of other
+/// Creates the event for a change. Key columns of other types are derived from the line, and order columns of other
 /// types from the position.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
@@ -177,30 +178,30 @@ pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     table.commit(files, Vec::new()).await.unwrap();
 }
 
-/// Creates an engine over `tables` with the limits of most tests.
+/// Creates an engine over `tables` with the limits that most tests use.
 pub(in crate::query) fn engine(tables: &Arc<Tables>) -> Arc<Engine> {
     engine_with(tables, config())
 }
 
-/// Creates an engine over `tables` with other limits.
+/// Creates an engine over `tables` with the given limits.
 pub(in crate::query) fn engine_with(tables: &Arc<Tables>, config: QueryConfig) -> Arc<Engine> {
     Engine::new(Arc::clone(tables), config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates a reader of `tenant` who may see all columns of `orders`.
+/// Creates the access of a reader in `tenant` who may see all columns of `orders`.
 pub(in crate::query) async fn reader(tenant: &str) -> Access {
     reader_under(tenant, PolicyConfig::default(), "").await
 }
 
-/// Creates a reader of `tenant` with a policy and the claim `account`.
+/// Creates the access of a reader in `tenant` with the given policy and value for the claim `account`.
 pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, account: &str) -> Access {
     let policy = BTreeMap::from([("orders".to_owned(), policy)]);
     let claims = json!({ "account": account });
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// Creates a policy that shows only the rows whose `column` equals the claim `account`. `columns` lists the visible
-/// columns; an empty list means all.
+/// Creates a policy that shows only the rows in which `column` equals the claim `account`. `columns` lists the visible
+/// columns. An empty list means all columns.
 pub(in crate::query) fn sub_account_policy(column: &str, columns: &[&str]) -> PolicyConfig {
     let rule = RowRuleConfig { column: column.to_owned(), claim: "account".to_owned(), required: true };
     PolicyConfig { columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: vec![rule] }

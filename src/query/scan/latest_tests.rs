@@ -9,7 +9,7 @@ use crate::error::Kind;
 use crate::query::planning::plan_cache::PlanKey;
 use crate::query::testing::{ask, config, run};
 
-/// Returns changes of two tenants with the same keys. They include ties, nulls, deletes, and versions on several days.
+/// Returns changes for two tenants with the same keys. They include ties, nulls, deletes, and versions on several days.
 fn history() -> Vec<Change> {
     let of = |tenant: &'static str, changes: Vec<Change>| {
         changes.into_iter().map(move |change| Change { tenant, id: format!("{tenant}-{}", change.id), ..change })
@@ -20,16 +20,16 @@ fn history() -> Vec<Change> {
         old("moves", 1),
         old("moves", 2),
         change("moves", 3, "paid"),
-        // The latest version has the earliest event time, so it is in the file of an earlier day.
+        // The latest version has the earliest event time, so it is in the file for an earlier day.
         Change { day: 0, ..change("early", 9, "sent") },
         Change { day: 40, ..old("early", 8) },
-        // Among versions with equal positions, the last received one is the latest. The greatest id breaks further
-        // ties.
+        // Among versions with equal positions, the one that was received last is the latest. Further ties are broken by
+        // the greatest id.
         old("ties", 5),
         later(change("ties", 5, "held")),
         Change { id: "id-a".to_owned(), ..old("ids", 5) },
         Change { id: "id-b".to_owned(), ..change("ids", 5, "kept") },
-        // A null position counts as the least.
+        // A null position counts as the smallest.
         null(Change { received: 99, ..old("null", 2) }),
         change("null", -4, "open"),
         null(old("nulls", 3)),
@@ -135,9 +135,9 @@ async fn keys_and_order_columns_of_every_type_work() {
     }
 }
 
-/// Statements of `acme` with their expected rows. Each would return other rows if a filter, a limit or a statistic were
-/// applied before the latest versions are selected, or would fail if an expression were evaluated on a superseded
-/// version.
+/// Statements that `acme` runs, with the expected rows. Each would return other rows if a filter, a limit or a
+/// statistic were applied before the latest versions are selected. Some would also fail if an expression were evaluated
+/// on a superseded version.
 const STATEMENTS: &[(&str, &[&[&str]])] = &[
     ("SELECT count(*) FROM orders", &[&["10"]]),
     ("SELECT count(1), count(state), count(DISTINCT order_id) FROM orders", &[&["10", "10", "9"]]),
@@ -173,7 +173,7 @@ const STATEMENTS: &[(&str, &[&[&str]])] = &[
     ("SELECT state FROM orders ORDER BY position NULLS FIRST LIMIT 2", &[&["lost"], &["open"]]),
     ("SELECT state FROM orders WHERE order_id = 'moves' ORDER BY position LIMIT 1", &[&["paid"]]),
     ("SELECT DISTINCT tags['state'] FROM orders WHERE order_id LIKE 'n%' ORDER BY 1", &[&["lost"], &["open"]]),
-    // These statements fail if they are evaluated on a superseded version, or on a row of another tenant.
+    // These statements fail if their expressions are evaluated on a superseded version, or on a row of another tenant.
     ("SELECT sum(1 / (amount - 20)) FROM orders", &[&["0"]]),
     ("SELECT count(*) FROM orders WHERE 1 / (amount - 20) = 0", &[&["10"]]),
     ("SELECT count(*) FROM orders WHERE order_id = 'moves' AND 1 / (amount - 20) = 0", &[&["1"]]),
@@ -209,7 +209,7 @@ const STATEMENTS: &[(&str, &[&[&str]])] = &[
         "SELECT state FROM orders WHERE order_id = 'moves' UNION ALL SELECT state FROM orders WHERE position = 2 AND order_id = 'moves'",
         &[&["paid"]],
     ),
-    // The table with all versions shows the whole history of `acme`, and none of another tenant.
+    // The table with all versions shows the whole history of `acme`, and no rows of any other tenant.
     ("SELECT count(*) FROM orders_changes", &[&["22"]]),
     ("SELECT count(*) FROM orders_changes WHERE tenant <> 'acme' OR state = 'coda'", &[&["0"]]),
     (

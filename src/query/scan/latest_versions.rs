@@ -1,7 +1,7 @@
 //! Selects the latest version of each key among rows that arrive in any order.
 //!
 //! The input is a series of batches that together contain all versions of their keys. For each key, the latest version
-//! so far is kept, with the batch and the row in which it is stored.
+//! so far is recorded, together with the batch and the row that store it.
 //!
 //! ```text
 //!   batch ─► number of each row's key ─► later than the known version? ─ yes ─► store the row ─┐
@@ -9,9 +9,9 @@
 //!                                       latest: key ─► (batch, row) ◄──── compact: drop superseded rows
 //! ```
 //!
-//! **Invariant:** the latest version does not depend on the order of the rows. It is the one with the greatest `by`,
-//! where null is the least value. Ties are broken by the greatest receive time, then by the greatest id.
-//! **Invariant:** about two rows per key are stored at most, and their memory is accounted for.
+//! **Invariant:** the latest version does not depend on the order of the rows. It is the version with the greatest
+//! `by`, where null is the smallest value. Ties are broken by the greatest receive time, then by the greatest id.
+//! **Invariant:** at most about two rows per key are stored, and their memory is accounted for.
 
 use std::cmp::Ordering;
 use std::mem;
@@ -26,7 +26,7 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 /// The number of batches that may be stored in addition to those that one row per key would fill. The number of batches
-/// is limited because a batch takes about a kilobyte, however few rows it has.
+/// is limited because each batch takes about a kilobyte, even if it has few rows.
 const SPARE_BATCHES: usize = 8;
 
 /// The indexes of the input columns that identify and order versions.
@@ -47,7 +47,7 @@ pub(in crate::query) struct VersionLayout {
 /// The latest version of each key so far.
 pub(in crate::query) struct LatestVersions {
     layout: Arc<VersionLayout>,
-    /// The distinct keys, each with its number, counted from 0.
+    /// The distinct keys. Each key has a number, counted from 0.
     keys: Box<dyn GroupValues>,
     /// The latest version of each key, by key number.
     latest: Vec<Option<Version>>,
@@ -60,7 +60,7 @@ pub(in crate::query) struct LatestVersions {
     reservation: MemoryReservation,
 }
 
-/// The values that order a version, and where its row is stored.
+/// The values that order a version, and the location of its row.
 #[derive(Debug, Clone, Copy)]
 struct Version {
     by: Option<i64>,
@@ -69,7 +69,7 @@ struct Version {
     row: usize,
 }
 
-/// A stored batch. It holds the columns to return, and the id. Some of its rows may have been superseded since.
+/// A stored batch. It holds the columns to return and the id. Some of its rows may already be superseded.
 struct StoredRows {
     rows: RecordBatch,
     /// The key number of each row.
@@ -133,7 +133,7 @@ impl LatestVersions {
         })
     }
 
-    /// Records each row of the current batch that is later than the known version of its key. Returns the number of
+    /// Records each row in the current batch that is later than the known version for its key. Returns the number of
     /// rows in the batch that are now the latest of their keys.
     fn compare(&mut self, columns: &VersionColumns) -> usize {
         let (number, mut rows) = (self.stored.len(), 0);
@@ -159,8 +159,8 @@ impl LatestVersions {
         rows
     }
 
-    /// Stores the current batch, in which `later_rows` rows are the latest of their keys. If these are less than half
-    /// of its rows, only they are copied and stored. Otherwise the batch is stored without a copy.
+    /// Stores the current batch, in which `later_rows` rows are the latest for their keys. If fewer than half of the
+    /// batch's rows are the latest, only those are copied and stored. Otherwise the batch is stored without a copy.
     fn store(&mut self, batch: &RecordBatch, later_rows: usize) -> Result<()> {
         let VersionLayout { columns, id, .. } = *self.layout;
         let indexes: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();

@@ -1,14 +1,14 @@
-//! A plan node that selects the latest version of each key. It is below the barrier, out of reach of optimizers.
+//! A plan node that selects the latest version of each key. It is below the barrier, where optimizers cannot change it.
 //!
-//! It reads a private scan of all versions, and returns the first columns of the latest ones.
+//! It reads a private scan of all versions, and returns the first columns of the latest versions.
 //!
 //! ```text
 //!   Parquet scan ─► tenant ─► key filters ─► hash partitioning by key ─► latest version of each key ─► barrier (row rules)
 //! ```
 //!
 //! **Invariant:** only the tenant condition and filters on key columns precede the selection, because they have the
-//! same result for all versions of a key. Any other filter could drop the latest version, and an older one would be
-//! returned.
+//! same result for all versions of a key. Any other filter could remove the latest version, and an older version
+//! would then be returned.
 
 use std::fmt;
 use std::sync::Arc;

@@ -72,7 +72,7 @@ async fn quarantine_shows_only_open_entries() {
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
     let cases: [(&str, &str, &[&str]); 13] = [
-        // A closing row of another tenant, or with another time, does not close an entry.
+        // A closing row with another tenant or another time does not close an entry.
         (
             "acme",
             "SELECT quarantine_id || extract(day FROM event_time) FROM calls_quarantine ORDER BY 1",
@@ -84,7 +84,7 @@ async fn quarantine_shows_only_open_entries() {
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_time < '2026-01-02T00:00:00Z'", &["1"]),
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_date > '2026-01-01'", &["1"]),
         ("acme", "SELECT reason FROM calls_quarantine WHERE reason = 'c'", &[]),
-        // The closing row of `c` is in another file and was received after this time.
+        // The closing row for `c` is in another file and was received after this time.
         ("acme", "SELECT quarantine_id FROM calls_quarantine WHERE received_time < '2026-01-01T00:30:00Z'", &["b"]),
         (
             "acme",

@@ -1,6 +1,6 @@
 //! Builds the private physical plan inside a `TenantScan` from a [`ScanSpec`].
 //!
-//! Each run gets a new plan, because a plan keeps the metrics of all its runs.
+//! A new plan is built for each run, because a plan accumulates the metrics of all its runs.
 //!
 //! ```text
 //!   ShownRows::All              Parquet scan
@@ -38,9 +38,9 @@ use crate::query::scan::open_quarantine_entries::open_entries;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::table_source::TableSource;
 
-/// The Parquet decoder does not evaluate the pruning predicate on rows before it decodes the other columns. That would
-/// double the requests to the object store and save little. The rows of one tenant are contiguous in a file, so the page
-/// index already finds them.
+/// The Parquet decoder does not evaluate the pruning predicate on rows before it decodes the other columns. Doing so
+/// would double the requests to the object store and save little. The rows of one tenant are contiguous in a file, so
+/// the page index is enough to find them.
 const DECODER_FILTERS: bool = false;
 
 /// A resolved scan, which builds a new physical plan for each of its runs.
@@ -70,8 +70,8 @@ struct VersionSelection {
 struct ClosingRows {
     scan: ParquetScan,
     is_closing: Arc<dyn PhysicalExpr>,
-    /// Pairs of columns, by name. A row closes an entry if the first column of the row equals the second column of the
-    /// entry, for every pair.
+    /// Pairs of columns, by name. A row closes an entry if, for every pair, the first column of the row equals the
+    /// second column of the entry.
     on: Vec<(String, String)>,
 }
 
@@ -192,8 +192,8 @@ impl Resolver<'_> {
         })
     }
 
-    /// Creates the selection of the latest versions among rows with the columns `read`. It returns the first `columns`
-    /// columns.
+    /// Creates the selection of the latest versions from rows with the columns `read`. It returns the first `columns`
+    /// of them.
     fn version_selection(
         &self,
         read: &[usize],
@@ -229,7 +229,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Creates the scan of the rows that close entries. The column `resolves` of such a row names its entry.
+    /// Creates the scan for the rows that close entries. In such a row, the column `resolves` names the entry.
     fn closing_rows(&self, resolves: &str) -> Result<ClosingRows> {
         let contract = self.table.contract();
         let name = |index: usize| contract.columns[index].name.clone();
@@ -265,7 +265,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends those indexes that `read` does not contain yet.
+/// Appends the indexes that `read` does not contain yet.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

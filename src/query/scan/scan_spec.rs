@@ -1,12 +1,12 @@
-//! The description of a scan as plain data: everything that decides which rows and columns of a table are read.
+//! The description of a scan as plain data. It determines which rows and columns of a table are read.
 //!
 //! A [`ScanSpec`] can be compared, printed and copied. `ScanPlan` (`physical_plan.rs`) turns it into a physical plan,
 //! both for tenants' queries and for the operator's.
 //!
 //! **Invariant:** a spec holds only plain data: names, files, typed literals, and comparisons of columns with literals.
 //! It holds no closure, open file or function, so another process could run the same scan.
-//! **Invariant:** a spec refers to columns by name, not by index. If another process had a table with other columns,
-//! the name would not be found, and the scan could not read a hidden column by mistake.
+//! **Invariant:** a spec refers to columns by name, not by index. Another process might have a table with other
+//! columns. In that case a name would not be found, but the scan could not read a hidden column by mistake.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use crate::query::scan::file_pruning::ScanRange;
 pub(in crate::query) struct ScanSpec {
     /// The name of the table in the lake.
     pub(in crate::query) table: Arc<str>,
-    /// The name in SQL, which EXPLAIN shows. It differs from `table` for the companion table with all versions.
+    /// The SQL name, which EXPLAIN shows. It differs from `table` only for the companion table with all versions.
     pub(in crate::query) name: Arc<str>,
-    /// The version of the table that the files belong to.
+    /// The version of the table to which the files belong.
     pub(in crate::query) version: u64,
-    /// The files to open, by partition. The number of partitions is configured and does not depend on the number of
-    /// files.
+    /// The files to open in each partition. The number of partitions is configured, and does not depend on the number
+    /// of files.
     pub(in crate::query) partitions: Vec<Vec<Arc<DataFile>>>,
     /// The names of the columns to return, in order.
     pub(in crate::query) columns: Vec<String>,
@@ -38,7 +38,7 @@ pub(in crate::query) struct ScanSpec {
     pub(in crate::query) rules: Vec<Expr>,
     /// Which of the tenant's rows the scan returns.
     pub(in crate::query) rows: ShownRows,
-    /// The filters of the query that help to skip row groups and pages. All of them are leakproof, and the engine
+    /// The query's filters that help to skip row groups and pages. All of them are leakproof, and the engine
     /// applies them again above the scan.
     pub(in crate::query) filters: Vec<Expr>,
     /// The range of event times in microseconds. The scan may skip rows outside it.
@@ -70,7 +70,7 @@ pub(in crate::query) enum ShownRows {
         /// The column that is true in a version that deletes its key.
         deleted: Option<String>,
     },
-    /// The entries of a quarantine that no other row closes.
+    /// The entries in a quarantine that no other row closes.
     OpenEntries {
         /// The column in which a closing row names its entry.
         resolves: String,
@@ -78,14 +78,14 @@ pub(in crate::query) enum ShownRows {
 }
 
 impl ScanSpec {
-    /// Returns the conditions on every row that the scan returns, the tenant condition first. The list can be empty
-    /// only if the scope is all tenants.
+    /// Returns the conditions on every row that the scan returns, with the tenant condition first. The list can be
+    /// empty only if the scope is all tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
         scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
     }
 
-    /// Returns those of `conditions` that may be applied before the latest versions or open entries are selected.
+    /// Returns the conditions that may be applied before the latest versions or open entries are selected.
     pub(in crate::query) fn early<'a>(
         &self,
         contract: &Contract,
@@ -104,8 +104,8 @@ impl RowScope {
         }
     }
 
-    /// Returns the condition that a row is in scope, or `None` if all rows are. The tenant is a typed literal, never
-    /// part of SQL text.
+    /// Returns the condition for a row to be in scope, or `None` if all rows are. The tenant is a typed literal and
+    /// never part of SQL text.
     pub(in crate::query) fn condition(&self, contract: &Contract) -> Option<Expr> {
         let value = |tenant: &TenantId| lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned())));
         self.tenant().map(|tenant| column(&contract.columns[contract.tenant].name).eq(value(tenant)))
@@ -136,7 +136,7 @@ impl ShownRows {
         }
     }
 
-    /// Returns true if `filter` may decide which rows are read. For a table that shows latest versions, the filter must
+    /// Returns true if `filter` may determine which rows are read. If a table shows latest versions, the filter must
     /// have the same result for all versions of a key. Otherwise the scan could skip the latest version and return an
     /// older one.
     pub(in crate::query) fn allows_early(&self, filter: &Expr, contract: &Contract) -> bool {
@@ -151,8 +151,8 @@ pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
-/// Creates a schema of the fields without their metadata. Descriptions and units are for catalogs, and the metadata of
-/// a plan could differ from that of its stream.
+/// Creates a schema from the fields without their metadata. Descriptions and units are only needed in catalogs, and the
+/// metadata of a plan could differ from that of its stream.
 pub(in crate::query) fn without_metadata<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
     let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

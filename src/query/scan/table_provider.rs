@@ -1,9 +1,9 @@
 //! The table provider of a session: one lake table at one snapshot, with the columns and rows that the caller may see.
 //!
-//! A query of a [`SessionTable`] becomes a [`TenantScan`] of a [`ScanSpec`] over the files that may hold matching rows.
-//! A table declared with `latest` appears as two tables: the latest versions under its own name, and a companion table
-//! with all versions. Queries in the operator's configuration see the same tables with the rows of all tenants, and
-//! without row rules.
+//! A query on a [`SessionTable`] becomes a [`TenantScan`], whose [`ScanSpec`] lists the files that may hold matching
+//! rows. A table declared with `latest` appears as two tables: one with the latest versions under its own name, and a
+//! companion table with all versions. Queries in the operator's configuration see the same tables with the rows of all
+//! tenants, and without row rules.
 //!
 //! ```text
 //!   all versions      prune files by all filters ─► read ─► tenant, row rules
@@ -16,7 +16,7 @@
 //! **Invariant:** a quarantine shows only its open entries. It shows neither closed entries nor the rows that close
 //! them.
 //! **Invariant:** an invalid row rule matches no row. A rule is invalid if its column is unknown, or if none of its
-//! values fits the column.
+//! values can be converted to the type of the column.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -44,7 +44,7 @@ pub(in crate::query) struct SessionTable {
     contract: Arc<Contract>,
     snapshot: Arc<Snapshot>,
     source: TableSource,
-    /// The table's name in SQL.
+    /// The table's SQL name.
     name: Arc<str>,
     scope: RowScope,
     /// The row rules of the caller's policy.
@@ -117,12 +117,12 @@ impl SessionTable {
         })
     }
 
-    /// Returns the table's name in SQL.
+    /// Returns the table's SQL name.
     pub(in crate::query) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the declared description.
+    /// Returns the description from the table's declaration.
     pub(in crate::query) fn description(&self) -> Cow<'_, str> {
         if *self.name == *self.contract.name {
             return (&self.contract.description).into();
@@ -135,12 +135,12 @@ impl SessionTable {
         &self.contract
     }
 
-    /// Returns true if the lake knows no newer snapshot of the table.
+    /// Returns true if the lake has no newer snapshot of the table.
     pub(in crate::query) fn is_current(&self) -> bool {
         self.table.snapshot().version == self.snapshot.version
     }
 
-    /// Describes a scan of the visible columns with the indexes `projection`, or of all visible columns if that is
+    /// Describes a scan of the visible columns with the indexes in `projection`, or of all visible columns if it is
     /// `None`.
     pub(in crate::query) fn spec(
         &self,
@@ -156,7 +156,7 @@ impl SessionTable {
         let early = filters.iter().filter(|filter| self.rows.allows_early(filter, &self.contract));
         let mut bounds = ScanBounds::of(early.clone(), self.time_column());
         if matches!(self.rows, ShownRows::OpenEntries { .. }) {
-            // A closing row has the time of its entry, but is received later. It can be in any file of that time.
+            // A closing row has the same time as its entry, but is received later. It can be in any file for that time.
             bounds.received = ScanRange::ALL;
         }
         let files = prune(&self.snapshot, self.scope.tenant(), &bounds);
@@ -226,7 +226,7 @@ impl fmt::Debug for SessionTable {
     }
 }
 
-/// Returns the condition of a row rule. The rule's values become typed literals, never part of SQL text.
+/// Returns the condition for a row rule. The rule's values become typed literals, never part of SQL text.
 fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
     let values: Vec<Expr> = rule
@@ -238,7 +238,7 @@ fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
-/// Distributes files over exactly `count` partitions of about equal size in bytes.
+/// Distributes files over exactly `count` partitions with about the same number of bytes in each.
 fn balanced_partitions(mut files: Vec<Arc<DataFile>>, count: usize) -> Vec<Vec<Arc<DataFile>>> {
     let mut partitions: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); count.max(1)];
     files.sort_by_key(|file| std::cmp::Reverse(file.size));

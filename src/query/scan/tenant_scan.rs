@@ -1,8 +1,8 @@
 //! The barrier: the only node in a user's plan that reads stored rows. Optimizers see it as a leaf.
 //!
-//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`), and returns only the rows that
-//! match the predicate for this caller, in the requested columns. Queries in the operator's configuration, which see
-//! the rows of all tenants, read through the same node.
+//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`). It returns only the rows that
+//! match the caller's predicate, in the requested columns. Queries in the operator's configuration see the rows of all
+//! tenants, and read them through the same node.
 //!
 //! ```text
 //!   private plan ─► barrier predicate on every batch ─► requested columns ─► the user's plan
@@ -10,10 +10,11 @@
 //!
 //! **Invariant:** [`TenantScan`] is a leaf without visible children. Optimizers cannot push a filter, limit, ordering
 //! or dynamic filter into it. It reports no statistics, and only the metrics of its own output. So no user expression
-//! is evaluated on a row of another tenant, and plans, metrics and results reveal nothing about such rows and their
-//! files (counts, names, pruning).
-//! **Invariant:** an error below the barrier counts as a failure of the lake, not of the statement, and only the log
-//! shows its text. The one exception is a query that has used up its memory, which is reported without details.
+//! is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about such rows or their files,
+//! including counts, names and pruning.
+//! **Invariant:** an error below the barrier is reported as a failure of the lake, not of the statement, and its text
+//! appears only in the log. The only exception is a query that exceeds its memory limit, which is reported without
+//! details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,16 +45,17 @@ use crate::query::scan::table_source::TableSource;
 /// The plan node that reads one table for one caller.
 pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
-    /// Builds the private plan of each run.
+    /// Builds the private plan for each run.
     plan: Arc<ScanPlan>,
-    /// The private plan of this run. Its rows hold the requested columns first, then those that only the barrier needs.
+    /// The private plan for this run. In its rows, the requested columns come first, followed by those that only the
+    /// barrier needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-/// The condition on every row, and the columns to return.
+/// The condition that every row must match, and the columns to return.
 struct Barrier {
     /// `None` only for the operator's scan of all tenants' rows.
     predicate: Option<Arc<dyn PhysicalExpr>>,
@@ -113,7 +115,7 @@ impl TenantScan {
 }
 
 impl Barrier {
-    /// Appends the rows of `batch` that the caller may see to `rows`, in the columns to return.
+    /// Selects the rows of `batch` that the caller may see, and appends them to `rows` in the columns to return.
     fn filter_into(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -137,8 +139,8 @@ impl Barrier {
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
-    /// Collects the caller's rows into full batches. Otherwise the batch sizes would reveal where other tenants' rows
-    /// are.
+    /// Collects the caller's rows into full batches. Without this, the batch sizes would reveal where other tenants'
+    /// rows are.
     rows: BatchCoalescer,
     metrics: BaselineMetrics,
     ended: bool,
@@ -194,8 +196,8 @@ impl ExecutionPlan for TenantScan {
         Ok(self)
     }
 
-    /// Creates a copy with a new private plan. The engine calls this for each iteration of a recursive query, and for
-    /// each run of a cached plan.
+    /// Creates a copy with a new private plan. The engine calls this method for each iteration of a recursive query,
+    /// and for each run of a cached plan.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
             spec: Arc::clone(&self.spec),
@@ -211,7 +213,7 @@ impl ExecutionPlan for TenantScan {
         let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // With a LIMIT, a batch is returned as soon as it has enough rows, before it is full.
+        // With a LIMIT, a batch is returned as soon as it has enough rows, even if it is not full.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
@@ -254,8 +256,8 @@ fn stop_after(
     })
 }
 
-/// Replaces an error from below the barrier with one that reveals nothing. The original becomes its source, which only
-/// the log shows.
+/// Replaces an error from below the barrier with one that reveals nothing. The original error is kept as its source,
+/// and appears only in the log.
 fn hide_error(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
         return DataFusionError::ResourcesExhausted("inside a table scan".to_owned());

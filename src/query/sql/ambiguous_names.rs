@@ -1,7 +1,7 @@
-//! Refuses a name that is ambiguous in a subquery and that the engine therefore takes from the outer query.
+//! Refuses an ambiguous name in a subquery if the engine would resolve it to a column of the outer query.
 //!
-//! In `EXISTS (SELECT 1 FROM a JOIN b ON … WHERE k = 1)`, `k` is ambiguous if both tables have a column `k`. If the outer
-//! query has a column `k` as well, the engine silently uses that one.
+//! In `EXISTS (SELECT 1 FROM a JOIN b ON … WHERE k = 1)`, `k` is ambiguous if both tables have a column `k`. If the
+//! outer query also has a column `k`, the engine silently uses the outer column.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -14,11 +14,11 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Visit as _, Visitor};
 use crate::error::{Error, Result};
 use crate::query::sql::syntax::{flow, name_of, query_of};
 
-/// Returns the names of columns of an outer query that are also ambiguous names of the subquery. They are correct if
-/// they are qualified in the text.
+/// Returns the names of outer columns that are ambiguous in the subquery that uses them. Such a name is correct only if
+/// the SQL text qualifies it.
 pub(in crate::query) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    // An error would come from our own closures, which return none.
+    // Only our own closures could return an error, and they never do.
     let _ = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|inner| {
@@ -36,7 +36,7 @@ pub(in crate::query) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
     found
 }
 
-/// Refuses a statement in which a subquery uses one of `names` without its table.
+/// Refuses a statement in which a subquery uses one of `names` without a qualifier.
 pub(in crate::query) fn check(statement: &mut Statement, names: &BTreeSet<String>) -> Result<()> {
     match query_of(statement) {
         Some(query) => {
@@ -48,11 +48,12 @@ pub(in crate::query) fn check(statement: &mut Statement, names: &BTreeSet<String
 
 struct Unqualified<'a> {
     names: &'a BTreeSet<String>,
-    /// The number of expressions that the visitor is inside.
+    /// The number of expressions that enclose the current node.
     exprs: usize,
-    /// The number of expressions at the start of each query that the visitor is inside.
+    /// For each query that encloses the current node, the number of expressions around that query.
     queries: Vec<usize>,
-    /// For each SELECT that the visitor is inside, true if it reads several tables as a subquery of an expression.
+    /// For each SELECT that encloses the current node, true if it is in a subquery of an expression and reads several
+    /// tables.
     selects: Vec<bool>,
 }
 

@@ -4,12 +4,13 @@
 //!   $1 in the tree ─ substitute ─► a marker ─ the engine's planner calls BoundValuePlanner ─► a typed literal
 //! ```
 //!
-//! The syntax tree has no node for a literal of any Arrow type. So each placeholder becomes a marker, which is a
-//! dictionary (`{key: ordinal}`) with a key of our own, and [`BoundValuePlanner`] plans a marker as the literal that is
-//! bound. The planner then sees a literal wherever the placeholder was, and infers types from it.
+//! The syntax tree has no node for a literal of an arbitrary Arrow type. So each placeholder becomes a marker, a
+//! dictionary (`{key: ordinal}`) with a reserved key. [`BoundValuePlanner`] plans a marker as the bound literal. The
+//! planner then sees a literal wherever the placeholder was, and infers types from it.
 //!
 //! **Invariant:** a bound value keeps its type and its value. It never becomes part of SQL text.
-//! **Invariant:** a marker that a statement contains itself yields a value that its own caller has bound, or an error.
+//! **Invariant:** if a marker is written in the text of a statement, it yields a value that the same caller has bound,
+//! or an error.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -28,8 +29,8 @@ use datafusion::sql::sqlparser::ast::{
 
 /// The key of a marker.
 const VALUE: &str = "\0bound value";
-/// The key of a marker that is an item of GROUP BY. The planner must not read an integer there as the position of a
-/// column.
+/// The key of a marker that is an item of GROUP BY. Without a separate key, the planner would read an integer there as
+/// the position of a column.
 const GROUP: &str = "\0bound group";
 
 tokio::task_local! {
@@ -64,12 +65,12 @@ impl ExprPlanner for BoundValuePlanner {
     }
 }
 
-/// Runs `planning`, in which markers stand for `values`.
+/// Runs `planning`, in which markers are planned as `values`.
 pub(in crate::query) async fn with_values<T>(values: Arc<[ScalarValue]>, planning: impl Future<Output = T>) -> T {
     BOUND.scope(values, planning).await
 }
 
-/// Returns the placeholders of a statement by name, with the number of times that each of them is used.
+/// Returns the placeholders of a statement by name, with the number of uses of each.
 pub(in crate::query) fn placeholders(statement: &Statement) -> BTreeMap<String, usize> {
     let mut uses = Uses::default();
     if let Some(statement) = syntax(statement) {
@@ -78,7 +79,7 @@ pub(in crate::query) fn placeholders(statement: &Statement) -> BTreeMap<String, 
     uses.0
 }
 
-/// Gives a name to each column of a SELECT that has a placeholder in its expression and no alias. Without it, the name
+/// Adds an alias to each column of a SELECT that has no alias and contains a placeholder. Without the alias, the name
 /// would contain the bound value, and two columns with equal values would have the same name.
 pub(in crate::query) fn name_columns(statement: &mut Statement) {
     if let Some(statement) = syntax_mut(statement) {
@@ -142,7 +143,7 @@ impl VisitorMut for ColumnNames {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let is_distinct = select.distinct.is_some();
         for item in &mut select.projection {
-            // The engine finds `ORDER BY expression` of a SELECT DISTINCT only if the expression has no alias.
+            // In a SELECT DISTINCT, the engine matches `ORDER BY expression` only with an item that has no alias.
             if let SelectItem::UnnamedExpr(expr) = item
                 && (placeholder(expr).is_some() || !is_distinct && has_placeholder(expr))
             {

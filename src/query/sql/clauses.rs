@@ -1,10 +1,10 @@
 //! Refuses the clauses that the engine parses but does not plan.
 //!
-//! DataFusion's planner reads the fields of a syntax node that it knows and drops the rest: `SELECT … FOR UPDATE`,
-//! `TABLESAMPLE` and `PREWHERE` would run as if they were not there. Each node is destructured without `..`, so that a
-//! new field of the parser is a compile error here and not a wrong answer.
+//! For each syntax node, DataFusion's planner reads the fields that it supports and ignores the rest. `SELECT … FOR
+//! UPDATE`, `TABLESAMPLE` and `PREWHERE` would run as if they had not been written. Each node is destructured without
+//! `..`, so a new field in the parser causes a compile error here instead of a wrong result.
 //!
-//! Clauses that the planner itself refuses are not repeated here.
+//! Clauses that the planner itself refuses are not checked here.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 
-/// The functions of the position of a row. They have no argument whose nulls could be ignored.
+/// The functions that return the position of a row. They have no argument for which nulls could be ignored.
 const RANKS: [&str; 6] = ["cume_dist", "dense_rank", "ntile", "percent_rank", "rank", "row_number"];
 /// The window functions that are not aggregates. The planner ignores DISTINCT in their arguments.
 const WINDOW_FUNCTIONS: [&str; 11] = [
@@ -35,13 +35,13 @@ const WINDOW_FUNCTIONS: [&str; 11] = [
     "row_number",
 ];
 
-/// Refuses a statement that contains a clause which the planner would ignore, at any depth. `is_scalar` returns true for
-/// the name of a function that is not an aggregate or window function.
+/// Refuses a statement that contains, at any depth, a clause that the planner would ignore. `is_scalar` returns true
+/// for the name of a function that is neither an aggregate nor a window function.
 pub(in crate::query) fn check(statement: &Statement, is_scalar: &dyn Fn(&str) -> bool) -> Result<()> {
     let statement = match statement {
         Statement::Statement(statement) => statement,
         Statement::Explain(explain) => return check(&explain.statement, is_scalar),
-        // Only queries pass the parser's checks.
+        // Unreachable, because `statement::parse` accepts only queries.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => return Ok(()),
     };
     match statement.visit(&mut IgnoredClauses { is_scalar }) {
@@ -83,7 +83,7 @@ fn flow(checked: Result<()>) -> ControlFlow<Error> {
     checked.map_or_else(ControlFlow::Break, ControlFlow::Continue)
 }
 
-/// Refuses `clause` if it `is_used`. `instead` says what to write.
+/// Refuses `clause` if `is_used` is true. `instead` is the alternative that the error suggests.
 fn refuse(is_used: bool, clause: &str, instead: &str) -> Result<()> {
     if is_used { Err(Error::unsupported(format!("{clause} is not supported: {instead}"))) } else { Ok(()) }
 }
@@ -151,7 +151,7 @@ fn check_select(select: &Select) -> Result<()> {
         connect_by,
         group_by,
         cluster_by: _,
-        // Determines where rows are computed, but not which rows.
+        // This clause determines where rows are computed, but not which rows are returned.
         distribute_by: _,
         sort_by: _,
         having: _,

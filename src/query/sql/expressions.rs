@@ -1,4 +1,4 @@
-//! Rewrites expressions that the engine's planner does not know, or plans wrongly.
+//! Rewrites expressions that the engine's planner does not support or plans wrongly.
 //!
 //! | in the statement | planned as |
 //! |---|---|
@@ -23,8 +23,8 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::query::functions::calendar::complete_seconds;
 
-/// Rewrites the expressions of a statement, at any depth. Returns true if the statement contains the name of the caller,
-/// `user`.
+/// Rewrites the expressions in a statement, at any depth. Returns true if the statement contains the caller's name,
+/// which is `user`.
 pub(in crate::query) fn rewrite(statement: &mut Statement, user: &str) -> Result<bool> {
     let statement = match statement {
         Statement::Statement(statement) => statement,
@@ -46,7 +46,7 @@ struct Expressions<'a> {
 impl VisitorMut for Expressions<'_> {
     type Break = Error;
 
-    /// Keeps the name of the column, which the caller's name would replace.
+    /// Keeps the original name of the column. Otherwise the caller's name would replace it.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
@@ -121,7 +121,7 @@ impl Expressions<'_> {
     }
 }
 
-/// Gives a timestamp type without a precision the precision of microseconds.
+/// Sets the precision of a timestamp type to microseconds if it has none.
 fn microseconds(kind: &mut DataType) {
     match kind {
         DataType::Timestamp(precision @ None, _) => *precision = Some(6),
@@ -132,7 +132,7 @@ fn microseconds(kind: &mut DataType) {
     }
 }
 
-/// Adds the seconds to a time such as `2026-03-02 10:00`.
+/// Adds the missing seconds to a time such as `2026-03-02 10:00`.
 fn complete(value: &mut ValueWithSpan) {
     if let Value::SingleQuotedString(text) = &mut value.value {
         complete_seconds(text);
@@ -152,7 +152,7 @@ fn is_named(name: &ObjectName, expected: &str) -> bool {
     }
 }
 
-/// Returns the expression for a call of a function that the engine knows by another name.
+/// Returns the replacement for a call to a function that the engine knows by another name.
 fn rewrite_function(function: &mut Function) -> Option<Expr> {
     const NAMES: [(&str, &str); 13] = [
         ("year", "year"),
@@ -175,7 +175,7 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         return None;
     }
     if DIFFERENCES.iter().any(|name| is_named(&function.name, name)) {
-        // `datediff(day, from, to)`: the unit is a word.
+        // In `datediff(day, from, to)`, the unit is a bare word.
         if let Some(unit) = list.args.first_mut().and_then(argument)
             && let Expr::Identifier(word) = unit
             && word.quote_style.is_none()
@@ -207,8 +207,8 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
     }
 }
 
-/// The groups of `regexp_match` begin at 1, and it returns the whole match only if the pattern has no group. So the
-/// pattern becomes a group.
+/// Adds a group around the pattern. `regexp_match` returns the whole match only if the pattern has no group, and
+/// numbers groups from 1.
 fn regexp_extract(value: Expr, pattern: Expr, group: Expr) -> Expr {
     let join =
         |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::StringConcat, right: Box::new(right) };

@@ -1,7 +1,7 @@
 //! Determines the output columns of the items of a FROM clause.
 //!
-//! The names that a query writes down are read from the syntax tree. The columns of a table, a function or a `SELECT *`
-//! are determined by planning `SELECT * FROM item`.
+//! Names that are written in the query are read from the syntax tree. The columns of a table, a function or a `SELECT
+//! *` are determined by planning `SELECT * FROM item`.
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
@@ -37,7 +37,7 @@ impl<'a> FromColumns<'a> {
         self.recursive |= recursive;
     }
 
-    /// Removes the WITH queries that were added since the scope had `len` of them.
+    /// Removes the most recently added WITH queries until `len` of them are left.
     pub(in crate::query::sql) fn truncate(&mut self, len: usize) {
         self.with_queries.truncate(len);
     }
@@ -68,7 +68,7 @@ impl<'a> FromColumns<'a> {
         self.with_queries.iter().rev().find(|cte| name_of(&cte.alias.name) == last)
     }
 
-    /// Returns the columns of the plan of `SELECT * FROM relation`.
+    /// Returns the columns that the plan for `SELECT * FROM relation` has.
     fn planned(&self, relation: &TableFactor) -> Result<Vec<String>> {
         let is_table = matches!(relation, TableFactor::Table { name, .. } if self.find(name).is_none());
         let mut probe = query(SetExpr::Select(Box::new(select(vec![wildcard()], vec![table(relation.clone())], None))));
@@ -80,7 +80,7 @@ impl<'a> FromColumns<'a> {
             });
         }
         let probe = Statement::Statement(Box::new(ast::Statement::Query(Box::new(probe))));
-        // The session's tables are in memory, so resolving them never waits.
+        // The session's tables are in memory, so resolving them never has to wait.
         match self.state.statement_to_plan(probe).now_or_never() {
             Some(Ok(plan)) => Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect()),
             Some(Err(error)) => Err(unknown_columns(relation).with_source(error)),

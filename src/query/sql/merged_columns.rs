@@ -1,6 +1,6 @@
-//! Replaces the unqualified names of the merged columns of USING and NATURAL joins.
+//! Replaces unqualified names of columns that USING and NATURAL joins merge.
 //!
-//! Inside a subquery, a name means the merged column only if no table of the subquery has a column of this name.
+//! In a subquery, a name refers to the merged column only if no table of the subquery has a column with this name.
 
 use std::ops::ControlFlow;
 
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::query::sql::from_columns::FromColumns;
 use crate::query::sql::syntax::{column_name, flow, last_name_of, name_of, quoted, visit, visit_clauses};
 
-/// A visitor that replaces names by the expressions of the merged columns.
+/// A visitor that replaces names with the expressions of the merged columns.
 pub(in crate::query::sql) struct MergedColumns<'a, 'b> {
     /// The names and the expressions that replace them.
     pub(in crate::query::sql) columns: Vec<(String, Expr)>,
     pub(in crate::query::sql) from: &'a mut FromColumns<'b>,
-    /// The number of subqueries that the visitor is inside. It replaces names only outside of all.
+    /// The number of subqueries that enclose the current node. Names are replaced only if this is zero.
     depth: usize,
-    /// True if a name was replaced by an expression that is not a column.
+    /// True if a name was replaced with an expression that is not a column.
     is_computed: bool,
 }
 
@@ -29,8 +29,8 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Self { columns, from, depth: 0, is_computed: false }
     }
 
-    /// Replaces the names in a select list, in all clauses except FROM, and in ORDER BY. `relations` are the names and
-    /// columns of the tables of FROM.
+    /// Replaces the names in a select list, in all clauses except FROM, and in ORDER BY. `relations` contains the names
+    /// and columns of the tables in FROM.
     pub(in crate::query::sql) fn replace_in_select(
         &mut self,
         select: &mut Select,
@@ -51,7 +51,7 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Ok(())
     }
 
-    /// Replaces the names in an item, which keeps its output name.
+    /// Replaces the names in an item of the select list. The item keeps its output name.
     fn replace_in_item(&mut self, item: &mut SelectItem) -> Result<()> {
         let SelectItem::UnnamedExpr(expr) = item else { return visit(item, self) };
         let name = column_name(expr).unwrap_or_else(|| expr.to_string());
@@ -63,7 +63,7 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Ok(())
     }
 
-    /// Replaces the names in an expression of ORDER BY, in which an output name takes precedence.
+    /// Replaces the names in an ORDER BY expression, where output names take precedence.
     fn replace_in_order(&mut self, expr: &mut Expr, outputs: &[String]) -> Result<()> {
         match expr {
             Expr::Identifier(ident) if outputs.contains(&name_of(ident)) => Ok(()),
@@ -118,7 +118,8 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         inner.replace_in_select(select, order_by, &relations)
     }
 
-    /// Replaces the names in the derived tables of a subquery's FROM, which do not see the tables beside them.
+    /// Replaces the names in the derived tables in a subquery's FROM. These cannot refer to the other tables in that
+    /// FROM.
     fn replace_in_derived_tables(&mut self, tree: &mut TableWithJoins) -> Result<()> {
         let joined = tree.joins.iter_mut().map(|join| &mut join.relation);
         for relation in std::iter::once(&mut tree.relation).chain(joined) {
@@ -131,7 +132,7 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Ok(())
     }
 
-    /// Replaces the names in the conditions of joins, and in the FROM items that see the tables beside them.
+    /// Replaces the names in join conditions, and in FROM items that can refer to other tables in the same FROM.
     fn replace_in_conditions(&mut self, tree: &mut TableWithJoins) -> Result<()> {
         for join in &mut tree.joins {
             visit(&mut join.join_operator, self)?;
@@ -245,7 +246,7 @@ fn mentions(query: &Query, columns: &[(String, Expr)]) -> bool {
     query.visit(&mut Mentions(columns)).is_break()
 }
 
-/// Returns the name by which columns are qualified with a FROM item.
+/// Returns the name that qualifies the columns of a FROM item.
 pub(in crate::query::sql) fn relation_name(relation: &TableFactor) -> Option<String> {
     match relation {
         TableFactor::Table { alias: Some(alias), .. }

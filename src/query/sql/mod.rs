@@ -1,4 +1,4 @@
-//! Checks and rewrites of the syntax tree, between the parser and the engine's planner.
+//! Checks and rewrites the syntax tree, after the parser and before the engine's planner.
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t)
@@ -9,14 +9,14 @@
 //!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
 //! ```
 //!
-//! If the planner then refuses a statement because two output names are equal, `output_names` rewrites it and it is
-//! planned again.
+//! If the planner refuses a statement because two output names are equal, `output_names` rewrites it and it is planned
+//! again.
 //!
-//! `ambiguous_names` compares the plan with the text.
+//! After planning, `ambiguous_names` compares the plan with the text.
 //!
 //! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
 //!
-//! **Invariant:** a clause is planned or refused by name; it is never ignored.
+//! **Invariant:** every clause is either planned, or refused with an error that names it. No clause is ignored.
 
 pub(super) mod ambiguous_names;
 pub(super) mod bound_values;

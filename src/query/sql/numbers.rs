@@ -1,7 +1,7 @@
-//! Rewrites numbers and the operator `^`, which the engine's planner reads in another way than PostgreSQL.
+//! Rewrites numbers and the operator `^`, which the engine's planner interprets differently from PostgreSQL.
 //!
-//! - `a ^ b` is the power of two doubles, and binds closer than `*`. The engine takes it for an exclusive or that binds
-//!   less than `+`.
+//! - `a ^ b` is exponentiation of doubles, and binds tighter than `*`. The engine reads it as an exclusive or that
+//!   binds less tightly than `+`.
 //! - A literal with an exponent (`1e3`) is a double. The engine would read it as a decimal with a negative scale.
 
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ pub(in crate::query) fn rewrite(statement: &mut Statement) {
             let _ = statement.visit(&mut Numbers);
         }
         Statement::Explain(explain) => rewrite(&mut explain.statement),
-        // Only queries pass the parser's checks.
+        // Unreachable, because `statement::parse` accepts only queries.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
     }
 }
@@ -29,7 +29,7 @@ struct Numbers;
 impl VisitorMut for Numbers {
     type Break = ();
 
-    /// Visits the operands of an expression before the expression.
+    /// Visits the operands of an expression before the expression itself.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Value(ValueWithSpan { value: Value::Number(text, _), span }) if text.contains(['e', 'E']) => {
@@ -60,8 +60,8 @@ fn as_double(expr: Expr) -> Expr {
     }
 }
 
-/// Returns the expression that PostgreSQL reads in `left ^ right`. The parser has read operators that bind less than `^`
-/// as parts of the operands: it reads `a * b ^ c + d` as `(a * b) ^ (c + d)`.
+/// Returns what `left ^ right` means in PostgreSQL. The parser has read operators that bind less tightly than `^` as
+/// parts of the operands. It reads `a * b ^ c + d` as `(a * b) ^ (c + d)`.
 fn with_power(left: Expr, right: Expr) -> Expr {
     let (mut operands, mut operators) = (Vec::new(), Vec::new());
     flatten(left, &mut operands, &mut operators);
@@ -74,7 +74,7 @@ fn with_power(left: Expr, right: Expr) -> Expr {
     rebuild(operands, operators)
 }
 
-/// Appends the operands and operators of a chain of operators without parentheses, from left to right.
+/// Appends the operands and operators of a chain without parentheses, from left to right.
 fn flatten(expr: Expr, operands: &mut Vec<Expr>, operators: &mut Vec<BinaryOperator>) {
     match expr {
         Expr::BinaryOp { left, op, right } => {
@@ -86,7 +86,7 @@ fn flatten(expr: Expr, operands: &mut Vec<Expr>, operators: &mut Vec<BinaryOpera
     }
 }
 
-/// Joins operands by operators, which bind from left to right.
+/// Combines operands with operators, which associate from left to right.
 fn rebuild(operands: Vec<Expr>, operators: Vec<BinaryOperator>) -> Expr {
     let mut operands = operands.into_iter();
     let mut done = vec![operands.next().unwrap_or_else(null)];

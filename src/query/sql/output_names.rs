@@ -1,8 +1,9 @@
-//! Plans statements whose select lists have the same output name twice, such as `SELECT count(*), count(*)`.
+//! Plans statements in which a select list has two items with the same output name, such as `SELECT count(*),
+//! count(*)`.
 //!
-//! The engine needs unique names, and it gives a column and a cast of it the same name. Here such items get an alias,
+//! The engine requires unique names, and gives a column and a cast of it the same name. Here such items get an alias,
 //! and the declared schema restores the names. A name that only one item has is never changed, so ORDER BY and outer
-//! queries can still refer to it. They cannot refer to a name that several items have.
+//! queries can still refer to it. They cannot refer to a name that several items share.
 //!
 //! This runs only after the engine has refused a statement, so other statements are not slowed down.
 
@@ -28,10 +29,10 @@ use crate::query::sql::syntax::{column_name, name_of, query_of, quoted, value, v
 
 /// The beginning of the condition that makes the name of a cast differ from the name of its operand.
 const CAST: &str = "CASE WHEN Utf8(\"";
-/// The end of this condition.
+/// The end of the condition that begins with [`CAST`].
 const THEN: &str = "\") IS NOT NULL THEN ";
 
-/// Returns true if the engine has refused a statement because of output names.
+/// Returns true if the engine refused a statement because of duplicate output names.
 pub(in crate::query) fn is_duplicate(error: &DataFusionError) -> bool {
     match root(error) {
         DataFusionError::Plan(text) => {
@@ -42,7 +43,7 @@ pub(in crate::query) fn is_duplicate(error: &DataFusionError) -> bool {
     }
 }
 
-/// Returns the error for a select list in which two items have the same name, and a query around it uses this name.
+/// Returns the error for an outer query that uses a name shared by two items of an inner select list.
 pub(in crate::query) fn to_error(error: &DataFusionError) -> Option<Error> {
     match root(error) {
         DataFusionError::Plan(text) if text.contains("require unique expression names") => Some(Error::invalid(
@@ -60,16 +61,16 @@ pub(in crate::query) struct OutputNames {
 }
 
 impl OutputNames {
-    /// Gives each item of a select list a name of its own. With `casts`, does so for the casts inside the items as well.
+    /// Gives each item of a select list a unique name. If `casts` is true, also does so for the casts inside the items.
     pub(in crate::query) fn replace(&mut self, statement: &mut Statement, casts: bool) -> Result<()> {
         let Some(query) = query_of(statement) else { return Ok(()) };
         visit(query, self)?;
         if casts { visit(query, &mut DistinctCasts { aliases: self }) } else { Ok(()) }
     }
 
-    /// Returns the schema with the names that were replaced.
+    /// Returns the schema with the original names.
     pub(in crate::query) fn restore(mut self, schema: &SchemaRef, plan: &LogicalPlan) -> SchemaRef {
-        // An error would come from our own closure, which returns none.
+        // Only our own closure could return an error, and it never does.
         let _ = plan.apply_with_subqueries(|node| {
             for expr in node.expressions() {
                 if let PlanExpr::Alias(Alias { expr, name, .. }) = expr
@@ -84,7 +85,7 @@ impl OutputNames {
         Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
     }
 
-    /// Returns the name of an output column of the plan. An alias can stand for an alias of a subquery.
+    /// Returns the original name of an output column of the plan. An alias can refer to an alias of a subquery.
     fn name(&self, of: &str) -> String {
         let mut name = of;
         for _ in 0..=self.names.len() {
@@ -117,7 +118,7 @@ impl OutputNames {
         };
         check_order(items, &names, &is_replaced, order_by)?;
         if matches!(select.distinct, Some(Distinct::Distinct)) {
-            // The engine finds an expression of ORDER BY in the select list only by its alias.
+            // The engine matches an ORDER BY expression with an item of the select list only by its alias.
             for (item, is_replaced) in items.iter().zip(&mut is_replaced) {
                 let SelectItem::UnnamedExpr(expr) = item else { continue };
                 let is_ordered = |order: &OrderByExpr| order.expr.to_string() == expr.to_string();
@@ -156,7 +157,7 @@ impl VisitorMut for OutputNames {
     }
 }
 
-/// What the engine compares to find out whether two items have the same name.
+/// The part of an item that the engine compares to find duplicate names.
 #[derive(Debug, PartialEq)]
 enum ItemName {
     /// A column, or a cast of it.
@@ -165,7 +166,7 @@ enum ItemName {
     Alias(String),
     /// `*` or `table.*`.
     Wildcard { table: Option<String> },
-    /// The text of another expression without its casts.
+    /// The text of any other expression, without its casts.
     Text(String),
 }
 
@@ -214,7 +215,7 @@ impl ItemName {
     }
 }
 
-/// Refuses ORDER BY with a name that several different items have.
+/// Refuses an ORDER BY that uses a name shared by several different items.
 fn check_order(items: &[SelectItem], names: &[ItemName], is_replaced: &[bool], order_by: &[OrderByExpr]) -> Result<()> {
     let outputs: Vec<_> = items
         .iter()
@@ -257,8 +258,8 @@ impl VisitorMut for WithoutCasts {
     }
 }
 
-/// Encloses casts in a condition that is always true, so that their type is part of their name. The optimizer removes
-/// the condition.
+/// Encloses casts in a condition that is always true. The type of the cast thereby becomes part of the name, and the
+/// optimizer removes the condition.
 struct DistinctCasts<'a> {
     aliases: &'a mut OutputNames,
 }

@@ -1,7 +1,7 @@
 //! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, as comparisons of their columns.
 //!
-//! The engine compares rows as structs, for which a null inside is an ordinary value: `(1, NULL) = (1, 2)` would be
-//! false and not unknown, so a negated comparison would return too many rows.
+//! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. `(1, NULL) = (1, 2)`
+//! would be false instead of unknown, so a negated comparison would return too many rows.
 
 use std::ops::ControlFlow;
 
@@ -15,18 +15,18 @@ use crate::query::sql::syntax::{binary, flow, nested, not, query, select, table,
 
 /// The maximum number of expressions that the rewrites of one statement may add.
 const ADDED_MAX: usize = 50_000;
-/// The alias of a subquery whose rows are compared.
+/// The alias of a subquery in a row comparison.
 const ROWS: &str = "__rows";
 
 /// Rewrites the comparisons of rows in one statement.
 #[derive(Debug, Default)]
 pub(in crate::query::sql) struct RowComparisons {
-    /// The number of expressions that were added.
+    /// The number of expressions added so far.
     added: usize,
 }
 
 impl RowComparisons {
-    /// Rewrites one comparison. Its operands are rewritten already.
+    /// Rewrites one comparison. Its operands must already be rewritten.
     pub(in crate::query::sql) fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
         let rewritten = match &*expr {
             Expr::InList { expr: left, list, negated } => {
@@ -60,7 +60,7 @@ impl RowComparisons {
                 let same = balanced(same, &BinaryOperator::And).unwrap_or_else(|| value(Value::Boolean(true)));
                 if matches!(expr, Expr::IsDistinctFrom(..)) { not(same) } else { nested(same) }
             }
-            // Both are true only if they hold for all columns.
+            // Each of these tests is true only if it holds for all columns.
             Expr::IsNull(of) | Expr::IsNotNull(of) if row(of).is_some() => {
                 let columns = row(of).unwrap_or_default();
                 let tests = match &*expr {
@@ -84,7 +84,7 @@ impl RowComparisons {
         Ok(())
     }
 
-    /// Rewrites the tests `(a, b) IN (SELECT …)` in WHERE and ON, where unknown and false are the same.
+    /// Rewrites tests such as `(a, b) IN (SELECT …)` in WHERE and ON, where unknown has the same effect as false.
     pub(in crate::query::sql) fn rewrite_filters(&mut self, select: &mut Select) {
         if let Some(selection) = &mut select.selection {
             rewrite_filter(selection);
@@ -97,7 +97,7 @@ impl RowComparisons {
         }
     }
 
-    /// Counts the copies of expressions.
+    /// Adds the copies of these expressions to the count.
     fn count(&mut self, exprs: &[Expr]) -> Result<()> {
         struct Count<'a>(&'a mut usize);
         impl Visitor for Count<'_> {
@@ -133,8 +133,8 @@ fn rewrite_filter(expr: &mut Expr) {
     }
 }
 
-/// Returns `EXISTS (SELECT 1 FROM (subquery) rows (c1, c2) WHERE c1 = a AND c2 = b)`. NOT IN is true only if each row of
-/// the subquery differs for certain.
+/// Returns `EXISTS (SELECT 1 FROM (subquery) rows (c1, c2) WHERE c1 = a AND c2 = b)`. NOT IN is true only if each row
+/// of the subquery is known to differ.
 fn exists(left: &[Expr], subquery: &Query, negated: bool) -> Expr {
     let names: Vec<_> = (1..=left.len()).map(|column| Ident::new(format!("__column_{column}"))).collect();
     let column = |name: &Ident| Expr::CompoundIdentifier(vec![Ident::new(ROWS), name.clone()]);
@@ -189,7 +189,7 @@ fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
         BinaryOperator::GtEq => BinaryOperator::Gt,
         op => op.clone(),
     };
-    // The first columns that differ decide.
+    // The first columns that differ determine the result.
     let last = left.len() - 1;
     (0..last).rev().fold(compare_one(op, last), |rest, index| {
         let equal = binary(compare_one(&BinaryOperator::Eq, index), BinaryOperator::And, nested(rest));
@@ -197,7 +197,7 @@ fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
     })
 }
 
-/// Joins the tests by a logical operator, as a balanced tree. A chain would be too deep for the stack.
+/// Combines the tests with a logical operator into a balanced tree. A chain would need too much stack.
 fn balanced(mut tests: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     while tests.len() > 1 {
         let mut pairs = Vec::with_capacity(tests.len().div_ceil(2));

@@ -1,4 +1,4 @@
-//! Rewrites standard clauses that the engine does not plan as clauses that it does.
+//! Replaces standard clauses that the engine does not plan with equivalent ones that it plans.
 //!
 //! ```text
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
@@ -62,8 +62,8 @@ fn to_flow(result: Result<()>) -> ControlFlow<Error> {
     result.map_or_else(ControlFlow::Break, ControlFlow::Continue)
 }
 
-/// Replaces `*` in `EXISTS (SELECT * …)` by a number, because the columns do not matter. The engine would confuse
-/// columns of the same name.
+/// Replaces `*` in `EXISTS (SELECT * …)` with a number, because the columns do not matter. The engine would confuse
+/// columns with the same name.
 fn drop_columns(subquery: &mut Query) {
     let SetExpr::Select(select) = &mut *subquery.body else { return };
     let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
@@ -105,7 +105,7 @@ fn rewrite_fetch(query: &mut Query, fetch: Fetch) -> Result<()> {
     Ok(())
 }
 
-/// Adds the condition that a row is among the first rows or equal to the last of them.
+/// Adds the condition that a row is among the first rows, or ties with the last of them.
 fn add_rank_filter(query: &mut Query, quantity: Expr, offset: Option<&Offset>) -> Result<()> {
     let refusal = |part: &str| {
         Err(Error::unsupported(format!("FETCH … WITH TIES after {part} is not supported: select from a subquery")))
@@ -134,7 +134,7 @@ fn add_rank_filter(query: &mut Query, quantity: Expr, offset: Option<&Offset>) -
     Ok(())
 }
 
-/// Returns an expression of ORDER BY with positions and output names replaced, because a window cannot refer to them.
+/// Returns an ORDER BY expression in which positions and output names are replaced. A window cannot refer to them.
 fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr> {
     let mut order = order.clone();
     if let Some(position) = ordinal(&order.expr) {
@@ -150,7 +150,7 @@ fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr>
     Ok(order)
 }
 
-/// Replaces positions inside ROLLUP, CUBE and GROUPING SETS. The engine would group by the number.
+/// Replaces positions inside ROLLUP, CUBE and GROUPING SETS. Without this, the engine would group by the number itself.
 fn replace_ordinals(select: &mut Select) -> Result<()> {
     let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
     for group in groups {
@@ -164,7 +164,7 @@ fn replace_ordinals(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
-/// Returns the expression of the select list at a position, counted from 1.
+/// Returns the expression at a position of the select list, counted from 1.
 fn item_at<'a>(items: &'a [SelectItem], position: usize, clause: &str) -> Result<&'a Expr> {
     let before = items.get(..position).unwrap_or(items);
     let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));

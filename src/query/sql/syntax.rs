@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::Result;
 
-/// Returns the query inside a statement. `None` for SHOW and DESCRIBE.
+/// Returns the query inside a statement, or `None` for SHOW and DESCRIBE.
 pub(in crate::query::sql) fn query_of(statement: &mut Statement) -> Option<&mut Query> {
     match statement {
         Statement::Statement(statement) => match &mut **statement {
@@ -26,7 +26,7 @@ pub(in crate::query::sql) fn query_of(statement: &mut Statement) -> Option<&mut 
     }
 }
 
-/// Returns the name that an identifier means: lower case unless it is quoted.
+/// Returns the name to which an identifier refers. It is in lower case unless the identifier is quoted.
 pub(in crate::query::sql) fn name_of(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -39,7 +39,8 @@ pub(in crate::query::sql) fn last_name_of(name: &ObjectName) -> Option<String> {
     name.0.last().and_then(|part| part.as_ident()).map(name_of)
 }
 
-/// Returns the name that the parts of a compound identifier give to an output column, or `None` for another expression.
+/// Returns the output name of a column that is given by a plain or compound identifier. Returns `None` for any other
+/// expression.
 pub(in crate::query::sql) fn column_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(name_of(ident)),
@@ -85,7 +86,7 @@ pub(in crate::query::sql) fn not(expr: Expr) -> Expr {
     Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(expr)) }
 }
 
-/// Returns the call of a function.
+/// Returns a function call.
 pub(in crate::query::sql) fn call(name: &str, args: Vec<Expr>) -> Function {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Function {
@@ -159,7 +160,7 @@ pub(in crate::query::sql) fn table(relation: TableFactor) -> TableWithJoins {
     TableWithJoins { relation, joins: Vec::new() }
 }
 
-/// Calls `visitor` on the expressions of every clause of `select` except FROM and the select list.
+/// Calls `visitor` on the expressions in every clause of `select` except FROM and the select list.
 pub(in crate::query::sql) fn visit_clauses<V>(select: &mut Select, visitor: &mut V) -> Result<()>
 where
     V: VisitorMut<Break = crate::error::Error>,
@@ -183,7 +184,7 @@ where
     flow(node.visit(visitor))
 }
 
-/// Returns the error with which a visitor has stopped.
+/// Returns the error that stopped a visitor.
 pub(in crate::query::sql) fn flow(visited: std::ops::ControlFlow<crate::error::Error>) -> Result<()> {
     match visited {
         std::ops::ControlFlow::Continue(()) => Ok(()),

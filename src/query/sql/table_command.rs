@@ -1,12 +1,12 @@
 //! Expands the command `TABLE t` to `SELECT * FROM t`.
 //!
-//! The parser's own rule for this command skips two more tokens, so `TABLE t LIMIT 1` would lose its limit. The tokens
-//! are therefore replaced before parsing.
+//! The parser's own rule for this command skips two tokens too many, so `TABLE t LIMIT 1` would lose its limit. The
+//! tokens are therefore replaced before parsing.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 
-/// Replaces `TABLE` by `SELECT * FROM` where a query can begin.
+/// Replaces `TABLE` with `SELECT * FROM` wherever a query can begin.
 pub(in crate::query) fn expand(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if !tokens.iter().any(|token| is_keyword(&token.token, &[Keyword::TABLE])) {
         return tokens;

@@ -4,11 +4,11 @@
 //!   SELECT k, x FROM a FULL JOIN b USING (k)  ─►  SELECT coalesce(a.k, b.k) AS k, x FROM a FULL JOIN b ON a.k = b.k
 //! ```
 //!
-//! The engine's planner takes the column of the left table for the merged column, which is null in the rows that only
-//! the right table has, and it finds the column ambiguous in some clauses. Here the merged column is the left one for
-//! INNER and LEFT joins, the right one for RIGHT joins, and `coalesce(left, right)` for FULL joins. `a.k` remains the
-//! column of `a`. `*` returns the merged columns first, then the other columns of the left table, then those of the
-//! right one.
+//! The engine's planner uses the left table's column as the merged column. That column is null in rows that exist only
+//! in the right table. In some clauses, the planner also reports the name as ambiguous. Here the merged column is the
+//! left column for INNER and LEFT joins, the right column for RIGHT joins, and `coalesce(left, right)` for FULL joins.
+//! `a.k` remains the column of `a`. `*` returns the merged columns first, then the other columns of the left table,
+//! then the other columns of the right table.
 
 use std::ops::ControlFlow;
 
@@ -27,7 +27,7 @@ use crate::query::sql::syntax::{
 };
 use crate::query::sql::wildcards::{self, ScopeColumn};
 
-/// Rewrites the joins with USING and NATURAL of a statement.
+/// Rewrites the joins in a statement that use USING or NATURAL.
 pub(in crate::query) fn rewrite(statement: &mut Statement, state: &SessionState) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
     if is_without_using(query) {
@@ -40,7 +40,7 @@ pub(in crate::query) fn rewrite(statement: &mut Statement, state: &SessionState)
     Err(Error::unsupported("USING and NATURAL are not supported in this part of a statement: use ON"))
 }
 
-/// The columns of a FROM clause, in the order of `*`.
+/// The columns of a FROM clause, in the order in which `*` returns them.
 #[derive(Default)]
 struct Scope {
     columns: Vec<ScopeColumn>,
@@ -71,7 +71,7 @@ impl Visitor for FindUsing {
     }
 }
 
-/// Returns true if a FROM item joins tables with USING or NATURAL outside of its subqueries.
+/// Returns true if a FROM item contains a join with USING or NATURAL outside its subqueries.
 fn has_using(tree: &TableWithJoins) -> bool {
     is_using_nested(&tree.relation) || tree.joins.iter().any(is_using)
 }
@@ -85,7 +85,7 @@ fn is_using_nested(relation: &TableFactor) -> bool {
     matches!(relation, TableFactor::NestedJoin { table_with_joins, .. } if has_using(table_with_joins))
 }
 
-/// Returns the constraint of a join. `None` for the kinds of join that the planner refuses.
+/// Returns the constraint of a join, or `None` for the kinds of join that the planner refuses.
 fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
     use JoinOperator as Op;
     match operator {
@@ -104,7 +104,7 @@ fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
     }
 }
 
-/// Returns the join with ON instead of its constraint. `None` for a kind of join that cannot have USING.
+/// Returns the join with its constraint replaced. Returns `None` for a kind of join that cannot have USING.
 fn with_constraint(operator: &JoinOperator, constraint: JoinConstraint) -> Option<JoinOperator> {
     use JoinOperator as Op;
     Some(match operator {
@@ -122,7 +122,7 @@ fn with_constraint(operator: &JoinOperator, constraint: JoinConstraint) -> Optio
 
 struct UsingJoins<'a> {
     columns: FromColumns<'a>,
-    /// The number of FROM items that were given an alias.
+    /// The number of FROM items that were given a generated alias.
     unnamed: usize,
 }
 
@@ -169,8 +169,8 @@ impl<'b> UsingJoins<'b> {
         done
     }
 
-    /// Rewrites a WITH query that may refer to itself. In its second term, its name means rows with the columns of
-    /// the first term.
+    /// Rewrites a WITH query that may refer to itself. In its second term, its own name refers to rows with the columns
+    /// of the first term.
     fn recursive(&mut self, cte: &mut Cte) -> Result<()> {
         let mut first = cte.clone();
         let SetExpr::SetOperation { left, right, .. } = &mut *cte.query.body else {
@@ -218,7 +218,7 @@ impl<'b> UsingJoins<'b> {
         self.merged(columns).replace_in_select(select, order_by, relations)
     }
 
-    /// Returns the visitor that replaces the names of the merged columns among `columns`.
+    /// Returns a visitor that replaces the names of the merged columns among `columns`.
     fn merged<'a>(&'a mut self, columns: &[ScopeColumn]) -> MergedColumns<'a, 'b> {
         let is_unique = |name: &String| columns.iter().filter(|column| column.name == *name).count() == 1;
         let merged = columns.iter().filter(|column| column.is_merged && is_unique(&column.name));
@@ -226,7 +226,8 @@ impl<'b> UsingJoins<'b> {
         MergedColumns::new(merged, &mut self.columns)
     }
 
-    /// Rewrites the joins of a FROM item. `before` holds the columns of the items before it, which LATERAL can see.
+    /// Rewrites the joins in a FROM item. `before` contains the columns of the preceding items, to which LATERAL can
+    /// refer.
     fn joins(&mut self, tree: &mut TableWithJoins, before: &Scope) -> Result<Scope> {
         let mut scope = self.relation(&mut tree.relation, &before.columns)?;
         for join in &mut tree.joins {
@@ -237,7 +238,7 @@ impl<'b> UsingJoins<'b> {
         Ok(scope)
     }
 
-    /// Gives a FROM item an alias if it has no name, and returns its columns.
+    /// Gives a FROM item an alias if it has no name. Returns its columns.
     fn relation(&mut self, relation: &mut TableFactor, before: &[ScopeColumn]) -> Result<Scope> {
         let is_lateral = match relation {
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
@@ -353,7 +354,7 @@ impl Scope {
         self
     }
 
-    /// Returns the columns of a join. A semi or anti join has the columns of one side only.
+    /// Returns the columns of a join. A semi join or an anti join has the columns of only one side.
     fn beside(self, right: Self, operator: &JoinOperator) -> Self {
         match operator {
             JoinOperator::LeftSemi(_) | JoinOperator::LeftAnti(_) | JoinOperator::Semi(_) | JoinOperator::Anti(_) => {
@@ -364,7 +365,7 @@ impl Scope {
         }
     }
 
-    /// Returns the only column of this name.
+    /// Returns the only column with this name.
     fn find(&self, name: &str, side: &str) -> Result<&Expr> {
         let mut found = self.columns.iter().filter(|column| column.name == name);
         match (found.next(), found.next()) {

@@ -17,7 +17,7 @@ pub(in crate::query::sql) struct ScopeColumn {
     pub(in crate::query::sql) is_merged: bool,
 }
 
-/// Replaces each unqualified `*` by the columns, with its EXCLUDE, EXCEPT and REPLACE applied.
+/// Replaces each unqualified `*` with the columns, and applies its EXCLUDE, EXCEPT and REPLACE.
 pub(in crate::query::sql) fn expand(items: &mut Vec<SelectItem>, columns: &[ScopeColumn]) -> Result<()> {
     if !items.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
         return Ok(());
@@ -63,7 +63,7 @@ fn expand_one(
     Ok(())
 }
 
-/// Returns the names of EXCLUDE and EXCEPT.
+/// Returns the names in EXCLUDE and EXCEPT.
 fn excluded(options: &WildcardAdditionalOptions) -> Vec<String> {
     let exclude = match &options.opt_exclude {
         Some(ExcludeSelectItem::Single(name)) => std::slice::from_ref(name),

@@ -54,12 +54,13 @@ pub(super) struct Doc {
 }
 
 /// The documentation pages that the server serves. They are for users and operators of a running server.
-pub(super) const DOCS: [Doc; 5] = [
+pub(super) const DOCS: [Doc; 6] = [
     doc(
         "http",
         "the HTTP API: sending events, receipts, freshness, errors, limits",
         include_str!("../../docs/http.md"),
     ),
+    doc("sql", "what the SQL accepts and answers", include_str!("../../docs/sql.md")),
     doc("tables", "tables that show the latest version of each row", include_str!("../../docs/tables.md")),
     doc("ingest", "how the server ingests events: Kafka, transforms, guarantees", include_str!("../../docs/ingest.md")),
     doc("configuration", "every configuration key", include_str!("../../docs/configuration.md")),

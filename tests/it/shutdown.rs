@@ -53,7 +53,7 @@ async fn a_shutdown_with_hung_clients_loses_no_acknowledged_event() {
     let succeeded = tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
     let took = started.elapsed();
     assert!(succeeded, "the server did not commit everything, or did not stop cleanly");
-    assert!(took > TIME_MAX / 2, "the clients did not hang: the shutdown took only {took:?}");
+    assert!(took > Duration::from_secs(3), "the clients did not hang: the shutdown took only {took:?}");
     assert!(took < TIME_MAX, "the shutdown took {took:?}; the limit is {TIME_MAX:?}");
     assert!(TcpStream::connect(http).is_err(), "the server still accepts connections");
     drop((unfinished, stalled, uploading));

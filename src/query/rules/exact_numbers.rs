@@ -197,9 +197,9 @@ fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr
         return Transformed::no(Expr::BinaryExpr(binary));
     };
     if left_kind.is_floating() && right_kind.is_decimal() {
-        *right = Box::new(to_double(std::mem::take(right)));
+        **right = to_double(std::mem::take(right));
     } else if left_kind.is_decimal() && right_kind.is_floating() {
-        *left = Box::new(to_double(std::mem::take(left)));
+        **left = to_double(std::mem::take(left));
     } else if *op == Operator::Divide && (left_kind.is_decimal() || right_kind.is_decimal()) {
         let (Some(left_cast), Some(right_cast)) = (decimal128(&left_kind), decimal128(&right_kind)) else {
             return Transformed::no(Expr::BinaryExpr(binary));

@@ -107,7 +107,7 @@ impl Guards {
     fn rewrite_and(&self, expr: Expr, is_filter: bool) -> Result<Transformed<Expr>> {
         let (parts, mut changed) = self.rewrite_parts(split_conjunction_owned(expr), is_filter)?;
         let (fallible, safe): (Vec<_>, Vec<_>) = parts.iter().cloned().partition(|part| self.can_fail(part));
-        let fallible = nested(fallible, |parts| conjunction(parts));
+        let fallible = nested(fallible, conjunction);
         let guard = conjunction(safe.iter().filter(|part| is_repeatable(part)).cloned());
         let mut rest: Option<Expr> = None;
         for part in fallible.iter().rev() {
@@ -139,7 +139,7 @@ impl Guards {
         let mut expr = disjunction(parts.iter().cloned()).unwrap_or_else(|| lit(false));
         if !fallible.is_empty() && !is_one && parts.iter().all(is_repeatable) {
             changed = true;
-            let fallible = nested(fallible, |parts| disjunction(parts));
+            let fallible = nested(fallible, disjunction);
             let mut rest: Option<Expr> = None;
             let parts: Vec<_> = disjunction(safe).into_iter().chain(fallible).collect();
             for part in parts.into_iter().rev() {

@@ -42,7 +42,8 @@ fn rewrite_call(function: &mut Function) {
     let [name] = function.name.0.as_slice() else { return };
     let is_named = |known: &str| name.as_ident().is_some_and(|name| name.value.eq_ignore_ascii_case(known));
     let is_list_agg = is_named("listagg");
-    if !is_list_agg && !(is_named("string_agg") && !function.within_group.is_empty()) {
+    let is_ordered_string_agg = is_named("string_agg") && !function.within_group.is_empty();
+    if !is_list_agg && !is_ordered_string_agg {
         return;
     }
     let FunctionArguments::List(list) = &mut function.args else { return };

@@ -409,7 +409,7 @@ public final class JdbcCheck {
         new Bound("DECIMAL(10, 2)", s -> s.setBigDecimal(1, new BigDecimal("5.25")), "5.25"),
         new Bound("VARCHAR", s -> s.setString(1, "a'b"), "'a''b'"),
         new Bound("BOOLEAN", s -> s.setBoolean(1, true), "TRUE"),
-        new Bound("DATE", s -> s.setDate(1, Date.valueOf("2024-01-31")), "'2024-01-31'"),
+        new Bound("DATE", s -> s.setDate(1, Date.valueOf("2024-01-31"), Calendar.getInstance()), "'2024-01-31'"),
         new Bound("INT", s -> s.setNull(1, Types.INTEGER), "NULL"));
     List<String> expressions = List.of(
         "SELECT %s AS x", "SELECT -%s AS x", "SELECT %s / 2 AS x", "SELECT %s + 1 AS x", "SELECT max(%s) AS x",

@@ -314,7 +314,11 @@ mod tests {
             state ^= state >> 7;
             state ^= state << 17;
             let value = f64::from_bits(state);
-            if state.is_multiple_of(3) && value.is_finite() { value / 1e10 } else { (state % 100_000) as f64 / 7.0 - 5_000.0 }
+            if state.is_multiple_of(3) && value.is_finite() {
+                value / 1e10
+            } else {
+                (state % 100_000) as f64 / 7.0 - 5_000.0
+            }
         };
         (0..count).map(next).collect()
     }

@@ -5,15 +5,15 @@
 //! rules. The code cites a rule where the rule applies:
 //!
 //! 1. A body is one object, an array, or lines. Invalid syntax rejects the line that contains it, or the rest of the
-//! array.
+//!    array.
 //! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column accepts. They are not invalid syntax.
 //! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in their field, not in the
-//! syntax.
+//!    syntax.
 //! 4. A value without its own column has at most 64 levels of nested objects and arrays.
 //! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A null
-//! counts as an appearance, but a null object does not.
+//!    counts as an appearance, but a null object does not.
 //! 6. `serde_json` may return a double that is close to the nearest one. The server returns the nearest double. For a
-//! single-precision column, it returns the single that is nearest to that double.
+//!    single-precision column, it returns the single that is nearest to that double.
 //! 7. An integer column accepts a number with a fraction or an exponent if its nearest double is a whole number with an
 //!    absolute value below 2^63.
 

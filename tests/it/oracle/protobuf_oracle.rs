@@ -5,15 +5,15 @@
 //! code cites a rule where the rule applies:
 //!
 //! 1. A table treats ignored fields as unknown. If a message contains several members of a oneof, the table stores all
-//! of them. The message in [`TableSpec`] expresses both rules.
+//!    of them. The message in [`TableSpec`] expresses both rules.
 //! 2. Groups are refused in every message that is read, even if they are unknown fields.
 //! 3. A map entry must have the wire type of a message. `prost-reflect` does not check this.
 //! 4. Each occurrence of a field must fit its column, even if a later occurrence replaces it.
 //! 5. A timestamp is one value: the last occurrence is stored. It is not merged with earlier occurrences.
 //! 6. If an integer time column is zero, it counts as a time if the field is on the wire. If the field is absent, there
-//! is no time.
+//!    is no time.
 //! 7. The map stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first converted to a
-//! double. Enum values are stored as their names.
+//!    double. Enum values are stored as their names.
 
 use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};

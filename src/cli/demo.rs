@@ -187,7 +187,7 @@ struct Welcome<'a> {
 impl Welcome<'_> {
     /// Returns the addresses, two tokens, and commands that can be pasted into another terminal in any folder.
     ///
-    /// The commands are not indented, because indentation would break a Python script of several lines. The
+    /// The commands are not indented, because indentation would break a multi-line Python script. The
     /// explanations are not written as comments, because some interactive shells do not support comments.
     fn text(&self) -> String {
         let Self { program, folder, flight_tls, large: (large, large_token), small: (small, small_token), .. } = self;

@@ -19,7 +19,7 @@ const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// served, or 0 if there was none. Its error code is ENHANCE_YOUR_CALM, after which gRPC clients retry or report
 /// `RESOURCE_EXHAUSTED`.
 const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
-/// The payload length of a GOAWAY frame without its text.
+/// The payload length of a GOAWAY frame that carries no debug data.
 const GOAWAY_BYTES: usize = 8;
 
 /// Returns the connections that `socket` accepts, as an endless stream.

@@ -17,7 +17,7 @@ use super::metadata_filter::is_catalog;
 use crate::error::Result;
 use crate::query::{CATALOG, SCHEMA, VisibleTable};
 
-/// A command about keys.
+/// A Flight SQL command that asks for the primary or foreign keys of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum KeyCommand {
     /// The primary key of one table.

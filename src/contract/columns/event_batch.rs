@@ -31,7 +31,7 @@ impl Deref for EventBatch {
 }
 
 impl EventBatch {
-    /// Wraps rows that were not built by a decoder, such as the rows of a quarantine. Returns an `Internal` error if
+    /// Wraps rows that were not built by a decoder, such as quarantined rows. Returns an `Internal` error if
     /// their columns do not match the contract.
     pub fn new(contract: &Contract, rows: RecordBatch) -> Result<Self> {
         if !same_except_encoding(rows.schema_ref(), contract.schema()) {

@@ -119,7 +119,7 @@ impl TextBuilder {
         Some(&texts.bytes[texts.begin()..])
     }
 
-    /// Returns true if the string at `position` equals the open string, which is at `open`.
+    /// Returns true if the string at `position` equals the string that is still being written, which begins at `open`.
     #[inline]
     pub(in crate::contract) fn is_same(&self, position: usize, open: usize) -> bool {
         match self {

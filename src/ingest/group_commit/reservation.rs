@@ -3,7 +3,7 @@
 //! A request reserves memory as it grows. If the memory is not available in time, the reservation fails with `Limited`
 //! and a retry time.
 //!
-//! **Invariant:** the memory of a request is reserved from its first received byte until its receipt.
+//! **Invariant:** the memory of a request stays reserved from the arrival of its first byte until its receipt is sent.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -18,7 +18,7 @@ pub struct DataFile {
     pub size: u64,
     /// The number of rows.
     pub rows: u64,
-    /// The UTC day of all rows, in days since 1970.
+    /// The UTC day that all rows share, in days since 1970-01-01.
     pub day: i32,
     /// The smallest and the largest tenant, if known.
     pub tenants: Option<(Arc<str>, Arc<str>)>,

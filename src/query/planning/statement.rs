@@ -343,7 +343,7 @@ fn refused(what: &str) -> Error {
     Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{advice}"))
 }
 
-/// Returns the first word of a statement in upper case.
+/// Returns the first word of a statement, converted to upper case.
 fn first_keyword(tokens: &[TokenWithSpan]) -> String {
     tokens
         .iter()

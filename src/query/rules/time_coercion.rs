@@ -5,7 +5,7 @@
 //! adds times to dates as PostgreSQL does. The engine would drop the hours of `DATE '2026-01-01' + INTERVAL '36
 //! hours'`.
 //!
-//! **Invariant:** the rule changes only values that the engine would change.
+//! **Invariant:** the rule coerces only values that the engine would otherwise coerce itself.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -139,7 +139,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let kinds = [kind_of(left), kind_of(right)];
             match op {
                 Operator::Plus | Operator::Minus => {
-                    let is_difference = *op == Operator::Minus && unify(&mut [&mut **left, &mut **right], &kinds);
+                    let is_difference =
+                        *op == Operator::Minus && unify_with(&mut [&mut **left, &mut **right], &kinds, false);
                     is_difference || widen_date(left, right, &kinds)
                 }
                 op if is_comparison(*op) => unify(&mut [&mut **left, &mut **right], &kinds),
@@ -277,12 +278,18 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
 /// Casts dates among timestamps, converts constants in nanoseconds to microseconds where they are exact and meet times
 /// of other units, and completes constant texts. Returns true if an expression changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
+    unify_with(exprs, kinds, true)
+}
+
+/// Does the same as [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false: the unit of a difference
+/// of times is the finer one.
+fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nanos: bool) -> bool {
     if !kinds.iter().flatten().any(|kind| matches!(kind, DataType::Timestamp(_, _))) {
         return false;
     }
     let target = common_type(kinds);
     let is_other = |kind: &DataType| matches!(kind, DataType::Timestamp(unit, _) if *unit != TimeUnit::Nanosecond);
-    let is_mixed = target.is_some() || kinds.iter().flatten().any(is_other);
+    let is_mixed = converts_nanos && (target.is_some() || kinds.iter().flatten().any(is_other));
     let mut changed = false;
     for (expr, kind) in exprs.iter_mut().zip(kinds) {
         let is_date = kind.as_ref().is_some_and(is_date);

@@ -24,8 +24,8 @@
 //! duration of one batch.
 //!
 //! The barrier is a plan node of our own around a standard Parquet scan. It is deliberately not a standard filter node,
-//! because optimizers and EXPLAIN can see through those. All other nodes of a plan are standard. To send plans to other
-//! hosts, only this node would need a codec.
+//! because optimizers and EXPLAIN can see through those. To send plans to other hosts, our own nodes and functions would
+//! need a codec.
 
 mod catalog;
 #[cfg(test)]

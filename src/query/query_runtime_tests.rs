@@ -13,7 +13,7 @@ use super::query_runtime::QueryRuntime;
 use crate::config::QueryConfig;
 use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
-use crate::query::testing::{ask, config, engine, engine_with, idle, reader};
+use crate::query::testing::{ask, config, engine, engine_with, idle, reader, text};
 
 /// A timeout that a test reaches only if something hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,6 +73,15 @@ async fn stop_does_not_wait_for_busy_threads() {
     assert_eq!(runtime.run(async { Ok(()) }).await.unwrap_err().kind(), Kind::Unavailable);
     may_end.store(true, Ordering::Relaxed);
     drop(work);
+}
+
+#[tokio::test]
+async fn operator_queries_are_checked_and_rewritten_like_those_of_tenants() {
+    let operator = OperatorQuery::new(engine_with(config()).await, 10, 1 << 20);
+    let error = operator.run("SELECT y FROM calls TABLESAMPLE BERNOULLI (10)").await.unwrap_err();
+    assert!(error.message().starts_with("TABLESAMPLE is not supported"), "{error:?}");
+    let joined = "SELECT k FROM (VALUES (1)) a(k) FULL JOIN (VALUES (2)) b(k) USING (k) ORDER BY k";
+    assert_eq!(text(&operator.run(joined).await.unwrap()), [["1"], ["2"]]);
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub mod tenancy;
 
 pub mod lake;
 
+pub(crate) mod sql;
+
 pub mod transform;
 
 pub mod ingest;

@@ -15,14 +15,12 @@ use datafusion::catalog::TableFunction;
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::execution::{SessionStateDefaults, TaskContext};
-use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 
@@ -31,24 +29,14 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::lake::{Table, Tables};
 use crate::query::catalog::{CATALOG, SCHEMA};
-use crate::query::functions::aggregate_functions;
-use crate::query::functions::count_distinct::CountDistinctPlanner;
-use crate::query::functions::freshness::FreshnessFunction;
-use crate::query::functions::interval_product::IntervalProductPlanner;
-use crate::query::functions::time_series::with_time_series;
-use crate::query::functions::{function_limits, time_functions};
+use crate::query::freshness::FreshnessFunction;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_cache::PlanCache;
 use crate::query::planning::reusable_plan::is_repeatable;
 use crate::query::query_runtime::QueryRuntime;
-use crate::query::rules::checked_arithmetic::CheckedArithmeticRule;
-use crate::query::rules::exact_numbers::ExactNumbersRule;
-use crate::query::rules::guards::GuardRule;
-use crate::query::rules::time_coercion::TimeCoercionRule;
-use crate::query::rules::{grouping_sets, single_distinct};
 use crate::query::running_queries::{QueryId, RunningQueries};
 use crate::query::scan::table_source::TableSource;
-use crate::query::sql::bound_values::BoundValuePlanner;
+use crate::sql::dialect;
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Slots};
 
@@ -90,7 +78,7 @@ impl Engine {
             sources.insert(name.clone(), source(table, &runtime, partitions).map_err(to_error)?);
         }
         let template = template(&config, partitions, &runtime);
-        let table_functions = with_time_series(SessionStateDefaults::default_table_functions()).into_iter();
+        let table_functions = dialect::table_functions().into_iter();
         let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
@@ -165,42 +153,12 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
     Ok(TableSource { store: root, reader, partitions })
 }
 
-/// Creates the template with the functions, rules and options of every session. It has no file formats, table factories
-/// or URL tables, so a statement cannot name a file.
+/// Creates the template of every session: the dialect, without tables.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
-    let functions = with_time_series(SessionStateDefaults::default_table_functions());
-    let scalar_functions = time_functions::with_time_functions(SessionStateDefaults::default_scalar_functions());
-    SessionStateBuilder::new()
-        .with_config(options(config, partitions).into())
+    dialect::session_state(options(config, partitions))
         .with_runtime_env(Arc::clone(runtime))
-        .with_expr_planners(expr_planners())
-        .with_scalar_functions(function_limits::with_limits(scalar_functions))
-        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(aggregate_functions::all())
-        .with_window_functions(SessionStateDefaults::default_window_functions())
-        .with_table_function_list(functions)
-        .with_analyzer_rules(analyzer_rules())
-        .with_optimizer_rules(single_distinct::optimizer_rules())
-        .with_optimizer_rule(Arc::new(GuardRule))
-        .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
+        .with_table_function_list(dialect::table_functions())
         .build()
-}
-
-/// Returns our own expression planners, followed by the engine's.
-fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 3] =
-        [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
-    ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
-}
-
-/// Returns the engine's analyzer rules, which end with type coercion, with our own rules before and after them.
-fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];
-    rules.extend(Analyzer::new().rules);
-    rules.push(Arc::new(CheckedArithmeticRule));
-    rules.push(Arc::new(function_limits::ResultSizeRule));
-    rules
 }
 
 fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
@@ -213,15 +171,7 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
         .with_batch_size(config.batch_rows)
         .with_enforce_batch_size_in_joins(true);
     let mut options = session.options().as_ref().clone();
-    options.sql_parser.collect_spans = true;
-    // A literal with a decimal point is exact, as in PostgreSQL.
-    options.sql_parser.parse_float_as_decimal = true;
-    // View types are not used. A filtered string view array still refers to its unfiltered buffers, so all of them
-    // would be sent to the client.
-    options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.parquet.schema_force_view_types = false;
-    // All times are in UTC. This time zone applies to `TIMESTAMP WITH TIME ZONE`, and to strings without a time zone.
-    options.execution.time_zone = Some("UTC".to_owned());
     // Our scan does not support dynamic filters.
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options

@@ -15,7 +15,7 @@ use datafusion::error::DataFusionError;
 
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
-use crate::query::engine_text::{caused_by_statement, invalid_regex, sentence, too_long, unsupported};
+use crate::sql::engine_text::{caused_by_statement, invalid_regex, root, sentence, too_long, unsupported};
 
 /// Translates an error from planning or running a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
@@ -101,16 +101,6 @@ fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
         | ArrowError::JsonError(_)
         | ArrowError::NotYetImplemented(_) => Error::invalid(sentence(&error.to_string())),
         _ => Error::internal("the query failed"),
-    }
-}
-
-/// Returns the innermost error, without the contexts, shared handles and collections around it.
-pub(super) fn root(error: &DataFusionError) -> &DataFusionError {
-    match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
-        DataFusionError::Shared(inner) => root(inner),
-        DataFusionError::Collection(all) => all.first().map_or(error, root),
-        _ => error,
     }
 }
 

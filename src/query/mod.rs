@@ -30,26 +30,23 @@
 mod catalog;
 #[cfg(test)]
 mod crash_schedule_tests;
-mod decorrelate;
 mod engine;
-mod engine_bugs;
-mod engine_text;
 mod error;
-mod functions;
+mod freshness;
+mod freshness_exec;
+#[cfg(test)]
+mod freshness_tests;
 mod operator_query;
 mod planning;
 mod query_runtime;
 #[cfg(test)]
 mod query_runtime_tests;
 mod result_stream;
-mod rules;
 mod running_queries;
 mod scan;
 mod session;
 #[cfg(test)]
 mod session_tests;
-mod sql;
-mod subquery_columns;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -57,7 +54,7 @@ mod tests;
 
 pub use catalog::{CATALOG, SCHEMA};
 pub use engine::Engine;
-pub use functions::freshness_exec::NewestTimes;
+pub use freshness_exec::NewestTimes;
 pub use operator_query::OperatorQuery;
 pub use planning::erased_plan::ErasedPlan;
 pub use planning::planned::Planned;

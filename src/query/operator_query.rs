@@ -20,15 +20,15 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Error, Result};
 use crate::query::catalog::{CATALOG, SCHEMA};
-use crate::query::decorrelate::decorrelate;
 use crate::query::engine::Engine;
-use crate::query::engine_bugs;
 use crate::query::error::from_engine;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_size;
 use crate::query::planning::statement;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::{clauses, numbers, ordered_aggregates, shorthand, using_joins};
+use crate::sql::decorrelate::decorrelate;
+use crate::sql::engine_bugs;
+use crate::sql::syntax::{self, using_joins};
 
 /// Runs queries on the rows of all tenants, with limits on the result size.
 #[derive(Debug, Clone)]
@@ -55,11 +55,7 @@ impl OperatorQuery {
         let to_error = |error: DataFusionError| from_engine(error, &self.engine.config);
         let state = self.state()?;
         let mut statement = statement::parse(sql, &self.engine.config)?;
-        let functions = state.scalar_functions();
-        clauses::check(&statement, &|name| functions.contains_key(name))?;
-        shorthand::rewrite(&mut statement)?;
-        numbers::rewrite(&mut statement);
-        ordered_aggregates::rewrite(&mut statement);
+        syntax::check_and_rewrite(&mut statement, &state, None)?;
         using_joins::rewrite(&mut statement, &state)?;
         let plan = state.statement_to_plan(statement).await.map_err(to_error)?;
         plan_size::check(&plan)?;

@@ -25,8 +25,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
-use crate::query::engine_text::panicked;
 use crate::query::planning::statement::STACK_BYTES_MIN;
+use crate::sql::engine_text::panicked;
 
 /// The amount by which the nice value of the query threads exceeds that of the server. If a query thread and another
 /// thread are both busy, the other thread gets about three times as much processor time.

@@ -31,10 +31,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Micros;
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
-use crate::query::engine_text::panicked;
 use crate::query::error::from_engine;
 use crate::query::query_runtime::{QueryRuntime, stopped};
 use crate::query::running_queries::{QueryId, QueryTicket};
+use crate::sql::engine_text::panicked;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 

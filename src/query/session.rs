@@ -21,7 +21,7 @@ use futures::{FutureExt as _, TryStreamExt as _};
 use crate::contract::Contract;
 use crate::error::Result;
 use crate::query::engine::Engine;
-use crate::query::functions::freshness_exec::NewestTimes;
+use crate::query::freshness_exec::NewestTimes;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::planned::Planned;
 use crate::query::planning::planner::Planner;

@@ -10,6 +10,7 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 use crate::error::{Error, did_you_mean};
+use crate::sql::engine_text::root;
 
 /// Translates an engine error. If the engine knows the position in the statement, the message contains it.
 pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
@@ -51,16 +52,6 @@ fn of_arrow(error: &ArrowError) -> Error {
             _ => Error::invalid(sentence(&inner.to_string())),
         },
         other => Error::invalid(sentence(&other.to_string())),
-    }
-}
-
-/// Returns the innermost error inside contexts, shared handles and collections.
-fn root(error: &DataFusionError) -> &DataFusionError {
-    match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
-        DataFusionError::Shared(inner) => root(inner),
-        DataFusionError::Collection(all) => all.first().map_or(error, root),
-        _ => error,
     }
 }
 

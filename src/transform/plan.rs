@@ -15,13 +15,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
-use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
@@ -37,6 +35,9 @@ use super::{deadline, json};
 use crate::config::Envelope;
 use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
+use crate::sql::decorrelate::decorrelate;
+use crate::sql::syntax::{self, using_joins};
+use crate::sql::{dialect, engine_bugs};
 
 /// The number of rows per record batch inside a plan.
 const BATCH_ROWS: usize = 8_192;
@@ -92,12 +93,16 @@ impl TransformPlan {
     /// Plans a statement over lookups with these schemas. This call blocks, so it runs on the blocking pool.
     pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(lookups, target.envelope)?;
-        let (statement, _) = parse(sql)?;
+        let (mut statement, _) = parse(sql)?;
+        syntax::check_and_rewrite(&mut statement, &state, None)?;
+        using_joins::rewrite(&mut statement, &state)?;
         let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads_only.verify_plan(&planned).map_err(of_engine)?;
         let messages = PlaceholderTable::new(MESSAGES, schema_with_index(target.envelope), MESSAGES_EXPECTED);
         let plan = carry(&planned, &Arc::new(messages))?;
+        let plan = decorrelate(plan).map_err(of_engine)?.data;
+        engine_bugs::check(&plan)?;
         check_names(&plan, target)?;
         let physical = futures::executor::block_on(state.create_physical_plan(&plan)).map_err(of_engine)?;
         check_types(&physical.schema(), target)?;
@@ -117,27 +122,15 @@ fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<
         .with_batch_size(BATCH_ROWS)
         .with_enforce_batch_size_in_joins(true);
     let mut options = session.options().as_ref().clone();
-    options.sql_parser.collect_spans = true;
-    options.sql_parser.map_string_types_to_utf8view = false;
-    options.execution.time_zone = Some("UTC".to_owned());
     options.optimizer.enable_dynamic_filter_pushdown = false;
     let runtime = RuntimeEnvBuilder::new()
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(of_engine)?;
-    let mut planners = vec![Arc::new(json::Operators) as Arc<dyn ExprPlanner>];
-    planners.extend(SessionStateDefaults::default_expr_planners());
-    let mut functions = SessionStateDefaults::default_scalar_functions();
-    functions.extend(json::functions());
-    let state = SessionStateBuilder::new()
-        .with_config(options.into())
-        .with_runtime_env(runtime)
-        .with_expr_planners(planners)
-        .with_scalar_functions(functions)
-        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
-        .with_window_functions(SessionStateDefaults::default_window_functions())
-        .build();
+    let mut builder = dialect::session_state(options).with_runtime_env(runtime);
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(json::Operators));
+    builder.scalar_functions().get_or_insert_default().extend(json::functions());
+    let state = builder.build();
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
     let messages = PlaceholderTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);
     tables.register_table(MESSAGES.to_owned(), Arc::new(messages)).map_err(of_engine)?;

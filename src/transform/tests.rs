@@ -385,6 +385,30 @@ fn each_failing_message_is_reported_with_its_own_reason() {
 }
 
 #[test]
+fn statements_use_the_dialect_of_queries() {
+    let latest = "(SELECT city FROM restaurants r WHERE r.id = CAST(value->>'r' AS INT) ORDER BY city LIMIT 1)";
+    let cases = [
+        (", json_int(value, 'n') + 1 AS items", r#"{"n":1}"#, Ok(r#""items":2"#)),
+        (", json_int(value, 'n') + 1 AS items", r#"{"n":9223372036854775807}"#, Err("verflow")),
+        (", 0.1 + 0.2 AS total", "{}", Ok(r#""total":0.3}"#)),
+        (", json_float(value, 'x') * 1.1 AS total", r#"{"x":0.5}"#, Ok(r#""total":0.55"#)),
+        (", CAST(2.5 AS BIGINT) AS items", "{}", Ok(r#""items":3"#)),
+        (&format!(", {latest} AS city"), r#"{"r":"1"}"#, Ok(r#""city":"Cusco""#)),
+    ];
+    for (more, value, expected) in cases {
+        let case = Case::new(&format!("{} messages", select(more)));
+        let value = value.replacen('{', r#"{"id":"a","#, 1).replace(",}", "}");
+        let (rows, errors) = case.values(&[&value]);
+        match expected {
+            Ok(text) => assert!(rows.concat().contains(text) && errors.is_empty(), "{more}: {rows:?} {errors:?}"),
+            Err(text) => assert!(rows.is_empty() && errors[0].detail.contains(text), "{more}: {rows:?} {errors:?}"),
+        }
+    }
+    let refused = Case::new(&format!("{} messages TABLESAMPLE BERNOULLI (10)", select(""))).transform().unwrap_err();
+    assert!(refused.message().contains("TABLESAMPLE"), "{refused}");
+}
+
+#[test]
 fn accept_may_refuse_the_rows_of_one_message() {
     let (case, runtime) = (Case::new(&format!("{} messages", select(""))), Runtime::new().unwrap());
     let values: Vec<String> = (0..20).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();

@@ -27,7 +27,7 @@ struct Rule {
 }
 
 /// The order of the modules. A module may import only modules that precede it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "error",
     "clock",
     "config",
@@ -38,6 +38,7 @@ const ORDER: [&str; 17] = [
     "contract",
     "tenancy",
     "lake",
+    "sql",
     "transform",
     "ingest",
     "query",
@@ -79,6 +80,7 @@ const SHARED: [(&str, &[&str]); 5] = [
         "datafusion",
         &[
             "src/query/",
+            "src/sql/",
             "src/transform/",
             "src/flight/catalog.rs",
             "src/flight/sqlinfo.rs",
@@ -112,12 +114,12 @@ const FOLDERS: [&str; 21] = [
     "src/lake/parquet_writer/",
     "src/lake/read/",
     "src/lake/store/",
-    "src/query/decorrelate/",
-    "src/query/functions/",
     "src/query/planning/",
-    "src/query/rules/",
     "src/query/scan/",
-    "src/query/sql/",
+    "src/sql/decorrelate/",
+    "src/sql/functions/",
+    "src/sql/rules/",
+    "src/sql/syntax/",
 ];
 
 const RULES: [Rule; 14] = [

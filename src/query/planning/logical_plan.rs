@@ -36,9 +36,9 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, did_you_mean};
 use crate::query::catalog::unknown_table;
-use crate::query::functions;
-use crate::query::functions::freshness::FreshnessRow;
+use crate::query::freshness::FreshnessRow;
 use crate::query::planning::planning_view::PlanningView;
+use crate::sql::functions;
 
 /// The names to which a plan refers.
 pub(in crate::query) struct PlanNames {

@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 use crate::query::planning::erased_plan::ErasedPlan;
-use crate::query::sql::bound_values;
+use crate::sql::syntax::bound_values;
 
 /// The maximum number of placeholders in one statement.
 const PARAMETERS_MAX: usize = 1000;

@@ -10,7 +10,7 @@ use datafusion::datasource::source_as_provider;
 use datafusion::functions_table::generate_series::GenerateSeriesTable;
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::query::functions::freshness::FreshnessRow;
+use crate::query::freshness::FreshnessRow;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::reusable_plan::ReusablePlan;

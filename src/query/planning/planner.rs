@@ -23,9 +23,7 @@ use tokio::time::Instant;
 use crate::clock::Micros;
 use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
-use crate::query::decorrelate::decorrelate;
 use crate::query::engine::Engine;
-use crate::query::engine_bugs;
 use crate::query::error::{from_engine, from_planner, located};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::logical_plan::PlanNames;
@@ -39,10 +37,10 @@ use crate::query::planning::{parameters, statement, unknown_names, values_subque
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
-use crate::query::sql::output_names::{self, OutputNames};
-use crate::query::sql::{
-    ambiguous_names, bound_values, clauses, expressions, numbers, ordered_aggregates, shorthand, using_joins,
-};
+use crate::sql::decorrelate::decorrelate;
+use crate::sql::engine_bugs;
+use crate::sql::syntax::output_names::{self, OutputNames};
+use crate::sql::syntax::{self, ambiguous_names, bound_values, using_joins};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -154,13 +152,8 @@ impl Planner {
     fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let state = &self.view().state;
-        let functions = state.scalar_functions();
-        clauses::check(&statement, &|name| functions.contains_key(name))?;
-        shorthand::rewrite(&mut statement)?;
         let (_, user, _) = self.access.identity();
-        let names_user = expressions::rewrite(&mut statement, user)?;
-        numbers::rewrite(&mut statement);
-        ordered_aggregates::rewrite(&mut statement);
+        let names_user = syntax::check_and_rewrite(&mut statement, state, Some(user))?;
         let tables = self.tables(&statement)?;
         using_joins::rewrite(&mut statement, state)?;
         if let Some((names, casts)) = names {

@@ -8,7 +8,7 @@ use datafusion::execution::session_state::SessionState;
 
 use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
-use crate::query::functions::freshness::{self, FreshnessFunction};
+use crate::query::freshness::{self, FreshnessFunction};
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::query::error::from_engine;
 use crate::query::planning::parameters;
 use crate::query::planning::table_reads::TableReads;
-use crate::query::sql::table_command;
+use crate::sql::syntax::table_command;
 
 /// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;

@@ -13,7 +13,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
 
 use crate::error::{Error, did_you_mean};
-use crate::query::error::root;
+use crate::sql::engine_text::root;
 
 /// Returns our error for an unknown function, or for a column that exists but cannot be used where the statement uses
 /// it. Returns `None` for any other error. `parse` parses the statement again.

@@ -37,10 +37,10 @@ use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
 use crate::lake::Table;
-use crate::query::error::root;
 use crate::query::scan::physical_plan::ScanPlan;
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metadata};
 use crate::query::scan::table_source::TableSource;
+use crate::sql::engine_text::root;
 
 /// The plan node that reads one table for one caller.
 pub(in crate::query) struct TenantScan {

@@ -1,0 +1,394 @@
+//! Replaces subqueries in expressions, and LATERAL joins, with ordinary joins and aggregates before the engine sees them.
+//!
+//! The engine's own rules support few forms of subqueries, and return wrong results for some of them. This pass
+//! implements the general method from "Unnesting arbitrary queries" (Neumann and Kemper). It evaluates the subquery
+//! once, for all distinct values of the outer columns to which the subquery refers. Then it joins the outer rows with
+//! the result.
+//!
+//! ```text
+//!   node over I, with a subquery Q(k) in an expression
+//!     D = distinct k of I                    domain.rs
+//!     S = the rows of Q for each key of D    unnest.rs, unnest_join.rs, unnest_limit.rs
+//!     R = one row for each key of D          subquery.rs: the value, or the counts that EXISTS, IN, ANY and ALL need
+//!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
+//! ```
+//!
+//! Subqueries that the engine handles correctly and fast are left to it (`plain.rs`).
+//!
+//! **Invariant:** after the pass, a plan refers to outer columns only inside the subqueries that are left to the
+//! engine.
+//! **Invariant:** the schema of the plan does not change. Every expression reads the same tables as before, so the
+//! tenant barrier still applies to all of them.
+
+mod domain;
+mod multiset;
+mod one_row;
+mod plain;
+mod subquery;
+mod unnest;
+mod unnest_join;
+mod unnest_limit;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, JoinType, TableReference, not_impl_err, plan_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    Aggregate, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SortExpr, SubqueryAlias, Window,
+};
+
+use self::domain::Domain;
+
+/// The maximum number of nodes that the pass may create. Each level of nesting can double the number of nodes below it.
+const NODES_MAX: usize = 20_000;
+
+/// The prefix of the column names that the pass creates.
+const NAME_PREFIX: &str = "__subquery_";
+
+/// Returns the plan without the subqueries that the engine does not support or evaluates wrongly.
+pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !contains_subquery(&plan)? {
+        return Ok(Transformed::no(plan));
+    }
+    let plan = Rewriter::default().rewrite(plan, false)?;
+    // An expression that replaces a subquery may be nullable although the engine assumed that the subquery was not.
+    let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
+    if let Some(column) = plain::all_outer_columns(&plan)?.first() {
+        return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
+    }
+    Ok(Transformed::yes(plan))
+}
+
+/// Returns true if an expression in the plan contains a subquery, or if the plan contains a LATERAL join, INTERSECT ALL
+/// or EXCEPT ALL.
+fn contains_subquery(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| {
+        let mut found = matches!(node, LogicalPlan::Subquery(_)) || multiset::is_multiset(node);
+        if !found {
+            node.apply_expressions(|expr| {
+                found |= expr.exists(|expr| Ok(is_subquery(expr)))?;
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })?;
+        }
+        Ok(found)
+    })
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_))
+}
+
+/// Returns the columns of the outer query to which the plan refers, except those to which only its subqueries refer.
+fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::OuterReferenceColumn(_, column) = expr
+                    && !columns.contains(column)
+                {
+                    columns.push(column.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(columns)
+}
+
+/// Returns a projection of the plan to exactly the columns of `schema`.
+fn project_to(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
+    let columns = schema.iter().map(|field| Expr::Column(Column::from(field))).collect();
+    Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
+}
+
+/// The state of one run of this pass.
+#[derive(Default)]
+struct Rewriter {
+    names: usize,
+    nodes: usize,
+}
+
+impl Rewriter {
+    /// Returns a column name that no other node of the plan uses.
+    fn fresh(&mut self) -> String {
+        self.names += 1;
+        format!("{NAME_PREFIX}{}", self.names)
+    }
+
+    /// Counts a visited node, and fails if there are too many.
+    fn count_node(&mut self) -> Result<()> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            return plan_err!("the subqueries of the statement are nested too deeply: use joins or fewer levels");
+        }
+        Ok(())
+    }
+
+    /// Rewrites the subqueries in a plan. If `force` is false, plain subqueries are left to the engine.
+    fn rewrite(&mut self, plan: LogicalPlan, force: bool) -> Result<LogicalPlan> {
+        Ok(plan.transform_up(|node| self.rewrite_node(node, force))?.data)
+    }
+
+    fn rewrite_node(&mut self, node: LogicalPlan, force: bool) -> Result<Transformed<LogicalPlan>> {
+        self.count_node()?;
+        if multiset::is_multiset(&node) {
+            return multiset::rewrite(node, self).map(Transformed::yes);
+        }
+        if let LogicalPlan::Join(join) = &node
+            && is_lateral(&join.right)
+        {
+            return self.lateral(join).map(Transformed::yes);
+        }
+        let mut found = false;
+        node.apply_expressions(|expr| {
+            found |= expr.exists(|expr| Ok(is_subquery(expr)))?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if !found {
+            return Ok(Transformed::no(node));
+        }
+        Ok(Transformed::yes(match node {
+            LogicalPlan::Filter(filter) => self.filter(filter, force)?,
+            LogicalPlan::Projection(projection) => self.projection(projection, force)?,
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate)?,
+            LogicalPlan::Window(window) => self.window(window)?,
+            LogicalPlan::Sort(sort) => self.sort(sort)?,
+            LogicalPlan::Join(join) => self.join_condition(join)?,
+            other => {
+                let place = other.display().to_string();
+                let place = place.split([':', ' ']).next().unwrap_or_default().to_owned();
+                return not_impl_err!("a subquery is not supported in {place}: compute it in a WITH query");
+            }
+        }))
+    }
+
+    fn filter(&mut self, filter: Filter, force: bool) -> Result<LogicalPlan> {
+        let schema = Arc::clone(filter.input.schema());
+        let (mut kept, mut replaced) = (Vec::new(), Vec::new());
+        for conjunct in split_conjunction_owned(filter.predicate) {
+            if !conjunct.exists(|expr| Ok(is_subquery(expr)))? {
+                kept.push(conjunct);
+                continue;
+            }
+            let conjunct = if force { conjunct } else { self.rewrite_inside(conjunct)? };
+            let is_plain = !force && plain::is_plain_conjunct(&conjunct)?;
+            if is_plain { kept.push(conjunct) } else { replaced.push(conjunct) }
+        }
+        let mut rows = Arc::unwrap_or_clone(filter.input);
+        if let Some(kept) = conjunction(kept) {
+            rows = LogicalPlan::Filter(Filter::try_new(kept, Arc::new(rows))?);
+        }
+        if replaced.is_empty() {
+            return Ok(rows);
+        }
+        let base = Arc::new(rows.clone());
+        let replaced = replaced.into_iter().map(|conjunct| self.replace(conjunct, &mut rows, &base));
+        let Some(predicate) = conjunction(replaced.collect::<Result<Vec<_>>>()?) else { return Ok(rows) };
+        project_to(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows))?), &schema)
+    }
+
+    /// If all subqueries in `expr` are plain, rewrites their plans. The subqueries themselves are left to the engine.
+    fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
+        if !plain::is_plain_conjunct(&expr)? {
+            return Ok(expr);
+        }
+        self.rewrite_plans(expr)
+    }
+
+    /// Rewrites the plans of all subqueries in `expr`.
+    fn rewrite_plans(&mut self, expr: Expr) -> Result<Expr> {
+        let rewritten = expr.transform_up(|expr| {
+            let mut expr = expr;
+            let inner = match &mut expr {
+                Expr::Exists(test) => &mut test.subquery,
+                Expr::InSubquery(test) => &mut test.subquery,
+                Expr::ScalarSubquery(subquery) => subquery,
+                _ => return Ok(Transformed::no(expr)),
+            };
+            inner.subquery = Arc::new(self.rewrite(LogicalPlan::clone(&inner.subquery), false)?);
+            Ok(Transformed::yes(expr))
+        })?;
+        Ok(rewritten.data)
+    }
+
+    fn projection(&mut self, projection: Projection, force: bool) -> Result<LogicalPlan> {
+        let mut rows = LogicalPlan::clone(&projection.input);
+        let names = NamePreserver::new_for_projection();
+        let mut exprs = Vec::with_capacity(projection.expr.len());
+        for expr in projection.expr {
+            if !expr.exists(|expr| Ok(is_subquery(expr)))? {
+                exprs.push(expr);
+                continue;
+            }
+            let mut expr = expr;
+            if !force && plain::has_only_plain_scalars(&expr)? {
+                expr = self.rewrite_plans(expr)?;
+                if plain::has_only_plain_scalars(&expr)? {
+                    exprs.push(expr);
+                    continue;
+                }
+            }
+            let name = names.save(&expr);
+            exprs.push(name.restore(self.replace(expr, &mut rows, &projection.input)?));
+        }
+        Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(rows))?))
+    }
+
+    fn aggregate(&mut self, aggregate: Aggregate) -> Result<LogicalPlan> {
+        let mut rows = LogicalPlan::clone(&aggregate.input);
+        let groups = self.replace_named(aggregate.group_expr, &mut rows, &aggregate.input)?;
+        let values = self.replace_named(aggregate.aggr_expr, &mut rows, &aggregate.input)?;
+        Ok(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(rows), groups, values)?))
+    }
+
+    fn window(&mut self, window: Window) -> Result<LogicalPlan> {
+        let mut rows = LogicalPlan::clone(&window.input);
+        let exprs = self.replace_named(window.window_expr, &mut rows, &window.input)?;
+        project_to(LogicalPlan::Window(Window::try_new(exprs, Arc::new(rows))?), &window.schema)
+    }
+
+    fn sort(&mut self, sort: Sort) -> Result<LogicalPlan> {
+        let schema = Arc::clone(sort.input.schema());
+        let mut rows = LogicalPlan::clone(&sort.input);
+        let mut keys = Vec::with_capacity(sort.expr.len());
+        for key in sort.expr {
+            let expr = self.replace(key.expr, &mut rows, &sort.input)?;
+            keys.push(SortExpr { expr, ..key });
+        }
+        project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
+    }
+
+    /// Rewrites a join that has subqueries in its condition. An inner join becomes a filter over the joined rows. In an
+    /// outer join, each subquery must refer to only one side, and is evaluated on that side.
+    fn join_condition(&mut self, join: Join) -> Result<LogicalPlan> {
+        let mut conditions: Vec<_> = join.on.into_iter().map(|(left, right)| left.eq(right)).collect();
+        conditions.extend(join.filter);
+        let condition = conjunction(conditions);
+        if join.join_type == JoinType::Inner {
+            let rows = LogicalPlanBuilder::from(join.left).cross_join(LogicalPlan::clone(&join.right))?.build()?;
+            return match condition {
+                Some(condition) => self.filter(Filter::try_new(condition, Arc::new(rows))?, true),
+                None => Ok(rows),
+            };
+        }
+        let (mut left, mut right) = (LogicalPlan::clone(&join.left), LogicalPlan::clone(&join.right));
+        let mut replaced = Vec::new();
+        for conjunct in condition.map(split_conjunction_owned).unwrap_or_default() {
+            let replaced_conjunct = conjunct.transform_up(|expr| {
+                if !is_subquery(&expr) {
+                    return Ok(Transformed::no(expr));
+                }
+                let columns = subquery::columns_of(&expr)?;
+                let all_in = |schema: &DFSchema| columns.iter().all(|column| schema.has_column(column));
+                if all_in(join.left.schema()) {
+                    self.replace(expr, &mut left, &join.left).map(Transformed::yes)
+                } else if all_in(join.right.schema()) {
+                    self.replace(expr, &mut right, &join.right).map(Transformed::yes)
+                } else {
+                    not_impl_err!(
+                        "a subquery in the ON clause of an outer join cannot refer to both sides: compute it in a WITH query"
+                    )
+                }
+            })?;
+            replaced.push(replaced_conjunct.data);
+        }
+        let joined = Join::try_new(
+            Arc::new(left),
+            Arc::new(right),
+            Vec::new(),
+            conjunction(replaced),
+            join.join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?;
+        project_to(LogicalPlan::Join(joined), &join.schema)
+    }
+
+    /// Replaces a LATERAL join with an ordinary one.
+    fn lateral(&mut self, join: &Join) -> Result<LogicalPlan> {
+        let Some((inner, alias)) = lateral_side(&join.right) else { return plan_err!("unexpected LATERAL join") };
+        if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
+            return not_impl_err!("LATERAL is not supported in a {} join: use CROSS JOIN or LEFT JOIN", join.join_type);
+        }
+        let inner = self.rewrite(LogicalPlan::clone(inner), true)?;
+        let mut columns = outer_columns(&inner)?;
+        columns.retain(|column| join.left.schema().has_column(column));
+        let (right, condition) = if columns.is_empty() {
+            (inner, None)
+        } else {
+            let domain = Domain::of(&join.left, columns, self)?;
+            let rows = self.unnest(&inner, &domain)?.exact(inner.schema(), self)?;
+            (rows.plan, Some((domain, rows.keys)))
+        };
+        let right = match alias {
+            Some(alias) => LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(right), alias.clone())?),
+            None => right,
+        };
+        let mut conditions: Vec<_> = join.on.iter().map(|(left, right)| left.clone().eq(right.clone())).collect();
+        conditions.extend(join.filter.clone());
+        if let Some((domain, keys)) = condition {
+            let keys = keys.into_iter().map(|key| match alias {
+                Some(alias) => Column::new(Some(alias.clone()), key.name),
+                None => key,
+            });
+            conditions.extend(domain.equals(&domain.columns, &keys.collect::<Vec<_>>()));
+        }
+        let joined = LogicalPlanBuilder::from(LogicalPlan::clone(&join.left))
+            .join_on(right, join.join_type, conditions)?
+            .build()?;
+        project_to(joined, &join.schema)
+    }
+
+    fn replace_named(
+        &mut self,
+        exprs: Vec<Expr>,
+        rows: &mut LogicalPlan,
+        base: &Arc<LogicalPlan>,
+    ) -> Result<Vec<Expr>> {
+        let names = NamePreserver::new_for_projection();
+        let mut replaced = Vec::with_capacity(exprs.len());
+        for expr in exprs {
+            if !expr.exists(|expr| Ok(is_subquery(expr)))? {
+                replaced.push(expr);
+                continue;
+            }
+            let name = names.save(&expr);
+            replaced.push(name.restore(self.replace(expr, rows, base)?));
+        }
+        Ok(replaced)
+    }
+
+    /// Replaces the subqueries in an expression with columns that it adds to `rows`, which must be `base` with more
+    /// columns.
+    fn replace(&mut self, expr: Expr, rows: &mut LogicalPlan, base: &Arc<LogicalPlan>) -> Result<Expr> {
+        let replaced = expr.transform_up(|expr| {
+            if is_subquery(&expr) {
+                self.attach(expr, rows, base).map(Transformed::yes)
+            } else {
+                Ok(Transformed::no(expr))
+            }
+        })?;
+        Ok(replaced.data)
+    }
+}
+
+fn is_lateral(plan: &LogicalPlan) -> bool {
+    lateral_side(plan).is_some()
+}
+
+/// Returns the query of a LATERAL item and its alias.
+fn lateral_side(plan: &LogicalPlan) -> Option<(&LogicalPlan, Option<&TableReference>)> {
+    match plan {
+        LogicalPlan::Subquery(subquery) => Some((&subquery.subquery, None)),
+        LogicalPlan::SubqueryAlias(alias) => match &*alias.input {
+            LogicalPlan::Subquery(subquery) => Some((&subquery.subquery, Some(&alias.alias))),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! The functions, operators, rules and options that define the dialect.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableFunction;
+use datafusion::config::ConfigOptions;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
+
+use crate::sql::functions::count_distinct::CountDistinctPlanner;
+use crate::sql::functions::interval_product::IntervalProductPlanner;
+use crate::sql::functions::time_series::with_time_series;
+use crate::sql::functions::{aggregate_functions, function_limits, time_functions};
+use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
+use crate::sql::rules::exact_numbers::ExactNumbersRule;
+use crate::sql::rules::guards::GuardRule;
+use crate::sql::rules::time_coercion::TimeCoercionRule;
+use crate::sql::rules::{grouping_sets, single_distinct};
+use crate::sql::syntax::bound_values::BoundValuePlanner;
+
+/// Returns a builder of session states that plan statements in this dialect. The states have no tables, table
+/// functions, file formats or URL tables, so a statement cannot name a file.
+pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
+    set_options(&mut options);
+    let scalar_functions = time_functions::with_time_functions(SessionStateDefaults::default_scalar_functions());
+    SessionStateBuilder::new()
+        .with_config(options.into())
+        .with_expr_planners(expr_planners())
+        .with_scalar_functions(function_limits::with_limits(scalar_functions))
+        .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+        .with_aggregate_functions(aggregate_functions::all())
+        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_analyzer_rules(analyzer_rules())
+        .with_optimizer_rules(single_distinct::optimizer_rules())
+        .with_optimizer_rule(Arc::new(GuardRule))
+        .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
+}
+
+/// Returns the table functions of the dialect.
+pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
+    with_time_series(SessionStateDefaults::default_table_functions())
+}
+
+fn set_options(options: &mut ConfigOptions) {
+    options.sql_parser.collect_spans = true;
+    // A literal with a decimal point is exact, as in PostgreSQL.
+    options.sql_parser.parse_float_as_decimal = true;
+    // View types are not used. A filtered string view array still refers to its unfiltered buffers, so all of them
+    // would be sent to the client.
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // All times are in UTC. This time zone applies to `TIMESTAMP WITH TIME ZONE`, and to strings without a time zone.
+    options.execution.time_zone = Some("UTC".to_owned());
+}
+
+/// Returns our own expression planners, followed by the engine's.
+fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    let ours: [Arc<dyn ExprPlanner>; 3] =
+        [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
+    ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
+}
+
+/// Returns the engine's analyzer rules, which end with type coercion, with our own rules before and after them.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(CheckedArithmeticRule));
+    rules.push(Arc::new(function_limits::ResultSizeRule));
+    rules
+}

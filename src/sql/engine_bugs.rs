@@ -1,0 +1,105 @@
+//! Refuses queries for which the engine is known to return wrong results. The error suggests an alternative that works.
+//!
+//! Each case is a bug in DataFusion 55.2 that was reproduced before it was added here. Remove a case once the engine is
+//! fixed. Refusing a query costs its user a minute to rewrite it, but a wrong number may never be noticed.
+
+use std::sync::Arc;
+
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
+
+use crate::error::{Error, Result};
+use crate::sql::subquery_columns;
+
+/// Refuses a plan that contains an affected query at any depth.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
+    walk(plan, &mut |expr| check_expr(expr, false))
+}
+
+/// Calls `check` with every expression of a plan and of its subqueries.
+fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Result<()> {
+    let mut found = Ok(());
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found = check(expr);
+            Ok::<_, DataFusionError>(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        })
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    found
+}
+
+/// Checks an expression and everything inside it. `negated` is true if the expression is inside a NOT.
+fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
+    match expr {
+        // If an inner column and an outer column have the same name, the engine resolves both names to the outer column
+        // and compares it with itself (apache/datafusion#25258).
+        Expr::SetComparison(_) => {
+            return Err(Error::unsupported(
+                "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with the minimum or maximum of the subquery",
+            ));
+        }
+        // If the compared columns are also correlated, the engine drops the comparison
+        // (apache/datafusion#25480).
+        Expr::InSubquery(test) if (negated || test.negated) && !test.subquery.outer_ref_columns.is_empty() => {
+            return Err(Error::unsupported(
+                "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
+            ));
+        }
+        Expr::InSubquery(test) => check_subquery(&test.subquery)?,
+        Expr::Exists(test) => check_subquery(&test.subquery)?,
+        Expr::ScalarSubquery(subquery) => check_subquery(subquery)?,
+        _ => {}
+    }
+    let negated = negated || matches!(expr, Expr::Not(_));
+    let mut found = Ok(());
+    let walked = expr.apply_children(|child| {
+        found = check_expr(child, negated);
+        Ok(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    });
+    walked.map_err(|error| Error::internal("cannot traverse an expression").with_source(error))?;
+    found
+}
+
+fn check_subquery(subquery: &Subquery) -> Result<()> {
+    subquery_columns::check(&subquery.subquery, &subquery.outer_ref_columns)?;
+    check_joins(&subquery.subquery)
+}
+
+/// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine moves the
+/// condition with this reference above the join, where it also removes the rows without a match
+/// (apache/datafusion#25507).
+fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
+    let mut is_wrong = false;
+    let walked = subquery.apply(|node| {
+        if let LogicalPlan::Join(join) = node {
+            let (left, right) = match join.join_type {
+                JoinType::Left => (false, true),
+                JoinType::Right => (true, false),
+                JoinType::Full => (true, true),
+                _ => (false, false),
+            };
+            is_wrong |= left && refers_outside(&join.left) || right && refers_outside(&join.right);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a subquery").with_source(error))?;
+    if is_wrong {
+        return Err(Error::unsupported(
+            "a subquery that refers to the outer query from inside an outer join is not supported: move the condition \
+             to the join's ON clause, or join the tables in the outer query",
+        ));
+    }
+    Ok(())
+}
+
+/// Returns true if the plan refers to a column of the outer query.
+fn refers_outside(plan: &LogicalPlan) -> bool {
+    let outer = |expr: &Expr| match expr.exists(|inner| Ok(matches!(inner, Expr::OuterReferenceColumn(..)))) {
+        Ok(false) => Ok(()),
+        _ => Err(Error::unsupported("")),
+    };
+    walk(plan, &mut { outer }).is_err()
+}

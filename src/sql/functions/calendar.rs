@@ -1,0 +1,244 @@
+//! Conversions between microseconds since 1970 and the fields of the proleptic Gregorian calendar, in a time zone.
+//!
+//! Many of the engine's own functions convert to nanoseconds, which cover only the years 1678 to 2261. The code here
+//! uses microseconds, and works for all years that ingest accepts. The time zones come from `chrono-tz`.
+
+use arrow::array::timezone::Tz;
+use arrow::array::{ArrayRef, AsArray as _, PrimitiveArray, TimestampMicrosecondArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset as _, TimeZone as _};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::ColumnarValue;
+
+use crate::clock::{DAY, Micros, SECOND};
+
+/// A day of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Date {
+    pub(super) year: i64,
+    /// From 1 to 12.
+    pub(super) month: i64,
+    /// From 1 to 31.
+    pub(super) day: i64,
+}
+
+impl Date {
+    /// Returns the date of a day number, which counts from 1970-01-01. The algorithm is from H. Hinnant,
+    /// "chrono-compatible low-level date algorithms".
+    pub(super) fn of_day(day: i64) -> Self {
+        let shifted = day + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let day_of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        Self { year, month, day: day_of_year - (153 * from_march + 2) / 5 + 1 }
+    }
+
+    /// Returns the date at a local time.
+    pub(super) fn at(local: Micros) -> Self {
+        Self::of_day(local.div_euclid(DAY))
+    }
+
+    /// Returns the day number.
+    pub(super) fn day_number(self) -> i64 {
+        let year = if self.month <= 2 { self.year - 1 } else { self.year };
+        let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let day_of_year = (153 * ((self.month + 9) % 12) + 2) / 5 + self.day - 1;
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+    }
+
+    /// Returns the number of months since the start of year 0.
+    pub(super) fn month_number(self) -> i64 {
+        self.year * 12 + self.month - 1
+    }
+
+    /// Returns the first day of the month with this number (see [`Self::month_number`]).
+    pub(super) fn of_month(number: i64) -> Self {
+        Self { year: number.div_euclid(12), month: number.rem_euclid(12) + 1, day: 1 }
+    }
+
+    /// Returns the number of days in the month.
+    pub(super) fn days_in_month(self) -> i64 {
+        Self::of_month(self.month_number() + 1).day_number() - Self { day: 1, ..self }.day_number()
+    }
+
+    /// Returns the start of the day in local time.
+    pub(super) fn start(self) -> Result<Micros> {
+        self.day_number().checked_mul(DAY).ok_or_else(out_of_range)
+    }
+}
+
+/// A time zone, or UTC.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Zone(Option<Tz>);
+
+impl Zone {
+    /// Returns the time zone of a type. Dates and timestamps without a time zone are in UTC.
+    pub(super) fn of(kind: &DataType) -> Result<Self> {
+        match kind {
+            DataType::Timestamp(_, Some(name)) => Self::parse(name),
+            _ => Ok(Self(None)),
+        }
+    }
+
+    /// Finds a time zone by its name, or parses an offset such as `+02:00`.
+    pub(crate) fn parse(name: &str) -> Result<Self> {
+        if is_utc(name) {
+            return Ok(Self(None));
+        }
+        match name.parse() {
+            Ok(zone) => Ok(Self(Some(zone))),
+            Err(_) => Err(DataFusionError::Plan(format!(
+                "unknown time zone `{name}`: write a name such as 'Europe/Berlin' or an offset such as '+02:00'"
+            ))),
+        }
+    }
+
+    pub(super) fn is_utc(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns the offset from UTC at an instant.
+    pub(super) fn offset(self, instant: Micros) -> Result<Micros> {
+        let Some(zone) = self.0 else { return Ok(0) };
+        let utc = naive(instant)?;
+        Ok(i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc()) * SECOND)
+    }
+
+    /// Converts an instant to local time.
+    pub(super) fn local(self, instant: Micros) -> Result<Micros> {
+        instant.checked_add(self.offset(instant)?).ok_or_else(out_of_range)
+    }
+
+    /// Converts a local time to an instant. If a local time occurs twice, the first occurrence is taken. A local time
+    /// that is skipped is moved forward by the length of the gap.
+    pub(super) fn instant(self, local: Micros) -> Result<Micros> {
+        let Some(zone) = self.0 else { return Ok(local) };
+        let offset = match zone.offset_from_local_datetime(&naive(local)?) {
+            MappedLocalTime::Single(offset) | MappedLocalTime::Ambiguous(offset, _) => {
+                i64::from(offset.fix().local_minus_utc()) * SECOND
+            }
+            // The offset before the gap is the one that applies a day earlier.
+            MappedLocalTime::None => self.offset(local.checked_sub(DAY).ok_or_else(out_of_range)?)?,
+        };
+        local.checked_sub(offset).ok_or_else(out_of_range)
+    }
+}
+
+/// Returns true if the name means UTC.
+pub(super) fn is_utc(name: &str) -> bool {
+    matches!(name, "UTC" | "+00:00" | "Z")
+}
+
+fn naive(micros: Micros) -> Result<NaiveDateTime> {
+    DateTime::from_timestamp_micros(micros).map(|time| time.naive_utc()).ok_or_else(out_of_range)
+}
+
+/// Returns the error for a time that is out of range.
+pub(super) fn out_of_range() -> DataFusionError {
+    DataFusionError::Execution("a timestamp is out of range".to_owned())
+}
+
+/// Returns the microsecond type for an argument that is a time: a timestamp, a date, or text. Returns `None` for other
+/// types.
+pub(super) fn timestamp_type(kind: &DataType) -> Option<DataType> {
+    match kind {
+        DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
+        DataType::Date32 | DataType::Date64 | DataType::Null => Some(naive_timestamp()),
+        kind if kind.is_string() => Some(naive_timestamp()),
+        _ => None,
+    }
+}
+
+/// The type of timestamps without a zone.
+pub(crate) fn naive_timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, None)
+}
+
+/// Returns an argument as an array of microseconds.
+pub(super) fn micros(value: &ColumnarValue, rows: usize) -> Result<TimestampMicrosecondArray> {
+    let array = value.clone().into_array(rows)?;
+    let kind = timestamp_type(array.data_type()).unwrap_or_else(naive_timestamp);
+    let array: ArrayRef = if *array.data_type() == kind { array } else { cast(&array, &kind)? };
+    let array: &PrimitiveArray<TimestampMicrosecondType> = array.as_primitive();
+    Ok(array.clone())
+}
+
+/// Appends `:00` to a time without seconds, such as `2026-03-02 10:00`. Returns true if the text changed.
+pub(crate) fn complete_seconds(text: &mut String) -> bool {
+    const SHAPE: &[u8; 16] = b"0000-00-00 00:00";
+    let bytes = text.as_bytes();
+    let fits = |(byte, shape): (&u8, &u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        b' ' => matches!(byte, b' ' | b'T' | b't'),
+        shape => byte == shape,
+    };
+    let is_short = bytes.len() >= SHAPE.len()
+        && bytes.iter().zip(SHAPE).all(fits)
+        && matches!(bytes.get(SHAPE.len()), None | Some(b'+' | b'-' | b'Z' | b'z' | b' '));
+    if is_short {
+        text.insert_str(SHAPE.len(), ":00");
+    }
+    is_short
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{Datelike as _, NaiveDate, TimeDelta, Timelike as _};
+
+    use super::*;
+
+    #[test]
+    fn dates_of_all_years_agree_with_chrono() {
+        let first = NaiveDate::from_ymd_opt(1, 1, 1).unwrap();
+        let epoch = NaiveDate::from_ymd_opt(1970, 1, 1).unwrap();
+        for day in (0..3_652_059).step_by(17) {
+            let expected = first + TimeDelta::days(day);
+            let number = (expected - epoch).num_days();
+            let date = Date::of_day(number);
+            assert_eq!(
+                (date.year, date.month, date.day),
+                (expected.year().into(), expected.month().into(), expected.day().into())
+            );
+            assert_eq!(date.day_number(), number);
+            assert_eq!(date.days_in_month(), i64::from(expected.num_days_in_month()));
+        }
+    }
+
+    #[test]
+    fn local_times_of_all_years_agree_with_chrono_tz() {
+        for name in ["America/New_York", "Australia/Lord_Howe", "America/St_Johns", "Asia/Kathmandu", "+05:30"] {
+            let (zone, oracle): (_, Tz) = (Zone::parse(name).unwrap(), name.parse().unwrap());
+            for step in 0..2_000 {
+                let instant = -62_135_596_800_000_000 + step * 157_788_000_000_000 + step * 977_777;
+                let expected = oracle.from_utc_datetime(&naive(instant).unwrap());
+                let local = zone.local(instant).unwrap();
+                assert_eq!(naive(local).unwrap(), expected.naive_local(), "{name} {instant}");
+                assert_eq!(local.rem_euclid(DAY) / SECOND, i64::from(expected.num_seconds_from_midnight()));
+                let back = zone.instant(local).unwrap();
+                assert_eq!(zone.local(back).unwrap(), local, "{name} {instant}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_without_seconds_are_completed() {
+        for (text, expected) in [
+            ("1998-03-02 10:00", "1998-03-02 10:00:00"),
+            ("1998-03-02T10:00Z", "1998-03-02T10:00:00Z"),
+            ("1998-03-02 10:00+02:00", "1998-03-02 10:00:00+02:00"),
+            ("1998-03-02 10:00:30", "1998-03-02 10:00:30"),
+            ("1998-03-02", "1998-03-02"),
+            ("1998-03-02 10:0x", "1998-03-02 10:0x"),
+            ("ää98-03-02 10:00", "ää98-03-02 10:00"),
+        ] {
+            let mut completed = text.to_owned();
+            assert_eq!(complete_seconds(&mut completed), text != expected);
+            assert_eq!(completed, expected);
+        }
+    }
+}

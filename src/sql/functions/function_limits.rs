@@ -1,0 +1,255 @@
+//! Limits the result size of functions that can return far more than they are given.
+//!
+//! Each of these functions is wrapped. The wrapper estimates the size of the result before the call, and refuses a
+//! result of more than [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates,
+//! but not for the values that functions return. Without this limit, it would allocate the result of `repeat('x',
+//! 2000000000)` unchecked.
+//!
+//! ```text
+//!   call ─► estimate per row ─► do all rows fit? ─ yes ─► call
+//!                                                └─ no ─► call on groups of rows that fit, within the limit in total
+//! ```
+//!
+//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results of inner
+//! calls, which have the same limit, so nesting calls does not evade it.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Documentation, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
+
+use crate::error::Error;
+use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
+
+/// The maximum size in bytes of the result of one call on one batch.
+const FUNCTION_BYTES_MAX: usize = 32 << 20;
+
+/// Wraps the functions whose results can be larger than their arguments, and returns the others unchanged.
+pub(crate) fn with_limits(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    functions.into_iter().map(|function| limited(&function).unwrap_or(function)).collect()
+}
+
+/// Wraps a function, or returns `None` if it needs no limit or already has one.
+fn limited(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
+    let growth = growth(function.name())?;
+    let is_limited = function.inner().is::<LimitedFunction>();
+    (!is_limited).then(|| Arc::new(ScalarUDF::new_from_impl(LimitedFunction { inner: Arc::clone(function), growth })))
+}
+
+/// Returns true if `function` is the size-limited `||`. It exists only in analyzed plans and cannot be called by name.
+pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
+    function.inner().is::<LimitedConcat>()
+}
+
+/// The last analyzer rule. It wraps array literals and `||`, which are functions that the planner does not take from
+/// the registry.
+#[derive(Debug)]
+pub(crate) struct ResultSizeRule;
+
+impl AnalyzerRule for ResultSizeRule {
+    fn name(&self) -> &'static str {
+        "limit_function_results"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(expr.transform_up(limit_expr)?.update_data(|expr| name.restore(expr)))
+            })
+        })
+        .map(|plan| plan.data)
+    }
+}
+
+fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::ScalarFunction(call) => match limited(&call.func) {
+            Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
+            None => Transformed::no(Expr::ScalarFunction(call)),
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+            let func = Arc::new(ScalarUDF::new_from_impl(LimitedConcat::new()));
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![*left, *right] }))
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// A function with a size limit. It does not implement `simplify`, because the engine would replace it with a function
+/// that has no limit.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct LimitedFunction {
+    inner: Arc<ScalarUDF>,
+    growth: FunctionSize,
+}
+
+impl ScalarUDFImpl for LimitedFunction {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(kinds)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.inner().coerce_types(kinds)
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let sizes = estimate(self.growth, &args)?;
+        if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
+            return self.inner.invoke_with_args(args);
+        }
+        let is_estimate_exact = matches!(
+            self.growth,
+            FunctionSize::Sum
+                | FunctionSize::Separated
+                | FunctionSize::Product
+                | FunctionSize::Range
+                | FunctionSize::Pad
+        );
+        if is_estimate_exact || sizes.iter().any(|size| *size > FUNCTION_BYTES_MAX) {
+            return Err(too_large(self.name()));
+        }
+        self.invoke_in_groups(&args, &sizes)
+    }
+}
+
+impl LimitedFunction {
+    /// Calls the function on groups of rows. The estimated result of each group is within the limit. Fails once the
+    /// results together exceed the limit.
+    fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
+        let (mut results, mut bytes, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
+        while start < sizes.len() {
+            let (mut end, mut expected) = (start, 0);
+            while end < sizes.len() && expected + sizes[end] <= FUNCTION_BYTES_MAX {
+                expected += sizes[end];
+                end += 1;
+            }
+            let group = slice(args, start, end - start);
+            let result = self.inner.invoke_with_args(group)?.into_array(end - start)?;
+            bytes += result.get_array_memory_size();
+            if bytes > FUNCTION_BYTES_MAX {
+                return Err(too_large(self.name()));
+            }
+            results.push(result);
+            start = end;
+        }
+        let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(concat(&results)?))
+    }
+}
+
+fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
+    let values = args.args.iter().map(|value| match value {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
+        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
+    });
+    ScalarFunctionArgs {
+        args: values.collect(),
+        arg_fields: args.arg_fields.clone(),
+        number_rows: rows,
+        return_field: Arc::clone(&args.return_field),
+        config_options: Arc::clone(&args.config_options),
+    }
+}
+
+fn too_large(function: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::limited(format!(
+        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch: use shorter values"
+    ))))
+}
+
+/// The operator `a || b` with a size limit. It calls the engine's operator after the size check.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct LimitedConcat {
+    signature: Signature,
+}
+
+impl LimitedConcat {
+    fn new() -> Self {
+        Self { signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for LimitedConcat {
+    fn name(&self) -> &'static str {
+        "||"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        match kinds {
+            [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
+            _ => Err(DataFusionError::Internal("|| needs exactly two arguments".to_owned())),
+        }
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        Ok(kinds.to_vec())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let sizes = estimate(FunctionSize::Sum, &args)?;
+        if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) > FUNCTION_BYTES_MAX {
+            return Err(too_large("||"));
+        }
+        let (mut fields, mut columns, mut sides) = (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
+        for value in args.args {
+            match value {
+                ColumnarValue::Scalar(scalar) => sides.push(Arc::new(Literal::new(scalar))),
+                ColumnarValue::Array(array) => {
+                    sides.push(Arc::new(Column::new("side", columns.len())));
+                    fields.push(Field::new("side", array.data_type().clone(), true));
+                    columns.push(array);
+                }
+            }
+        }
+        let [left, right] = <[_; 2]>::try_from(sides)
+            .map_err(|_| DataFusionError::Internal("|| needs exactly two arguments".to_owned()))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        PhysicalBinary::new(left, Operator::StringConcat, right).evaluate(&batch)
+    }
+}

@@ -1,0 +1,90 @@
+//! Our SQL functions (aggregates, times, patterns and exact arithmetic), and limits on the size of
+//! results.
+//!
+//! ```text
+//!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
+//!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► totals ─► double_sum, wide_sum, interval_total, variance_total
+//!             └► value_counts, extreme_row, own_order
+//!   rules/ ─► checked_arithmetic, exact_comparison, cast_operand (operators that cannot be called by name)
+//! ```
+//!
+//! **Invariant:** a function allocates its result only after the size check.
+
+use datafusion::logical_expr::ScalarUDF;
+
+pub(super) mod aggregate_functions;
+pub(super) mod block_sum;
+pub(super) mod calendar;
+pub(super) mod cast_operand;
+pub(super) mod checked_arithmetic;
+pub(super) mod count_distinct;
+mod date_difference;
+mod date_part;
+mod date_trunc;
+mod definition;
+pub(super) mod distinct_values;
+mod division;
+pub(super) mod double_sum;
+pub(super) mod exact_aggregates;
+pub(super) mod exact_comparison;
+pub(super) mod exact_number;
+pub(super) mod extreme_row;
+pub(super) mod function_limits;
+pub(super) mod function_size;
+pub(super) mod interval_product;
+pub(super) mod interval_total;
+pub(super) mod own_order;
+mod text_patterns;
+pub(super) mod time_functions;
+pub(super) mod time_series;
+mod to_char;
+pub(super) mod totals;
+pub(super) mod value_counts;
+pub(super) mod variance_total;
+pub(super) mod wide_sum;
+
+/// The engine's functions that can fail on arguments of the right types.
+const FALLIBLE: [&str; 26] = [
+    "abs",
+    "arrow_cast",
+    "chr",
+    "date_bin",
+    "decode",
+    "factorial",
+    "gcd",
+    "lcm",
+    "lpad",
+    "make_date",
+    "make_time",
+    "power",
+    "regexp_count",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "repeat",
+    "rpad",
+    "to_date",
+    "to_time",
+    "to_timestamp",
+    "to_timestamp_micros",
+    "to_timestamp_millis",
+    "to_timestamp_nanos",
+    "to_timestamp_seconds",
+    "to_unixtime",
+];
+
+/// Returns true if `function` is an operator that the analyzer rules put into a plan. It cannot be called by name.
+pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
+    function_limits::is_concat_operator(function)
+        || cast_operand::is_cast_operand(function)
+        || checked_arithmetic::is_checked_operator(function)
+        || exact_comparison::is_exact_comparison(function)
+        || interval_product::is_interval_product(function)
+}
+
+/// Returns true if a call to `function` can fail.
+pub(super) fn is_fallible(function: &ScalarUDF) -> bool {
+    checked_arithmetic::is_checked_operator(function)
+        || interval_product::is_interval_product(function)
+        || FALLIBLE.contains(&function.name())
+}

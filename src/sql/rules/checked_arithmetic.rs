@@ -1,0 +1,138 @@
+//! Replaces arithmetic and casts that would return wrong values. Runs after the engine's type coercion.
+//!
+//! - `+`, `-`, `*` and unary minus on integers, durations and intervals: an overflow is an error.
+//! - Division of doubles: a division by zero is an error.
+//! - Casts to numbers: a double or a decimal is rounded when cast to an integer, and whitespace around a number in text
+//!   is ignored.
+
+use arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, TryCast};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::sql::functions::cast_operand::cast_operand;
+use crate::sql::functions::checked_arithmetic::CheckedOperator;
+
+/// Replaces the engine's operators with checked operators.
+#[derive(Debug)]
+pub(crate) struct CheckedArithmeticRule;
+
+impl AnalyzerRule for CheckedArithmeticRule {
+    fn name(&self) -> &'static str {
+        "checked_arithmetic"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            if !has_candidate(&plan)? {
+                return Ok(Transformed::no(plan));
+            }
+            let schema = merge_schema(&plan.inputs());
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(expr.transform_up(|expr| Ok(rewrite(expr, &schema)))?.update_data(|expr| name.restore(expr)))
+            })
+        })
+        .map(|plan| plan.data)
+    }
+}
+
+fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found = found || expr.exists(|expr| Ok(is_candidate(expr)))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Returns true if the expression must be replaced for some operand types.
+fn is_candidate(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(binary) => CheckedOperator::of(binary.op).is_some(),
+        Expr::Negative(_) => true,
+        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => field.data_type().is_numeric(),
+        _ => false,
+    }
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::BinaryExpr(binary) => rewrite_binary(binary, schema),
+        Expr::Negative(value) => match value.get_type(schema) {
+            Ok(kind) if !kind.is_floating() && !kind.is_null() => {
+                Transformed::yes(CheckedOperator::Negate.call(vec![*value]))
+            }
+            _ => Transformed::no(Expr::Negative(value)),
+        },
+        Expr::Cast(mut cast) => {
+            let operand = operand(&cast.expr, cast.field.data_type(), schema);
+            let is_changed = operand.is_some();
+            cast.expr = operand.unwrap_or(cast.expr);
+            Transformed::new(Expr::Cast(cast), is_changed, TreeNodeRecursion::Continue)
+        }
+        Expr::TryCast(mut cast) => {
+            let operand = operand(&cast.expr, cast.field.data_type(), schema);
+            let is_changed = operand.is_some();
+            cast.expr = operand.unwrap_or(cast.expr);
+            Transformed::new(Expr::TryCast(cast), is_changed, TreeNodeRecursion::Continue)
+        }
+        other => Transformed::no(other),
+    }
+}
+
+/// Returns the prepared operand of a cast, or `None` if it needs no preparation.
+fn operand(value: &Expr, to: &DataType, schema: &DFSchema) -> Option<Box<Expr>> {
+    if !to.is_numeric() {
+        return None;
+    }
+    let from = value.get_type(schema).ok()?;
+    cast_operand(value, &from, to).map(Box::new)
+}
+
+fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
+    match CheckedOperator::of(binary.op) {
+        Some(operator) if is_affected(&binary, schema) => {
+            Transformed::yes(operator.call(vec![*binary.left, *binary.right]))
+        }
+        _ => Transformed::no(Expr::BinaryExpr(binary)),
+    }
+}
+
+/// Returns true if the engine's operator would wrap around or divide by zero. After type coercion, both operands have
+/// the same type if they are numbers.
+fn is_affected(binary: &BinaryExpr, schema: &DFSchema) -> bool {
+    let is_leaf = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_));
+    // The type of a literal or a column is cheap to find. The type of a long chain of operators is not.
+    let (first, second) =
+        if is_leaf(&binary.right) { (&binary.right, &binary.left) } else { (&binary.left, &binary.right) };
+    let Ok(kind) = first.get_type(schema) else { return false };
+    if binary.op == Operator::Divide {
+        return kind.is_floating() && !is_nonzero(&binary.right);
+    }
+    match kind {
+        kind if kind.is_integer() => true,
+        DataType::Duration(_) => true,
+        DataType::Timestamp(..) | DataType::Interval(_) => match second.get_type(schema) {
+            Ok(DataType::Duration(_)) => true,
+            Ok(other) => other == kind,
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_nonzero(expr: &Expr) -> bool {
+    use datafusion::common::ScalarValue::{Float32, Float64};
+    match expr {
+        Expr::Literal(Float64(Some(value)), _) => *value != 0.0,
+        Expr::Literal(Float32(Some(value)), _) => *value != 0.0,
+        _ => false,
+    }
+}

@@ -1,0 +1,319 @@
+//! Chooses the types of expressions that contain decimals, before the engine's type coercion.
+//!
+//! A literal with a decimal point is a decimal, which is exact. If a decimal is combined with a double, the result is a
+//! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
+//! lose digits or fail. `functions/checked_arithmetic.rs` describes the number of digits in a quotient of decimals.
+//!
+//! This rule also replaces comparisons of 64-bit integers with doubles by exact comparisons. A plan without decimals
+//! and doubles is returned unchanged after one traversal.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, Operator, TryCast, Union, Values,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::sql::functions::checked_arithmetic::CheckedOperator;
+use crate::sql::functions::exact_comparison::exact_comparison;
+
+/// Casts decimals to doubles where the two are combined, and replaces the division of decimals.
+#[derive(Debug)]
+pub(crate) struct ExactNumbersRule;
+
+impl AnalyzerRule for ExactNumbersRule {
+    fn name(&self) -> &'static str {
+        "exact_numbers"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        if !has_fractions(&plan)? {
+            return Ok(plan);
+        }
+        // A changed type also changes the schemas of the parent nodes.
+        let is_changed = Cell::new(false);
+        plan.transform_up_with_subqueries(|plan| rewrite_node(plan, &is_changed)).map(|plan| plan.data)
+    }
+}
+
+/// Returns true if a column, literal or cast in the plan is a decimal or a double.
+fn has_fractions(plan: &LogicalPlan) -> Result<bool> {
+    let is_fraction = |kind: &DataType| kind.is_decimal() || kind.is_floating();
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= node.schema().fields().iter().any(|field| is_fraction(field.data_type()));
+        node.apply_expressions(|expr| {
+            found = found
+                || expr.exists(|expr| {
+                    Ok(match expr {
+                        Expr::Literal(value, _) => is_fraction(&value.data_type()),
+                        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
+                            is_fraction(field.data_type())
+                        }
+                        _ => false,
+                    })
+                })?;
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transformed<LogicalPlan>> {
+    let schema = match &plan {
+        LogicalPlan::TableScan(scan) => DFSchema::clone(&scan.projected_schema),
+        plan => merge_schema(&plan.inputs()),
+    };
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(expr.transform_up(|expr| rewrite_expr(expr, &schema))?.update_data(|expr| name.restore(expr)))
+    })?;
+    is_changed.set(is_changed.get() || rewritten.transformed);
+    let plan = match rewritten.data {
+        LogicalPlan::Union(union) => rewrite_union(union, is_changed)?,
+        LogicalPlan::Join(mut join) => {
+            for (left, right) in &mut join.on {
+                let kinds = (left.get_type(join.left.schema()), right.get_type(join.right.schema()));
+                if let (Ok(left_kind), Ok(right_kind)) = kinds {
+                    if left_kind.is_floating() && right_kind.is_decimal() {
+                        *right = to_double(std::mem::take(right));
+                    } else if left_kind.is_decimal() && right_kind.is_floating() {
+                        *left = to_double(std::mem::take(left));
+                    }
+                }
+            }
+            LogicalPlan::Join(join)
+        }
+        LogicalPlan::Values(values) => rewrite_values(values, is_changed)?,
+        plan => plan,
+    };
+    let plan = if is_changed.get() { plan.recompute_schema()? } else { plan };
+    Ok(Transformed::yes(plan))
+}
+
+/// Casts the decimal columns of an input to doubles if another input has doubles in the same positions.
+fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
+    let columns = union.schema.fields().len();
+    let kind =
+        |input: &LogicalPlan, column: usize| input.schema().fields().get(column).map(|at| at.data_type().clone());
+    let is_mixed: Vec<bool> = (0..columns)
+        .map(|column| {
+            let kinds: Vec<_> = union.inputs.iter().filter_map(|input| kind(input, column)).collect();
+            kinds.iter().any(DataType::is_floating) && kinds.iter().any(DataType::is_decimal)
+        })
+        .collect();
+    if !is_mixed.contains(&true) {
+        return Ok(LogicalPlan::Union(union));
+    }
+    is_changed.set(true);
+    let inputs = union.inputs.into_iter().map(|input| {
+        let exprs = input.schema().iter().zip(&is_mixed).map(|((qualifier, field), is_mixed)| {
+            let column = Expr::from((qualifier, field));
+            if *is_mixed && field.data_type().is_decimal() {
+                to_double(column).alias_qualified(qualifier.cloned(), field.name())
+            } else {
+                column
+            }
+        });
+        let exprs: Vec<_> = exprs.collect();
+        LogicalPlanBuilder::from(Arc::clone(&input)).project(exprs)?.build().map(Arc::new)
+    });
+    let inputs = inputs.collect::<Result<Vec<_>>>()?;
+    Union::try_new_with_loose_types(inputs).map(LogicalPlan::Union)
+}
+
+/// Turns a column of a VALUES list into doubles if it combines decimals and doubles. The planner has already cast the
+/// doubles to decimals, so these casts are removed.
+fn rewrite_values(list: Values, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
+    let empty = DFSchema::empty();
+    let is_mixed: Vec<bool> = (list.schema.fields().iter().enumerate())
+        .map(|(column, field)| {
+            field.data_type().is_decimal()
+                && list
+                    .values
+                    .iter()
+                    .filter_map(|row| row.get(column))
+                    .any(|value| double_in_cast(value, &empty).is_some())
+        })
+        .collect();
+    if !is_mixed.contains(&true) {
+        return Ok(LogicalPlan::Values(list));
+    }
+    is_changed.set(true);
+    let rows = list.values.into_iter().map(|row| {
+        let values =
+            row.into_iter().zip(&is_mixed).map(|(value, is_mixed)| match (is_mixed, double_in_cast(&value, &empty)) {
+                (true, Some(double)) => double.clone(),
+                (true, None) => to_double(value),
+                (false, _) => value,
+            });
+        values.collect()
+    });
+    LogicalPlanBuilder::values(rows.collect())?.build()
+}
+
+/// Returns the double inside a cast to a decimal.
+fn double_in_cast<'a>(value: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
+    match value {
+        Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => {
+            expr.get_type(schema).is_ok_and(|kind| kind.is_floating()).then_some(expr)
+        }
+        _ => None,
+    }
+}
+
+/// Casts the decimals in `expr IN (SELECT …)` to doubles if the other side is a double.
+fn rewrite_in_subquery(mut tested: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let plan = &tested.subquery.subquery;
+    let Some((qualifier, field)) = plan.schema().iter().next() else {
+        return Ok(Transformed::no(Expr::InSubquery(tested)));
+    };
+    let kind = tested.expr.get_type(schema).unwrap_or(DataType::Null);
+    if kind.is_decimal() && field.data_type().is_floating() {
+        tested.expr = Box::new(to_double(*tested.expr));
+    } else if kind.is_floating() && field.data_type().is_decimal() {
+        let column = to_double(Expr::from((qualifier, field))).alias(field.name());
+        tested.subquery.subquery =
+            LogicalPlanBuilder::from(Arc::clone(plan)).project([column])?.build().map(Arc::new)?;
+    } else {
+        return Ok(Transformed::no(Expr::InSubquery(tested)));
+    }
+    Ok(Transformed::yes(Expr::InSubquery(tested)))
+}
+
+fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::BinaryExpr(binary) => return Ok(rewrite_binary(binary, schema)),
+        Expr::InSubquery(tested) => return rewrite_in_subquery(tested, schema),
+        Expr::Between(mut between) => {
+            let Between { expr, low, high, .. } = &mut between;
+            let changed = unify([&mut **expr, &mut **low, &mut **high], schema);
+            transformed(Expr::Between(between), changed)
+        }
+        Expr::InList(mut list) => {
+            let InList { expr, list: values, .. } = &mut list;
+            let changed = unify(std::iter::once(&mut **expr).chain(values.iter_mut()), schema);
+            transformed(Expr::InList(list), changed)
+        }
+        Expr::Case(mut case) => {
+            let Case { expr, when_then_expr, else_expr } = &mut case;
+            let mut changed = false;
+            if let Some(expr) = expr {
+                let whens = when_then_expr.iter_mut().map(|(when, _)| &mut **when);
+                changed |= unify(std::iter::once(&mut **expr).chain(whens), schema);
+            }
+            let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+            changed |= unify(results.chain(else_expr.as_deref_mut()), schema);
+            transformed(Expr::Case(case), changed)
+        }
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
+            let mut changed = args.len() > 1 && unify(args.iter_mut(), schema);
+            if func.name() == "round" {
+                changed |= shorten_places(&mut args);
+            }
+            transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed)
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// Casts the literal `places` in `round(decimal, places)` to the type that the function needs. The result type depends
+/// on this value, and the function would not see it through a cast expression.
+fn shorten_places(args: &mut [Expr]) -> bool {
+    let [_, Expr::Literal(places, _)] = args else { return false };
+    match places {
+        ScalarValue::Int64(Some(value)) => match i32::try_from(*value) {
+            Ok(value) => {
+                *places = ScalarValue::Int32(Some(value));
+                true
+            }
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn transformed(expr: Expr, changed: bool) -> Transformed<Expr> {
+    if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
+}
+
+fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
+    let is_comparison = binary.op.negate().is_some() && binary.op.swap().is_some();
+    if !is_comparison && !binary.op.is_numerical_operators() {
+        return Transformed::no(Expr::BinaryExpr(binary));
+    }
+    let BinaryExpr { left, op, right } = &mut binary;
+    let (Ok(left_kind), Ok(right_kind)) = (left.get_type(schema), right.get_type(schema)) else {
+        return Transformed::no(Expr::BinaryExpr(binary));
+    };
+    if left_kind.is_floating() && right_kind.is_decimal() {
+        **right = to_double(std::mem::take(right));
+    } else if left_kind.is_decimal() && right_kind.is_floating() {
+        **left = to_double(std::mem::take(left));
+    } else if *op == Operator::Divide && (left_kind.is_decimal() || right_kind.is_decimal()) {
+        let (Some(left_cast), Some(right_cast)) = (decimal128(&left_kind), decimal128(&right_kind)) else {
+            return Transformed::no(Expr::BinaryExpr(binary));
+        };
+        let args = vec![cast_to(*binary.left, &left_kind, left_cast), cast_to(*binary.right, &right_kind, right_cast)];
+        return Transformed::yes(CheckedOperator::Divide.call(args));
+    } else {
+        return match exact_comparison(&binary, &left_kind, &right_kind) {
+            Some(comparison) => Transformed::yes(comparison),
+            None => Transformed::no(Expr::BinaryExpr(binary)),
+        };
+    }
+    Transformed::yes(Expr::BinaryExpr(binary))
+}
+
+/// Returns the 128-bit decimal type that holds all values of a number type exactly.
+fn decimal128(kind: &DataType) -> Option<DataType> {
+    match kind {
+        DataType::Decimal128(_, scale) if *scale >= 0 => Some(kind.clone()),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) if *scale >= 0 => {
+            Some(DataType::Decimal128(*precision, *scale))
+        }
+        kind if kind.is_integer() => Some(DataType::Decimal128(20, 0)),
+        DataType::Null => Some(DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)),
+        _ => None,
+    }
+}
+
+fn cast_to(expr: Expr, from: &DataType, to: DataType) -> Expr {
+    if *from == to { expr } else { Expr::Cast(Cast::new(Box::new(expr), to)) }
+}
+
+/// Casts the decimals to doubles if there are also doubles. Returns true if an expression was changed.
+fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
+    let exprs: Vec<_> = exprs.into_iter().map(|expr| (expr.get_type(schema).unwrap_or(DataType::Null), expr)).collect();
+    let is_mixed = exprs.iter().any(|(kind, _)| kind.is_floating()) && exprs.iter().any(|(kind, _)| kind.is_decimal());
+    if is_mixed {
+        for (kind, expr) in exprs {
+            if kind.is_decimal() {
+                *expr = to_double(std::mem::take(expr));
+            }
+        }
+    }
+    is_mixed
+}
+
+/// Returns the expression as a double. A literal becomes the double nearest to it.
+fn to_double(expr: Expr) -> Expr {
+    if let Expr::Literal(value, metadata) = &expr
+        && let Ok(ScalarValue::Utf8(Some(text))) = value.cast_to(&DataType::Utf8)
+        && let Ok(number) = text.parse::<f64>()
+    {
+        return Expr::Literal(ScalarValue::Float64(Some(number)), metadata.clone());
+    }
+    Expr::Cast(Cast::new(Box::new(expr), DataType::Float64))
+}

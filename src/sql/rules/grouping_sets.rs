@@ -1,0 +1,129 @@
+//! Keeps the engine from relying on the order of rows around GROUPING SETS, ROLLUP and CUBE.
+//!
+//! If rows are sorted by a group column, an aggregate returns each group as soon as the next group starts. With
+//! grouping sets, each row belongs to several groups, and the column is NULL in some of them. A group can therefore
+//! start again after it was returned, and would appear twice in the result (apache/datafusion#16965,
+//! apache/datafusion#24421). For the same reason, the engine may wrongly treat a group column as constant or as
+//! partitioned although it contains NULLs.
+//!
+//! This rule puts a node below and another above each such aggregate. The node passes its rows on, and hides everything
+//! that the engine knows about their order and partitions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties,
+};
+
+/// Returns our own physical optimizer rules, followed by the engine's.
+pub(crate) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let own: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GroupingSetsRule);
+    std::iter::once(own).chain(PhysicalOptimizer::new().rules).collect()
+}
+
+/// The optimizer rule.
+#[derive(Debug)]
+struct GroupingSetsRule;
+
+impl PhysicalOptimizerRule for GroupingSetsRule {
+    fn name(&self) -> &'static str {
+        "hide_order_from_grouping_sets"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|plan| {
+            let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(plan)) };
+            if !aggregate.group_expr().has_grouping_set() {
+                return Ok(Transformed::no(plan));
+            }
+            let input: Arc<dyn ExecutionPlan> = Arc::new(UnorderedExec::new(Arc::clone(aggregate.input())));
+            let aggregate = replace_children_if_necessary(plan, vec![input])?;
+            Ok(Transformed::yes(Arc::new(UnorderedExec::new(aggregate)) as Arc<dyn ExecutionPlan>))
+        })
+        .map(|plan| plan.data)
+    }
+}
+
+/// Passes rows on unchanged, and declares no ordering or partitioning.
+struct UnorderedExec {
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+}
+
+impl UnorderedExec {
+    fn new(input: Arc<dyn ExecutionPlan>) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(input.schema()),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            input.pipeline_behavior(),
+            input.boundedness(),
+        );
+        Self { input, properties: Arc::new(properties) }
+    }
+}
+
+impl ExecutionPlan for UnorderedExec {
+    fn name(&self) -> &'static str {
+        "UnorderedExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next();
+        let input =
+            input.ok_or_else(|| DataFusionError::Internal("UnorderedExec needs exactly one input".to_owned()))?;
+        Ok(Arc::new(Self::new(input)))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.input.execute(partition, context)
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+}
+
+impl DisplayAs for UnorderedExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnorderedExec")
+    }
+}
+
+impl fmt::Debug for UnorderedExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnorderedExec").field("input", &self.input).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! Keeps the engine from adding sums of doubles that are already rounded.
+//!
+//! For `sum(x), count(DISTINCT y)`, the engine's rule `single_distinct_aggregation_to_group_by` first groups by `y` and
+//! then adds the sums of these groups. Each of these sums was already rounded, or checked against the range of its
+//! type. The result would differ from that of `sum(x)` alone, and an integer sum could fail although the total is in
+//! range. This rule applies the engine's rule only to aggregates without such a sum.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::optimizer::ApplyOrder;
+use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
+
+const RULE: &str = "single_distinct_aggregation_to_group_by";
+
+/// Returns the engine's optimizer rules. One of them is wrapped.
+pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let wrap = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
+        RULE => Arc::new(SingleDistinct(rule)),
+        _ => rule,
+    };
+    Optimizer::new().rules.into_iter().map(wrap).collect()
+}
+
+#[derive(Debug)]
+struct SingleDistinct(Arc<dyn OptimizerRule + Send + Sync>);
+
+impl OptimizerRule for SingleDistinct {
+    fn name(&self) -> &'static str {
+        RULE
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        match &plan {
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(is_sum) => Ok(Transformed::no(plan)),
+            _ => self.0.rewrite(plan, config),
+        }
+    }
+}
+
+/// Returns true if the expression is a sum without DISTINCT.
+fn is_sum(expr: &Expr) -> bool {
+    match expr {
+        Expr::AggregateFunction(call) => !call.params.distinct && call.func.name() == "sum",
+        Expr::Alias(alias) => is_sum(&alias.expr),
+        _ => false,
+    }
+}

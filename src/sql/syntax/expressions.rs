@@ -1,0 +1,259 @@
+//! Rewrites expressions that the engine's planner does not support or plans wrongly.
+//!
+//! | in the statement | planned as |
+//! |---|---|
+//! | `TIMESTAMP`, in a cast or before a constant | `TIMESTAMP(6)`: microseconds instead of nanoseconds |
+//! | `x AT TIME ZONE 'zone'` | `at_time_zone(x, 'zone')` |
+//! | `extract(part FROM x)`, `year(x)`, … | `date_part('part', x)` |
+//! | `x LIKE p ESCAPE '!'` | `x LIKE like_pattern(p, '!')` |
+//! | `x SIMILAR TO p` | `x ~ similar_to_pattern(p, '\')` |
+//! | `mod(a, b)` | `a % b` |
+//! | `regexp_extract(x, p, n)` | `array_element(regexp_match(x, '(' \|\| p \|\| ')'), n + 1)` |
+//! | `age(x)` | `age(current_date, x)` |
+//! | `current_user` | the caller's name |
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+};
+
+use crate::error::{Error, Result};
+use crate::sql::functions::calendar::complete_seconds;
+
+/// Rewrites the expressions in a statement, at any depth. Returns true if the statement contains the caller's name,
+/// which is `user`. If `user` is `None`, the statement has no caller, and `current_user` is refused.
+pub(super) fn rewrite(statement: &mut Statement, user: Option<&str>) -> Result<bool> {
+    let statement = match statement {
+        Statement::Statement(statement) => statement,
+        Statement::Explain(explain) => return rewrite(&mut explain.statement, user),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => return Ok(false),
+    };
+    let mut expressions = Expressions { user, names_user: false };
+    match statement.visit(&mut expressions) {
+        ControlFlow::Continue(()) => Ok(expressions.names_user),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct Expressions<'a> {
+    user: Option<&'a str>,
+    names_user: bool,
+}
+
+impl VisitorMut for Expressions<'_> {
+    type Break = Error;
+
+    /// Keeps the original name of the column. Otherwise the caller's name would replace it.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && let Some(name) = user_keyword(expr)
+            {
+                let alias = Ident::new(name);
+                *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        self.rewrite(expr).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    }
+}
+
+impl Expressions<'_> {
+    fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
+        match expr {
+            Expr::Cast { data_type, expr: from, .. } => {
+                microseconds(data_type);
+                if let (DataType::Timestamp(_, _), Expr::Value(value)) = (data_type, &mut **from) {
+                    complete(value);
+                }
+            }
+            Expr::TypedString(typed) => {
+                microseconds(&mut typed.data_type);
+                if matches!(typed.data_type, DataType::Timestamp(_, _)) {
+                    complete(&mut typed.value);
+                }
+            }
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                let is_constant =
+                    matches!(&**time_zone, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+                if !is_constant {
+                    return Err(Error::unsupported(
+                        "AT TIME ZONE with a zone that is not constant is not supported: write a name such as 'Europe/Berlin'",
+                    ));
+                }
+                if let Expr::Value(value) = &mut **timestamp {
+                    complete(value);
+                }
+                *expr = call("at_time_zone", vec![take(timestamp), take(time_zone)]);
+            }
+            Expr::Extract { field, syntax: _, expr: from } => {
+                *expr = call("date_part", vec![text(&field.to_string()), take(from)]);
+            }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                if let Some(escape) = escape_char.take() {
+                    **pattern = call("like_pattern", vec![take(pattern), Expr::Value(escape)]);
+                }
+            }
+            Expr::SimilarTo { negated, expr: tested, pattern, escape_char } => {
+                let escape = escape_char.take().map_or_else(|| text("\\"), Expr::Value);
+                let right = Box::new(call("similar_to_pattern", vec![take(pattern), escape]));
+                let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+                *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(take(tested)), op, right }));
+            }
+            Expr::Function(_) if user_keyword(expr).is_some() => {
+                let user = self.user.ok_or_else(|| {
+                    Error::unsupported("current_user is not supported here, because the statement has no caller")
+                })?;
+                self.names_user = true;
+                *expr = text(user);
+            }
+            Expr::Function(function) => {
+                if let Some(rewritten) = rewrite_function(function) {
+                    *expr = rewritten;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Sets the precision of a timestamp type to microseconds if it has none.
+fn microseconds(kind: &mut DataType) {
+    match kind {
+        DataType::Timestamp(precision @ None, _) => *precision = Some(6),
+        DataType::Datetime(None) => {
+            *kind = DataType::Timestamp(Some(6), datafusion::sql::sqlparser::ast::TimezoneInfo::None);
+        }
+        _ => {}
+    }
+}
+
+/// Adds the missing seconds to a time such as `2026-03-02 10:00`.
+fn complete(value: &mut ValueWithSpan) {
+    if let Value::SingleQuotedString(text) = &mut value.value {
+        complete_seconds(text);
+    }
+}
+
+/// Returns the keyword if the expression is `current_user` or a synonym.
+fn user_keyword(expr: &Expr) -> Option<&'static str> {
+    let Expr::Function(Function { name, args: FunctionArguments::None, .. }) = expr else { return None };
+    ["current_user", "session_user", "user"].into_iter().find(|keyword| is_named(name, keyword))
+}
+
+fn is_named(name: &ObjectName, expected: &str) -> bool {
+    match name.0.as_slice() {
+        [part] => part.as_ident().is_some_and(|ident| ident.value.eq_ignore_ascii_case(expected)),
+        _ => false,
+    }
+}
+
+/// Returns the replacement for a call to a function that the engine knows by another name.
+fn rewrite_function(function: &mut Function) -> Option<Expr> {
+    const NAMES: [(&str, &str); 13] = [
+        ("year", "year"),
+        ("quarter", "quarter"),
+        ("month", "month"),
+        ("week", "week"),
+        ("day", "day"),
+        ("dayofmonth", "day"),
+        ("dayofyear", "doy"),
+        ("hour", "hour"),
+        ("minute", "minute"),
+        ("second", "second"),
+        ("mod", ""),
+        ("age", ""),
+        ("regexp_extract", ""),
+    ];
+    const DIFFERENCES: [&str; 2] = ["date_diff", "datediff"];
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    if !list.clauses.is_empty() || list.duplicate_treatment.is_some() || function.over.is_some() {
+        return None;
+    }
+    if DIFFERENCES.iter().any(|name| is_named(&function.name, name)) {
+        // In `datediff(day, from, to)`, the unit is a bare word.
+        if let Some(unit) = list.args.first_mut().and_then(argument)
+            && let Expr::Identifier(word) = unit
+            && word.quote_style.is_none()
+        {
+            *unit = text(&word.value);
+        }
+        return None;
+    }
+    let (name, part) = NAMES.into_iter().find(|(name, _)| is_named(&function.name, name))?;
+    let arguments: Option<Vec<_>> = list.args.iter_mut().map(argument).collect();
+    match (name, arguments?.as_mut_slice()) {
+        ("mod", [a, b]) => Some(Expr::Nested(Box::new(Expr::BinaryOp {
+            left: Box::new(nested(take(a))),
+            op: BinaryOperator::Modulo,
+            right: Box::new(nested(take(b))),
+        }))),
+        ("age", [from]) => Some(call("age", vec![call("current_date", Vec::new()), take(from)])),
+        ("regexp_extract", [value, pattern]) => Some(regexp_extract(take(value), take(pattern), number("0"))),
+        ("regexp_extract", [value, pattern, group]) => Some(regexp_extract(take(value), take(pattern), take(group))),
+        ("second", [time]) => Some(Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(call("floor", vec![call("date_part", vec![text(part), take(time)])])),
+            data_type: DataType::Int(None),
+            array: false,
+            format: None,
+        }),
+        (_, [time]) if !part.is_empty() => Some(call("date_part", vec![text(part), take(time)])),
+        _ => None,
+    }
+}
+
+/// Adds a group around the pattern. `regexp_match` returns the whole match only if the pattern has no group, and
+/// numbers groups from 1.
+fn regexp_extract(value: Expr, pattern: Expr, group: Expr) -> Expr {
+    let join =
+        |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::StringConcat, right: Box::new(right) };
+    let pattern = join(join(text("("), nested(pattern)), text(")"));
+    let group =
+        Expr::BinaryOp { left: Box::new(nested(group)), op: BinaryOperator::Plus, right: Box::new(number("1")) };
+    call("array_element", vec![call("regexp_match", vec![value, pattern]), group])
+}
+
+fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, Expr::Value(ValueWithSpan::from(Value::Null)))
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+fn text(value: &str) -> Expr {
+    Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(value.to_owned())))
+}
+
+fn number(value: &str) -> Expr {
+    Expr::Value(ValueWithSpan::from(Value::Number(value.to_owned(), false)))
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}

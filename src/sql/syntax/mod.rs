@@ -1,0 +1,55 @@
+//! Checks and rewrites the syntax tree, after the parser and before the engine's planner.
+//!
+//! ```text
+//!   statement::parse (table_command expands TABLE t)
+//!     ─► clauses (refuse what the planner would ignore)
+//!     ─► shorthand, row_comparisons, expressions (write in other words what the planner does not know)
+//!     ─► numbers (exact literals), ordered_aggregates
+//!     ─► using_joins (USING and NATURAL as ON)
+//!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
+//! ```
+//!
+//! If the planner refuses a statement because two output names are equal, `output_names` rewrites it and it is planned
+//! again.
+//!
+//! After planning, `ambiguous_names` compares the plan with the text.
+//!
+//! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
+//!
+//! **Invariant:** every clause is either planned, or refused with an error that names it. No clause is ignored.
+
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+
+use crate::error::Result;
+
+pub(crate) mod ambiguous_names;
+pub(crate) mod bound_values;
+mod clauses;
+mod expressions;
+mod from_columns;
+mod merged_columns;
+mod numbers;
+mod ordered_aggregates;
+pub(crate) mod output_names;
+mod row_comparisons;
+mod shorthand;
+pub(crate) mod table_command;
+mod tree;
+pub(crate) mod using_joins;
+mod wildcards;
+
+/// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly. The
+/// statement's USING and NATURAL joins are left for [`using_joins`], which needs to know the tables.
+///
+/// `user` is the value of `current_user`, or `None` if the statement has no caller. Returns true if the statement
+/// contains this value.
+pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState, user: Option<&str>) -> Result<bool> {
+    let functions = state.scalar_functions();
+    clauses::check(statement, &|name| functions.contains_key(name))?;
+    shorthand::rewrite(statement)?;
+    let names_user = expressions::rewrite(statement, user)?;
+    numbers::rewrite(statement);
+    ordered_aggregates::rewrite(statement);
+    Ok(names_user)
+}

@@ -1,0 +1,66 @@
+//! Rewrites `listagg` to the engine's `string_agg`.
+//!
+//! ```sql
+//! listagg(x, ', ') WITHIN GROUP (ORDER BY y)   ─►   string_agg(x, ', ' ORDER BY y)
+//! listagg(x)                                   ─►   string_agg(x, '')
+//! ```
+//!
+//! `string_agg(x, ', ') WITHIN GROUP (ORDER BY y)` is rewritten in the same way.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ListAggOnOverflow,
+    ObjectName, Value, VisitMut as _, VisitorMut,
+};
+
+/// Rewrites the calls to these aggregates in a statement, at any depth.
+pub(crate) fn rewrite(statement: &mut Statement) {
+    match statement {
+        Statement::Statement(statement) => _ = statement.visit(&mut ListAgg),
+        Statement::Explain(explain) => rewrite(&mut explain.statement),
+        // Unreachable, because `statement::parse` accepts only queries.
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+    }
+}
+
+struct ListAgg;
+
+impl VisitorMut for ListAgg {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            rewrite_call(function);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn rewrite_call(function: &mut Function) {
+    let [name] = function.name.0.as_slice() else { return };
+    let is_named = |known: &str| name.as_ident().is_some_and(|name| name.value.eq_ignore_ascii_case(known));
+    let is_list_agg = is_named("listagg");
+    let is_ordered_string_agg = is_named("string_agg") && !function.within_group.is_empty();
+    if !is_list_agg && !is_ordered_string_agg {
+        return;
+    }
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    if is_list_agg {
+        function.name = ObjectName::from(vec![Ident::new("string_agg")]);
+        if list.args.len() == 1 {
+            let nothing = Expr::value(Value::SingleQuotedString(String::new()));
+            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(nothing)));
+        }
+        // A text that is too long always causes an error.
+        let is_error = |clause: &FunctionArgumentClause| {
+            matches!(clause, FunctionArgumentClause::OnOverflow(ListAggOnOverflow::Error))
+        };
+        list.clauses.retain(|clause| !is_error(clause));
+    }
+    // The planner refuses WITHIN GROUP together with ORDER BY or OVER, so such calls are left unchanged.
+    if !function.within_group.is_empty() && list.clauses.is_empty() && function.over.is_none() {
+        list.clauses.push(FunctionArgumentClause::OrderBy(std::mem::take(&mut function.within_group)));
+    }
+}

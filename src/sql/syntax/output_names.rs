@@ -1,0 +1,311 @@
+//! Plans statements in which a select list has two items with the same output name, such as `SELECT count(*),
+//! count(*)`.
+//!
+//! The engine requires unique names, and gives a column and a cast of it the same name. Here such items get an alias,
+//! and the declared schema restores the names. A name that only one item has is never changed, so ORDER BY and outer
+//! queries can still refer to it. They cannot refer to a name that several items share.
+//!
+//! This runs only after the engine has refused a statement, so other statements are not slowed down.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::SchemaError;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::Alias;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    CaseWhen, Distinct, Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Value,
+    VisitMut as _, VisitorMut, helpers::attached_token::AttachedToken,
+};
+
+use crate::error::{Error, Result};
+use crate::sql::engine_text::root;
+use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, value, visit};
+
+/// The beginning of the condition that makes the name of a cast differ from the name of its operand.
+const CAST: &str = "CASE WHEN Utf8(\"";
+/// The end of the condition that begins with [`CAST`].
+const THEN: &str = "\") IS NOT NULL THEN ";
+
+/// Returns true if the engine refused a statement because of duplicate output names.
+pub(crate) fn is_duplicate(error: &DataFusionError) -> bool {
+    match root(error) {
+        DataFusionError::Plan(text) => {
+            text.contains("require unique expression names") || text.contains("must appear in select list")
+        }
+        DataFusionError::SchemaError(error, _) => !matches!(**error, SchemaError::FieldNotFound { .. }),
+        _ => false,
+    }
+}
+
+/// Returns the error for an outer query that uses a name shared by two items of an inner select list.
+pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
+    match root(error) {
+        DataFusionError::Plan(text) if text.contains("require unique expression names") => Some(Error::invalid(
+            "two columns of a select list have the same name and cannot be told apart: rename one of them with AS",
+        )),
+        _ => None,
+    }
+}
+
+/// The output names that were replaced by an alias.
+#[derive(Debug, Default)]
+pub(crate) struct OutputNames {
+    /// The name for each alias. `None` if the plan determines the name.
+    names: HashMap<String, Option<String>>,
+}
+
+impl OutputNames {
+    /// Gives each item of a select list a unique name. If `casts` is true, also does so for the casts inside the items.
+    pub(crate) fn replace(&mut self, statement: &mut Statement, casts: bool) -> Result<()> {
+        let Some(query) = query_of(statement) else { return Ok(()) };
+        visit(query, self)?;
+        if casts { visit(query, &mut DistinctCasts { aliases: self }) } else { Ok(()) }
+    }
+
+    /// Returns the schema with the original names.
+    pub(crate) fn restore(mut self, schema: &SchemaRef, plan: &LogicalPlan) -> SchemaRef {
+        // Only our own closure could return an error, and it never does.
+        let _ = plan.apply_with_subqueries(|node| {
+            for expr in node.expressions() {
+                if let PlanExpr::Alias(Alias { expr, name, .. }) = expr
+                    && let Some(unknown @ None) = self.names.get_mut(&name)
+                {
+                    *unknown = Some(without_conditions(expr.qualified_name().1));
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_name(self.name(field.name())));
+        Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+    }
+
+    /// Returns the original name of an output column of the plan. An alias can refer to an alias of a subquery.
+    fn name(&self, of: &str) -> String {
+        let mut name = of;
+        for _ in 0..=self.names.len() {
+            match self.names.get(name) {
+                Some(Some(next)) => name = next,
+                _ => break,
+            }
+        }
+        name.to_owned()
+    }
+
+    fn alias(&mut self, item: &mut SelectItem) {
+        let alias = format!("__column_{}", self.names.len() + 1);
+        let (expr, name) = match item {
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), column_name(expr)),
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), Some(name_of(alias))),
+            _ => return,
+        };
+        self.names.insert(alias.clone(), name);
+        *item = SelectItem::ExprWithAlias { expr, alias: quoted(alias) };
+    }
+
+    fn replace_in_select(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
+        let items = &mut select.projection;
+        let names: Vec<_> = items.iter().map(ItemName::of).collect();
+        let mut is_replaced: Vec<_> = names.iter().enumerate().map(|(i, name)| name.clashes(i, &names)).collect();
+        let order_by = match order_by {
+            Some(OrderBy { kind: OrderByKind::Expressions(order_by), .. }) => order_by.as_mut_slice(),
+            _ => &mut [],
+        };
+        check_order(items, &names, &is_replaced, order_by)?;
+        if matches!(select.distinct, Some(Distinct::Distinct)) {
+            // The engine matches an ORDER BY expression with an item of the select list only by its alias.
+            for (item, is_replaced) in items.iter().zip(&mut is_replaced) {
+                let SelectItem::UnnamedExpr(expr) = item else { continue };
+                let is_ordered = |order: &OrderByExpr| order.expr.to_string() == expr.to_string();
+                *is_replaced |= column_name(expr).is_none() && order_by.iter().any(is_ordered);
+            }
+        }
+        for (item, _) in items.iter_mut().zip(is_replaced).filter(|(_, is_replaced)| *is_replaced) {
+            let before = match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string(),
+                _ => continue,
+            };
+            self.alias(item);
+            let SelectItem::ExprWithAlias { alias, .. } = item else { continue };
+            for order in order_by.iter_mut().filter(|order| order.expr.to_string() == before) {
+                order.expr = Expr::Identifier(alias.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl VisitorMut for OutputNames {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        match &mut *query.body {
+            SetExpr::Select(select) => self
+                .replace_in_select(select, query.order_by.as_mut())
+                .map_or_else(ControlFlow::Break, ControlFlow::Continue),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        self.replace_in_select(select, None).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    }
+}
+
+/// The part of an item that the engine compares to find duplicate names.
+#[derive(Debug, PartialEq)]
+enum ItemName {
+    /// A column, or a cast of it.
+    Column { table: Option<String>, name: String },
+    /// An alias.
+    Alias(String),
+    /// `*` or `table.*`.
+    Wildcard { table: Option<String> },
+    /// The text of any other expression, without its casts.
+    Text(String),
+}
+
+impl ItemName {
+    fn of(item: &SelectItem) -> Self {
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                let mut expr = expr.clone();
+                let _ = expr.visit(&mut WithoutCasts);
+                match &expr {
+                    Expr::Identifier(ident) => Self::Column { table: None, name: name_of(ident) },
+                    Expr::CompoundIdentifier(parts) => Self::Column {
+                        table: parts.iter().rev().nth(1).map(name_of),
+                        name: parts.last().map(name_of).unwrap_or_default(),
+                    },
+                    expr => Self::Text(expr.to_string().to_lowercase()),
+                }
+            }
+            SelectItem::ExprWithAlias { alias, .. } => Self::Alias(name_of(alias)),
+            SelectItem::QualifiedWildcard(of, _) => {
+                Self::Wildcard { table: Some(of.to_string().trim_end_matches(".*").to_lowercase()) }
+            }
+            SelectItem::Wildcard(_) => Self::Wildcard { table: None },
+            SelectItem::ExprWithAliases { .. } => Self::Text(item.to_string()),
+        }
+    }
+
+    /// Returns true if another item has this name, which is the name of the item at `index`.
+    fn clashes(&self, index: usize, all: &[Self]) -> bool {
+        all.iter().enumerate().any(|(other, name)| other != index && self.is_same(name))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let is_same_table = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
+        match (self, other) {
+            (Self::Column { table, name }, Self::Column { table: other, name: other_name }) => {
+                name == other_name && is_same_table(table, other)
+            }
+            (Self::Column { table, .. }, Self::Wildcard { table: other }) => is_same_table(table, other),
+            (Self::Text(text), Self::Text(other)) | (Self::Alias(text), Self::Alias(other)) => text == other,
+            (Self::Alias(alias), Self::Column { name, .. }) | (Self::Column { name, .. }, Self::Alias(alias)) => {
+                alias == name
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Refuses an ORDER BY that uses a name shared by several different items.
+fn check_order(items: &[SelectItem], names: &[ItemName], is_replaced: &[bool], order_by: &[OrderByExpr]) -> Result<()> {
+    let outputs: Vec<_> = items
+        .iter()
+        .zip(is_replaced)
+        .filter_map(|(item, is_replaced)| match item {
+            SelectItem::UnnamedExpr(expr) if *is_replaced => Some((column_name(expr)?, expr)),
+            SelectItem::ExprWithAlias { expr, alias } if *is_replaced => Some((name_of(alias), expr)),
+            _ => None,
+        })
+        .collect();
+    let has_wildcard = names.iter().any(|name| matches!(name, ItemName::Wildcard { .. }));
+    for order in order_by {
+        let Expr::Identifier(ident) = &order.expr else { continue };
+        let name = name_of(ident);
+        let mut same = outputs.iter().filter(|(output, _)| *output == name).map(|(_, expr)| expr);
+        let Some(first) = same.next() else { continue };
+        let is_other = has_wildcard && column_name(first).is_none_or(|column| column != name);
+        if is_other || same.any(|expr| expr.to_string() != first.to_string()) {
+            return Err(Error::invalid(format!("column `{name}` of ORDER BY is ambiguous: use its position instead")));
+        }
+    }
+    Ok(())
+}
+
+/// Removes casts, which the engine does not show in names.
+struct WithoutCasts;
+
+impl VisitorMut for WithoutCasts {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Cast { expr: inner, .. } | Expr::Nested(inner) | Expr::AtTimeZone { timestamp: inner, .. } => {
+                *expr = (**inner).clone();
+            }
+            Expr::TypedString(typed) => *expr = Expr::Value(typed.value.clone()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Encloses casts in a condition that is always true. The type of the cast thereby becomes part of the name, and the
+/// optimizer removes the condition.
+struct DistinctCasts<'a> {
+    aliases: &'a mut OutputNames,
+}
+
+impl VisitorMut for DistinctCasts<'_> {
+    type Break = Error;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            if column_name(expr).is_none() {
+                self.aliases.alias(item);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let kind = match expr {
+            Expr::Cast { data_type, .. } => Some(data_type.to_string()),
+            Expr::AtTimeZone { time_zone, .. } => Some(time_zone.to_string()),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let kind = value(Value::SingleQuotedString(kind));
+            let condition = Expr::IsNotNull(Box::new(kind));
+            *expr = Expr::Case {
+                case_token: AttachedToken::empty(),
+                end_token: AttachedToken::empty(),
+                operand: None,
+                conditions: vec![CaseWhen { condition, result: expr.clone() }],
+                else_result: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Returns a name without the conditions around casts.
+fn without_conditions(mut name: String) -> String {
+    while let Some(start) = name.rfind(CAST) {
+        let Some(then) = name[start..].find(THEN).map(|at| start + at) else { break };
+        let inner = then + THEN.len();
+        let Some(end) = name[inner..].find(" END").map(|at| inner + at) else { break };
+        name.replace_range(end..end + " END".len(), "");
+        name.replace_range(start..inner, "");
+    }
+    name
+}

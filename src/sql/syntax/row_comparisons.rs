@@ -1,0 +1,214 @@
+//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, as comparisons of their columns.
+//!
+//! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. `(1, NULL) = (1, 2)`
+//! would be false instead of unknown, so a negated comparison would return too many rows.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Ident, Join, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
+    TableFactor, Value, Visit as _, Visitor,
+};
+
+use crate::error::{Error, Result};
+use crate::sql::syntax::tree::{binary, flow, nested, not, query, select, table, value};
+
+/// The maximum number of expressions that the rewrites of one statement may add.
+const ADDED_MAX: usize = 50_000;
+/// The alias of a subquery in a row comparison.
+const ROWS: &str = "__rows";
+
+/// Rewrites the comparisons of rows in one statement.
+#[derive(Debug, Default)]
+pub(in crate::sql::syntax) struct RowComparisons {
+    /// The number of expressions added so far.
+    added: usize,
+}
+
+impl RowComparisons {
+    /// Rewrites one comparison. Its operands must already be rewritten.
+    pub(in crate::sql::syntax) fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
+        let rewritten = match &*expr {
+            Expr::InList { expr: left, list, negated } => {
+                let Some(left) = row(left) else { return Ok(()) };
+                let mut tests = Vec::with_capacity(list.len());
+                for right in list.iter() {
+                    let right = row(right).filter(|right| right.len() == left.len()).ok_or_else(unequal)?;
+                    self.count(left)?;
+                    self.count(right)?;
+                    tests.push(compare(left, &BinaryOperator::Eq, right));
+                }
+                let found = balanced(tests, &BinaryOperator::Or).unwrap_or_else(|| value(Value::Boolean(false)));
+                if *negated { not(found) } else { nested(found) }
+            }
+            Expr::BinaryOp { left, op, right } if is_comparison(op) => {
+                let (Some(left), Some(right)) = (row(left), row(right)) else { return Ok(()) };
+                if left.len() != right.len() {
+                    return Err(unequal());
+                }
+                self.count(left)?;
+                self.count(right)?;
+                nested(compare(left, op, right))
+            }
+            Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+                let (Some(left), Some(right)) = (row(left), row(right)) else { return Ok(()) };
+                if left.len() != right.len() {
+                    return Err(unequal());
+                }
+                let pairs = left.iter().zip(right);
+                let same = pairs.map(|(l, r)| Expr::IsNotDistinctFrom(boxed(l), boxed(r))).collect();
+                let same = balanced(same, &BinaryOperator::And).unwrap_or_else(|| value(Value::Boolean(true)));
+                if matches!(expr, Expr::IsDistinctFrom(..)) { not(same) } else { nested(same) }
+            }
+            // Each of these tests is true only if it holds for all columns.
+            Expr::IsNull(of) | Expr::IsNotNull(of) if row(of).is_some() => {
+                let columns = row(of).unwrap_or_default();
+                let tests = match &*expr {
+                    Expr::IsNull(_) => columns.iter().map(|column| Expr::IsNull(boxed(column))).collect(),
+                    _ => columns.iter().map(|column| Expr::IsNotNull(boxed(column))).collect(),
+                };
+                nested(balanced(tests, &BinaryOperator::And).unwrap_or_else(|| value(Value::Boolean(true))))
+            }
+            Expr::InSubquery { expr: left, .. } if row(left).is_some() => {
+                return Err(Error::unsupported(
+                    "IN with a row and a subquery is not supported here: use EXISTS or NOT EXISTS with a comparison of \
+                     each column, in WHERE",
+                ));
+            }
+            Expr::Between { expr: left, .. } if row(left).is_some() => {
+                return Err(Error::unsupported("BETWEEN with rows is not supported: use <= and >="));
+            }
+            _ => return Ok(()),
+        };
+        *expr = rewritten;
+        Ok(())
+    }
+
+    /// Rewrites tests such as `(a, b) IN (SELECT …)` in WHERE and ON, where unknown has the same effect as false.
+    pub(in crate::sql::syntax) fn rewrite_filters(&mut self, select: &mut Select) {
+        if let Some(selection) = &mut select.selection {
+            rewrite_filter(selection);
+        }
+        for Join { join_operator, .. } in select.from.iter_mut().flat_map(|tree| &mut tree.joins) {
+            use datafusion::sql::sqlparser::ast::{JoinConstraint::On, JoinOperator as Op};
+            if let Op::Join(On(on)) | Op::Inner(On(on)) = join_operator {
+                rewrite_filter(on);
+            }
+        }
+    }
+
+    /// Adds the copies of these expressions to the count.
+    fn count(&mut self, exprs: &[Expr]) -> Result<()> {
+        struct Count<'a>(&'a mut usize);
+        impl Visitor for Count<'_> {
+            type Break = Error;
+
+            fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<Error> {
+                *self.0 += 1;
+                if *self.0 <= ADDED_MAX {
+                    return ControlFlow::Continue(());
+                }
+                ControlFlow::Break(Error::limited(
+                    "the statement compares too many rows: use a join with VALUES instead of IN",
+                ))
+            }
+        }
+        exprs.iter().try_for_each(|expr| flow(expr.visit(&mut Count(&mut self.added))))
+    }
+}
+
+fn rewrite_filter(expr: &mut Expr) {
+    match expr {
+        Expr::Nested(inner) => rewrite_filter(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
+            rewrite_filter(left);
+            rewrite_filter(right);
+        }
+        Expr::InSubquery { expr: left, subquery, negated } => {
+            if let Some(left) = row(left) {
+                *expr = exists(left, subquery, *negated);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns `EXISTS (SELECT 1 FROM (subquery) rows (c1, c2) WHERE c1 = a AND c2 = b)`. NOT IN is true only if each row
+/// of the subquery is known to differ.
+fn exists(left: &[Expr], subquery: &Query, negated: bool) -> Expr {
+    let names: Vec<_> = (1..=left.len()).map(|column| Ident::new(format!("__column_{column}"))).collect();
+    let column = |name: &Ident| Expr::CompoundIdentifier(vec![Ident::new(ROWS), name.clone()]);
+    let tests = left.iter().zip(&names).map(|(left, name)| {
+        let equal = binary(column(name), BinaryOperator::Eq, nested(left.clone()));
+        if negated { Expr::IsNotFalse(Box::new(nested(equal))) } else { equal }
+    });
+    let selection = balanced(tests.collect(), &BinaryOperator::And);
+    let columns = names.iter().map(|name| TableAliasColumnDef::from_name(name.value.clone())).collect();
+    let alias = Some(TableAlias { explicit: true, name: Ident::new(ROWS), columns, at: None });
+    let rows = TableFactor::Derived { lateral: false, subquery: Box::new(subquery.clone()), alias, sample: None };
+    let items = vec![SelectItem::UnnamedExpr(value(Value::Number("1".into(), false)))];
+    let found = query(SetExpr::Select(Box::new(select(items, vec![table(rows)], selection))));
+    Expr::Exists { subquery: Box::new(found), negated }
+}
+
+/// Returns the columns of a row.
+fn row(expr: &Expr) -> Option<&[Expr]> {
+    match expr {
+        Expr::Tuple(columns) if columns.len() > 1 => Some(columns),
+        Expr::Nested(inner) => row(inner),
+        _ => None,
+    }
+}
+
+fn unequal() -> Error {
+    Error::invalid("the compared rows do not have the same number of columns")
+}
+
+fn boxed(expr: &Expr) -> Box<Expr> {
+    Box::new(nested(expr.clone()))
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+/// Compares two rows of the same length, column by column.
+fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
+    let compare_one = |op: &BinaryOperator, index: usize| {
+        binary(nested(left[index].clone()), op.clone(), nested(right[index].clone()))
+    };
+    let all = |op: &BinaryOperator, chain: &BinaryOperator| {
+        let tests = (0..left.len()).map(|index| compare_one(op, index)).collect();
+        balanced(tests, chain).unwrap_or_else(|| value(Value::Boolean(true)))
+    };
+    let strict = match op {
+        BinaryOperator::Eq => return all(op, &BinaryOperator::And),
+        BinaryOperator::NotEq => return all(op, &BinaryOperator::Or),
+        BinaryOperator::LtEq => BinaryOperator::Lt,
+        BinaryOperator::GtEq => BinaryOperator::Gt,
+        op => op.clone(),
+    };
+    // The first columns that differ determine the result.
+    let last = left.len() - 1;
+    (0..last).rev().fold(compare_one(op, last), |rest, index| {
+        let equal = binary(compare_one(&BinaryOperator::Eq, index), BinaryOperator::And, nested(rest));
+        binary(compare_one(&strict, index), BinaryOperator::Or, nested(equal))
+    })
+}
+
+/// Combines the tests with a logical operator into a balanced tree. A chain would need too much stack.
+fn balanced(mut tests: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
+    while tests.len() > 1 {
+        let mut pairs = Vec::with_capacity(tests.len().div_ceil(2));
+        let mut rest = tests.into_iter();
+        while let Some(left) = rest.next() {
+            pairs.push(match rest.next() {
+                Some(right) => binary(nested(left), op.clone(), nested(right)),
+                None => left,
+            });
+        }
+        tests = pairs;
+    }
+    tests.pop()
+}

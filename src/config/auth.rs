@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::section::{bytes, count, none, plain, required, section, time};
+use super::section_macro::{bytes, count, none, plain, required, section, time};
 use super::server_sections::{DAY, HOUR, MINUTE, SECOND};
 
 section! {

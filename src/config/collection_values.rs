@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::{REDACTED, quoted, text, wrong};
-use super::section::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, none, required};
+use super::section_macro::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, none, required};
 
 /// The maximum length of a table, policy, issuer or column name, in bytes.
 const NAME_BYTES_MAX: usize = 64;

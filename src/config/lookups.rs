@@ -9,7 +9,7 @@ use super::Config;
 use super::collection_values::check_name;
 use super::error::ConfigErrors;
 use super::loopback::has_credentials;
-use super::section::{none, section, time};
+use super::section_macro::{none, section, time};
 use super::server_sections::{DAY, MINUTE, SECOND};
 use super::tables::{COLUMN_KINDS, ColumnConfig};
 use crate::error::did_you_mean;

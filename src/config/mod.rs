@@ -30,7 +30,7 @@ mod raw;
 mod reference_page;
 mod scalar_values;
 mod schema_registry;
-mod section;
+mod section_macro;
 mod server_sections;
 mod show;
 mod signing_algorithm;
@@ -61,7 +61,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use section::{Section, SectionReader, ShownLine, Value, none};
+use section_macro::{Section, SectionReader, ShownLine, Value, none};
 
 /// The name of the configuration file that is read by default.
 pub const FILE: &str = "glasshouse.toml";
@@ -224,7 +224,7 @@ impl Config {
     /// Returns the sections in documented order.
     fn lines(&self) -> Vec<ShownLine> {
         let line = |key: &str, shown| ShownLine { key: key.to_owned(), shown, about: None };
-        let section = |key, lines| line(key, section::ShownValue::Table(lines));
+        let section = |key, lines| line(key, section_macro::ShownValue::Table(lines));
         vec![
             line("tables", self.tables.show("")),
             line("policy", self.policy.show("")),

@@ -6,7 +6,7 @@ use super::auth::Secret;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::wrong;
-use super::section::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
+use super::section_macro::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
 
 section! {
     /// The token endpoint of one source.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::section::{KeyInfo, Section, ShownLine};
+use super::section_macro::{KeyInfo, Section, ShownLine};
 use super::{
     AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig,
     LogConfig, LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig,

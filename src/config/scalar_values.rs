@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::ConfigErrors;
 use super::raw::RawValue;
-use super::section::{BYTES, KeySpec, ShownValue, Value, none};
+use super::section_macro::{BYTES, KeySpec, ShownValue, Value, none};
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 

@@ -7,7 +7,9 @@ use super::Secret;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::wrong;
-use super::section::{KeySpec, Section, SectionReader, ShownValue, Value, bytes, count, none, required, section, time};
+use super::section_macro::{
+    KeySpec, Section, SectionReader, ShownValue, Value, bytes, count, none, required, section, time,
+};
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 
 section! {

@@ -1,7 +1,7 @@
 //! The sections `[ingest]`, `[lake]`, `[query]`, `[flight]`, `[http]`, `[shutdown]` and `[log]`, in the order in which
 //! data flows.
 //!
-//! Each key declares its type, unit, default, bounds and documentation once. The macro in `section.rs` generates the
+//! Each key declares its type, unit, default, bounds and documentation once. The macro in `section_macro.rs` generates the
 //! rest.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::section::{bytes, count, none, plain, required, section, time};
+use super::section_macro::{bytes, count, none, plain, required, section, time};
 use super::{LogFormat, TypeProfile};
 
 const KIB: usize = 1 << 10;

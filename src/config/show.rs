@@ -1,12 +1,12 @@
 //! Formats the effective configuration as TOML, for `config show`. A comment above each key explains it.
 //!
-//! **Invariant:** the values that this module receives contain no secrets, because [`super::section::Value::show`] has
+//! **Invariant:** the values that this module receives contain no secrets, because [`super::section_macro::Value::show`] has
 //! redacted them.
 
 use std::fmt::Write;
 
 use super::Config;
-use super::section::{KeyInfo, ShownLine, ShownValue};
+use super::section_macro::{KeyInfo, ShownLine, ShownValue};
 
 /// The maximum width of a comment line, in characters.
 const WIDTH: usize = 118;

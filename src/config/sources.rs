@@ -10,7 +10,7 @@ use super::error::ConfigErrors;
 use super::oauth::OauthConfig;
 use super::raw::RawValue;
 use super::scalar_values::{REDACTED, quoted, text, wrong};
-use super::section::{KeySpec, SectionReader, ShownLine, ShownValue, Value, none, plain, required, section};
+use super::section_macro::{KeySpec, SectionReader, ShownLine, ShownValue, Value, none, plain, required, section};
 use super::{Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind};
 
 section! {

@@ -8,7 +8,7 @@ use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::{quoted, wrong};
-use super::section::{
+use super::section_macro::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
 };
 

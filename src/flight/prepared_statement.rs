@@ -18,11 +18,11 @@ use futures::TryStreamExt;
 use prost::Message;
 use uuid::Uuid;
 
+use super::client_arrow_types::{parameter_schema, wire_schema};
 use super::message_reader::REQUEST;
 use super::query_rpcs::schema_bytes;
 use super::service::{FlightHandler, RpcCaller};
 use super::signed_handle::{HANDLE_BYTES_MAX, Handle, Purpose, Statement};
-use super::type_profile::{parameter_schema, wire_schema};
 use super::upload::Upload;
 use crate::error::{Error, Result};
 

@@ -20,11 +20,11 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use uuid::Uuid;
 
+use super::client_arrow_types::{ResultTypes, wire_schema};
 use super::command_decoder::{QueryCommand, decode_metadata_command, decode_query};
 use super::result_encoder::encode_result;
 use super::service::{FlightHandler, RpcCaller};
 use super::signed_handle::{Handle, Purpose, Statement};
-use super::type_profile::{ResultTypes, wire_schema};
 use super::unread_stream::expiring;
 use crate::clock::{Micros, SECOND};
 use crate::error::{Error, Result};

@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 
-use super::type_profile::{convert, to_wire, wire_schema};
+use super::client_arrow_types::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 

@@ -18,6 +18,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cancel::RunningQueries;
+use super::client_arrow_types::{ClientKind, ResultTypes};
 use super::client_time_zone::ClientTimeZone;
 use super::command_decoder::{ActionCommand, PutCommand, action_types, decode_action, decode_put};
 use super::message_reader::MessageReader;
@@ -25,7 +26,6 @@ use super::rpc_outcome::{Messages, RpcCall};
 use super::session_options::{SessionOptions, parse_types};
 use super::signed_handle::{HANDLE_BYTES_MAX, HandleSigner};
 use super::sqlinfo::ServerLimits;
-use super::type_profile::{ClientKind, ResultTypes};
 use super::upload::Upload;
 use super::{FlightServices, auth};
 use crate::config::{FlightConfig, Secret};

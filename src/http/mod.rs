@@ -26,7 +26,7 @@ mod ingest;
 mod quarantine;
 mod sources;
 
-mod operations;
+mod server_status;
 
 mod home;
 mod home_content;
@@ -132,7 +132,7 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
     routes
         .route("/", get(home::home))
         .route("/docs/{name}", get(home::docs))
-        .route("/v1/tables", get(operations::tables))
+        .route("/v1/tables", get(server_status::tables))
         .route("/v1/tables/{table}/events", post(ingest::events))
         .route("/v1/tables/{table}/freshness", get(freshness::freshness))
         .route("/v1/quarantine", get(quarantine::counts))
@@ -144,9 +144,9 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/pause", post(sources::pause))
         .route("/v1/sources/{name}/resume", post(sources::resume))
-        .route("/metrics", get(operations::metrics))
-        .route("/healthz", get(operations::healthz))
-        .route("/readyz", get(operations::readyz))
+        .route("/metrics", get(server_status::metrics))
+        .route("/healthz", get(server_status::healthz))
+        .route("/readyz", get(server_status::readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(handler.clone(), request_head::check))

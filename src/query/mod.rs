@@ -57,7 +57,7 @@ pub use engine::Engine;
 pub use freshness_exec::NewestTimes;
 pub use operator_query::OperatorQuery;
 pub use planning::erased_plan::ErasedPlan;
-pub use planning::planned::Planned;
+pub use planning::planned_statement::Planned;
 pub use planning::reusable_plan::ReusablePlan;
 pub use planning::statement::STACK_BYTES_MIN;
 pub use result_stream::ResultStream;

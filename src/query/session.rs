@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::query::engine::Engine;
 use crate::query::freshness_exec::NewestTimes;
 use crate::query::planning::erased_plan::ErasedPlan;
-use crate::query::planning::planned::Planned;
+use crate::query::planning::planned_statement::Planned;
 use crate::query::planning::planner::Planner;
 use crate::query::result_stream::ResultStream;
 use crate::tenancy::{Access, Scope};

@@ -11,7 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 use crate::error::{Error, Result};
-use crate::sql::subquery_columns;
+use crate::sql::subquery_name_clash;
 
 /// Refuses a plan that contains an affected query at any depth.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
@@ -64,7 +64,7 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
 }
 
 fn check_subquery(subquery: &Subquery) -> Result<()> {
-    subquery_columns::check(&subquery.subquery, &subquery.outer_ref_columns)?;
+    subquery_name_clash::check(&subquery.subquery, &subquery.outer_ref_columns)?;
     check_joins(&subquery.subquery)
 }
 

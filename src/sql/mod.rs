@@ -17,5 +17,5 @@ pub(crate) mod engine_bugs;
 pub(crate) mod engine_text;
 pub(crate) mod functions;
 mod rules;
-mod subquery_columns;
+mod subquery_name_clash;
 pub(crate) mod syntax;

@@ -15,9 +15,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::accept_or_reject::EventCollector;
+use super::column_value::{ColumnValue, Text};
 use super::cursor::{Cursor, Number, QuotedString, SyntaxError, compact, unescape};
 use super::reject::{Reason, RejectCause};
-use super::value::{ColumnValue, Text};
 use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Target};

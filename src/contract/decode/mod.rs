@@ -15,6 +15,7 @@ mod arrow_tests;
 #[cfg(test)]
 mod body_tests;
 pub(super) mod cast;
+pub(super) mod column_value;
 pub(super) mod cursor;
 pub(super) mod ipc;
 pub(super) mod json;
@@ -22,4 +23,3 @@ pub(super) mod key_columns;
 pub(super) mod protobuf;
 pub(super) mod reject;
 pub(super) mod time;
-pub(super) mod value;

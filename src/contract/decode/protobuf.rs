@@ -15,9 +15,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::accept_or_reject::EventCollector;
+use super::column_value::{ColumnValue, Text};
 use super::cursor::SyntaxError;
 use super::reject::{Reason, RejectCause};
-use super::value::{ColumnValue, Text};
 use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Target};

@@ -15,10 +15,10 @@
 
 pub(super) mod column;
 pub(super) mod compatibility;
-mod declare;
 mod declared_columns;
 pub(super) mod fields;
 pub(super) mod latest;
 pub(super) mod proto;
 pub(super) mod quarantine_resolution;
 pub(super) mod table;
+mod table_declaration;

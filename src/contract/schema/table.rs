@@ -15,11 +15,11 @@ use arrow::record_batch::RecordBatch;
 use prost_reflect::MessageDescriptor;
 
 use super::column::{Column, EVENT_DATE, RECEIVED_TIME};
-use super::declare::{self, KeyColumns};
 use super::declared_columns::DeclaredColumns;
 use super::fields::{Target, Tree};
 use super::latest::Latest;
 use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+use super::table_declaration::{self, KeyColumns};
 use crate::config::{CHANGES_SUFFIX, ColumnKind, QUARANTINE_SUFFIX, TableConfig};
 use crate::error::Result;
 
@@ -62,7 +62,8 @@ impl Contract {
     /// Reads and checks a table declaration. Relative `.proto` paths are resolved against `base`. The error lists all
     /// problems.
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
-        let (declared, keys) = declare::declare(config, base).map_err(|error| error.at(format!("table `{name}`")))?;
+        let (declared, keys) =
+            table_declaration::declare(config, base).map_err(|error| error.at(format!("table `{name}`")))?;
         Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
     }
 
@@ -73,7 +74,7 @@ impl Contract {
     /// index), `payload` (bytes), and the payload's `format`. Three further columns are used only by rows that close an
     /// entry. Such rows are not events, and SQL does not show the three columns (see [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
-        let (declared, keys) = declare::quarantine(&table.name, table.columns[table.tenant].clone());
+        let (declared, keys) = table_declaration::quarantine(&table.name, table.columns[table.tenant].clone());
         let name = format!("{}{QUARANTINE_SUFFIX}", table.name);
         let contract = Self::assemble(name, declared, keys, crate::config::TimeUnit::Micros);
         Self { resolves: contract.column(RESOLVES), ..contract }

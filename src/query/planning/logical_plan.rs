@@ -37,7 +37,7 @@ use datafusion::logical_expr::{
 use crate::error::{Error, did_you_mean};
 use crate::query::catalog::unknown_table;
 use crate::query::freshness::FreshnessRow;
-use crate::query::planning::planning_view::PlanningView;
+use crate::query::planning::name_resolution::PlanningView;
 use crate::sql::functions;
 
 /// The names to which a plan refers.

@@ -11,14 +11,14 @@ pub(super) mod erased_plan;
 pub(super) mod logical_plan;
 #[cfg(test)]
 mod logical_plan_tests;
+pub(super) mod name_resolution;
 pub(super) mod parameters;
 #[cfg(test)]
 mod parameters_tests;
 pub(super) mod plan_cache;
 pub(super) mod plan_size;
-pub(super) mod planned;
+pub(super) mod planned_statement;
 pub(super) mod planner;
-pub(super) mod planning_view;
 pub(super) mod reusable_plan;
 pub(super) mod statement;
 pub(super) mod table_reads;

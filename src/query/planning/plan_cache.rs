@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::query::planning::planned::Planned;
+use crate::query::planning::planned_statement::Planned;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
 

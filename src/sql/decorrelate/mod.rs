@@ -13,7 +13,7 @@
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
 //!
-//! Subqueries that the engine handles correctly and fast are left to it (`plain.rs`).
+//! Subqueries that the engine handles correctly and fast are left to it (`supported_subqueries.rs`).
 //!
 //! **Invariant:** after the pass, a plan refers to outer columns only inside the subqueries that are left to the
 //! engine.
@@ -22,9 +22,9 @@
 
 mod domain;
 mod multiset;
-mod one_row;
-mod plain;
+mod single_row;
 mod subquery;
+mod supported_subqueries;
 mod unnest;
 mod unnest_join;
 mod unnest_limit;
@@ -56,7 +56,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
     let plan = Rewriter::default().rewrite(plan, false)?;
     // An expression that replaces a subquery may be nullable although the engine assumed that the subquery was not.
     let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
-    if let Some(column) = plain::all_outer_columns(&plan)?.first() {
+    if let Some(column) = supported_subqueries::all_outer_columns(&plan)?.first() {
         return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
     }
     Ok(Transformed::yes(plan))
@@ -175,7 +175,7 @@ impl Rewriter {
                 continue;
             }
             let conjunct = if force { conjunct } else { self.rewrite_inside(conjunct)? };
-            let is_plain = !force && plain::is_plain_conjunct(&conjunct)?;
+            let is_plain = !force && supported_subqueries::is_plain_conjunct(&conjunct)?;
             if is_plain { kept.push(conjunct) } else { replaced.push(conjunct) }
         }
         let mut rows = Arc::unwrap_or_clone(filter.input);
@@ -193,7 +193,7 @@ impl Rewriter {
 
     /// If all subqueries in `expr` are plain, rewrites their plans. The subqueries themselves are left to the engine.
     fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
-        if !plain::is_plain_conjunct(&expr)? {
+        if !supported_subqueries::is_plain_conjunct(&expr)? {
             return Ok(expr);
         }
         self.rewrite_plans(expr)
@@ -225,9 +225,9 @@ impl Rewriter {
                 continue;
             }
             let mut expr = expr;
-            if !force && plain::has_only_plain_scalars(&expr)? {
+            if !force && supported_subqueries::has_only_plain_scalars(&expr)? {
                 expr = self.rewrite_plans(expr)?;
-                if plain::has_only_plain_scalars(&expr)? {
+                if supported_subqueries::has_only_plain_scalars(&expr)? {
                     exprs.push(expr);
                     continue;
                 }

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use super::domain::{Domain, resolve};
-use super::one_row::subquery_value;
+use super::single_row::subquery_value;
 use super::unnest::Unnested;
 use super::{Rewriter, outer_columns};
 

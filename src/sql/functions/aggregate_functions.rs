@@ -5,13 +5,13 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::AggregateUDF;
 
-use crate::sql::functions::{exact_aggregates, extreme_row, own_order, value_counts};
+use crate::sql::functions::{exact_aggregates, max_by, mode_and_percentile, self_sorting_aggregates};
 
 /// Returns all aggregate functions.
 pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
     let replaced = exact_aggregates::with_exact(SessionStateDefaults::default_aggregate_functions());
-    let mut functions = own_order::with_own_order(replaced);
-    functions.extend(value_counts::functions());
-    functions.extend(extreme_row::functions());
+    let mut functions = self_sorting_aggregates::with_own_order(replaced);
+    functions.extend(mode_and_percentile::functions());
+    functions.extend(max_by::functions());
     functions
 }

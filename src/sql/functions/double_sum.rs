@@ -14,7 +14,7 @@ use datafusion::error::Result;
 
 use crate::sql::functions::block_sum::{BLOCK_VALUES_MAX, block_sum};
 use crate::sql::functions::exact_number::{Exact, Limbs, power_of_two};
-use crate::sql::functions::totals::Total;
+use crate::sql::functions::running_total::Total;
 
 /// The number of exponents that the inline integer covers. It leaves 127 − 53 − 34 = 40 bits of headroom, which is
 /// enough for 10¹² values.

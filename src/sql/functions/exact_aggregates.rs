@@ -28,7 +28,7 @@ use crate::sql::functions::checked_arithmetic::QUOTIENT_SCALE;
 use crate::sql::functions::distinct_values::DistinctValues;
 use crate::sql::functions::double_sum::DoubleSum;
 use crate::sql::functions::interval_total::{IntervalTotal, Parts};
-use crate::sql::functions::totals::{Finish, GroupTotals, Total, TotalAccumulator, state_fields};
+use crate::sql::functions::running_total::{Finish, GroupTotals, Total, TotalAccumulator, state_fields};
 use crate::sql::functions::variance_total::VarianceTotal;
 use crate::sql::functions::wide_sum::WideSum;
 

@@ -8,7 +8,7 @@ use arrow::datatypes::{
 };
 use datafusion::error::Result;
 
-use crate::sql::functions::totals::Total;
+use crate::sql::functions::running_total::Total;
 
 /// An interval type, split into integers that are added separately.
 pub(super) trait Parts: ArrowPrimitiveType + std::fmt::Debug {

@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
-//!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► totals ─► double_sum, wide_sum, interval_total, variance_total
-//!             └► value_counts, extreme_row, own_order
-//!   rules/ ─► checked_arithmetic, exact_comparison, cast_operand (operators that cannot be called by name)
+//!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
+//!             └► mode_and_percentile, max_by, self_sorting_aggregates
+//!   rules/ ─► checked_arithmetic, exact_comparison, rounding_cast (operators that cannot be called by name)
 //! ```
 //!
 //! **Invariant:** a function allocates its result only after the size check.
@@ -15,7 +15,6 @@ use datafusion::logical_expr::ScalarUDF;
 pub(super) mod aggregate_functions;
 pub(super) mod block_sum;
 pub(super) mod calendar;
-pub(super) mod cast_operand;
 pub(super) mod checked_arithmetic;
 pub(super) mod count_distinct;
 mod date_difference;
@@ -28,18 +27,19 @@ pub(super) mod double_sum;
 pub(super) mod exact_aggregates;
 pub(super) mod exact_comparison;
 pub(super) mod exact_number;
-pub(super) mod extreme_row;
 pub(super) mod function_limits;
 pub(super) mod function_size;
 pub(super) mod interval_product;
 pub(super) mod interval_total;
-pub(super) mod own_order;
+pub(super) mod max_by;
+pub(super) mod mode_and_percentile;
+pub(super) mod rounding_cast;
+pub(super) mod running_total;
+pub(super) mod self_sorting_aggregates;
 mod text_patterns;
 pub(super) mod time_functions;
 pub(super) mod time_series;
 mod to_char;
-pub(super) mod totals;
-pub(super) mod value_counts;
 pub(super) mod variance_total;
 pub(super) mod wide_sum;
 
@@ -76,7 +76,7 @@ const FALLIBLE: [&str; 26] = [
 /// Returns true if `function` is an operator that the analyzer rules put into a plan. It cannot be called by name.
 pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
     function_limits::is_concat_operator(function)
-        || cast_operand::is_cast_operand(function)
+        || rounding_cast::is_cast_operand(function)
         || checked_arithmetic::is_checked_operator(function)
         || exact_comparison::is_exact_comparison(function)
         || interval_product::is_interval_product(function)

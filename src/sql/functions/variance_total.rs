@@ -11,7 +11,7 @@ use datafusion::error::Result;
 
 use crate::sql::functions::double_sum::{DoubleSum, EXPONENT_BIAS, split};
 use crate::sql::functions::exact_number::{Limbs, power_of_two};
-use crate::sql::functions::totals::Total;
+use crate::sql::functions::running_total::Total;
 
 /// The number of low bits of a square that are added separately from the high bits.
 const LOW_BITS: i32 = 53;

@@ -7,7 +7,7 @@ use arrow::array::{Array as _, ArrayRef, ArrowPrimitiveType, AsArray as _, Decim
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
 use datafusion::error::Result;
 
-use crate::sql::functions::totals::Total;
+use crate::sql::functions::running_total::Total;
 
 /// The exact sum and the number of some integers of at most 128 bits.
 pub(super) struct WideSum<T> {

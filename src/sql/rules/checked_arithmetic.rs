@@ -15,8 +15,8 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, TryCast};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::sql::functions::cast_operand::cast_operand;
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
+use crate::sql::functions::rounding_cast::cast_operand;
 
 /// Replaces the engine's operators with checked operators.
 #[derive(Debug)]

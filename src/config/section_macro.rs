@@ -245,24 +245,24 @@ macro_rules! section {
 
         impl Default for $name {
             fn default() -> Self {
-                $( let $field: $crate::config::section::KeySpec<$type> = $spec; )+
+                $( let $field: $crate::config::section_macro::KeySpec<$type> = $spec; )+
                 Self { $( $field: $field.default, )+ }
             }
         }
 
-        impl $crate::config::section::Section for $name {
-            fn read(mut keys: $crate::config::section::SectionReader<'_>) -> Self {
+        impl $crate::config::section_macro::Section for $name {
+            fn read(mut keys: $crate::config::section_macro::SectionReader<'_>) -> Self {
                 let section = Self { $( $field: keys.take(stringify!($field), $spec), )+ };
                 keys.finish(&[$( stringify!($field) ),+]);
                 section
             }
 
-            fn lines(&self) -> Vec<$crate::config::section::ShownLine> {
+            fn lines(&self) -> Vec<$crate::config::section_macro::ShownLine> {
                 vec![$({
-                    let spec: $crate::config::section::KeySpec<$type> = $spec;
-                    $crate::config::section::ShownLine {
+                    let spec: $crate::config::section_macro::KeySpec<$type> = $spec;
+                    $crate::config::section_macro::ShownLine {
                         key: stringify!($field).to_owned(),
-                        shown: $crate::config::section::Value::show(&self.$field, spec.unit),
+                        shown: $crate::config::section_macro::Value::show(&self.$field, spec.unit),
                         about: Some(spec.document(concat!($($what),+), $note)),
                     }
                 }),+]
@@ -272,8 +272,8 @@ macro_rules! section {
         /// Writes the values of `config show` on one line, so secrets are redacted in logs too.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let lines = $crate::config::section::Section::lines(self);
-                write!(f, "{} {}", stringify!($name), $crate::config::section::ShownValue::Table(lines))
+                let lines = $crate::config::section_macro::Section::lines(self);
+                write!(f, "{} {}", stringify!($name), $crate::config::section_macro::ShownValue::Table(lines))
             }
         }
     };

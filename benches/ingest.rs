@@ -1,4 +1,4 @@
-//! Benchmarks ingest from request body to committed Parquet: events per CPU-second, by format.
+//! Benchmarks ingest, from the request body to committed Parquet files, in events per CPU-second for each format.
 //!
 //! The benchmark covers the whole path: decode, validate, dedupe, sort, encode Parquet, and commit to a local folder. It
 //! measures the CPU time of the process instead of wall-clock time, so that other load on the machine does not distort the
@@ -25,7 +25,7 @@ const EVENTS: usize = 20_000;
 /// The number of requests per round.
 const REQUESTS: usize = 20;
 const ROUNDS: usize = 5;
-/// The number of concurrent requests, which is large enough for several of them to share a commit.
+/// The number of concurrent requests. It is large enough that several requests share a commit.
 const CONCURRENT: usize = 4;
 
 fn main() {

@@ -1,5 +1,5 @@
-//! Benchmarks query planning over a table of up to 10,000 files: parse, prune, optimize, plan. No file is opened. The plan
-//! cache has no effect, because each round's statement is unique.
+//! Benchmarks query planning (parse, prune, optimize, plan) for tables of up to 10,000 files. No file is opened. The
+//! plan cache has no effect, because each round's statement is unique.
 //!
 //! Run it with `cargo bench --bench planning`. It prints the median time of each step in milliseconds, for tables of increasing
 //! size.
@@ -36,7 +36,7 @@ async fn measure(files: usize) {
         let planned = session.plan(&sql).await.expect("a plan");
         logical.push(started.elapsed().as_secs_f64() * 1e3);
         let started = Instant::now();
-        // The result stream is never polled: the measurement covers everything before the first byte is read.
+        // The result stream is never polled, so no data is read.
         drop(session.run(&planned, None).await.expect("a result"));
         physical.push(started.elapsed().as_secs_f64() * 1e3);
     }

@@ -1,5 +1,5 @@
-//! The wall clock. No other module reads it. Code that needs the current time takes a [`Clock`] or a time as an
-//! argument.
+//! The wall clock. Only this module reads the system's clock. Code that needs the current time takes a [`Clock`] or a
+//! time as an argument.
 //!
 //! Times are in microseconds since the Unix epoch in UTC ([`Micros`]), which is also the unit of every time column.
 
@@ -21,7 +21,7 @@ pub enum Clock {
     /// The system clock.
     #[default]
     System,
-    /// A clock that a test sets.
+    /// A clock that returns a fixed time, which a test sets.
     Fixed(Arc<AtomicI64>),
 }
 
@@ -47,7 +47,7 @@ impl Clock {
         self.now().div_euclid(SECOND)
     }
 
-    /// Sets a fixed clock. Does nothing for the system clock.
+    /// Sets the time of a fixed clock. The system clock is not changed.
     pub fn set(&self, now: Micros) {
         match self {
             Self::System => {}

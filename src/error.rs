@@ -3,7 +3,8 @@
 //! The [`Kind`] of an error says what the caller should do, not which module failed. Only `http/error.rs` and
 //! `flight/error.rs` map kinds to HTTP and gRPC status codes.
 //!
-//! Messages are in lower case and have no final full stop. They state the problem, the offending value and the fix.
+//! Messages are in lower case and have no final full stop. A message states the problem, the offending value and the
+//! fix.
 //!
 //! **Invariant:** a message never contains another tenant's data. Data that was read from the lake may appear in the
 //! underlying cause, but never in the message.
@@ -15,12 +16,12 @@ use std::time::Duration;
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The category of an error. It says what the caller should do.
+/// The category of an error, which says what the caller should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// The request is invalid. The caller should correct it.
+    /// The request is invalid. The caller should correct the request.
     Invalid,
-    /// The token is missing or invalid. The caller should get a valid one.
+    /// The token is missing or invalid. The caller should get a valid token.
     Unauthenticated,
     /// The token does not permit the request. The caller needs more rights.
     Forbidden,
@@ -34,9 +35,9 @@ pub enum Kind {
     Cancelled,
     /// The server or a service that it depends on is unavailable. The caller should retry.
     Unavailable,
-    /// The server does not support the request. A retry does not help.
+    /// The server does not support the request, so a retry fails too.
     Unsupported,
-    /// The server has a bug. The client gets an id, with which the cause can be found in the log.
+    /// The server has a bug. The client gets an id that identifies the cause in the log.
     Internal,
 }
 
@@ -69,7 +70,7 @@ impl Error {
         unsupported => Unsupported, internal => Internal,
     }
 
-    /// Attaches the underlying cause. It is logged but never sent to the client.
+    /// Attaches the underlying cause. The cause is logged but never sent to the client.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -131,7 +132,7 @@ impl std::error::Error for Error {
 }
 
 /// Returns `, did you mean …?` with the name in `known` that is closest to `given`, or an empty string if no name is
-/// close. Callers append it to an error about an unknown name.
+/// close. Callers append the result to an error about an unknown name.
 pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()

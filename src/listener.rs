@@ -1,8 +1,8 @@
 //! Listening sockets with a connection limit, used by both endpoints.
 //!
-//! Each accepted connection comes with a [`ConnectionSlot`], which it keeps while it is open. A connection beyond the
-//! limit is also accepted, but only to send it a refusal in the endpoint's protocol. Its client can therefore
-//! distinguish an overloaded server from one that is down.
+//! Each accepted connection comes with a [`ConnectionSlot`], which it holds until it is closed. A connection beyond the
+//! limit is also accepted, but only to send it a refusal in the endpoint's protocol. A refused client can therefore
+//! distinguish an overloaded server from a server that is down.
 //!
 //! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] connections are being refused at
 //! a time, and each refusal ends within [`REFUSAL_TIME_MAX`].
@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 
 use crate::telemetry::Metrics;
 
-/// The pause after a failed accept. Accepting usually fails because the process has run out of file descriptors, and
-/// they become free only when other connections close.
+/// The pause after a failed attempt to accept a connection. Accepting usually fails because the process has run out of
+/// file descriptors. These become free only when other connections close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of connections that are being refused at the same time. Further connections are closed without a refusal.
+/// The maximum number of connections that are being refused at the same time. Further connections are closed without
+/// sending a refusal.
 const REFUSALS_MAX: usize = 64;
 /// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
@@ -35,11 +36,12 @@ pub(crate) struct ConnectionLimit {
     pub(crate) key: &'static str,
     /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
-    /// The bytes that are sent to a connection beyond the limit. Empty if the protocol has no suitable message.
+    /// The bytes that are sent to refuse a connection beyond the limit. The bytes are empty if the protocol has no
+    /// suitable message.
     pub(crate) refusal: Bytes,
 }
 
-/// One unit of the connection limit. Dropping it makes the slot available to another connection.
+/// One slot of an endpoint's connection limit. Dropping the slot makes it available to another connection.
 #[derive(Debug)]
 #[must_use = "dropping the slot frees it immediately"]
 pub(crate) struct ConnectionSlot {
@@ -52,7 +54,7 @@ pub(crate) struct Listener {
     socket: TcpListener,
     slots: Arc<Semaphore>,
     limit: ConnectionLimit,
-    /// Whether the last connection was refused. Only the first of several consecutive refusals is logged.
+    /// True if the last connection was refused. Only the first of several consecutive refusals is logged.
     is_full: bool,
     refusals: JoinSet<()>,
     metrics: Arc<Metrics>,
@@ -70,7 +72,7 @@ impl Listener {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    // Responses are written in one call, so Nagle's algorithm would only delay them.
+                    // Each response is written at once, so Nagle's algorithm would only delay it.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "failed to set TCP_NODELAY");
                     }
@@ -121,7 +123,7 @@ async fn send_refusal(mut stream: TcpStream, refusal: Bytes) {
         while stream.read(&mut scratch).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // Errors and timeouts are ignored. A client that has disconnected or is too slow simply does not get the refusal.
+    // Errors and timeouts are ignored: a client that has disconnected or reads too slowly does not get the refusal.
     let _ = tokio::time::timeout(REFUSAL_TIME_MAX, closing).await;
 }
 

@@ -1,4 +1,4 @@
-//! The binary. It only calls the library.
+//! The server's binary, which only calls the library.
 
 fn main() -> std::process::ExitCode {
     glasshouse::cli::main()

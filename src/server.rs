@@ -1,4 +1,4 @@
-//! Builds, runs and stops the server. Building and stopping are ordered lists of steps.
+//! Builds, runs and stops the server. The startup and the shutdown each consist of steps in a fixed order.
 //!
 //! ```text
 //!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
@@ -35,7 +35,7 @@ use crate::tenancy::Verifier;
 use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
-/// A server that has bound its endpoints but does not serve requests yet.
+/// A server that has bound the addresses of its endpoints but does not accept requests yet.
 pub struct Server {
     config: Config,
     supervisor: Supervisor,
@@ -57,8 +57,8 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Builds all parts in order and binds both endpoints. If a configured port is 0, the system chooses a free port,
-    /// and [`Server::addresses`] returns the chosen port.
+    /// Creates all components in order, and binds both endpoints. If a configured port is 0, the system chooses a free
+    /// port, and [`Server::addresses`] returns the chosen port.
     pub async fn build(config: Config, clock: Clock) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
         let supervisor = Supervisor::new(metrics.clone());
@@ -107,8 +107,8 @@ impl Server {
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.start_tasks(&closing, &following);
 
-        // If one endpoint fails, the other endpoint is stopped too. Otherwise, the server would seem healthy to clients
-        // that use only the other endpoint.
+        // If one endpoint fails, the server stops the other endpoint, too. Otherwise, the server would seem healthy to
+        // clients that use only the working endpoint.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
@@ -189,8 +189,8 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts an endpoint. A panic drops the endpoint's listener, so the endpoint cannot be restarted. The server shuts
-    /// down instead.
+    /// Starts an endpoint. If the endpoint panics, the server shuts down, because the panic drops the listener and the
+    /// endpoint cannot be restarted.
     fn serve(
         &mut self,
         supervisor: &Supervisor,
@@ -202,13 +202,13 @@ impl Tasks {
     }
 }
 
-/// Converts the outcome of an endpoint's task: a panic becomes an error.
+/// Converts the result of an endpoint's task, and turns a panic into an error.
 fn endpoint_ended(ended: Result<Result<()>, JoinError>) -> Result<()> {
     ended.unwrap_or_else(|cause| Err(Error::internal("a listener task failed").with_source(cause)))
 }
 
-/// Creates the contracts and sources that the configuration declares. Runs on the blocking pool, because planning
-/// transforms takes time.
+/// Creates the contracts and sources that the configuration declares. The work runs on the blocking pool, because
+/// planning transforms is CPU-intensive.
 async fn declared(
     config: &Config,
     lookups: &Arc<Lookups>,
@@ -227,8 +227,8 @@ async fn declared(
     .await
 }
 
-/// Creates the contracts of all declared tables and their quarantines. Returns all errors together. Reads no files
-/// other than `.proto` files.
+/// Creates the contracts of all declared tables and their quarantines. Returns all errors together. The only files that
+/// the function reads are `.proto` files.
 pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     let mut contracts = Vec::with_capacity(config.tables.len() * 2);
     let mut errors = Vec::new();
@@ -246,7 +246,7 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
 }
 
 /// Creates all declared sources. Returns all errors together. Sends no network requests. If `contracts` is given,
-/// checks transforms against the contracts and against the columns of `lookups` that are already known.
+/// checks each transform against its contract and against the lookup columns that are already known.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -277,7 +277,7 @@ pub(crate) fn transform(
     Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Returns a function that runs the queries that fill lookup tables, with the operator's rights.
+/// Returns a function that runs the queries of lookup tables with the operator's rights.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
     let operator_query = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
@@ -287,7 +287,7 @@ fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     })
 }
 
-/// Returns a function that runs the queries that fill lookup tables without a running server. It reads the current
+/// Returns a function that runs the queries of lookup tables without a running server. The queries read the current
 /// versions of the lake's tables.
 pub(crate) async fn lookup_query_of(
     config: &Config,
@@ -299,7 +299,7 @@ pub(crate) async fn lookup_query_of(
     Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
-/// Returns an error for each column that the table's policy names and the table does not have.
+/// Returns an error for each column that appears in the table's policy but not in the table.
 fn policy_errors(contract: &Contract, config: &Config) -> Vec<String> {
     let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
     let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
@@ -340,7 +340,7 @@ fn bound(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
 }
 
-/// Binds a listener. If this fails, the error names the setting to change.
+/// Binds a listener. The error for an address that cannot be bound names the setting to change.
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -354,7 +354,7 @@ async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, st
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A shutdown cancels a running check, because the shutdown must not wait for a store that hangs.
+        // A shutdown cancels a running check, because the object store may not respond.
         let Some(refreshed) = stop.run_until_cancelled(table.refresh()).await else { return };
         match refreshed {
             Ok(snapshot) => metrics.lake_version(name, snapshot.version),

@@ -1,4 +1,5 @@
-//! Support for the benchmarks: the ingest and query parts of a server, without endpoints, with the lake in a temporary folder.
+//! Support for the benchmarks: a server that can ingest and query but has no endpoints, with its lake in a temporary
+//! folder.
 
 #![expect(dead_code, reason = "each benchmark uses a part of this module")]
 
@@ -20,7 +21,7 @@ use glasshouse::tenancy::{Access, DevelopmentToken, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
-/// The first day of the virtual files: 2026-01-01.
+/// The date of the oldest committed file, 2026-01-01, in days since 1970.
 const FIRST_DAY: i32 = 20_454;
 
 const CONFIG: &str = r#"
@@ -111,7 +112,7 @@ impl Harness {
         self.verifier.verify(&token).await.expect("an access")
     }
 
-    /// Encodes `count` events as one body.
+    /// Encodes `count` events as one request body.
     pub(crate) fn body(&self, format: Format, generator: &mut EventGenerator, count: usize) -> Bytes {
         let now = Clock::System.now();
         let events: Vec<Value> = (0..count as i64).map(|at| generator.next_event(now + at).json).collect();

@@ -1,11 +1,10 @@
-//! Configures glibc's allocator to retain the memory that batches of events allocate and free every second.
+//! Configures glibc's allocator to keep freed memory, because every batch of events allocates and frees large blocks.
 //!
 //! By default, glibc returns a large block to the system as soon as it is freed. For the next allocation, the kernel
-//! then has to find and clear pages again. Other allocators do the same by default or were slower. See
-//! docs/performance.md.
+//! then has to find and clear pages again. Other allocators also return memory by default, or were slower in
+//! benchmarks. See docs/performance.md.
 
-/// The maximum size of a block that is allocated from retained memory, in bytes. It is the maximum that glibc allows
-/// for the option.
+/// The maximum size of a block that is allocated from retained memory, in bytes. glibc does not accept a greater value.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const RETAINED_BLOCK_MAX: i32 = 32 << 20;
 /// The maximum size of free memory at the end of an arena, in bytes. Memory beyond this size is returned to the system.
@@ -25,7 +24,7 @@ pub(super) fn configure() {
             (libc::M_ARENA_MAX, arenas),
         ] {
             #[expect(unsafe_code, reason = "calls a C function that takes two numbers and no pointers")]
-            // SAFETY: `mallopt` takes two numbers, and returns 0 if it does not support the option or the value.
+            // SAFETY: `mallopt` takes two integers. It returns 0 if it does not support the option or the value.
             let accepted = unsafe { libc::mallopt(option, value) };
             debug_assert_eq!(accepted, 1, "glibc supports option {option}");
         }

@@ -69,7 +69,7 @@ impl ServerClient {
         self.send(Request::get(self.address(path, query)?)).await
     }
 
-    /// Sends a `POST` request. The client may retry it, because the requests of all commands are idempotent.
+    /// Sends a `POST` request. The client may retry the request, because the requests of all commands are idempotent.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value> {
         let url = self.address(path, &[])?;
         self.send(Request::post(url, "application/json", body.to_string()).idempotent()).await
@@ -131,7 +131,7 @@ pub(super) fn unreadable(cause: impl std::error::Error + Send + Sync + 'static) 
     Error::internal("cannot read the server's response").with_source(cause)
 }
 
-/// Converts an error response to an error.
+/// Converts an error response of the server to an [`Error`].
 fn response_error(response: &Response) -> Error {
     let status = response.status.as_u16();
     let message = match serde_json::from_slice::<Problem>(&response.body) {

@@ -1,8 +1,8 @@
 //! The command `glasshouse demo` runs a server on a local folder, sends it a steady stream of call events, and prints
 //! commands to try.
 //!
-//! The demo sends its events to the HTTP endpoint like any other client, with one token per tenant. It computes the
-//! displayed rate from the receipts.
+//! The demo sends its events to the HTTP endpoint like any other client, with one token per tenant. The displayed rate
+//! is computed from the receipts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -185,7 +185,7 @@ struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    /// Returns the addresses, two tokens, and commands that can be pasted into another terminal in any folder.
+    /// Returns the addresses, two tokens, and commands that work in another terminal in any folder.
     ///
     /// The commands are not indented, because indentation would break a multi-line Python script. The
     /// explanations are not written as comments, because some interactive shells do not support comments.

@@ -1,4 +1,4 @@
-//! Generates synthetic call events for the demo and the benchmarks, as a communications platform sends them.
+//! Generates synthetic call events of a communications platform, for the demo and the benchmarks.
 //!
 //! The events have the JSON form of `proto/glasshouse/voice/v1/call_event.proto` and belong to five tenants of very
 //! different sizes. The same seed produces the same events. Each call sends an event when it rings (with the post-dial
@@ -137,7 +137,7 @@ fn round(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
-/// A small, reproducible random number generator (SplitMix64 by Steele, Lea and Flood, 2014). It must not be used for
+/// A small, reproducible random number generator (SplitMix64 by Steele, Lea and Flood, 2014). Do not use it for
 /// secrets.
 #[derive(Debug, Clone)]
 struct Random(u64);

@@ -1,6 +1,6 @@
-//! The command `glasshouse health` checks whether a server can serve requests. It is for containers and scripts.
+//! The command `glasshouse health` checks whether a server can serve requests. Use it in containers and scripts.
 //!
-//! It needs the URL of the HTTP endpoint but no token. It prints one line and exits with 0 or 5.
+//! The command needs the URL of the HTTP endpoint but no token. It prints one line, and its exit code is 0 or 5.
 
 use std::process::ExitCode;
 use std::time::Duration;

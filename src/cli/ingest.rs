@@ -1,8 +1,8 @@
 //! The command `glasshouse ingest` sends a file or standard input to a running server.
 //!
-//! It splits the input into requests of bounded size and prints the sum of their receipts. If the server refuses a
-//! request because of load, the command retries it after the time that the server's response specifies. Retries are
-//! safe, because the server stores each event id only once.
+//! The command splits the input into requests of bounded size and prints the sum of their receipts. If the server
+//! refuses a request because of load, the command retries the request after the time that the server's response
+//! specifies. Retries are safe, because the server stores each event id only once.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,7 @@ async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<R
     serde_json::from_slice(&response.body).map_err(client::unreadable)
 }
 
-/// Opens the input. Returns its size if it is a file.
+/// Opens the input and, if the input is a file, also returns its size.
 fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), None));

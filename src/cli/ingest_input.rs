@@ -53,7 +53,7 @@ impl InputFormat {
 pub(crate) struct Chunk {
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
-    /// The number of input bytes from which the chunk was read.
+    /// The number of input bytes that were read for the chunk.
     pub(crate) input_bytes: usize,
 }
 
@@ -71,10 +71,11 @@ enum ChunkSource {
 }
 
 impl Chunks {
-    /// Prepares to split `input` into bodies of about `bytes_max` bytes.
+    /// Creates an iterator that splits `input` into bodies of about `bytes_max` bytes.
     pub(crate) fn new(mut input: Box<dyn Read + Send>, format: InputFormat, bytes_max: usize) -> Result<Self> {
-        let unreadable =
-            |what: &str, e: arrow::error::ArrowError| Error::invalid(format!("not {what}: {e}")).with_source(e);
+        let unreadable = |what: &str, e: arrow::error::ArrowError| {
+            Error::invalid(format!("the input is not {what}: {e}")).with_source(e)
+        };
         let source = match format {
             InputFormat::Ndjson => ChunkSource::Lines(BufReader::new(input)),
             InputFormat::Json => ChunkSource::Document(Some(input)),
@@ -158,7 +159,7 @@ fn read_message(input: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
     ))
 }
 
-/// Reads record batches of about `bytes_max` bytes in memory, and encodes them as one Arrow IPC stream.
+/// Reads record batches with an in-memory size of about `bytes_max` bytes, and encodes them as one Arrow IPC stream.
 fn batches_chunk(input: &mut (dyn RecordBatchReader + Send), bytes_max: usize) -> Result<Option<Chunk>> {
     let failed = |e: arrow::error::ArrowError| Error::invalid(format!("cannot read a batch: {e}")).with_source(e);
     let mut batches: Vec<RecordBatch> = Vec::new();

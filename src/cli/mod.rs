@@ -1,5 +1,5 @@
-//! The command line. This file lists the commands, loads the configuration and returns the exit code. Each command has
-//! its own file.
+//! The command line. This module defines the commands, loads the configuration, and maps the result of a command to an
+//! exit code. Each command has its own file.
 //!
 //! ```text
 //!   arguments ─► Cli ─► serve, demo, token, config, transform (use the checked configuration)
@@ -179,7 +179,8 @@ fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     outcome
 }
 
-/// Writes one line to standard output. Ignores errors, because a command such as `head` may close the pipe early.
+/// Writes one line to standard output. Write errors are ignored, because a command such as `head` may close the pipe
+/// early.
 fn write_stdout(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
@@ -205,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Parses the arguments of one command. The tests of the commands use this function.
+    /// Parses the arguments of one command in a test.
     pub(super) fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["glasshouse"].iter().chain(args))
     }

@@ -1,7 +1,7 @@
 //! The command `glasshouse quarantine` lists, shows, replays and drops the rejected events of a running server.
 //!
-//! Replays and drops are sent page by page. An error does not undo the pages before it. If the command is run again, it
-//! continues with the remaining entries.
+//! A replay or drop of many entries is sent in several requests. If a request fails, the entries of the earlier
+//! requests stay replayed or dropped. Running the command again continues with the remaining entries.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use crate::config::parse_time;
 use crate::error::{Error, Result};
 use crate::http_client::Request;
 
-/// The maximum number of events shown that were rejected again by a replay.
+/// The maximum number of events to show that a replay rejected again.
 const REJECTS_SHOWN: usize = 20;
 
 /// Show rejected events, send them again, or drop them.
@@ -48,7 +48,7 @@ pub(crate) struct Args {
 enum Command {
     /// Count entries; with a table, also show its newest entries
     List {
-        /// The table whose newest entries to show
+        /// Show the newest entries of this table
         table: Option<String>,
         #[command(flatten)]
         filter: Filter,
@@ -341,7 +341,7 @@ impl Filter {
     }
 }
 
-/// Parses a response. With `--json`, also prints it unchanged.
+/// Parses a response. With `--json`, also prints the response unchanged.
 fn read<T: DeserializeOwned>(args: &Args, response: Value) -> Result<T> {
     if args.client.json {
         write_stdout(&response.to_string());

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// Serves requests until SIGINT or SIGTERM, and then stops within `shutdown.time_max`. A second signal ends the process
-/// immediately. The process can then lose only events that were acknowledged before their commit (`ack=received`).
+/// immediately. Only events that were acknowledged before their commit (`ack=received`) can then be lost.
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();

@@ -116,7 +116,8 @@ fn show(command: &Command, response: Value) -> Result<()> {
     Ok(())
 }
 
-/// Formats a partition as one line with its offset, its lag, and a note if it is stopped or not read by this server.
+/// Formats a partition as one line with its offset and lag. A note is added if the partition is stopped, or if this
+/// server does not read it.
 fn line(partition: &Partition) -> String {
     let Partition { topic, partition, offset, lag, here, stopped } = partition;
     let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// The server's HTTP endpoint
     #[arg(long, env = "GLASSHOUSE_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The token whose tables to list
+    /// List the tables that this token can see
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
 }
@@ -36,8 +36,8 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// For a table that shows only the latest version of each row: the key of a row, and the name of the table that shows
-/// all versions.
+/// The key columns of a table that shows only the latest version of each row, and the name of the table that shows all
+/// versions.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,

@@ -1,7 +1,7 @@
 //! The command `glasshouse transform` tests a source's transform on sample messages.
 //!
 //! It reads sample messages, one per line. It prints the rows that would be stored, and the messages that would be
-//! rejected with the reasons. It stores nothing and does not contact Kafka.
+//! rejected, each with its reason. It stores nothing and does not contact Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -75,7 +75,7 @@ struct Try {
     lookups: Vec<(String, PathBuf)>,
 }
 
-/// A line of the input with `--messages`: a message with its key and headers.
+/// An input line with `--messages`, which contains a message with its key and headers.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     #[serde(borrow, default)]
@@ -229,7 +229,8 @@ mod tests {
         file = "nowhere.csv"
     "#;
 
-    /// Runs the command. Returns tenant, id and city of each row, and line number and reason of each rejected message.
+    /// Runs the command. Returns the tenant, id and city of each row, and the line number and reason of each rejected
+    /// message.
     fn tried(lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));

@@ -16,7 +16,7 @@ section! {
             "You can trust several issuers, for example one for people and one for machines";
         /// The maximum size of a token.
         token_bytes_max: usize = bytes(8 << 10, 256..=64 << 10),
-            "A token is verified before its sender is known, so the cost must be limited";
+            "A token is verified before its sender is known, so the cost of the verification must be limited";
         /// The tolerated difference between the clocks of the server and the issuer.
         leeway: Duration = time(30 * SECOND, Duration::ZERO..=5 * MINUTE),
             "Synchronized clocks differ by less than the default";
@@ -26,7 +26,7 @@ section! {
         /// How long a fetched key set is used before it is fetched again.
         jwks_fresh: Duration = time(5 * MINUTE, SECOND..=DAY),
             "A withdrawn key stops working within this time";
-        /// How long an old key set may be used if it cannot be fetched again.
+        /// How long an outdated key set may be used if fetching a new one fails.
         jwks_stale_max: Duration = time(DAY, Duration::ZERO..=30 * DAY),
             "An outage of the identity provider must not stop the server, and old keys must not be trusted forever";
         /// The minimum time between two fetches that are caused by an unknown key.
@@ -38,7 +38,8 @@ section! {
         /// The maximum number of keys in a key set.
         jwks_keys_max: usize = count("keys", 64, 1..=10_000),
             "Providers publish two to ten keys";
-        /// The secret that signs tickets and prepared handles. If it is empty, the server generates one at each start.
+        /// The secret that signs tickets and prepared handles. If the secret is empty, the server generates a new
+        /// secret at each start.
         handle_secret: Secret = none(),
             "Servers behind the same address need the same secret. The secret must have at least 32 bytes";
     }
@@ -53,8 +54,8 @@ section! {
         /// A value that the `aud` claim must contain.
         audience: String = required(""),
             "A token that the issuer created for another service must not be accepted";
-        /// The accepted signing algorithms (`HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` …). Each must fit the issuer's
-        /// key.
+        /// The accepted signing algorithms (`HS256`, `RS256`, `PS256`, `ES256`, `EdDSA` …). Each algorithm must match
+        /// the type of the issuer's key.
         algorithms: Vec<String> = required(Vec::new()),
             "A token must not choose the algorithm with which it is verified";
         /// A shared secret, for HS algorithms only.
@@ -66,7 +67,7 @@ section! {
         /// A file with a key set (JWKS).
         jwks_file: Option<PathBuf> = none(),
             "Use it for several keys, without network access";
-        /// The URL of a key set (JWKS). It must be `https`, unless it leads to this machine.
+        /// The URL of a key set (JWKS). It must be `https://`, or `http://` to this host.
         jwks_url: Option<String> = none(),
             "Use it for keys that the provider rotates";
         /// CA certificates (PEM) to trust for `jwks_url`, in addition to the system's.
@@ -75,16 +76,16 @@ section! {
         /// The claim that names the tenant; a dotted path.
         tenant_claim: String = plain("tenant"),
             "Providers use different claims, such as `app_metadata.tenant_id`";
-        /// The claim that lists the scopes, as a list or as a string of words separated by spaces.
+        /// The claim that contains the scopes, as a list or as a space-separated string.
         scope_claim: String = plain("scope"),
             "The default is the name that OAuth uses";
-        /// The subjects that may ingest for every tenant. They need no tenant claim and cannot query.
+        /// The subjects that may ingest for every tenant. These subjects need no tenant claim and cannot query.
         operators: Vec<String> = none(),
             "Your own pipelines send events of all tenants";
     }
 }
 
-/// A string that must not be shown. `Debug` redacts it.
+/// A string that must not be shown. `Debug` redacts the string.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -2,7 +2,7 @@
 //! that must exist.
 //!
 //! Single values are already checked when they are read. This module also makes all paths absolute. Only [`files`]
-//! accesses the disk, and it only checks whether files exist.
+//! accesses the disk, to check whether files exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -208,7 +208,7 @@ fn map_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
     }
 }
 
-/// Checks that the columns of `latest` exist. The contract checks their types.
+/// Checks that the columns of `latest` exist. The contract checks the types of these columns.
 fn latest_of_table(key: &str, table: &TableConfig, names: &[&str], errors: &mut ConfigErrors) {
     let Some(latest) = &table.latest else { return };
     for (index, name) in latest.key.iter().enumerate() {

@@ -14,10 +14,11 @@ use super::signing_algorithm::SigningAlgorithm;
 use super::{AuthConfig, Config, IssuerConfig};
 use crate::error::did_you_mean;
 
-/// The secret in the reference configuration. It is public, so it is refused if other hosts can reach an endpoint.
+/// The secret in the reference configuration. The secret is public, so it is refused if other hosts can reach an
+/// endpoint.
 pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
 
-/// The minimum length of the secret that signs handles, in bytes. This is the length of a SHA-256 hash.
+/// The minimum length of the secret that signs handles, in bytes. The value is the length of a SHA-256 hash.
 const HANDLE_SECRET_BYTES_MIN: usize = 32;
 
 /// Checks the issuers, their keys and their algorithms.

@@ -1,4 +1,4 @@
-//! Checks the keys of sources that depend on other keys or sections, and the elements of their lists.
+//! Checks sources: the keys that depend on other keys or sections, and the elements of lists.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use crate::error::did_you_mean;
 const TOPIC_BYTES_MAX: usize = 249;
 /// The librdkafka options that set the certificate authorities.
 const CA_OPTIONS: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
-/// The SASL mechanism with which a source logs in with tokens.
+/// The SASL mechanism for logging in with tokens.
 const MECHANISM: &str = "OAUTHBEARER";
 
-/// Checks the sources: their tables, the keys that depend on each other, and the elements of their lists.
+/// Checks the sources: their tables, the keys that depend on each other, and the elements of lists.
 pub(super) fn sources(config: &Config, errors: &mut ConfigErrors) {
     for (name, source) in &config.sources {
         let key = |field: &str| format!("sources.{name}.{field}");
@@ -52,7 +52,7 @@ pub(super) fn sources(config: &Config, errors: &mut ConfigErrors) {
     }
 }
 
-/// Checks that the brokers' certificate authorities are not configured in two ways.
+/// Checks that `ca_file` and a librdkafka option do not both set the brokers' certificate authorities.
 fn authorities(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut ConfigErrors) {
     let option = source.options.expose().find(|(name, _)| CA_OPTIONS.contains(name));
     if let (Some(_), Some((name, _))) = (&source.ca_file, option) {
@@ -187,7 +187,7 @@ fn registry_access(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, erro
     for (index, text) in registry.urls.iter().enumerate() {
         let key = key(&format!("registry.urls[{index}]"));
         match Url::parse(text) {
-            // The message does not quote the URL, because it may contain a password.
+            // The error does not quote the URL, because a URL may contain a password.
             Err(error) => errors.add(&key, format!("is not a valid URL: {error}")),
             Ok(url) if has_credentials(&url) => {
                 errors.add(&key, "must not contain credentials, because it is shown: set `user` and `password`");
@@ -223,7 +223,7 @@ mod tests {
         Config::parse(&text, "t.toml", Path::new("/etc/glasshouse"), env)
     }
 
-    /// The lines of a source that logs in with tokens.
+    /// The configuration lines of a source that logs in with tokens.
     fn source(url: &str, mechanism: &str) -> String {
         format!(
             "options.security.protocol = \"SASL_SSL\"\noptions.sasl.mechanism = \"{mechanism}\"\n\

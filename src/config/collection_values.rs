@@ -1,8 +1,8 @@
 //! Reads and shows lists and tables: lists of strings, lists of sections, sections by name, and the options of the
 //! object store.
 //!
-//! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set by one variable. Each of its keys
-//! needs its own variable.
+//! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set with one environment variable:
+//! each key of the table needs its own variable.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ impl Value for Vec<String> {
     fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         let items = match raw.typed() {
             RawValue::List(items) => items,
-            // A variable may contain the list as `a,b`.
+            // An environment variable may contain the list as `a,b`.
             RawValue::String(text) => text.split(',').map(|item| RawValue::String(item.trim().to_owned())).collect(),
             other => return wrong::<Self>(&other, key, errors),
         };
@@ -110,7 +110,8 @@ impl<S: Section> Value for BTreeMap<String, S> {
     }
 }
 
-/// The object store options that are shown. All others are redacted, because they may be secret.
+/// The object store options whose values are shown. The values of all other options are redacted, because they may be
+/// secret.
 const OPTIONS_SHOWN: [&str; 8] = [
     "aws_allow_http",
     "aws_bucket",

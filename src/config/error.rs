@@ -1,6 +1,6 @@
 //! Collects the errors of a configuration, each with its key and its location.
 //!
-//! Errors can be added in any order. They are shown one per line, sorted by location:
+//! Errors can be added in any order. The output has one line per error, sorted by location:
 //!
 //! ```text
 //! glasshouse.toml:12:1: ingest.batch_rowz_max: unknown key, did you mean `batch_rows_max`?
@@ -53,8 +53,8 @@ impl ConfigErrors {
         Self { file: file.into(), ..Self::default() }
     }
 
-    /// Records the location of `key`. A later call replaces the location, as the later value replaces the earlier
-    /// value.
+    /// Records the location of `key`. A later call replaces the location, because the later value overrides the earlier
+    /// one.
     pub(super) fn record_location(&mut self, key: impl Into<String>, location: KeyLocation) {
         self.locations.insert(key.into(), location);
     }

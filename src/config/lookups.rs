@@ -1,4 +1,5 @@
-//! The section `[lookups.NAME]`: a lookup table that transforms can join. Its rows come from a file, a URL or a query.
+//! The section `[lookups.NAME]`: a lookup table that transforms can join. The rows of a lookup table come from a file,
+//! a URL or a query.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Checks whether a URL leads to this host, whether it may be used without TLS, and whether it contains credentials.
 //!
-//! Host names are not resolved, because the request resolves the name again and may get another address.
+//! Host names are not resolved, because a later lookup of the same name may return a different address.
 
 use url::{Host, Url};
 

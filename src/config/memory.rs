@@ -1,9 +1,9 @@
-//! Computes the maximum memory of the endpoints, and the flow-control windows that limit a part of it.
+//! Computes the maximum memory that the endpoints use, and the HTTP/2 flow-control windows.
 //!
-//! `docs/memory.md` documents the same parts and their sum.
+//! `docs/memory.md` lists the same amounts as [`EndpointMemory`], and their sum.
 //!
-//! **Invariant:** each byte that an endpoint holds for a client belongs to one of these parts. Running queries,
-//! decoding and commits have their own limits and are not included.
+//! **Invariant:** each byte that an endpoint holds for a client is counted in one field of [`EndpointMemory`]. Running
+//! queries, decoding and commits have their own limits and are not included.
 
 use super::error::ConfigErrors;
 use super::{Config, FlightConfig, HttpConfig};
@@ -11,13 +11,13 @@ use super::{Config, FlightConfig, HttpConfig};
 /// The smallest window of a connection, in bytes. Every HTTP/2 connection starts with a window of 65,535 bytes, and the
 /// server cannot reduce it.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
-/// The largest window of a connection, in bytes. It allows 1 Gbit/s at a round-trip time of 100 ms.
+/// The largest window of a connection, in bytes. This size allows 1 Gbit/s at a round-trip time of 100 ms.
 const WINDOW_BYTES_MAX: usize = 16 << 20;
-/// The largest window of one call, in bytes. It is smaller than a connection's largest window, so one upload cannot
-/// block the other calls on its connection.
+/// The largest window of one call, in bytes. This window is smaller than a connection's largest window, so one upload
+/// cannot block the other calls on its connection.
 const STREAM_WINDOW_BYTES_MAX: usize = 4 << 20;
 /// The HTTP libraries read headers of up to this many times the configured limit. Our code refuses headers between the
-/// two limits with a clear message. The library refuses larger headers without a message.
+/// two limits with a clear message. The library refuses larger headers without an error message.
 const HEADER_HEADROOM: usize = 4;
 /// The memory of one connection for frames that are being read or written and for header compression, in bytes.
 const FRAME_BYTES: usize = 64 << 10;
@@ -40,7 +40,7 @@ pub struct EndpointMemory {
 }
 
 impl EndpointMemory {
-    /// Returns the sum of all parts.
+    /// Returns the sum of all fields.
     pub fn total(&self) -> usize {
         let parts = [self.flight_windows, self.flight_connections, self.flight_calls, self.http_connections];
         parts.into_iter().fold(self.ingest_queue, usize::saturating_add)
@@ -67,12 +67,12 @@ impl Config {
 }
 
 impl FlightConfig {
-    /// The maximum size of a call's request, except for uploads, in bytes. It is large enough for the largest ticket or
-    /// prepared handle with its schema.
+    /// The maximum size of a call's request, except for uploads, in bytes. The limit is large enough for the largest
+    /// ticket, and for the largest prepared handle with its schema.
     pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
-    /// Returns the flow-control windows of a call and of a connection, in bytes. They are small enough that all
-    /// connections together stay within `window_bytes_max`.
+    /// Returns the flow-control windows of a call and of a connection, in bytes. The windows of all connections
+    /// together stay within `window_bytes_max`.
     pub fn windows(&self) -> (usize, usize) {
         let share = self.window_bytes_max / self.connections_max.max(1);
         let connection = share.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
@@ -91,7 +91,8 @@ impl HttpConfig {
         HEADER_HEADROOM.saturating_mul(self.header_bytes_max)
     }
 
-    /// Returns the size in bytes of a connection's read buffer and of its write buffer. The headers must fit into it.
+    /// Returns the size of a connection's read buffer in bytes. The write buffer has the same size. A request's headers
+    /// must fit into the read buffer.
     pub fn read_ahead_bytes_max(&self) -> usize {
         READ_AHEAD_BYTES_MIN.max(self.header_read_bytes_max())
     }
@@ -146,7 +147,7 @@ mod tests {
         assert!(refused.contains("flight.connections_max") && refused.contains("at least 313 MiB"), "{refused}");
     }
 
-    /// `docs/memory.md` states each part and the sum for the default configuration, in MiB.
+    /// `docs/memory.md` states each field and the sum for the default configuration, in MiB.
     #[test]
     fn the_memory_page_states_the_parts_and_the_sum_of_the_defaults() {
         let page = include_str!("../../docs/memory.md");

@@ -6,7 +6,7 @@
 //!   Config ──► show (`config show`)         section declarations ──► reference_page (docs/configuration.md)
 //! ```
 //!
-//! This module reads `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). It returns a checked
+//! This module reads `glasshouse.toml` and the environment (`GLASSHOUSE__SECTION__KEY`). The result is a checked
 //! [`Config`], or all errors with their locations. Values are parsed and checked only here. Every other module receives
 //! its own section, not the whole configuration.
 //!
@@ -72,7 +72,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// The whole configuration, checked.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The folder of the configuration file. Relative paths are resolved against it.
+    /// The folder of the configuration file. Relative paths are resolved against this folder.
     pub base: PathBuf,
     /// The declared tables by name.
     pub tables: BTreeMap<String, TableConfig>,
@@ -159,7 +159,7 @@ pub enum OnGap {
     Earliest,
 }
 
-/// The set of Arrow types that results for clients may contain.
+/// The set of Arrow types that query results may contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
     /// Only types that every known client can read.
@@ -185,7 +185,7 @@ impl Config {
     pub fn from_environment(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let here = Path::new(FILE);
         let path = path.or_else(|| here.is_file().then_some(here));
-        // Invalid UTF-8 becomes U+FFFD here. `raw` refuses this character in Glasshouse's variables.
+        // Invalid UTF-8 in a variable becomes U+FFFD. `raw` refuses this character in Glasshouse's variables.
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };

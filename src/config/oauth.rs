@@ -1,4 +1,4 @@
-//! The section `[sources.NAME.oauth]`: how a source gets the tokens with which it logs in to its brokers.
+//! The section `[sources.NAME.oauth]`: how a source gets the tokens that it needs to log in to its brokers.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::section_macro::{KeySpec, Section, SectionReader, ShownValue, Value, n
 section! {
     /// The token endpoint of one source.
     OauthConfig {
-        /// The URL of the identity provider's token endpoint. It must be `https://`, or `http://` to this machine.
+        /// The URL of the identity provider's token endpoint. It must be `https://`, or `http://` to this host.
         token_url: String = required(""),
             "The server requests a token with the grant `client_credentials` before the current token expires";
         /// The source's client id.

@@ -1,4 +1,4 @@
-//! Returns the name of the running executable for commands that are printed for users to paste into a POSIX shell.
+//! Returns the name of the running executable, for printed commands that users paste into a POSIX shell.
 
 use std::path::{Path, PathBuf};
 

@@ -24,16 +24,16 @@ pub(super) enum RawValue {
     Bool(bool),
     /// A TOML array.
     List(Vec<RawValue>),
-    /// A TOML table. Its entries keep the order of the text.
+    /// A TOML table. The entries of a table keep the order of the text.
     Table(Vec<(String, RawValue)>),
-    /// The text of an environment variable. Its type is not known yet.
+    /// The text of an environment variable. The type of the value is not known yet.
     Variable(String),
     /// A TOML value of a type that no key accepts, with the name of the type.
     Other(&'static str),
 }
 
 impl RawValue {
-    /// Names the kind of the value, for errors of the form "must be …, is …".
+    /// Returns the name of the value's kind, for errors of the form "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) | Self::Variable(_) => "a string",
@@ -45,8 +45,8 @@ impl RawValue {
         }
     }
 
-    /// Prepares the value for a key that does not expect a string. Parses the text of a variable as a TOML value. If
-    /// the text is not valid TOML, it becomes a string.
+    /// Returns the value as read for a key that does not expect a string. The text of a variable is parsed as a TOML
+    /// value. Text that is not valid TOML becomes a string.
     pub(super) fn typed(self) -> Self {
         let Self::Variable(text) = self else { return self };
         match DeValue::parse(&text) {
@@ -142,7 +142,7 @@ fn record(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, e
     errors.record_location(key, location(text, start));
 }
 
-/// Returns the entries of a table in the order of the text. The parser has sorted them by name.
+/// Returns the entries of a table in the order of the text. The parser returns the entries sorted by name.
 fn entries(table: &DeTable<'_>) -> Vec<(String, RawValue)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);

@@ -113,7 +113,7 @@ const RULES_ACROSS_KEYS: &str = "\
   because the server adds these columns. If a table NAME has `latest`, no table may be named `NAME_changes`.
 - A source must name a declared table. A `protobuf` source without a transform requires a table with `proto`. An `avro`
   source requires a `registry` or a `schema_file`. If a registry has a password or a token, its URLs must be `https` or
-  lead to this machine.
+  lead to this host.
 - The table stores a source's offsets under the name of the source. A renamed source has no stored offsets and begins at
   `start`.
 - A source can have one of `transform` and `transform_file`, but not both. `envelope = \"debezium\"` requires one of them.
@@ -121,10 +121,10 @@ const RULES_ACROSS_KEYS: &str = "\
 - `oauth` requires `security.protocol` = `SASL_SSL` or `SASL_PLAINTEXT` in the source's options. The SASL mechanism
   `OAUTHBEARER` requires `oauth`.
 - A policy must name a declared table. All columns that a table or its policy refers to must exist.
-- Each algorithm must fit its key. An HS algorithm requires a `secret` that is at least as long as its hash. All others
+- Each algorithm must match its key. An HS algorithm requires a `secret` that is at least as long as its hash. All others
   require a public key. The algorithm `none` is refused.
-- A `jwks_url` must be `https` or lead to this machine. An `iss` must not be configured more than once.
-- If other machines can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
+- A `jwks_url` must be `https` or lead to this host. An `iss` must not be configured more than once.
+- If other hosts can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
   `plaintext_allowed`, and the public development secret is refused.
 ";
 

@@ -2,7 +2,7 @@
 //! Lists and tables are in `collection_values.rs`.
 //!
 //! A number is a TOML integer. A size is a number of bytes or a string such as `"64 MiB"`. A duration is a string such
-//! as `"250ms"`, `"1s"`, `"15m"`, `"1h"` or `"7d"`. In an environment variable, the same text is written without
+//! as `"250ms"`, `"1s"`, `"15m"`, `"1h"` or `"7d"`. In an environment variable, these strings are written without
 //! quotes.
 
 use std::net::SocketAddr;

@@ -13,7 +13,7 @@ use super::section_macro::{
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 
 section! {
-    /// The schema registry of one source. It speaks Confluent's protocol.
+    /// The schema registry of one source. The registry must support Confluent's protocol.
     RegistryConfig {
         /// The registry's URLs, without credentials. A URL may have a path, as in `https://registry/apis/ccompat/v7`.
         urls: Vec<String> = required(Vec::new()),

@@ -28,7 +28,7 @@ pub(super) struct KeySpec<T> {
 /// The unit of sizes. Sizes are read and shown in the form `64 MiB`.
 pub(super) const BYTES: &str = "bytes";
 
-/// Declares a number of things. `unit` is the plural name of the things, such as `rows`.
+/// Declares a whole number with a unit. `unit` is a plural noun, such as `rows`.
 pub(super) fn count<T>(unit: &'static str, default: T, bounds: RangeInclusive<T>) -> KeySpec<T> {
     KeySpec { default, unit, bounds: Some(bounds), required: false }
 }
@@ -48,7 +48,7 @@ pub(super) fn plain<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { default: default.into(), unit: "", bounds: None, required: false }
 }
 
-/// Declares an optional key. Its default is the empty value.
+/// Declares an optional key, which has the empty value by default.
 pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
@@ -94,7 +94,7 @@ pub(super) struct ShownLine {
 pub(super) struct KeyInfo {
     /// What the key sets, in full sentences.
     pub(super) what: String,
-    /// The reason for the setting or its default, without the final full stop.
+    /// The reason for the setting or its default, without a final full stop.
     pub(super) note: &'static str,
     /// The allowed values, such as `1 to 100 rows`.
     pub(super) allowed: String,
@@ -159,7 +159,7 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports every key that no declaration has read as unknown.
+    /// Reports unknown keys, which are the keys that no declaration has read.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
@@ -269,7 +269,7 @@ macro_rules! section {
             }
         }
 
-        /// Writes the values of `config show` on one line, so secrets are redacted in logs too.
+        /// Writes the same values as `config show`, but on one line. Secrets are therefore redacted in logs too.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let lines = $crate::config::section_macro::Section::lines(self);

@@ -22,7 +22,7 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-/// Returns the loopback address with the given port. Only this host can reach it.
+/// Returns the loopback address with the given port. Only this host can reach this address.
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
@@ -38,9 +38,9 @@ section! {
             "This limits the memory of a table with wide rows";
         /// The age of a batch's first row at which the batch is committed.
         batch_age_max: Duration = time(SECOND, 5 * MILLISECOND..=5 * MINUTE),
-            "Queries show events within two seconds, and the commit itself takes part of that time";
-        /// The maximum size of the events that wait for a commit, over all tables. Requests beyond it are refused with
-        /// a retry time.
+            "The default leaves a second for the commit, so that queries show events within two seconds";
+        /// The maximum total size of the events that wait for a commit, over all tables. Requests beyond this size are
+        /// refused with a retry time.
         queue_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
             "The default covers a few seconds of a slow store at full rate. Senders that retry lose nothing";
         /// How long a request may wait for free space in the queue.
@@ -75,11 +75,11 @@ section! {
              the sender must retry";
         /// The time limit for the transform of one batch, including the search for messages that make it fail.
         transform_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=4 * MINUTE),
-            "A batch that takes longer is read again in smaller batches. The limit is below the five minutes after \
-             which Kafka reassigns the partitions of a silent consumer";
+            "A batch that takes longer is read again in smaller batches. The time must be below five minutes, so that \
+             Kafka does not reassign the partitions while the transform runs";
         /// The memory limit for the transform of one batch, including its joins and its result.
         transform_memory_bytes_max: usize = bytes(256 * MIB, MIB..=64 * GIB),
-            "A join that multiplies its rows then fails alone and does not affect the server";
+            "A join that produces too many rows fails without affecting the rest of the server";
         /// The maximum number of rows that the transform of one batch may produce.
         transform_rows_max: usize = count("rows", 1_000_000, 1..=1_048_576),
             "The default allows sixteen rows for each message of the largest batch. A single message that produces \
@@ -89,7 +89,7 @@ section! {
             "Each lookup table is held in memory and is read again at each refresh";
         /// The maximum number of rows of a lookup table.
         lookup_rows_max: usize = count("rows", 1_000_000, 1..=100_000_000),
-            "The join of each batch reads all of its rows";
+            "Each batch's join reads all rows of the lookup table";
         /// The time limit for loading one lookup table.
         lookup_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=10 * MINUTE),
             "A service that hangs must not delay the next attempt";
@@ -120,16 +120,16 @@ section! {
         log_retention: Duration = time(DAY, MINUTE..=3_650 * DAY),
             "Readers that opened the table earlier still need these entries. Each entry makes listings of the log \
              longer";
-        /// How often the server checks for commits of other writers.
+        /// How often the server checks for commits by other writers.
         refresh_interval: Duration = time(SECOND, 10 * MILLISECOND..=HOUR),
             "Each check costs one listing of the log per table. With the default, queries see other writers' commits \
              within a second";
         /// The time limit for one request to the object store.
         request_time_max: Duration = time(30 * SECOND, 10 * MILLISECOND..=10 * MINUTE),
-            "The largest file takes seconds. A store that hangs must not block a batch forever";
+            "Uploading the largest file takes seconds. A store that hangs must not block a batch forever";
         /// The maximum number of retries of one request to the object store.
         request_retries_max: usize = count("retries", 5, 0..=100),
-            "Together with their growing pauses, the default retries cover several seconds of an overloaded store";
+            "With their growing pauses, the default retries bridge several seconds in which the store is overloaded";
     }
 }
 
@@ -141,7 +141,7 @@ section! {
             "A dashboard waits for seconds, an extract into a BI tool for minutes";
         /// The memory limit of one query.
         memory_bytes_max: usize = bytes(GIB, MIB..=1_024 * GIB),
-            "A larger sort or aggregation then fails alone and does not affect the server";
+            "A sort or aggregation that needs more fails without affecting other queries";
         /// The maximum number of rows that one query may return.
         rows_max: usize = count("rows", 10_000_000, 1..=1_000_000_000_000),
             "The default is enough for an extract and stops an accidental cross join";
@@ -158,11 +158,11 @@ section! {
         /// How long a query may wait for a free slot.
         tenant_queue_wait_max: Duration = time(5 * SECOND, Duration::ZERO..=10 * MINUTE),
             "After the default wait, most people reload the page and send the query again";
-        /// The number of threads that plan and run queries; 0 means one per core. They have a lower priority than all
-        /// other threads.
+        /// The number of threads that plan and run queries; 0 means one per core. Query threads have a lower priority
+        /// than all other threads.
         threads: usize = count("threads", 0, 0..=1_024),
             "Queries may use the whole machine. Ingest and the endpoints run on their own threads and take precedence";
-        /// The number of partitions of a plan; 0 means one per core.
+        /// The number of partitions in a query plan; 0 means one per core.
         partitions: usize = count("partitions", 0, 0..=1_024),
             "A single query should be able to use the whole machine";
         /// The number of rows in a record batch.
@@ -190,10 +190,9 @@ section! {
         /// CA certificates (PEM) for mutual TLS: a client must present a certificate that one of them has signed.
         tls_client_ca: Option<PathBuf> = none(),
             "Tokens already authenticate clients. Use mutual TLS if the policy of your network requires it";
-        /// Whether the endpoint may accept connections without TLS from other machines, for a server behind a TLS
-        /// proxy.
+        /// Whether the endpoint may accept connections without TLS from other hosts. Use it behind a TLS proxy.
         plaintext_allowed: bool = plain(false),
-            "Without this setting, a server that lacks TLS by mistake refuses to start";
+            "By default, a server that other hosts can reach without TLS does not start";
         /// The maximum size of a message that the server sends.
         message_bytes_max: usize = bytes(3 * MIB, 64 * KIB..=64 * MIB),
             "The default is below the 4 MiB that gRPC clients accept by default, and leaves space for the message's \
@@ -201,17 +200,17 @@ section! {
         /// The maximum size of a message that the server receives.
         message_in_bytes_max: usize = bytes(32 * MIB, 64 * KIB..=GIB),
             "ADBC sends a whole record batch as one message";
-        /// The time limit for receiving one message, from its first byte to its last. It also applies to the request of
-        /// a call.
+        /// The time limit for receiving one message, from its first byte to its last. The limit also applies to the
+        /// request of each gRPC call.
         message_in_time_max: Duration = time(MINUTE, 100 * MILLISECOND..=HOUR),
             "While a message arrives, it occupies a part of `ingest.queue_bytes_max` that other senders cannot use";
-        /// The maximum size of a request's headers. Each header counts 32 bytes in addition to its name and value.
+        /// The maximum size of a request's headers. The size of a header is that of its name and value plus 32 bytes.
         header_bytes_max: u32 = bytes(32 * 1_024, 8 * 1_024..=256 * 1_024),
             "The default fits the longest token, even if it is Base64-encoded again for basic authentication";
         /// The maximum number of concurrent connections.
         connections_max: usize = count("connections", 512, 1..=1_000_000),
             "Each connection has its own buffers: see docs/memory.md";
-        /// The maximum number of concurrent calls over all connections. Health checks are not counted.
+        /// The maximum number of concurrent gRPC calls over all connections. Health checks are not counted.
         streams_max: usize = count("calls", 512, 1..=1_000_000),
             "A client that does not read its result keeps one message of `message_bytes_max` in memory";
         /// The maximum number of bytes that clients have sent and the server has not read, over all connections.
@@ -220,7 +219,8 @@ section! {
              client can upload at most one window per round trip";
         /// How long a ticket or a prepared handle is valid.
         handle_age_max: Duration = time(HOUR, SECOND..=7 * DAY),
-            "Clients fetch results within seconds after planning. A pool can prepare an expired statement again";
+            "Clients fetch results within seconds after planning. A connection pool can prepare an expired statement \
+             again";
         /// The type profile for clients that do not request one.
         types: TypeProfile = plain(TypeProfile::Compat),
             "`compat` uses only types that every known client can read; `native` keeps views, dictionaries and \
@@ -234,10 +234,10 @@ section! {
         /// The address to listen on.
         listen: SocketAddr = plain(loopback(8_080)),
             "By default, the server cannot be reached from the network";
-        /// Whether the endpoint may accept connections from other machines. It does not support TLS and requires a TLS
-        /// proxy.
+        /// Whether the endpoint may accept connections from other hosts. The endpoint does not support TLS and requires
+        /// a TLS proxy.
         plaintext_allowed: bool = plain(false),
-            "Without this setting, a server that lacks a proxy by mistake refuses to start";
+            "By default, a server whose HTTP endpoint other hosts can reach does not start";
         /// The time limit for one request.
         request_time_max: Duration = time(MINUTE, 100 * MILLISECOND..=HOUR),
             "The limit covers the upload, the commit and the receipt. A slower sender would keep memory occupied";
@@ -266,7 +266,7 @@ section! {
 section! {
     /// The settings of the server's log.
     LogConfig {
-        /// The format of log lines: `text` for people or `json` for machines.
+        /// The format of log lines: `text` for people or `json` for programs.
         format: LogFormat = plain(LogFormat::Text),
             "Text is readable on a terminal. Set `json` if a log collector reads the log";
         /// Filter directives, such as `info,glasshouse=debug`.

@@ -14,7 +14,7 @@ use super::section_macro::{KeySpec, SectionReader, ShownLine, ShownValue, Value,
 use super::{Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind};
 
 section! {
-    /// One source. It reads topics into one table and stores each message once.
+    /// One source. A source reads topics into one table and stores each message once.
     SourceConfig {
         /// The kind of the source: `kafka`.
         kind: SourceKind = required(SourceKind::Kafka),
@@ -36,7 +36,7 @@ section! {
         /// (one record).
         format: SourceFormat = plain(SourceFormat::Json),
             "A topic does not declare its format";
-        /// Whether each message begins with the header of a Confluent schema registry, which is skipped.
+        /// Whether each message begins with a Confluent schema-registry header, which the server skips.
         confluent: bool = plain(false),
             "The table's contract decodes the rest of the message. If `registry` is set, every message must have the \
              header, and the server reads the schema id from it";
@@ -47,8 +47,8 @@ section! {
         /// A file with the schema of all messages, instead of a registry: an `.avsc` file for `avro`, or a `.proto`
         /// file for a transform of `protobuf` messages.
         schema_file: Option<PathBuf> = none(),
-            "Use it if there is no registry. If a transform of `protobuf` messages has neither, it reads messages of \
-             the table's own type";
+            "Use it if there is no registry. Without a registry and a file, a transform of `protobuf` messages reads \
+             messages of the table's own type";
         /// The full name of the message type in the `schema_file` of a `protobuf` source.
         message: Option<String> = none(),
             "A file may declare several message types";
@@ -117,7 +117,8 @@ pub enum StartAt {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaOptions(BTreeMap<String, String>);
 
-/// The librdkafka options that are shown. All others are redacted, because they may be secret.
+/// The librdkafka options whose values are shown. The values of all other options are redacted, because they may be
+/// secret.
 const OPTIONS_SHOWN: [&str; 15] = [
     "broker.address.family",
     "client.id",
@@ -136,7 +137,8 @@ const OPTIONS_SHOWN: [&str; 15] = [
     "ssl.endpoint.identification.algorithm",
 ];
 
-/// The librdkafka options that only the source itself may set. Each has a reason, or the setting to use instead.
+/// The librdkafka options that only the source itself may set. Each option is listed with the reason, or with the
+/// setting to use instead.
 const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),

@@ -12,12 +12,12 @@ use super::section_macro::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
 };
 
-/// The default name of the map column of a table that is declared as a list of columns.
+/// The default name of the map column, for tables that are declared as a list of columns.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
-/// The suffix of the name of a table's quarantine.
+/// The suffix that is added to a table's name to form the name of its quarantine.
 pub const QUARANTINE_SUFFIX: &str = "_quarantine";
-/// The suffix of the name under which a table with `latest` shows all versions of its rows.
+/// The suffix that is added to the name of a table with `latest` to form the name of the table that shows all versions.
 pub const CHANGES_SUFFIX: &str = "_changes";
 
 section! {
@@ -63,12 +63,12 @@ section! {
         /// The columns to group and filter by.
         dimensions: Vec<String> = none(),
             "Counters and rollups can be queried by these columns";
-        /// The columns to measure.
+        /// The columns to aggregate.
         metrics: Vec<String> = none(),
             "Sums and percentiles of these columns are maintained";
         /// Shows only the latest version of each key; `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
-            "Use it if a changed row is sent again as a whole and should be counted once";
+            "Use it if producers send the whole row again after each change, and queries should count the row once";
         /// The number of days to keep events; 0 keeps them forever.
         retention_days: u32 = count("days", 0, 0..=36_500),
             "By default, nothing is deleted";
@@ -85,7 +85,8 @@ section! {
         /// version with the greatest value is the newest.
         by: String = required(""),
             "Versions may arrive in any order. Among versions with equal values, the last one received is the newest";
-        /// A boolean column. If it is true in the latest version of a key, the table does not show the key.
+        /// A boolean column that marks deleted keys. If the column is true in the latest version of a key, the table
+        /// does not show the key.
         deleted: Option<String> = none(),
             "A delete is stored as one more version of the row";
     }
@@ -125,9 +126,9 @@ pub struct ColumnConfig {
     pub name: String,
     /// The type, which is one of [`COLUMN_KINDS`].
     pub kind: String,
-    /// The unit of the values, such as `ms` or `bytes`. Empty if there is none.
+    /// The unit of the values, such as `ms` or `bytes`, or an empty string.
     pub unit: String,
-    /// A description for catalogs and BI tools. Empty if there is none.
+    /// A description for catalogs and BI tools, or an empty string.
     pub description: String,
 }
 
@@ -197,7 +198,7 @@ impl Value for LatestConfig {
 }
 
 /// Sets the default map column of each table that is declared as a list of columns and does not set `dimensions_map`.
-/// `locations` records which keys are set.
+/// `locations` shows which keys the configuration sets.
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, locations: &ConfigErrors) {
     for (name, table) in tables {
         let is_set = locations.has_location(&format!("tables.{name}.dimensions_map"));

@@ -7,7 +7,8 @@ use super::*;
 
 const BASE: &str = "/etc/glasshouse";
 
-/// The keys that every configuration must have. Test cases add them to get only the errors that they expect.
+/// The keys that every configuration must have. Test cases add these keys, so that no errors about missing keys are
+/// reported.
 const REQUIRED: &str = "
     [lake]
     url = \"memory:///\"
@@ -231,7 +232,7 @@ fn latest_is_read_and_its_columns_must_exist() {
     good(&format!("{}{}", table("calls", COLUMNS), table("calls_changes", COLUMNS)), &[]);
 }
 
-/// Returns the sections of a table and of a source `one` with the given lines.
+/// Returns a table's section, and the section of the source `one` with the given lines.
 fn source(lines: &str) -> String {
     let required = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
     format!("{}\n[sources.one]\n{required}\n{lines}", table("calls", COLUMNS))

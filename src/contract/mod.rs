@@ -1,9 +1,9 @@
 //! Table contracts and decoders: which events a table accepts, and how received bytes become rows.
 //!
 //! A *contract* is the checked declaration of a table: its columns, its tenant, time and id columns, and the mapping
-//! from event fields to columns. It has nothing to do with API contracts or agreements between teams. This module also
-//! contains everything that turns bytes into rows that follow a contract: the decoders of JSON, protobuf, Avro and
-//! Arrow, the column builders, and the reasons for rejecting an event.
+//! from event fields to columns. The term does not refer to API contracts or to agreements between teams. This module
+//! also turns bytes into rows that match a contract. It contains the decoders for JSON, protobuf, Avro and Arrow, the
+//! column builders, and the reasons for rejecting an event.
 //!
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
@@ -53,11 +53,12 @@ use bytes::Bytes;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 
-/// The maximum size of a body in bytes. It keeps each text column of a batch below 2 GiB, which is Arrow's limit.
+/// The maximum size of a body in bytes. The limit keeps each text column of a batch below 2 GiB, which is Arrow's
+/// limit.
 const BODY_BYTES_MAX: usize = 1 << 30;
 
-/// The id of the tenant that owns a row, which is the value of the tenant column. It is never empty and has at most
-/// [`TenantId::BYTES_MAX`] bytes.
+/// The id of the tenant that owns a row, which is the value of the tenant column. A tenant id is never empty and has at
+/// most [`TenantId::BYTES_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(Arc<str>);
 
@@ -81,7 +82,7 @@ pub enum PayloadFormat {
     Protobuf,
     /// An Avro message, as the source received it.
     Avro,
-    /// A protobuf message, as the source received it. It either has the header of a schema registry, or its type is not
+    /// A protobuf message, as the source received it. Such a message has a schema-registry header, or a type other than
     /// the table's message type.
     SourceProtobuf,
 }
@@ -120,8 +121,8 @@ impl PayloadFormat {
         }
     }
 
-    /// Returns the format in which [`decode_messages`] can read such a payload. Returns `None` if only the source can
-    /// read it.
+    /// Returns the format in which [`decode_messages`] can read a payload of this format. Returns `None` if only the
+    /// source can read it.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -170,8 +171,8 @@ impl TenantId {
     /// The maximum length of a tenant id, in bytes.
     pub const BYTES_MAX: usize = 256;
 
-    /// Parses a tenant id. It must not be empty, must not be longer than [`TenantId::BYTES_MAX`], and must not contain
-    /// control characters.
+    /// Parses a tenant id. A tenant id must not be empty, must not be longer than [`TenantId::BYTES_MAX`], and must not
+    /// contain control characters.
     pub fn parse(text: &str) -> Result<Self> {
         Self::check(text).map(|()| Self(text.into()))
     }
@@ -218,8 +219,8 @@ impl fmt::Debug for TenantId {
     }
 }
 
-/// Decodes a whole body. Invalid events become rejects. Returns an error only if the body exceeds a limit, or if it
-/// cannot be split into events because it is not in this format at all.
+/// Decodes a whole body. Invalid events become rejects. Returns an error only if the body exceeds a limit, or is in a
+/// different format and cannot be split into events.
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     check_length(body)?;
     match format {

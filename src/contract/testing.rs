@@ -12,7 +12,7 @@ use crate::config::{ColumnConfig, TableConfig, TimeUnit};
 /// 2026-01-01T00:00:00Z in milliseconds.
 pub(super) const NOW_MS: u64 = 1_767_225_600_000;
 
-/// Returns the demo's declaration of the table of call events.
+/// Returns the demo's declaration of the table `call_events`.
 pub(super) fn voice_config() -> TableConfig {
     TableConfig {
         proto: Some("proto/glasshouse/voice/v1/call_event.proto".into()),

@@ -254,7 +254,7 @@ fn absent_fields_without_presence_have_default_values_if_their_message_is_presen
     assert_eq!(rows(&decoded.batch), [row(value!({})), row(value!({"inner_loss": 0.0}))]);
     let sent = r#"{"at": 1000, "key": "k"} "#.to_owned() + "\n" + r#"{"at": 1000, "key": "k", "inner": {}}"#;
     assert_eq!(json(&contract, sent, &acme()).batch, decoded.batch);
-    // An absent time is reported as missing. It is not set to the default of zero, which would be 1970.
+    // An absent time is reported as missing. A default of zero would mean 1970.
     assert_eq!(reasons(&protobuf(&contract, delimited(&[bytes(3, "k")]), &acme())), [(0, "missing_time")]);
 }
 

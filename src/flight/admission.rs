@@ -1,8 +1,9 @@
 //! Admission control: limits the size of a call's headers, the number of running calls, and the time in which a request
 //! must arrive. A call that exceeds a limit gets a gRPC status that names the limit.
 //!
-//! [`AdmissionService`] wraps another service. It passes admitted HTTP/2 requests on, and responds to the others with
-//! the status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see `message_reader.rs`).
+//! [`AdmissionService`] wraps another service. The service forwards admitted HTTP/2 requests, and answers all others
+//! with the status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see
+//! `message_reader.rs`).
 //!
 //! The HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC clients report as an unknown
 //! error. Headers are therefore checked here against a lower limit. The library's limit is four times as large
@@ -89,7 +90,7 @@ impl Admission {
     }
 
     /// Admits a call, or returns an error that names the exceeded limit. The permit must be held until the response
-    /// ends. It is `None` for a health check, which does not count as a running call.
+    /// ends. The permit is `None` for a health check, which does not count as a running call.
     fn admit(&self, request: &http::Request<Body>) -> Result<Option<OwnedSemaphorePermit>> {
         let (bytes, bytes_max) = (header_bytes(request), self.header_bytes_max);
         if bytes > bytes_max {
@@ -154,7 +155,7 @@ where
     }
 }
 
-/// Returns the size of a request's headers as HTTP/2 counts it.
+/// Returns the size of a request's headers, counted as in HTTP/2.
 fn header_bytes(request: &http::Request<Body>) -> usize {
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_EXTRA_BYTES);
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
@@ -167,8 +168,8 @@ fn method(path: &str) -> &'static str {
     METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
-/// A request body that must arrive within a time limit. It is not used for uploads, which have a time limit for each
-/// message instead.
+/// A request body that must arrive within a time limit. This type is not used for uploads, which have a time limit for
+/// each message instead.
 struct TimedBody {
     body: Body,
     time_max: Duration,

@@ -71,7 +71,8 @@ fn password(encoded: &str) -> Result<String> {
     Ok(password.to_owned())
 }
 
-/// Returns the scheme and the credentials in the only `authorization` header. The scheme is in lower case.
+/// Returns the scheme and the credentials in the `authorization` header. A call must have exactly one such header. The
+/// scheme is in lower case.
 fn authorization(headers: &MetadataMap) -> Result<(&'static str, &str)> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values

@@ -24,7 +24,7 @@ pub(super) struct RunningQuery {
 }
 
 impl RunningQueries {
-    /// Adds a query. Dropping the returned entry removes it.
+    /// Adds a query. Dropping the returned entry removes the query.
     pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningQuery {
         let key = (flight, query);
         self.lock().insert(key);

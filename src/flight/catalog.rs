@@ -1,8 +1,9 @@
-//! The metadata commands of Flight SQL. They list catalogs, schemas, tables, table types, keys, types and SqlInfo.
+//! The metadata commands of Flight SQL. These commands list catalogs, schemas, tables, table types, keys, types and
+//! SqlInfo.
 //!
-//! A [`CatalogCommand`] is decoded from a message in `FlightSql.proto` and runs on the caller's [`Session`]. Its result
-//! is one batch in exactly the schema that the protocol specifies, including nullability. ADBC compares the schema, and
-//! JDBC and ODBC cast the columns to it.
+//! A [`CatalogCommand`] is decoded from a message in `FlightSql.proto` and runs on the caller's [`Session`]. The result
+//! is one batch with exactly the schema that the protocol specifies, including nullability. ADBC compares the schema,
+//! and JDBC and ODBC cast the columns to it.
 //!
 //! There is one catalog, [`CATALOG`], with two schemas. [`SCHEMA`] contains the declared tables, which have the type
 //! `TABLE`. `information_schema` contains its views, which have the type `SYSTEM TABLE`. A BI tool that lists only
@@ -148,7 +149,7 @@ async fn tables(command: &CommandGetTables, session: &Session, types: ResultType
             if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
                 continue;
             }
-            // Only the engine knows which of its views a session has, so a query on each view is planned to find out.
+            // Only the engine knows which of its views a session has, so the server tries to plan a query on each view.
             let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
                 Ok(planned) => planned,
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
@@ -161,7 +162,7 @@ async fn tables(command: &CommandGetTables, session: &Session, types: ResultType
     builder.build().map_err(metadata_error)
 }
 
-/// Returns a builder that filters nothing. This file applies the filters first, because the builder does not know the
+/// Returns a builder without filters. The callers apply the filters themselves, because the builder does not know the
 /// aliases of table types.
 fn tables_builder(include_schema: bool) -> GetTablesBuilder {
     GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)

@@ -1,7 +1,7 @@
 //! The Flight SQL client that the command line uses.
 //!
-//! It runs statements on a server and uploads events. It reads results of any size, in messages of up to
-//! `MESSAGE_BYTES_MAX`. No other file uses the gRPC types.
+//! The client runs statements on a server and uploads events. The client accepts results of any size, in messages of up
+//! to `MESSAGE_BYTES_MAX`. No other part of the command line uses gRPC types.
 
 use std::path::Path;
 
@@ -22,26 +22,26 @@ use crate::http_client::Roots;
 
 /// The maximum size of a received message. Our own server sends less than 4 MiB.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The flow-control window of each stream and of the connection. It is large enough for a fast link with a latency of
-/// 10 ms.
+/// The flow-control window, both of each stream and of the connection. 8 MiB is large enough for a fast link with a
+/// latency of 10 ms.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// A connection to a Flight SQL server.
 #[derive(Debug, Clone)]
 pub struct FlightClient(FlightSqlServiceClient<Channel>);
 
-/// The result of a statement.
+/// The rows of a statement, and their schema.
 pub struct ResultRows {
-    /// The schema, which is known before the first row arrives.
+    /// The schema, which the server sends before the first row.
     pub schema: SchemaRef,
     /// The rows, in the order in which the server sends them.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
 impl FlightClient {
-    /// Connects to `url`, which is `grpc://host:port` (plain text) or `grpc+tls://host:port`. `http` and `https` have
-    /// the same meanings. The authorities in `ca_file` (PEM) are trusted in addition to the system's. Returns
-    /// `Unavailable` if no server responds.
+    /// Connects to `url`, which is `grpc://host:port` (plain text) or `grpc+tls://host:port`. The schemes `http` and
+    /// `https` are accepted as synonyms. The certificate authorities in `ca_file` (PEM) are trusted in addition to the
+    /// system's authorities. Returns `Unavailable` if no server responds.
     pub async fn connect(url: &str, token: &str, ca_file: Option<&Path>) -> Result<Self> {
         let channel = endpoint(url, ca_file)?.connect().await.map_err(|error| {
             Error::unavailable(format!("cannot connect to {url}: is the server running there?")).with_source(error)
@@ -58,8 +58,8 @@ impl FlightClient {
         self.fetch(info).await
     }
 
-    /// Sends events to a table. Returns how many of these events the table now contains, including those that it
-    /// already contained.
+    /// Sends events to a table. Returns how many of the uploaded events the table now contains, including events that
+    /// it contained before the upload.
     pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
         let options = TableDefinitionOptions {
             if_not_exist: TableNotExistOption::Fail.into(),

@@ -7,7 +7,7 @@
 //! types.
 //!
 //! **Invariant:** the schema that is sent depends only on the planned schema and the profile. FlightInfo, GetSchema,
-//! prepared statements and the result stream all take it from [`wire_schema`], so their schemas cannot differ.
+//! prepared statements and the result stream all take their schema from [`wire_schema`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 
 /// The maximum number of digits of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// The prefix of the metadata keys for extension types. This metadata applies to the storage type, so it is removed
-/// when the storage type changes.
+/// The prefix of the metadata keys for extension types. The metadata of an extension type applies to its storage type,
+/// so it is removed when the storage type changes.
 const EXTENSION: &str = "ARROW:extension:";
 
-/// Cast options that report an error for a value that does not fit. The default options would turn the value into a
-/// null.
+/// The cast options that report an error for a value that does not fit. The default options would turn such a value
+/// into a null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
@@ -47,7 +47,7 @@ impl From<TypeProfile> for ResultTypes {
     }
 }
 
-/// Returns the schema that a caller with these settings receives for a result with the schema `planned`.
+/// Returns the schema that a client with these settings receives for a result whose schema is `planned`.
 pub(super) fn wire_schema(planned: &Schema, types: impl Into<ResultTypes>) -> SchemaRef {
     let ResultTypes { profile, zone } = types.into();
     match zone {
@@ -63,18 +63,18 @@ fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
     }
 }
 
-/// The kind of client, as far as it affects the parameter schema.
+/// The kinds of clients that need different parameter schemas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientKind {
-    /// The JDBC driver. It converts each value to the type in the parameter schema.
+    /// The JDBC driver. The driver converts each value to the type in the parameter schema.
     Jdbc,
     /// A client that binds values of any type, such as ADBC.
     Other,
 }
 
 impl ClientKind {
-    /// Recognizes the JDBC driver by its user agent. Up to version 18.3, the driver sends the user agent of its gRPC
-    /// library.
+    /// Recognizes the JDBC driver by its user agent. Up to version 18.3, the JDBC driver sends the user agent of its
+    /// gRPC library.
     pub(super) fn of(headers: &MetadataMap) -> Self {
         let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("");
         if agent.contains("JDBC") || agent.starts_with("grpc-java") { Self::Jdbc } else { Self::Other }
@@ -83,8 +83,8 @@ impl ClientKind {
 
 /// Returns the parameter schema that clients see. A parameter of an unknown type has the type `Null`.
 ///
-/// For JDBC, the schema contains only types that the driver can bind. The driver sends times and timestamps in
-/// milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
+/// For the JDBC driver, the schema contains only types that the driver can bind. The driver sends times and timestamps
+/// in milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
 pub(super) fn parameter_schema(planned: &Schema, client: ClientKind) -> Schema {
     let declared = |field: &FieldRef| {
         let data_type = match (client, field.data_type()) {
@@ -143,7 +143,7 @@ fn compat_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, is_nullable).with_metadata(metadata))
 }
 
-/// Returns the closest type that every known client can read.
+/// Returns the most similar type that every known client can read.
 fn compat(data_type: &DataType) -> DataType {
     use DataType as T;
     match data_type {
@@ -164,8 +164,8 @@ fn compat(data_type: &DataType) -> DataType {
     }
 }
 
-/// Casts an array to the type `to`. Struct fields are matched by position, because names may repeat and Arrow's own
-/// cast matches fields by name.
+/// Casts an array to the type `to`. Struct fields are matched by position, because their names may repeat and Arrow's
+/// own cast matches them by name.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),

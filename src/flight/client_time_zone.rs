@@ -1,9 +1,10 @@
-//! The time zone of a JDBC client: sends timestamps as the wall-clock time in that zone.
+//! Converts timestamps to the wall-clock time in the time zone of a JDBC client.
 //!
-//! The Arrow Flight SQL driver for JDBC never returns the instant that the server sent, unless the JVM runs in UTC. It
-//! shifts a timestamp by the offset of its calendar, and then reads the result in the JVM's time zone. The two shifts
+//! The Arrow Flight SQL driver for JDBC returns wrong instants unless the JVM runs in UTC. The driver shifts a
+//! timestamp by the offset of the driver's calendar, and then reads the result in the JVM's time zone. The two shifts
 //! cancel out if the calendar is UTC and the server sends the wall-clock time in the JVM's time zone, without a zone.
-//! The driver can also read timestamps as objects only if they have no zone. So the URL sets two properties:
+//! The driver can read a timestamp as an object only if the timestamp has no zone. The JDBC URL therefore sets two
+//! properties:
 //!
 //! ```text
 //!   timeZone=UTC                              the driver's calendar. The driver sends it as the header `timezone`
@@ -13,7 +14,7 @@
 //!   parameter  instant ─► driver: UTC calendar ─► instant
 //! ```
 //!
-//! **Invariant:** without the header, no value and no type changes.
+//! **Invariant:** if a call does not have the header `x-glasshouse-timezone`, its values and types stay unchanged.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use crate::error::{Error, Result};
 const HEADER: &str = "x-glasshouse-timezone";
 /// The header in which the driver sends its property `timeZone`.
 const CALENDAR_HEADER: &str = "timezone";
-/// The only calendar with which the driver returns the right instants.
+/// The only calendar time zone with which the driver returns the right instants.
 const CALENDAR: &str = "UTC";
 
 /// The time zone in which a client reads timestamps.
@@ -49,7 +50,7 @@ impl PartialEq for ClientTimeZone {
 }
 
 impl ClientTimeZone {
-    /// Returns the time zone from the headers of a call, or `None` if they set no time zone.
+    /// Returns the time zone that the headers of a call request, or `None` if they request no time zone.
     pub(super) fn of(headers: &MetadataMap) -> Result<Option<Self>> {
         let Some(name) = headers.get(HEADER) else { return Ok(None) };
         let zone = Self::parse(name.to_str().unwrap_or_default())?;
@@ -71,12 +72,12 @@ impl ClientTimeZone {
         name.parse().map(Self).map_err(|_: ArrowError| unknown())
     }
 
-    /// Returns the name that [`ClientTimeZone::parse`] accepts.
+    /// Returns the name of the time zone, which [`ClientTimeZone::parse`] accepts.
     pub(super) fn name(self) -> String {
         self.0.to_string()
     }
 
-    /// Replaces each timestamp that has a zone with the wall-clock time in this zone. The schema of the result is the
+    /// Replaces each timestamp that has a zone with the wall-clock time in the client's zone. The result has the
     /// [`local_schema`] of the batch's schema.
     pub(super) fn localize(self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = batch.columns().iter().map(|column| self.localize_column(column));
@@ -98,7 +99,7 @@ impl ClientTimeZone {
         Ok(make_array(self.localize_data(column.to_data())?))
     }
 
-    /// Localizes an array and the arrays inside it.
+    /// Converts the timestamps in an array and in its nested arrays.
     fn localize_data(self, data: ArrayData) -> Result<ArrayData, ArrowError> {
         let to = local_type(data.data_type());
         if to == *data.data_type() {
@@ -193,7 +194,7 @@ mod tests {
             Some("2024-01-01T00:30:00Z"),
             Some("1910-01-01T00:00:00Z"),
             Some("9999-12-31T00:00:00Z"),
-            // In New York, these two instants are both 01:30 on the day on which summer time ends.
+            // In New York, these two instants are both 01:30 on the day on which daylight saving time ends.
             Some("2024-11-03T05:30:00Z"),
             Some("2024-11-03T06:30:00Z"),
         ]);

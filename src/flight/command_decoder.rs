@@ -24,20 +24,20 @@ pub(super) enum QueryCommand {
     Statement(String),
     /// Runs the prepared statement with this handle.
     Prepared(Bytes),
-    /// Runs a metadata command. The bytes are its encoded message.
+    /// Runs a metadata command. The second field is the encoded command.
     Catalog(CatalogCommand, Bytes),
 }
 
-/// The command of an upload, which states the purpose of the batches.
+/// The command of an upload, which determines what the server does with the batches.
 #[derive(Debug)]
 pub(super) enum PutCommand {
     /// Binds parameters to the prepared statement with this handle.
     Bind(Bytes),
     /// Appends events to a table.
     Ingest(Box<CommandStatementIngest>),
-    /// Runs a statement that would change data. It is always refused.
+    /// Runs a statement that would change data. This command is always refused.
     Update(String),
-    /// Runs a prepared statement that would change data. It is always refused.
+    /// Runs a prepared statement that would change data. This command is always refused.
     PreparedUpdate(Bytes),
 }
 
@@ -45,7 +45,7 @@ pub(super) enum PutCommand {
 #[derive(Debug)]
 pub(super) enum ActionCommand {
     Prepare(String),
-    /// Closes a prepared statement. This does nothing, because the server does not store handles.
+    /// Closes a prepared statement. Closing does nothing, because the server does not store handles.
     ClosePrepared,
     CancelFlight(Box<FlightInfo>),
     CancelQuery(Box<FlightInfo>),
@@ -117,7 +117,7 @@ pub(super) fn decode_put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     }
 }
 
-/// Decodes an action.
+/// Decodes the action in a DoAction call.
 pub(super) fn decode_action(action: &Action) -> Result<ActionCommand> {
     let body = &action.body;
     match action.r#type.as_str() {
@@ -141,9 +141,9 @@ pub(super) fn decode_action(action: &Action) -> Result<ActionCommand> {
         CLOSE_SESSION => Ok(ActionCommand::CloseSession),
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(no_transactions()),
         "CreatePreparedSubstraitPlan" => Err(no_substrait()),
-        "RenewFlightEndpoint" => Err(Error::unsupported(
-            "tickets cannot be renewed: call GetFlightInfo again, which plans the statement and does not run it",
-        )),
+        "RenewFlightEndpoint" => {
+            Err(Error::unsupported("tickets cannot be renewed: call GetFlightInfo again to get a new ticket"))
+        }
         other => Err(Error::unsupported(format!("unknown action `{other}`: ListActions lists the supported actions"))),
     }
 }

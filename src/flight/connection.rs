@@ -1,5 +1,5 @@
-//! Accepts connections to the Flight endpoint up to a limit, and refuses further ones with an HTTP/2 GOAWAY frame.
-//! tonic serves the stream of accepted connections.
+//! Accepts connections to the Flight endpoint up to a limit, and refuses further connections with an HTTP/2 GOAWAY
+//! frame.
 
 use std::io;
 use std::sync::Arc;
@@ -15,21 +15,22 @@ use crate::telemetry::Metrics;
 
 /// An empty SETTINGS frame, which a server must send first (RFC 9113, section 6.5).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// A GOAWAY frame (section 6.8) without the length field at its start. It contains the id of the last stream that was
-/// served, or 0 if there was none. Its error code is ENHANCE_YOUR_CALM, after which gRPC clients retry or report
-/// `RESOURCE_EXHAUSTED`.
+/// A GOAWAY frame (section 6.8) without the length field at its start. The frame contains the id of the last stream
+/// that was served, or 0 if no stream was served. The error code is ENHANCE_YOUR_CALM, which makes gRPC clients retry
+/// or report `RESOURCE_EXHAUSTED`.
 const GOAWAY: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xb];
 /// The payload length of a GOAWAY frame that carries no debug data.
 const GOAWAY_BYTES: usize = 8;
 
-/// Returns the connections that `socket` accepts, as an endless stream.
+/// Returns an endless stream of the connections that `socket` accepts.
 pub(super) fn connections(
     socket: TcpListener,
     config: &FlightConfig,
     metrics: Arc<Metrics>,
 ) -> impl Stream<Item = io::Result<GracefulClose>> + use<> {
     let connections_max = config.connections_max;
-    // Under TLS, a client could read the refusal only after a handshake, which a server at its limit does not perform.
+    // A client that uses TLS could read the refusal only after a handshake, and a server at its limit does not perform
+    // handshakes.
     let refusal = if config.tls_cert.is_some() { Bytes::new() } else { refusal(connections_max) };
     let limit = ConnectionLimit { key: "flight.connections_max", connections_max, refusal };
     let listener = Listener::new(socket, limit, metrics);
@@ -39,7 +40,7 @@ pub(super) fn connections(
     })
 }
 
-/// Returns the bytes that are sent to a connection beyond the limit.
+/// Returns the bytes that the server sends to a connection beyond the limit.
 fn refusal(connections_max: usize) -> Bytes {
     let text = format!("the server has {connections_max} connections (limit flight.connections_max): retry later");
     let length = u32::try_from(GOAWAY_BYTES + text.len()).unwrap_or(u32::MAX).to_be_bytes();

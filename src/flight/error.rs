@@ -2,7 +2,7 @@
 //!
 //! A status message is cut to [`MESSAGE_BYTES_MAX`] bytes to fit within the limit that clients set for trailers.
 //!
-//! **Invariant:** the status of an internal error contains only an id. The cause appears only in the log.
+//! **Invariant:** the status of an internal error contains only an id. The cause of the error appears only in the log.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -15,10 +15,12 @@ use crate::error::{Error, Kind};
 /// the size of a message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
-/// The metadata key for the number of seconds after which a client may retry. HTTP has a header with the same name.
+/// The metadata key for the number of seconds after which a client may retry. The metadata key has the same name as the
+/// HTTP header `retry-after`.
 const RETRY_AFTER: &str = "retry-after";
 
-/// Converts `error` to a status and logs it. Errors of calls are logged only here. `rpc` names the call in the log.
+/// Converts `error` to a status and logs it. Only this function logs errors of calls. `rpc` is the name of the RPC in
+/// the log.
 pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     let code = code(error.kind());
     if code == Code::Internal {
@@ -69,8 +71,8 @@ pub(super) fn from_status(status: Status) -> Error {
     Error::new(kind, status.message().to_owned()).with_source(status)
 }
 
-/// Converts an error from arrow-flight's metadata builders. They fail only if columns and schema disagree, which would
-/// be a bug in this server.
+/// Converts an error from arrow-flight's metadata builders. The builders fail only if columns and schema disagree,
+/// which would be a bug in this server.
 pub(super) fn metadata_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal("cannot build a metadata result").with_source(error)
 }

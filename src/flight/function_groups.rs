@@ -1,5 +1,5 @@
-//! The names of the engine's scalar functions, in the groups that GetSqlInfo reports. They are the same groups as in
-//! the engine's manual.
+//! The names of the engine's scalar functions, in the groups that GetSqlInfo reports. The engine's manual uses the same
+//! groups.
 
 /// The numeric functions.
 pub(super) const NUMERIC: &[&str] = &[

@@ -2,11 +2,12 @@
 //!
 //! If a socket is closed while the client is still sending, the operating system responds with a reset. The reset makes
 //! the client discard data that it has not read yet, such as the end of a result or the status that explains why the
-//! result ended. When a connection shuts down, it therefore first reads and discards incoming data, until the client
-//! closes its side or [`LINGER_MAX`] has passed.
+//! result ended. A connection that shuts down therefore first reads and discards incoming data, until the client closes
+//! its side or [`LINGER_MAX`] has passed.
 //!
-//! A connection is also closed if nothing arrives for [`SILENCE_MAX`]. Before HTTP/2 has begun, no pings are sent that
-//! would detect a dead client. Without this limit, such a client would occupy a connection slot forever.
+//! A connection is also closed if no data arrives for [`SILENCE_MAX`]. HTTP/2 pings detect a dead client only after the
+//! HTTP/2 connection has been set up. Without the limit [`SILENCE_MAX`], a client that disappears earlier would occupy
+//! a connection slot forever.
 
 use std::io::{ErrorKind, Result};
 use std::pin::Pin;
@@ -21,10 +22,10 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
 use crate::listener::ConnectionSlot;
 
-/// The maximum time for which a client may be silent. A client that responds to pings is never silent for this long.
+/// The maximum time without data from the client. A client that responds to pings never reaches this limit.
 const SILENCE_MAX: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));
-/// The maximum time for the client to close its side of the connection.
+/// The maximum time for which a connection that shuts down waits for the client to close its side.
 const LINGER_MAX: Duration = Duration::from_secs(3);
 /// The size of the buffer for discarded data.
 const SCRATCH_BYTES: usize = 4 * 1024;
@@ -33,7 +34,7 @@ const SCRATCH_BYTES: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct GracefulClose {
     stream: TcpStream,
-    /// The time at which the wait for the client to close its side ends. `None` until the connection shuts down.
+    /// The time at which the wait for the client ends. `None` until the connection shuts down.
     deadline: Option<Pin<Box<Sleep>>>,
     last_read: Instant,
     silence: Pin<Box<Sleep>>,
@@ -54,7 +55,7 @@ impl GracefulClose {
             if end <= Instant::now() {
                 return Poll::Ready(());
             }
-            // The timer is reset only when it fires, because resetting it on every read would be slower.
+            // The timer is reset only after it fires, because resetting it on every read would be slower.
             self.silence.as_mut().reset(end);
         }
     }
@@ -94,7 +95,7 @@ impl AsyncWrite for GracefulClose {
             let mut scratch = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => {}
-                // The client has closed its side or disconnected. In both cases it reads nothing more.
+                // The client has closed its side or disconnected. In both cases, the client no longer reads.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }

@@ -4,8 +4,8 @@
 //! time, so a client that sends faster than the lake can store has to wait. The response contains the number of
 //! uploaded events that the table now holds.
 //!
-//! Tables are declared in the configuration. A client can append to them, but cannot create, replace or drop them.
-//! Rejected events go to the quarantine, and the other events are still stored. If all events are rejected, the
+//! Tables are declared in the configuration. A client can append events to a table, but cannot create, replace or drop
+//! tables. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
 //! upload fails, and the error contains the first reasons.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
@@ -25,12 +25,12 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{Body, IngestTarget, Receipt, Writer};
 use crate::query::{CATALOG, SCHEMA};
 
-/// A group of batches is submitted when it reaches this size in memory.
+/// The size in memory at which a group of batches is submitted.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The maximum number of groups from one upload that wait for their commits at the same time. Such groups can share a
-/// commit. The limit also bounds the memory for the upload's messages.
+/// The maximum number of groups from one upload that wait for their commits at the same time. Groups that wait at the
+/// same time can share a commit. The limit also bounds the memory for the upload's messages.
 const GROUPS_MAX: usize = 8;
-/// The maximum number of rejected events that an error describes.
+/// The maximum number of rejected events that an error message describes.
 const REASONS_MAX: usize = 3;
 /// The name of this endpoint in quarantine entries.
 const ENDPOINT: &str = "flight";
@@ -47,13 +47,13 @@ pub(super) struct IngestResult {
 }
 
 impl IngestResult {
-    /// Returns how many events from the upload the table now holds. This includes events that it already held, so
-    /// repeating an upload returns the same number.
+    /// Returns how many events from the upload the table now holds. This number includes events that the table already
+    /// held, so repeating an upload returns the same number.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }
 
-    /// Returns the counts as response headers.
+    /// Returns the counts of stored and rejected events as response headers.
     pub(super) fn headers(&self) -> MetadataMap {
         let mut headers = MetadataMap::new();
         headers.insert("x-glasshouse-accepted", MetadataValue::from(self.accepted));
@@ -127,7 +127,7 @@ impl FlightHandler {
         Ok(stored)
     }
 
-    /// Returns the table that the command names, if the caller may append to it.
+    /// Returns the table that the command names, if the caller may append to the table.
     fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
         let target = match self.services.writer.authorize(&caller.access, &command.table) {
             Ok(target) => Some(target),
@@ -140,7 +140,7 @@ impl FlightHandler {
 
 /// Consecutive batches from an upload that are submitted together.
 struct UploadGroup {
-    /// The index in the upload of the group's first event.
+    /// The position of the group's first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
     /// The memory that is reserved for the messages that contain the batches.
@@ -168,8 +168,8 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
     })
 }
 
-/// Returns the error for a schema that the table cannot store. ADBC expects `AlreadyExists`, because the table exists
-/// with another schema.
+/// Returns the error for a schema that the table cannot store. The error has the kind that ADBC expects:
+/// `AlreadyExists`, because the table exists with another schema.
 fn mismatched(error: Error) -> Error {
     if error.kind() == Kind::Invalid { Error::conflict(error.message().to_owned()).with_source(error) } else { error }
 }
@@ -190,9 +190,9 @@ fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T
     let (if_not, if_exists) = options
         .map_or((IfNot::Unspecified, IfExists::Unspecified), |options| (options.if_not_exist(), options.if_exists()));
     match (table, if_not, if_exists) {
-        (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => Err(Error::invalid(
-            "the command does not say what to do if the table exists or does not exist: use mode `append`",
-        )),
+        (_, IfNot::Unspecified, _) | (_, _, IfExists::Unspecified) => {
+            Err(Error::invalid("the command must set both `if_exists` and `if_not_exist`: use mode `append`"))
+        }
         (Some(table), _, IfExists::Append) => Ok(table),
         (Some(_), _, IfExists::Fail) => {
             Err(Error::conflict(format!("table `{name}` already exists: use mode `append` or `create_append`")))

@@ -33,7 +33,7 @@ use crate::ingest::testing as lake;
 
 const KIB: usize = 1024;
 
-/// Starts a server with one table, `calls`.
+/// Starts a server whose only table is `calls`.
 async fn start(config: FlightConfig, query: QueryConfig, limits: IngestConfig) -> FlightTestServer {
     let tables = lake::open(&lake::memory()).await;
     let policy = BTreeMap::from([(lake::TABLE.to_owned(), PolicyConfig::default())]);
@@ -44,7 +44,8 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Retries until `attempt` succeeds, because a client's resources are released with a short delay after it disconnects.
+/// Retries until `attempt` succeeds, because the server releases a client's resources shortly after the client
+/// disconnects.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {
@@ -68,7 +69,7 @@ async fn query_of_a_client_that_does_not_read_ends_at_the_time_limit() {
     assert!(rows.message().await.unwrap().is_some());
     assert_eq!(server.engine.running(), 1);
 
-    // The client neither reads nor disconnects. The only query slot of its tenant is nevertheless released.
+    // The client neither reads nor disconnects, but the only query slot of its tenant is released.
     until_idle(&server.engine).await;
     let mut other = server.caller("acme").await;
     assert_eq!(other.value(&statement("SELECT 1")).await.unwrap().len(), 1);
@@ -140,8 +141,8 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("limit flight.header_bytes_max"), "{refused}");
-    // Beyond four times the limit, the HTTP/2 library responds with a bare 431. There is no gRPC status, but the
-    // connection stays open.
+    // For headers beyond four times the limit, the HTTP/2 library responds with status 431 and without a gRPC status.
+    // The connection stays open.
     let request = with(&call, 40 * KIB);
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert!(!refused.message().contains("flight.header_bytes_max"), "{refused:?}");
@@ -150,7 +151,7 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     server.close().await.unwrap();
 }
 
-/// An upload whose bytes are written by the test.
+/// An upload whose raw bytes the test writes.
 struct RawUpload {
     parts: mpsc::Sender<Bytes>,
     response: JoinSet<Result<(), Status>>,
@@ -193,7 +194,7 @@ impl RawUpload {
     }
 
     async fn send(&self, bytes: &[u8]) {
-        // A server that has responded reads no more data, so the channel may be closed.
+        // A server that has responded reads no more data, so sending may fail.
         let _ = self.parts.send(Bytes::copy_from_slice(bytes)).await;
     }
 
@@ -234,7 +235,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [prefix(0, message.len()), message.to_vec()].concat()
 }
 
-/// Waits until uploads have reserved this many bytes of the queue.
+/// Waits until uploads have reserved exactly `bytes` bytes of the ingest queue.
 async fn until_queued(server: &FlightTestServer, bytes: usize) {
     let waiting = async {
         while server.ingest.writer.queued_bytes() != bytes {
@@ -260,7 +261,7 @@ async fn memory_is_reserved_before_a_message_is_read() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("the ingest queue is full"), "{refused}");
 
-    // One upload ends in the middle of a message. The other upload is idle and has sent no events.
+    // The first upload ends in the middle of a message. The second upload is idle and has sent no events.
     let broken = begun.end().await;
     assert_eq!(
         (broken.code(), broken.message()),
@@ -269,7 +270,7 @@ async fn memory_is_reserved_before_a_message_is_read() {
     until_queued(&server, 0).await;
     drop(idle);
 
-    // After an upload has been committed, none of its memory is reserved.
+    // A committed upload must not keep any reserved memory.
     let ids = StringArray::from_iter_values((0..100).map(|id| format!("e{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
     let columns: [(&str, ArrayRef); 2] = [("event_id", Arc::new(ids)), ("event_time", Arc::new(times))];

@@ -1,12 +1,12 @@
 //! Reads the messages of an upload one at a time, and reserves memory for each message before reading it.
 //!
 //! The reader decodes the body of a DoPut call into [`FlightData`] messages, each in its own allocation. gRPC announces
-//! the length of a message in a prefix of five bytes, and the memory is reserved when that prefix has arrived. An
-//! upload that is idle between two messages therefore reserves nothing, and a message reserves its actual size instead
-//! of the maximum.
+//! the length of a message in a prefix of five bytes. The reader reserves the memory when that prefix has arrived. An
+//! upload that is idle between two messages therefore reserves nothing, and each message reserves its actual size
+//! instead of the maximum.
 //!
-//! This replaces tonic's own reader, which allocates a message when its prefix arrives and keeps that memory until the
-//! next message or the end of the call.
+//! The reader replaces tonic's own reader, which allocates a message when its prefix arrives and keeps that memory
+//! until the next message or the end of the call.
 //!
 //! **Invariant:** the reader does not read from the connection while it waits for memory, so HTTP/2 flow control stops
 //! the client.
@@ -28,12 +28,12 @@ use crate::error::{Error, Result};
 /// The length of a message prefix: one byte for the compression flag and four for the message length.
 const PREFIX_BYTES: usize = 5;
 
-/// The body of a DoPut call, which is passed from the HTTP request to the handler. The handler takes it once.
+/// The body of a DoPut call, which passes from the HTTP request to the handler. The handler takes the body once.
 #[derive(Clone)]
 struct UploadBody(Arc<Mutex<Option<Body>>>);
 
-/// Moves the body of `request` into the request's extensions, where [`MessageReader::new`] finds it. tonic sees an
-/// empty body.
+/// Moves the body of `request` into the request's extensions, where [`MessageReader::new`] finds it. tonic then
+/// receives an empty body.
 pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
     let (mut head, body) = request.into_parts();
     head.extensions.insert(UploadBody(Arc::new(Mutex::new(Some(body)))));
@@ -43,20 +43,20 @@ pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
 /// Reads the messages of one upload.
 pub(super) struct MessageReader {
     body: Body,
-    /// The bytes that were received but are not yet part of a message: at most one HTTP/2 frame.
+    /// The bytes that were received but do not belong to a message yet, at most one HTTP/2 frame.
     rest: Bytes,
     /// The maximum time from the first byte of a message to its last.
     message_time_max: Duration,
 }
 
-/// The maximum message size, and the name of that limit in errors.
+/// The maximum size of a message, and the name of that limit in errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SizeLimit {
     pub(super) bytes_max: usize,
     pub(super) name: &'static str,
 }
 
-/// The limit for messages that reserve no memory because they count as part of the call's request.
+/// The size limit for messages that reserve no memory because they count as part of the call's request.
 pub(super) const REQUEST: SizeLimit = SizeLimit {
     bytes_max: FlightConfig::REQUEST_BYTES_MAX,
     name: "the limit for an upload's first message and for bound parameters",
@@ -71,8 +71,8 @@ impl MessageReader {
         Ok(Self { body, rest: Bytes::new(), message_time_max })
     }
 
-    /// Calls `reserve` with the length of the next message, and then reads that message. Returns the message with the
-    /// result of `reserve`, or `None` at the end of the upload.
+    /// Calls `reserve` with the length of the next message, and then reads that message. Returns the message together
+    /// with the value that `reserve` returned, or `None` at the end of the upload.
     pub(super) async fn next<R>(
         &mut self,
         limit: SizeLimit,
@@ -86,7 +86,7 @@ impl MessageReader {
         Ok(Some((message, reservation)))
     }
 
-    /// Reads the length of the next message. There is no time limit for its first byte.
+    /// Reads the length of the next message. No time limit applies until the first byte of the message arrives.
     async fn prefix(&mut self, limit: SizeLimit) -> Result<Option<usize>> {
         if !self.fill().await? {
             return Ok(None);
@@ -107,7 +107,7 @@ impl MessageReader {
         Ok(Some(bytes))
     }
 
-    /// Reads the next `bytes` bytes. Returns `Limited` if they do not arrive within the time limit.
+    /// Reads the next `bytes` bytes. Returns `Limited` if these bytes do not arrive within the time limit.
     async fn in_time(&mut self, bytes: usize) -> Result<Bytes> {
         let time_max = self.message_time_max;
         tokio::time::timeout(time_max, self.take(bytes)).await.unwrap_or_else(|_| {
@@ -132,7 +132,7 @@ impl MessageReader {
         Ok(message.freeze())
     }
 
-    /// Waits until data has arrived. Returns false at the end of the body.
+    /// Waits until more bytes of the body arrive. Returns false at the end of the body.
     async fn fill(&mut self) -> Result<bool> {
         while self.rest.is_empty() {
             let Some(frame) = self.body.frame().await else { return Ok(false) };

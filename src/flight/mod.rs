@@ -1,5 +1,5 @@
-//! The Flight SQL endpoint. It serves ADBC, JDBC and ODBC drivers, pyarrow and BI tools. Only this module uses tonic
-//! and arrow-flight.
+//! The Flight SQL endpoint. The endpoint serves ADBC, JDBC and ODBC drivers, pyarrow and BI tools. Only this module
+//! uses tonic and arrow-flight.
 //!
 //! ```text
 //!   client ─► connection (limits connections) ─► admission (limits calls and headers)
@@ -15,13 +15,13 @@
 //!      └─► rpc_outcome (metrics) ─► error (status)
 //! ```
 //!
-//! **Invariant:** every RPC authenticates its caller. Only the token in that call determines whose data is visible.
+//! **Invariant:** every RPC authenticates its caller. Only the token in the RPC determines whose data is visible.
 //! **Invariant:** a single function derives a result's schema from its plan, so FlightInfo, GetSchema and the stream
 //! always report the same schema.
 //! **Invariant:** no message that the server sends is larger than `flight.message_bytes_max`. A call that exceeds a
 //! limit ends with a gRPC status, never with a connection reset.
-//! **Invariant:** the server stores no tickets or prepared handles. They work on any connection, and on any server that
-//! has the same `handle_secret`.
+//! **Invariant:** the server stores no tickets or prepared handles. Tickets and handles work on any connection, and on
+//! any server that has the same `handle_secret`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,18 +89,18 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// The interval of HTTP/2 pings. They keep a connection open during a long query that sends nothing. Load balancers
-/// commonly close connections that are idle for 60 s.
+/// The interval of HTTP/2 pings. The pings keep a connection open while a long query sends nothing. Load balancers
+/// commonly close connections that have been idle for 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the server waits for the reply to a ping before it closes the connection.
 const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// The maximum number of concurrent calls on one connection. `flight.streams_max` limits the calls on all connections
-/// together.
+/// The maximum number of concurrent calls on one connection. `flight.streams_max` limits the concurrent calls on all
+/// connections together.
 const CALLS_MAX: u32 = 256;
-/// The maximum time for connections to close after the running streams were cut off.
+/// The maximum time that connections take to close after the running streams were aborted.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// The parts of the server on which the endpoint depends.
+/// The services that the endpoint uses.
 #[derive(Debug, Clone)]
 pub struct FlightServices {
     /// Verifies tokens.
@@ -116,7 +116,7 @@ pub struct FlightServices {
 }
 
 /// Serves Flight SQL and gRPC health checks on `listener` until a stop is requested. Running streams may then finish,
-/// but `stop` eventually cuts them off.
+/// until `stop.cut` aborts them.
 ///
 /// Returns `Invalid` if the certificates cannot be used, or if the listener would serve plain text on a non-loopback
 /// address without `plaintext_allowed`.
@@ -153,8 +153,8 @@ pub async fn serve(
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // A connection that is still open after this time has no running stream. Only its client keeps it
-                    // open.
+                    // A connection that is still open after this time has no running stream, and only its client keeps
+                    // it open.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }
@@ -182,8 +182,8 @@ fn builder(config: &FlightConfig) -> Server {
         .max_concurrent_streams(CALLS_MAX)
 }
 
-/// Reports the services as not serving, so load balancers choose other servers. Also ends the clients' health watches,
-/// which would otherwise keep their connections open.
+/// Reports the services as not serving, so load balancers choose other servers. This also ends the clients' health
+/// watches, which would otherwise keep their connections open.
 async fn report_not_serving(mut health: HealthReporter) {
     for service in ["", "arrow.flight.protocol.FlightService"] {
         health.set_service_status(service, ServingStatus::NotServing).await;

@@ -1,14 +1,15 @@
 //! Prepared statements: creates them and binds their parameters.
 //!
-//! CreatePreparedStatement takes the text of a statement. It returns a handle that contains the text, together with the
-//! schemas of the result and of the parameters. Binding takes that handle and rows of parameters of any type. It
-//! returns another handle, which also contains the parameters. The server stores neither handle.
+//! CreatePreparedStatement takes the text of a statement. The call returns a handle that contains the text, together
+//! with the schemas of the result and of the parameters. Binding takes the handle and rows of parameters of any type.
+//! Binding returns another handle, which also contains the parameters. The server stores neither handle.
 //!
-//! The first handle stays unbound. If the statement has parameters, running the first handle returns an error. A handle
-//! with several rows of parameters runs the statement for each row, and returns one result.
+//! The first handle has no parameters, even after binding. If the statement has parameters, running the first handle
+//! returns an error. If a handle contains several rows of parameters, the statement runs once for each row, and all
+//! rows form one result.
 //!
-//! **Invariant:** the types in the parameter schema are guesses. A bound value keeps its own type. This type determines
-//! the schema of the result, which may differ from the schema that was returned with the first handle.
+//! **Invariant:** the types in the parameter schema are guesses. The server does not convert bound values to these
+//! types, so the schema of the result may differ from the schema that was returned with the first handle.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -27,10 +28,11 @@ use super::upload::Upload;
 use crate::error::{Error, Result};
 
 /// The encoded field `is_update = false`, which is field 4 of `ActionCreatePreparedStatementResult`. The bindings lack
-/// this field. Its value is always false, because preparing a statement that changes data fails.
+/// this field. The field is always false, because preparing a statement that changes data fails.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
-/// The maximum size of the parameters in memory, in bytes. Their encoded size is bounded by the size limit for handles.
+/// The maximum size of the parameters in memory, in bytes. The size limit for handles bounds the encoded size of the
+/// parameters.
 const PARAMETER_BYTES_MAX: usize = 16 * HANDLE_BYTES_MAX;
 
 impl FlightHandler {
@@ -49,7 +51,8 @@ impl FlightHandler {
         Ok(Any { type_url: ActionCreatePreparedStatementResult::type_url().to_owned(), value: value.into() })
     }
 
-    /// Handles an upload of parameters (DoPut). Returns the handle that the client runs instead of `handle`.
+    /// Handles an upload of parameters (DoPut). Returns the handle with the parameters, which the client runs instead
+    /// of `handle`.
     pub(super) async fn bind(
         &self,
         caller: &RpcCaller,
@@ -97,7 +100,7 @@ impl FlightHandler {
     }
 }
 
-/// Reads the rows of bound parameters. Returns `None` if no batch of the upload has a column and a row.
+/// Reads the rows of bound parameters. Returns `None` if no batch has both columns and rows.
 async fn parameter_rows(upload: Upload) -> Result<Option<RecordBatch>> {
     let mut batches = upload.batches(REQUEST, None);
     let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -108,7 +111,7 @@ async fn parameter_rows(upload: Upload) -> Result<Option<RecordBatch>> {
         bytes += batch.get_array_memory_size();
         if bytes > PARAMETER_BYTES_MAX {
             return Err(Error::limited(format!(
-                "the rows of parameters take more than {PARAMETER_BYTES_MAX} bytes: bind fewer rows at a time"
+                "the bound parameters take more than {PARAMETER_BYTES_MAX} bytes: bind fewer rows at a time"
             )));
         }
         rows.push(batch);
@@ -118,6 +121,6 @@ async fn parameter_rows(upload: Upload) -> Result<Option<RecordBatch>> {
         [only] => Ok(Some(only.clone())),
         [first, ..] => concat_batches(first.schema_ref(), &rows)
             .map(Some)
-            .map_err(|error| Error::invalid("the rows of parameters cannot be combined").with_source(error)),
+            .map_err(|error| Error::invalid("the batches of bound parameters cannot be combined").with_source(error)),
     }
 }

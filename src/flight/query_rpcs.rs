@@ -1,12 +1,13 @@
 //! The RPCs for queries: GetFlightInfo, PollFlightInfo, GetSchema and DoGet. A query is a statement, a prepared
 //! statement or a metadata command.
 //!
-//! GetFlightInfo plans a statement without running it. It returns the schema of the result and a ticket that contains
-//! the statement. DoGet takes the ticket, plans the statement with its own caller's rights, and returns the result.
+//! GetFlightInfo plans a statement without running it, and returns the schema of the result and a ticket that contains
+//! the statement. DoGet takes the ticket, plans the statement with the rights of the caller of DoGet, and returns the
+//! result.
 //!
 //! **Invariant:** FlightInfo, GetSchema and the result stream take their schema from one function ([`wire_schema`]).
 //! **Invariant:** a result has exactly one endpoint, without locations. If there were several endpoints, some clients
-//! would read only the first, and others would not keep the order of the rows.
+//! would read only the first one, and others would not preserve the order of the rows.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -30,14 +31,14 @@ use crate::clock::{Micros, SECOND};
 use crate::error::{Error, Result};
 use crate::query::{Planned, Session};
 
-/// The description of a result that has not been computed yet.
+/// Describes a result that has not been computed yet.
 struct ResultInfo {
     schema: SchemaRef,
     /// True if the order of the rows is significant.
     ordered: bool,
-    /// The content of the ticket that fetches the result.
+    /// The content of the ticket with which the client fetches the result.
     purpose: Purpose,
-    /// The freshness of the tables as JSON. Empty if it is unknown.
+    /// The freshness of the tables as JSON. Empty if the freshness is unknown.
     freshness: Bytes,
 }
 
@@ -70,8 +71,8 @@ impl FlightHandler {
         })
     }
 
-    /// Handles GetSchema. If the statement has unbound parameters, the types of columns that depend on them are
-    /// guesses.
+    /// Handles GetSchema. If a statement has unbound parameters, the types of the columns that depend on these
+    /// parameters are guesses.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match decode_query(descriptor)? {
             QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
@@ -163,14 +164,14 @@ impl FlightHandler {
             None => result.batches,
         };
         let messages = encode_result(batches, wire, self.config.message_bytes_max);
-        // The stream owns the entry, so the query can be cancelled until the stream ends or the client disconnects.
+        // The stream owns the query's entry in the list of running queries, so the query can be cancelled until the
+        // stream ends or the client disconnects.
         let cut = self.cut.clone();
         let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {
             cut.then(|| Err(Error::unavailable("the server is stopping: retry, possibly on another server")))
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
-        // Without this, a client that stops reading would keep the query and an encoded batch alive beyond the time
-        // limit.
+        // If a client stops reading, `expiring` ends the query and frees the encoded batch at the time limit.
         Ok(expiring(messages.chain(stopped).boxed(), result.deadline))
     }
 
@@ -179,7 +180,8 @@ impl FlightHandler {
     }
 }
 
-/// Plans a statement that will be run, with its bound parameters. Returns `Invalid` if the parameters are not bound.
+/// Plans a statement together with its bound parameters. Returns `Invalid` if the statement has parameters that are not
+/// bound.
 async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned> {
     let planned = session.plan(&statement.sql).await?;
     if let Some(rows) = statement.parameters()? {

@@ -1,11 +1,11 @@
-//! Encodes results: converts batches to Flight messages that are within the clients' message size limit.
+//! Encodes results: converts batches to Flight messages no larger than the clients' message size limit.
 //!
 //! The schema message comes first, and the rows follow in order. A batch is split according to its estimated encoded
 //! size, and the size of each message is checked after encoding. Only one batch is buffered at a time. If a single row
 //! is larger than the limit, the stream ends with `Limited`. Every other result is sent completely.
 //!
-//! This is a hot path. For columns that are not nested, the size is computed from the offsets, and the data is copied
-//! once.
+//! This code is a hot path. The size of a column that is not nested is computed from its offsets, and the data is
+//! copied only once.
 
 use std::collections::VecDeque;
 
@@ -22,14 +22,15 @@ use super::client_arrow_types::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 
-/// The size of each body buffer is padded to a multiple of this number of bytes.
+/// The alignment of body buffers, in bytes.
 const ALIGNMENT: usize = 64;
-/// The estimated size of a message, excluding its body and the part that depends on the number of columns.
+/// The estimated size of a message without its body and without the metadata of its columns.
 const HEADER_BYTES: usize = 512;
-/// The estimated size of the metadata of one column in a message: its field node and its buffers.
+/// The estimated size of one column's metadata in a message: its field node and its buffers.
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes a result as messages. `wire` is the schema that was announced for the result. Batches are cast to it.
+/// Encodes a result as messages. `wire` is the schema that the server has announced to the client. Each batch is cast
+/// to this schema.
 pub(super) fn encode_result(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
@@ -42,11 +43,11 @@ pub(super) fn encode_result(
     )
 }
 
-/// Encodes the batches of a result one after the other.
+/// Encodes the batches of a result in order.
 struct ResultEncoder {
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
-    /// The parts of the current batch that are not encoded yet, in reverse order.
+    /// The slices of the current batch that are not encoded yet, in reverse order.
     parts: Vec<RecordBatch>,
     /// The encoded messages that are not sent yet.
     ready: VecDeque<FlightData>,
@@ -77,7 +78,7 @@ impl ResultEncoder {
     }
 }
 
-/// Encodes single batches.
+/// Encodes one batch at a time.
 struct BatchEncoder {
     generator: IpcDataGenerator,
     dictionaries: DictionaryTracker,
@@ -86,7 +87,7 @@ struct BatchEncoder {
     has_views: bool,
     /// The maximum size of a message.
     message_bytes_max: usize,
-    /// The maximum estimated size of a body. A batch with a larger estimate is split without being encoded.
+    /// The maximum estimated size of a message body. A batch with a larger estimate is split without being encoded.
     body_bytes_max: usize,
 }
 
@@ -110,7 +111,7 @@ impl BatchEncoder {
         message(encoded)
     }
 
-    /// Encodes `part` and adds its messages to `ready`. If `part` is too large, pushes smaller parts of it to `parts`
+    /// Encodes `part` and adds its messages to `ready`. If `part` is too large, pushes smaller slices of it to `parts`
     /// instead.
     fn encode(
         &mut self,
@@ -144,7 +145,7 @@ impl BatchEncoder {
     }
 
     /// Splits `part` into slices with equal numbers of rows, and pushes them to `parts`. Because `parts` is a stack,
-    /// the first slice is pushed last. A slice that is still too large is later split again.
+    /// the first slice is pushed last. A slice that is still too large is split again later.
     fn split(&self, part: &RecordBatch, size: usize, parts: &mut Vec<RecordBatch>) -> Result<()> {
         let rows = part.num_rows();
         if rows == 1 {
@@ -180,13 +181,13 @@ fn unencodable(error: ArrowError) -> Error {
     Error::internal("cannot encode a result").with_source(error)
 }
 
-/// Estimates the size of a batch's encoded body, without dictionaries.
+/// Estimates the encoded size of a batch's body without dictionaries.
 fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Estimates the encoded size of an array. Like the IPC writer, it counts only the used range of each buffer, and of
-/// the values in each list.
+/// Estimates the encoded size of an array. Like the IPC writer, this function counts only the used range of each
+/// buffer, and only the used values of each list.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
     if data.is_empty() {
@@ -216,8 +217,8 @@ fn array_bytes(data: &ArrayData) -> usize {
                 let values: usize = data.buffers()[1..].iter().map(|buffer| padded(buffer.len())).sum();
                 padded(data.len() * size_of::<u128>()) + values
             }
-            // For these types, the writer sends whole buffers. The estimate need not be exact, because the size is
-            // checked again after encoding.
+            // For the following types, the IPC writer sends whole buffers. The estimate need not be exact, because the
+            // size is checked again after encoding.
             DataType::Union(_, _)
             | DataType::ListView(_)
             | DataType::LargeListView(_)
@@ -234,7 +235,7 @@ fn is_view(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8View | DataType::BinaryView)
 }
 
-/// Returns the same rows without the bytes to which no view refers. The writer would otherwise send whole buffers.
+/// Returns the same rows without the bytes that no view references. The IPC writer would also send unreferenced bytes.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
@@ -280,7 +281,7 @@ mod tests {
         encode_result(stream::iter([Ok(batch.clone())]).boxed(), wire, MESSAGE_BYTES_MAX).try_collect().await
     }
 
-    /// Encodes a batch, and checks the size of each message and the decoded rows. Returns the number of messages.
+    /// Encodes a batch and checks the size of each message and the decoded rows. Returns the number of messages.
     async fn check(batch: &RecordBatch, types: TypeProfile) -> usize {
         let sent = encode(batch, types).await.unwrap();
         for message in &sent {

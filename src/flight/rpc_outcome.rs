@@ -1,8 +1,8 @@
-//! The outcome of an RPC. This file runs a call to its end, counts it in the metrics, and converts its error or panic
-//! to a [`Status`].
+//! The outcome of an RPC. This file runs each call to its end, counts the call in the metrics, and converts an error or
+//! panic to a [`Status`].
 //!
-//! **Invariant:** every call is counted once, when it ends. A streaming call ends with its stream. A call whose client
-//! disconnects early is counted as `CANCELLED`.
+//! **Invariant:** every call is counted once, when it ends. A streaming call ends when its stream ends. A call whose
+//! client disconnects early is counted as `CANCELLED`.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 pub(super) struct RpcCall {
     rpc: &'static str,
     metrics: Arc<Metrics>,
-    /// The status code with which the call ended. `Cancelled` while it runs.
+    /// The status code with which the call ended. `Cancelled` while the call is running.
     code: Code,
 }
 
@@ -41,7 +41,7 @@ impl RpcCall {
         })
     }
 
-    /// Runs a call whose response is a stream.
+    /// Runs a call that responds with a stream.
     pub(super) fn streaming<T: Send + 'static>(
         mut self,
         opening: impl Future<Output = Result<BoxStream<'static, Result<T>>>>,
@@ -70,7 +70,7 @@ impl RpcCall {
         self.failed(error)
     }
 
-    /// Returns the value of one step of the call, or the status for its error or panic.
+    /// Returns the result of one step of the call, with its error or panic converted to a status.
     fn check<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
         outcome.map_err(|error| self.failed(&error))
@@ -93,7 +93,7 @@ impl Drop for RpcCall {
     }
 }
 
-/// Returns the name that the gRPC specification gives a status code.
+/// Returns the name that the gRPC specification gives to a status code.
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

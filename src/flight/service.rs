@@ -1,7 +1,7 @@
 //! The Flight service. Each RPC authenticates its caller and then calls the file that implements it.
 //!
 //! **Invariant:** every RPC runs inside an [`RpcCall`] and starts with [`FlightHandler::caller`]. Handshake is the only
-//! exception, because it accepts credentials that other calls do not.
+//! exception, because it accepts credentials that other RPCs do not accept.
 
 use std::time::Duration;
 
@@ -32,31 +32,32 @@ use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The header that sets the type profile for one call. It is for clients that can set headers but not session options.
+/// The header that sets the type profile for one call. The header is for clients that can set headers but not session
+/// options.
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
-/// The Flight service. The only state that it keeps for its callers is their session options and running queries.
+/// The Flight service. The only state that the service keeps for its callers is their session options and running
+/// queries.
 pub(super) struct FlightHandler {
     pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
     pub(super) signer: HandleSigner,
     pub(super) limits: ServerLimits,
     pub(super) running: RunningQueries,
-    /// Cancelled when the running streams have to end because the server is stopping.
+    /// Cancelled when the server stops and must end the running streams.
     pub(super) cut: CancellationToken,
     options: SessionOptions,
 }
 
-/// The verified caller of an RPC, and the types that its results have.
+/// The verified caller of an RPC, and the types in the results for this caller.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: ResultTypes,
     pub(super) client: ClientKind,
 }
 
-/// The maximum time for which Handshake waits for the client's first message, or for the client to finish sending,
-/// before it responds. If the call ends before the first message was sent, a client that is built on Arrow's C++
-/// library (pyarrow, ODBC) aborts its whole process.
+/// The maximum time for which Handshake waits for the client's first message before it responds. If the call ends
+/// before the first message is sent, clients that use Arrow's C++ library (pyarrow, ODBC) abort their whole process.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl FlightHandler {
@@ -96,7 +97,7 @@ impl FlightHandler {
         Ok(RpcCaller { access, types, client: ClientKind::of(headers) })
     }
 
-    /// Handles DoPut. Returns its only result and the response headers.
+    /// Handles DoPut. Returns the only result of the call and the response headers.
     async fn put(&self, caller: &RpcCaller, upload: Upload) -> Result<(PutResult, MetadataMap)> {
         let (result, headers) = match decode_put(&upload.descriptor)? {
             PutCommand::Bind(handle) => (self.bind(caller, &handle, upload).await?.encode_to_vec(), MetadataMap::new()),
@@ -113,7 +114,7 @@ impl FlightHandler {
         Ok((PutResult { app_metadata: result.into() }, headers))
     }
 
-    /// Handles DoAction. Returns the body of its only result, or `None` if the action has no result.
+    /// Handles DoAction. Returns the body of the action's only result, or `None` if the action has no result.
     async fn act(&self, caller: &RpcCaller, action: &Action) -> Result<Option<Vec<u8>>> {
         let access = &caller.access;
         let body = match decode_action(action)? {
@@ -137,8 +138,8 @@ impl FlightHandler {
         Ok(Some(body))
     }
 
-    /// Cancels the running queries for a FlightInfo that was issued to this caller. Returns false if none of them runs
-    /// on this server.
+    /// Cancels the running queries that belong to a FlightInfo, which must have been issued to this caller. Returns
+    /// false if no such query is running on this server.
     fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
         let mut cancelled = false;
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
@@ -151,7 +152,7 @@ impl FlightHandler {
     }
 }
 
-/// Values of `ActionCancelQueryResult.CancelResult`, an enum that the bindings keep private.
+/// Values of the enum `ActionCancelQueryResult.CancelResult`, which the bindings do not export.
 const QUERY_CANCELLED: i32 = 1;
 const QUERY_NOT_CANCELLABLE: i32 = 3;
 
@@ -160,7 +161,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// Returns a stream of messages that are already complete.
+/// Returns a stream of the given messages.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -181,8 +182,8 @@ impl FlightService for FlightHandler {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let (headers, _, mut messages) = request.into_parts();
         let call = async {
-            // The credentials are in the headers. The content of the client's message does not matter, only that it was
-            // sent.
+            // The credentials are in the headers. The server only needs to know that the client has sent a message, and
+            // ignores its content.
             let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, messages.message()).await;
             let verified = auth::handshake(&self.services.verifier, &headers).await;
             verified.inspect_err(|error| self.services.metrics.auth_refused(error))

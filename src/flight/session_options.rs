@@ -1,11 +1,11 @@
 //! Session options: the values that a client sets with `SetSessionOptions`. The server itself has no sessions.
 //!
-//! Each option is checked separately, and the response contains an error for each option that was refused, as the
-//! protocol specifies. Only the option `types` has an effect. It is stored per token (issuer, subject, token id) until
-//! the token expires, so clients need no cookies. The options `catalog` and `schema` are only checked, because there is
-//! only one catalog and one schema.
+//! Each option is checked separately. The response contains an error for each refused option, as the protocol
+//! specifies. Only the option `types` has an effect. The server stores this option per token (issuer, subject, token
+//! id) until the token expires, so clients need no cookies. The options `catalog` and `schema` are checked but have no
+//! effect, because there is only one catalog and one schema.
 //!
-//! **Invariant:** no option changes whose data is visible. An unknown option, such as `tenant`, is refused.
+//! **Invariant:** no session option changes whose data is visible. An unknown option, such as `tenant`, is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Access;
 
-/// The maximum number of tokens for which `types` is stored. When it is reached, further tokens cannot set the option.
+/// The maximum number of tokens for which `types` is stored. When the limit is reached, further tokens cannot set
+/// `types`.
 const SESSIONS_MAX: usize = 10_000;
 
 const KEY_CATALOG: &str = "catalog";
@@ -29,7 +30,7 @@ const KEY_TYPES: &str = "types";
 /// The session options of all callers.
 pub(super) struct SessionOptions {
     default: TypeProfile,
-    /// The type profiles that callers have set, by a digest of their tokens.
+    /// The type profile that each caller has set, by a digest of the caller's token.
     overrides: Mutex<BTreeMap<[u8; 32], TypesOverride>>,
 }
 
@@ -49,7 +50,8 @@ impl SessionOptions {
         self.lock().get(&key(access)).map_or(self.default, |entry| entry.types)
     }
 
-    /// Handles `SetSessionOptions`. The result has an error for each option that is unknown or has an invalid value.
+    /// Handles `SetSessionOptions`. The result contains an error for each option that is unknown or has an invalid
+    /// value.
     pub(super) fn set(
         &self,
         access: &Access,
@@ -147,8 +149,8 @@ pub(super) fn decode<M: Message + Default>(body: &[u8], action: &str) -> Result<
     M::decode(body).map_err(|error| Error::invalid(format!("malformed body of `{action}`")).with_source(error))
 }
 
-// The messages in `Flight.proto` that arrow-flight lacks. Each type either has the name of its message, or a comment
-// that contains the name.
+// The messages of `Flight.proto` that arrow-flight lacks. Each type has either the name of its message or a comment
+// that contains the message's name.
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SetSessionOptionsRequest {

@@ -1,13 +1,13 @@
-//! Tickets and prepared handles: signed tokens that contain everything a later call needs, so the server stores
-//! nothing.
+//! Tickets and prepared handles: signed tokens that contain everything that later calls need, so the server stores no
+//! state.
 //!
-//! A handle contains a statement (its text and bound parameters) or a metadata command, and identifies its caller.
-//! Clients treat it as opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. It is valid on any connection, and on
-//! any server with the same `handle_secret`.
+//! A handle identifies its caller and contains a statement (its text and bound parameters) or a metadata command.
+//! Clients treat a handle as opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. A handle is valid on any
+//! connection, and on any server with the same `handle_secret`.
 //!
-//! **Invariant:** a handle grants no rights. Only the caller that received it can use it, and its statement is planned
-//! again with that caller's current rights. A handle is refused if it has expired, was modified, was issued by a server
-//! with another secret, or was issued to another caller.
+//! **Invariant:** a handle grants no rights. Only the caller that received a handle can use it. The handle's statement
+//! is planned again with the current rights of that caller. A handle is refused if it has expired, was modified, was
+//! issued with another secret, or was issued to another caller.
 
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
@@ -25,10 +25,11 @@ use crate::config::{Secret, TypeProfile};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The version of the handle format. A new format gets a new number, and handles in older formats are refused.
+/// The version number of the handle format. Each new format gets a new number, and the server refuses handles in older
+/// formats.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The maximum size of a handle. It is part of requests and responses, which must stay below 4 MiB.
+/// The maximum size of a handle, in bytes. Handles are part of requests and responses, which must stay below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Signs handles and verifies them.
@@ -41,15 +42,15 @@ pub(super) struct HandleSigner {
 /// The content of a handle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Handle {
-    /// The id of the flight. Cancellation uses it to find the running queries for a ticket.
+    /// The id of the flight, with which cancellation finds the running queries for a ticket.
     pub(super) id: Uuid,
     /// The types in the schema that the client received with the handle.
     pub(super) types: ResultTypes,
-    /// What the handle gives access to.
+    /// The statement or command for which the handle was issued.
     pub(super) purpose: Purpose,
 }
 
-/// What a handle gives access to.
+/// The statement or command for which a handle was issued.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Purpose {
     /// A prepared statement.
@@ -92,7 +93,7 @@ struct HandlePayload {
 }
 
 impl Statement {
-    /// Creates a statement. `parameters` contains the rows of bound parameters, if there are any.
+    /// Creates a statement from its SQL text and parameters. If parameters are bound, `parameters` contains their rows.
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
             Some(rows) => encode_rows(rows)
@@ -123,8 +124,8 @@ impl HandleSigner {
         Self { key: keyed(&derived), age_max, clock }
     }
 
-    /// Returns the expiry time for a handle that is signed now. It is the end of the maximum age or the expiry time of
-    /// the caller's token, whichever is earlier.
+    /// Returns the expiry time of a handle that is signed now. The handle expires at its maximum age or when the
+    /// caller's token expires, whichever comes first.
     pub(super) fn expiry(&self, access: &Access) -> Micros {
         self.clock.now().saturating_add(self.age_max).min(access.expires())
     }
@@ -155,8 +156,8 @@ impl HandleSigner {
         Ok(bytes.into())
     }
 
-    /// Verifies a handle and returns its content. Returns `Invalid` if the handle was modified, has expired or was not
-    /// issued with this secret, and `Forbidden` if it belongs to another caller.
+    /// Verifies a handle and returns its content. Returns `Invalid` if the handle was modified, has expired or was
+    /// issued with another secret, and `Forbidden` if it belongs to another caller.
     pub(super) fn verify(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
         let unknown = || Error::invalid("the handle was not issued by this server or was modified: request a new one");
         let (version, rest) = bytes.split_first().ok_or_else(unknown)?;
@@ -168,7 +169,7 @@ impl HandleSigner {
         let payload = HandlePayload::decode(payload).map_err(|_| unknown())?;
         if payload.owner != owner(access) {
             return Err(Error::forbidden(
-                "the handle was issued to another caller or for other rights: request a new one",
+                "the handle was issued to another caller, or your rights have changed: request a new one",
             ));
         }
         if payload.expires <= self.clock.now() {
@@ -195,7 +196,7 @@ pub(super) fn owner(access: &Access) -> [u8; 32] {
     digest(&[issuer.as_bytes(), subject.as_bytes(), &access.fingerprint()])
 }
 
-/// Returns the SHA-256 digest of the parts, each prefixed with its length.
+/// Returns the SHA-256 digest of the given parts, each prefixed with its length.
 pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,9 +1,9 @@
 //! GetSqlInfo: reports the capabilities of this server. Each capability has a code in Flight SQL's `SqlInfo`.
 //!
-//! The result has one row for each requested code that is known, with its value in the union variant that
-//! `FlightSql.proto` specifies. Every code in the protocol has a row, because JDBC drivers up to 18.3 and ODBC fail if
-//! one is missing. The values describe the engine and this read-only server. The tests below check them against the
-//! engine. A limit of 0 means that there is no known limit.
+//! The result has one row for each requested code that is known. The row contains the value in the union variant that
+//! `FlightSql.proto` specifies. The server has a value for every code in the protocol, because ODBC and JDBC drivers up
+//! to 18.3 fail if a code is missing. The values describe the query engine and this read-only server. The tests below
+//! check these values against the engine. A limit of 0 means that no limit is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::error::Result;
 
 /// The value `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enum that the bindings lack.
 const ANSI92_ENTRY: i32 = 0;
-/// An unassigned code. A request for only this code returns no row.
+/// A code that the protocol does not assign. A request for only this code returns no row.
 const NO_CODE: u32 = u32::MAX;
 
 /// The limits of this server that clients can query.
@@ -45,7 +45,7 @@ pub(super) fn schema() -> SchemaRef {
 }
 
 /// Returns the rows for the `wanted` codes, or all rows if `wanted` is empty. Unknown codes have no row. `functions`
-/// are pairs of name and kind.
+/// contains the name and kind of each function.
 pub(super) fn batch(
     wanted: &[u32],
     functions: &[(String, &'static str)],
@@ -60,7 +60,7 @@ pub(super) fn batch(
     limits(&mut infos, server_limits);
     transactions(&mut infos);
     results(&mut infos);
-    // The codes are collected in a set, so a request that repeats codes costs no more than one that does not.
+    // A set removes repeated codes, so a request that repeats codes costs no more than other requests.
     let known = |code: &u32| i32::try_from(*code).is_ok_and(|code| SqlInfo::try_from(code).is_ok());
     let mut codes: BTreeSet<u32> = wanted.iter().copied().filter(known).collect();
     if codes.is_empty() && !wanted.is_empty() {
@@ -91,8 +91,8 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
     infos.append(SqlInfo::SqlDdlTable, false);
-    // Unquoted names are folded to lower case. Quoted names keep their case and are compared exactly, but SqlInfo has
-    // no value for that.
+    // The server folds unquoted names to lower case. The server compares quoted names exactly, including their case,
+    // but SqlInfo has no value for this behavior.
     infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
@@ -103,7 +103,7 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
 }
 
-/// Adds, for each group, the functions that exist in the session.
+/// Adds the functions of each group that exist in the session.
 fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
     let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
     for (code, group) in [
@@ -135,12 +135,12 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    // The protocol specifies an ordinal here, but JDBC reads a bitmask. The Arrow project's Java server sends a
-    // bitmask.
+    // The protocol specifies an ordinal for this code, but JDBC reads a bitmask. The Arrow project's Java server also
+    // sends a bitmask.
     let joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
-    // Quantified comparisons are not listed, because the engine can plan only some of their subqueries.
+    // The list does not contain quantified comparisons, because the engine can plan only some of their subqueries.
     let subqueries = [
         SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
         SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
@@ -157,8 +157,8 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlProcedureTerm, "procedure");
     infos.append(SqlInfo::SqlCatalogTerm, "catalog");
     infos.append(SqlInfo::SqlCatalogAtStart, true);
-    // These codes describe procedure calls, indexes, grants and statements that change rows. None of these are
-    // supported.
+    // The following codes describe procedure calls, indexes, grants and statements that change rows, which the server
+    // does not support.
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
     infos.append(SqlInfo::SqlSupportedPositionedCommands, 0);
@@ -198,7 +198,7 @@ fn limits(infos: &mut SqlInfoDataBuilder, limits: &ServerLimits) {
 
 fn transactions(infos: &mut SqlInfoDataBuilder) {
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    // The protocol specifies an ordinal, but JDBC reads a 64-bit integer here.
+    // The protocol specifies an ordinal for this code, but JDBC reads a 64-bit integer.
     infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
     infos.append(SqlInfo::SqlTransactionsSupported, false);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[none]));
@@ -220,12 +220,12 @@ fn results(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
 }
 
-/// Returns a bitmask with one bit for each ordinal.
+/// Returns a bitmask in which the bit of each given ordinal is set.
 fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }
 
-/// Returns, for each type, the types to which the engine can cast it.
+/// Returns the types to which the engine can cast each type.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let types = [
@@ -335,7 +335,8 @@ mod tests {
         assert!(!map[&(SqlSupportsConvert::SqlConvertDate as i32)].contains(&bit));
     }
 
-    /// Checks the claims about the SQL dialect against the engine. Each statement must return one row with `true`.
+    /// Checks the reported properties of the SQL dialect against the engine. Each statement must return one row with
+    /// `true`.
     #[tokio::test]
     async fn claims_match_the_engine() {
         let context = SessionContext::new();
@@ -369,7 +370,8 @@ mod tests {
         }
     }
 
-    /// Checks that the groups contain only names that the engine has. This detects renamed functions.
+    /// Checks that the groups contain only names that the engine has. This check detects functions that the engine has
+    /// renamed.
     #[test]
     fn grouped_functions_exist_in_the_engine() {
         let state = SessionContext::new().state();

@@ -1,8 +1,8 @@
 //! The key commands of Flight SQL, with which BI tools read the primary and foreign keys of the caller's tables.
 //!
-//! The primary key of a table is its id column alone. In the lake, an id is unique only together with its tenant. But a
-//! caller sees only the rows of one tenant, and tools work best with a single key column. If a table's id column is
-//! hidden from the caller, the table has no key, because an incomplete key would be wrong.
+//! The primary key of a table is its id column alone. In the lake, an id is unique only together with its tenant.
+//! However, a caller sees only the rows of one tenant, and BI tools work best with a single key column. If the id
+//! column is hidden from the caller, the table has no key.
 //!
 //! **Invariant:** no table refers to another table, so all foreign key commands return the correct schema and no rows.
 
@@ -56,7 +56,7 @@ static FOREIGN: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 impl KeyCommand {
-    /// Returns the schema of the result.
+    /// Returns the schema of the command's result.
     pub(super) fn schema(&self) -> SchemaRef {
         Arc::clone(match self {
             Self::Primary(_) => &PRIMARY,
@@ -64,7 +64,7 @@ impl KeyCommand {
         })
     }
 
-    /// Returns the requested keys. `tables` are the tables that the caller sees.
+    /// Returns the requested keys. `tables` contains the tables that the caller sees.
     pub(super) fn batch(&self, tables: &[VisibleTable]) -> Result<RecordBatch> {
         match self {
             Self::Primary(command) => primary(command, tables),

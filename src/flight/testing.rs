@@ -29,7 +29,8 @@ use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 
-/// A time limit that is longer than any test takes. If a test hangs, it fails instead of blocking the suite.
+/// A time limit that is longer than any test takes. If a test hangs, this limit makes the test fail instead of blocking
+/// the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The time for which a client may keep its connection after the server is asked to stop.
@@ -88,7 +89,7 @@ impl FlightTestServer {
         Self::open(FlightConfig::default()).await
     }
 
-    /// Connects a client with gRPC's default limits, which reads messages of up to 4 MiB.
+    /// Connects a client that uses gRPC's default limits and therefore reads messages of up to 4 MiB.
     pub(super) async fn grpc(&self) -> FlightServiceClient<Channel> {
         FlightServiceClient::new(self.channel().await)
     }
@@ -125,7 +126,7 @@ pub(super) fn token(tenant: &str) -> String {
     mint.sign(&tokens::auth(), &Clock::System).unwrap()
 }
 
-/// Sends the raw RPCs of one client.
+/// A client that sends raw RPCs.
 pub(super) struct TestCall {
     pub(super) client: FlightServiceClient<Channel>,
     pub(super) token: String,
@@ -205,7 +206,7 @@ impl TestCall {
         self.put_messages(encoded(command, batches).await).await
     }
 
-    /// Sends messages that are already encoded and returns the only result.
+    /// Sends messages that are already encoded and returns the only result of the upload.
     pub(super) async fn put_messages(&mut self, messages: Vec<FlightData>) -> Result<Bytes, Status> {
         let mut request = Request::new(stream::iter(messages));
         self.sign(request.metadata_mut());

@@ -1,4 +1,4 @@
-//! Tests of the Flight endpoint with real RPCs over loopback. They cover what known clients require.
+//! Tests of the Flight endpoint with real RPCs over loopback. The tests cover the behavior that known clients require.
 
 use std::sync::Arc;
 
@@ -176,8 +176,7 @@ async fn ticket_works_on_any_connection_but_only_for_its_caller() {
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    // A ticket works on another server with the same secret. It does not work for another tenant, or if a byte was
-    // changed.
+    // A ticket works on another server with the same secret, but not for another tenant or with a changed byte.
     let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();
@@ -218,7 +217,7 @@ async fn large_results_fit_clients_with_default_limits() {
     let error = call.fetch(&statement("SELECT repeat('x', 5000000) FROM generate_series(1, 3)")).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("one row takes 5000"), "{error}");
-    // The connection can still be used.
+    // After the error, the connection can still be used.
     assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
     server.close().await.unwrap();
 }
@@ -291,18 +290,18 @@ async fn parameters_of_any_type_are_bound() {
     ];
     for value in bound {
         let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
-        // The server stores nothing, so the new handle works on other connections and more than once.
+        // The server stores no handles, so the new handle works on other connections and more than once.
         for mut call in [server.caller("acme").await, server.caller("acme").await] {
             let sum = call.value(&prepared(&updated)).await.unwrap();
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
     }
-    // The old handle is still unbound. It returns an error, never a result without the parameter.
+    // Running the old handle returns an error, because it still has no parameters.
     let error = call.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
     assert!(call.schema(&prepared(&handle)).await.is_ok());
-    // The statement runs for each row, regardless of whether the rows are in one batch or in several.
+    // The statement runs once for each row of parameters, even if the rows are in several batches.
     let rows = |values: &[i64]| row(vec![Arc::new(Int64Array::from(values.to_vec()))]);
     for batches in [vec![rows(&[7, 8, 9])], vec![rows(&[7]), rows(&[8, 9])]] {
         let updated = call.bind(&handle, batches).await.unwrap();
@@ -344,7 +343,7 @@ async fn only_its_caller_can_cancel_a_query() {
     let cancel = |info: &FlightInfo| CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec();
     let result =
         |results: Vec<arrow_flight::Result>| CancelFlightInfoResult::decode(&*results[0].body).unwrap().status();
-    // The query is not running yet.
+    // The query is not running yet, so it cannot be cancelled.
     let before = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
     assert_eq!(result(before), CancelStatus::NotCancellable);
     for older in [false, true] {

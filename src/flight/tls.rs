@@ -21,8 +21,8 @@ pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<
         (None, None) => return plaintext(listener, config).map(|()| None),
         _ => return Err(Error::invalid("flight: set `tls_cert` and `tls_key` together")),
     };
-    // Two crypto providers are linked, so the process has to install one of them. An error means that one is already
-    // installed.
+    // Two crypto providers are linked, so the process has to install one of them. Installing a provider fails if a
+    // provider is already installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
     if let Some(ca) = &config.tls_client_ca {

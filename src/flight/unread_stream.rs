@@ -1,7 +1,7 @@
-//! Ends a stream at its deadline even if the client does not read it.
+//! Ends a stream at its deadline even if the client has stopped reading.
 //!
-//! The wrapped stream returns an error when it is polled after its deadline. When a client stops reading, the stream is no
-//! longer polled. The query would then hold its plan, its memory and its tenant's query slot until the client disconnects.
+//! The wrapped stream returns an error when it is polled after its deadline. When a client stops reading, nothing polls
+//! the stream, so the query would keep its plan, its memory and its tenant's query slot until the client disconnects.
 //! [`expiring`] therefore adds a task that polls the stream at its deadline.
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!   deadline ─► poll ─┘               └─► its last error, kept until the reader polls again
 //! ```
 //!
-//! **Invariant:** after the deadline the stream is dropped, and only its last error is kept.
+//! **Invariant:** after the deadline, the stream is dropped, and only its last error is kept.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,15 +23,15 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline` even if nobody polls it. `stream` must return an error when it is polled after
-/// `deadline`.
+/// Ends `stream` at `deadline` even if the client does not poll it. `stream` must return an error when it is polled
+/// after `deadline`.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
 ) -> BoxStream<'static, Result<T>> {
     let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
     let mut watch = JoinSet::new();
-    // The reference is weak, so the stream is dropped as soon as its reader is dropped.
+    // The task holds a weak reference, so the stream is dropped as soon as its reader is dropped.
     let watched = Arc::downgrade(&shared);
     watch.spawn(async move {
         tokio::time::sleep_until(deadline).await;
@@ -42,7 +42,7 @@ pub(super) fn expiring<T: Send + 'static>(
 
 struct Expiring<T> {
     shared: Arc<Shared<T>>,
-    /// The task that polls the stream at its deadline. Dropping this aborts the task.
+    /// The task that polls the stream at its deadline. Dropping this field aborts the task.
     _watch: JoinSet<()>,
 }
 
@@ -51,20 +51,20 @@ struct Shared<T>(Mutex<State<T>>);
 struct State<T> {
     /// The wrapped stream, or `None` after its end.
     stream: Option<BoxStream<'static, Result<T>>>,
-    /// The error that ended the stream at the deadline. It is kept until the reader takes it.
+    /// The error that ended the stream at the deadline. The error is kept until the reader takes it.
     last: Option<Error>,
-    /// The waker of a reader that waits for the next item.
+    /// The waker of the reader that waits for the next item.
     reader: Option<Waker>,
 }
 
 impl<T> Shared<T> {
-    /// Locks the state, even if a poll has panicked. In that case the stream is still valid, and polling it again
+    /// Locks the state, even if a poll has panicked. After a panic, the stream is still valid, and polling it again
     /// reports its state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends. Drops items that the reader has not taken, because an error follows them.
+    /// Polls the stream until it ends. Drops the remaining items, because an error ends the stream anyway.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// Returns a stream that counts until `deadline` and then returns an error. When the stream is dropped, the
+    /// Returns a stream that counts up until `deadline` and then returns an error. When the stream is dropped, the
     /// receiver gets an error.
     fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel();

@@ -1,9 +1,9 @@
 //! Decodes uploads: turns a client's Flight messages into validated batches.
 //!
-//! An upload consists of a descriptor in its first message, which states the purpose of the upload, and a stream of
-//! batches. With compressed buffers, dictionaries, views and run-end encoded arrays, a few bytes can claim to expand to
-//! terabytes. The sizes that a message claims are therefore checked before anything is allocated for them. The expanded
-//! size of a batch is also limited.
+//! An upload consists of a descriptor, which states the purpose of the upload, and a stream of batches. The first
+//! message contains the descriptor. A message with compressed buffers, dictionaries, views or run-end encoded arrays
+//! can claim that a few bytes expand to terabytes. The decoder therefore checks the claimed sizes before it allocates
+//! memory for the expanded data. The expanded size of a batch is limited, too.
 
 use std::sync::Arc;
 
@@ -23,23 +23,23 @@ use super::upload_memory::{DecodedSize, MessageReservation, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
-/// The number of rows that a message may claim regardless of its size. Some rows take no bytes, such as nulls, but a
-/// large number of such rows is an attack.
+/// The number of rows that any message may claim, even if the message contains no bytes for these rows. Nulls, for
+/// example, may take no bytes, but a message that claims a large number of such rows is an attack.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
-/// Precedes an uncompressed buffer in a compressed message, instead of the decompressed size.
+/// In a compressed message, an uncompressed buffer starts with this value instead of a decompressed size.
 const UNCOMPRESSED: i64 = -1;
 
 /// An upload whose first message has arrived.
 pub(super) struct Upload {
-    /// The descriptor with the purpose of the upload.
+    /// The descriptor, which states the purpose of the upload.
     pub(super) descriptor: FlightDescriptor,
     first: FlightData,
     rest: MessageReader,
 }
 
 impl Upload {
-    /// Waits for the first message, which must state the purpose of the upload. The message counts as part of the
-    /// call's request.
+    /// Waits for the first message, which must contain the descriptor. The first message counts as part of the call's
+    /// request.
     pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
         let first = messages.next(REQUEST, async |_| Ok(())).await?;
         let (mut first, ()) = first
@@ -50,9 +50,9 @@ impl Upload {
         Ok(Self { descriptor, first, rest: messages })
     }
 
-    /// Returns the batches. Each message must be within `limit`, and so must each batch after it is expanded. `memory`
-    /// collects the memory reservations for the batches until the caller takes them. If `memory` is `None`, nothing is
-    /// reserved, because the messages count as part of the call's request.
+    /// Returns the batches of the upload. Each message and each expanded batch must be within `limit`. `memory`
+    /// collects the memory reservations for the batches until the caller takes them. If `memory` is `None`, no memory
+    /// is reserved, because the messages count as part of the call's request.
     pub(super) fn batches(
         self,
         limit: SizeLimit,
@@ -61,7 +61,7 @@ impl Upload {
         let bytes_max = limit.bytes_max;
         let messages = stream::iter([Ok((self.first, None))])
             .chain(received(self.rest, limit, memory.clone()))
-            // A message without a header carries only metadata.
+            // A message without a header contains only metadata.
             .try_filter(|(message, _)| std::future::ready(!message.data_header.is_empty()))
             .and_then(move |(message, reservation)| admit(message, reservation, bytes_max, memory.clone()))
             .map_err(|error| FlightError::ExternalError(error.into()));
@@ -71,8 +71,8 @@ impl Upload {
     }
 }
 
-/// Ends the batches with an error if the Arrow reader panics. The reader asserts that messages are valid, so it panics
-/// on some invalid messages.
+/// Ends the batches with an error if the Arrow reader panics. The Arrow reader asserts that messages are valid, so some
+/// invalid messages make it panic.
 fn fenced(
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
@@ -90,7 +90,7 @@ fn fenced(
     .fuse()
 }
 
-/// Returns the messages after the first one. The memory of each message is reserved before the message is read.
+/// Returns the messages after the first message. Memory for each message is reserved before the message is read.
 fn received(
     messages: MessageReader,
     limit: SizeLimit,
@@ -166,7 +166,7 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<DecodedSize> 
     Ok(DecodedSize { expanded_bytes, dictionary })
 }
 
-/// Returns the decompressed size that a buffer claims in its first eight bytes, or 0 if the buffer is not compressed.
+/// Returns the decompressed size that the first eight bytes of a buffer claim, or 0 if the buffer is not compressed.
 fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
     if length == 0 {
         return Ok(0);
@@ -204,8 +204,8 @@ fn too_large(bytes: usize, bytes_max: usize) -> Error {
     ))
 }
 
-/// Returns the size of an array. A shared value is counted for each use. Returns `None` for types that can repeat
-/// values without limit.
+/// Returns the size of an array in bytes. A value that several rows share is counted once for each row. Returns `None`
+/// for types in which a few bytes can repeat a value without limit.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
@@ -217,7 +217,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // Only bound parameters can have union types, and the size limit for handles bounds their size.
+        // Only bound parameters can have union types, and the size limit for handles bounds the size of parameters.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }

@@ -1,7 +1,8 @@
 //! GetXdbcTypeInfo: lists the SQL types with the names and sizes that ODBC and JDBC drivers expect. This file also
-//! describes the types of table columns.
+//! determines the SQL types of table columns.
 //!
-//! **Invariant:** `CAST(x AS name)` accepts each listed name, and casts to the Arrow type with this name.
+//! **Invariant:** for each listed name, `CAST(x AS name)` is valid and returns the Arrow type that is listed with the
+//! name.
 
 use std::sync::{Arc, LazyLock};
 
@@ -13,13 +14,14 @@ use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode}
 use super::error::metadata_error;
 use crate::error::Result;
 
-/// The size of types without a maximum size. ODBC and JDBC interpret it as "no limit".
+/// The size of types without a maximum size. ODBC and JDBC interpret this size as "no limit".
 const UNLIMITED: i32 = i32::MAX;
 
 /// The SQL type and the size of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ColumnType {
-    /// The name, as in `CAST(x AS name)`. Nested types have a descriptive name, because SQL has no syntax for them.
+    /// The name of the type, as in `CAST(x AS name)`. Nested types have a descriptive name, because SQL has no syntax
+    /// for them.
     pub(super) name: String,
     /// The maximum number of digits, characters or bytes. For times, the number of characters in their text form.
     pub(super) precision: Option<i32>,
@@ -99,7 +101,7 @@ fn second_digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Returns the number of characters in a fraction, including its decimal point.
+/// Returns the number of characters in a fraction of a second, including the decimal point.
 fn fraction_width(scale: i32) -> i32 {
     if scale == 0 { 0 } else { scale + 1 }
 }
@@ -109,7 +111,7 @@ pub(super) fn schema() -> SchemaRef {
     XdbcTypeInfoDataBuilder::new().schema()
 }
 
-/// Returns all types, or only those with the given code from `XdbcDataType`. The result is empty if no type has the
+/// Returns all types, or only the types with the given code from `XdbcDataType`. The result is empty if no type has the
 /// code.
 pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
     let mut builder = XdbcTypeInfoDataBuilder::new();
@@ -147,7 +149,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
             ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
         },
         quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
-        // The protocol assigns subcode 1 to both YEAR and DATE. The generated enum has only the name YEAR.
+        // The protocol assigns subcode 1 to both YEAR and DATE, but the generated enum has only the name YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
@@ -169,7 +171,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
     ]
 });
 
-/// Describes a type that supports comparisons, but not LIKE.
+/// Describes a type that supports comparisons but not LIKE.
 fn plain(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
     let column = ColumnType::of(data_type);
     XdbcTypeInfo {
@@ -242,7 +244,7 @@ mod tests {
         SessionContext::new_with_config(options)
     }
 
-    /// Checks with the engine that a cast to each name results in the type with this name.
+    /// Checks that a cast to each listed name results in the type with that name.
     #[tokio::test]
     async fn every_name_casts_to_its_type() {
         let context = context();
@@ -253,7 +255,7 @@ mod tests {
         }
     }
 
-    /// Checks that the prefix and the suffix form a literal that the engine can parse.
+    /// Checks that the engine can parse a literal that has the listed prefix and suffix.
     #[tokio::test]
     async fn literals_with_prefix_and_suffix_parse() {
         let context = context();

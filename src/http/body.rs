@@ -1,10 +1,9 @@
-//! Reads a request body into memory: receives and decompresses it within limits. The memory is reserved from the ingest
-//! queue.
+//! Receives and decompresses a request body within limits, into memory that is reserved from the ingest queue.
 //!
-//! A body that exceeds a limit is refused with 413, and an incomplete or damaged one with 400.
+//! A body that exceeds a limit is refused with status 413, and an incomplete or damaged body with status 400.
 //!
-//! **Invariant:** memory is reserved step by step as bytes arrive, because neither an announced length nor the size in
-//! a compression header can be trusted.
+//! **Invariant:** memory is reserved step by step as bytes arrive, because the announced length and the size in a
+//! compression header may be false.
 
 use std::io::{Cursor, Read};
 
@@ -21,23 +20,23 @@ use crate::ingest::MemoryReservation;
 use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
-/// The maximum capacity of the buffer that is allocated before a body arrives.
+/// The maximum capacity of the buffer that is allocated before the body arrives.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
 /// The maximum number of bytes that one step on the blocking pool decompresses.
 const STEP_BYTES: usize = 1 << 20;
-/// The size to which every body may decompress, regardless of its compression ratio. A small body of a few repetitive
-/// lines can exceed the maximum ratio without being malicious.
+/// The size up to which a body may decompress at any compression ratio. A small body of repetitive lines can exceed the
+/// maximum ratio without being malicious.
 const EXPANDED_BYTES_MIN: usize = 64 * 1024;
-/// The maximum window size of a zstd frame, as a power of two. It is 8 MiB, as RFC 8878 recommends.
+/// The maximum window size of a zstd frame, as a power of two. This limit is 8 MiB, as RFC 8878 recommends.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The maximum number of bytes of a refused body that are read and discarded. If the server closed the connection
-/// without reading them, the client would see a broken connection instead of the response.
+/// The maximum number of bytes of a refused body that the server reads and discards. If the server closed the
+/// connection without reading these bytes, the client would see a broken connection instead of the response.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// The limits on one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
-    /// The maximum size before and after decompression.
+    /// The maximum size of the body, both before and after decompression.
     pub(super) bytes_max: usize,
     /// The maximum ratio of the decompressed size to the compressed size.
     pub(super) expansion_max: usize,
@@ -49,7 +48,7 @@ impl From<&IngestConfig> for BodyLimits {
     }
 }
 
-/// Receives and decompresses a body. If this succeeds, `reservation` covers at least the bytes that it returns.
+/// Receives and decompresses a body. On success, `reservation` covers at least the bytes that the function returns.
 pub(super) async fn read(
     body: &mut Body,
     encoding: ContentEncoding,
@@ -84,7 +83,7 @@ async fn receive(
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    // The announced length only sets the capacity of the buffer. No physical memory is used until bytes arrive.
+    // The announced length only sets the capacity of the buffer. The buffer uses no physical memory until bytes arrive.
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut received = BytesMut::with_capacity(claimed.min(limits.bytes_max).min(CLAIMED_BYTES_MAX));
     while let Some(frame) = body.frame().await {
@@ -117,7 +116,7 @@ async fn decompress(
     let bytes_max = limits.bytes_max.min(expanded_max);
     let mut plain = Vec::new();
     loop {
-        // The last step may produce one byte more than the limit. That byte shows that the body is too large.
+        // The last step may produce one byte more than the limit. The additional byte shows that the body is too large.
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
         reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
@@ -175,7 +174,7 @@ impl Decompressor {
         }
     }
 
-    /// Decompresses up to `step` bytes and appends them to `plain`. Fewer bytes mean that the body has ended.
+    /// Decompresses up to `step` bytes and appends them to `plain`. If fewer bytes are appended, the body has ended.
     fn step(&mut self, plain: &mut Vec<u8>, step: usize) -> std::io::Result<usize> {
         match self {
             Self::Gzip(decoder) => decoder.take(step as u64).read_to_end(plain),

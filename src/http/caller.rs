@@ -1,7 +1,7 @@
 //! Authentication: verifies the bearer token of a request and returns the caller's rights, an [`Access`].
 //!
-//! The token is read only from a single `Authorization` header. It is never read from the URL, because proxies log
-//! URLs.
+//! The token is read only from the `Authorization` header, which may appear only once. The token is never read from the
+//! URL, because proxies log URLs.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -20,8 +20,8 @@ pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result
     verified.inspect_err(|error| handler.services.metrics.auth_refused(error))
 }
 
-/// Returns the rights of an operator with the admin scope, who may see data of all tenants. Other callers get
-/// `Forbidden`.
+/// Returns the rights of the caller if the caller is an operator with the admin scope, and `Forbidden` otherwise. Such
+/// an operator may see the data of all tenants.
 pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let access = caller(handler, headers).await?;
     access.require(Scope::Admin)?;
@@ -31,7 +31,7 @@ pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Resu
     }
 }
 
-/// Returns the bearer token. The request must have exactly one `Authorization` header.
+/// Returns the bearer token of a request. The request must have exactly one `Authorization` header.
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());

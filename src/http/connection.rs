@@ -2,8 +2,8 @@
 //!
 //! When [`accept`] returns, the tasks of all connections have ended.
 //!
-//! **Invariant:** a silent or slow client can hold a connection only for a limited time. [`HEAD_TIME_MAX`] limits the
-//! time until a request head is complete, and `http.request_time_max` limits the rest of the request.
+//! **Invariant:** a silent or slow client can occupy a connection only for a limited time. [`HEAD_TIME_MAX`] limits the
+//! time until the request head is complete, and `http.request_time_max` limits the rest of the request.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::config::HttpConfig;
 use crate::listener::{ConnectionLimit, ConnectionSlot, Listener};
 use crate::supervise::Stop;
 
-/// The maximum time from the start of a connection, or from its last response, to the end of the next request head.
+/// The maximum time that a client may take to send a request head, from the start of the connection or from the
+/// previous response.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Accepts connections until a stop is requested. Running requests may then finish, until `stop.cut` aborts them.
@@ -43,7 +44,7 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     }
 }
 
-/// Returns the limit on connections, with the response that connections beyond the limit get.
+/// Returns the limit on connections, together with the response to connections beyond the limit.
 pub(super) fn limit(config: &HttpConfig) -> ConnectionLimit {
     let connections_max = config.connections_max;
     let body = format!(
@@ -69,8 +70,8 @@ fn server(config: &HttpConfig) -> http1::Builder {
     server
 }
 
-/// Serves the requests of one connection. After a stop is requested, it finishes the running request and serves no
-/// others.
+/// Serves the requests of one connection. After a stop is requested, the connection finishes the running request and
+/// serves no other requests.
 async fn serve_connection(
     stream: TcpStream,
     server: http1::Builder,

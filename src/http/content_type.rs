@@ -1,7 +1,7 @@
-//! Reads the type and the encoding of a body from the request headers.
+//! Reads the content type and the encoding of a body from the request headers.
 //!
-//! If the server does not accept the type or the encoding, it responds with status 415 and lists the values that it
-//! accepts. The format is never guessed from the content of the body.
+//! If the server does not accept the type or the encoding, it responds with status 415 and lists the accepted values.
+//! The format is never guessed from the content of the body.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName};
@@ -40,7 +40,7 @@ pub(super) fn format(headers: &HeaderMap) -> Result<Format, ErrorBody> {
     let value = single_value(headers, &CONTENT_TYPE).map_err(refused)?.ok_or_else(|| refused("is missing"))?;
     let mut parts = value.split(';');
     let name = parts.next().unwrap_or_default().trim();
-    // JSON is always UTF-8. Text in another character set would be decoded incorrectly, so it is refused.
+    // JSON is always UTF-8. The server would decode text in another character set incorrectly, so it refuses such text.
     let charset =
         parts.filter_map(|part| part.trim().split_once('=')).find(|(key, _)| key.eq_ignore_ascii_case("charset"));
     if charset.is_some_and(|(_, charset)| !charset.trim_matches('"').eq_ignore_ascii_case("utf-8")) {
@@ -61,7 +61,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody
     }
 }
 
-/// Returns the value of a header that may appear only once, or a description of the problem.
+/// Returns the value of a header that may appear only once, or a description of what is wrong with the header.
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

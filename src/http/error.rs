@@ -2,7 +2,7 @@
 //!
 //! All errors have the same JSON format: `{"error":{"kind","message","id"?}}`.
 //!
-//! **Invariant:** the response for an internal error contains only an id. The cause is in the log.
+//! **Invariant:** the response for an internal error contains only an id. The cause of the error is in the log.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The time after which a client may retry if an `Unavailable` error does not specify a time.
+/// The time after which a client may retry if an `Unavailable` error specifies no time.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
-/// An error response: an error with its status.
+/// The response for an error: the error and its status.
 #[derive(Debug)]
 pub(super) struct ErrorBody {
     status: StatusCode,
@@ -26,7 +26,7 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Creates a response with a status that is more specific than the kind of its error (405, 413 or 415).
+    /// Creates a response whose status (405, 413 or 415) is more specific than the kind of its error.
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
@@ -48,7 +48,7 @@ impl From<Error> for ErrorBody {
     }
 }
 
-/// Returns the status for an error kind.
+/// Returns the status for a kind of error.
 fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Invalid => StatusCode::BAD_REQUEST,
@@ -57,8 +57,8 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        // The client itself cancelled the request and will rarely read the response. If the server cancels a request
-        // because it is stopping, the error has the kind `Unavailable` instead.
+        // The kind `Cancelled` means that the client itself cancelled the request, so the response will rarely be read.
+        // If the server cancels a request because it is stopping, the error has the kind `Unavailable` instead.
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -66,7 +66,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Returns the name of an error kind in JSON.
+/// Returns the name that an error kind has in JSON.
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid",
@@ -83,7 +83,7 @@ fn kind_name(kind: Kind) -> &'static str {
 }
 
 impl IntoResponse for ErrorBody {
-    /// Logs the error and builds its response. Errors of HTTP requests are logged only here.
+    /// Logs the error and builds its response. Only this function logs errors of HTTP requests.
     fn into_response(self) -> Response {
         let Self { status, error } = self;
         let kind = error.kind();

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 
-/// The facts about this server that the home page shows.
+/// The properties of this server that the home page shows.
 #[derive(Debug, Clone)]
 pub struct Home {
     /// The address of the Flight SQL endpoint.
@@ -53,7 +53,7 @@ pub(super) struct Doc {
     pub(super) text: &'static str,
 }
 
-/// The documentation pages that the server serves. They are for users and operators of a running server.
+/// The documentation pages that the server serves. These pages are for users and operators of a running server.
 pub(super) const DOCS: [Doc; 6] = [
     doc(
         "http",
@@ -69,9 +69,9 @@ pub(super) const DOCS: [Doc; 6] = [
 
 /// The addresses at which the caller can reach this server.
 pub(super) struct Addresses {
-    /// The URL of the HTTP endpoint: `http://host:port`, or `https://` behind a proxy with TLS.
+    /// The URL of the HTTP endpoint: `http://host:port`, or `https://host:port` behind a proxy with TLS.
     pub(super) http: String,
-    /// The URL of the Flight SQL endpoint: `grpc://host:port`, or `grpc+tls://` with TLS.
+    /// The URL of the Flight SQL endpoint: `grpc://host:port`, or `grpc+tls://host:port` with TLS.
     pub(super) flight: String,
     /// The URL for the Arrow Flight SQL JDBC driver, with `TOKEN` in place of the token.
     pub(super) jdbc: String,
@@ -79,13 +79,13 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Derives the addresses from the `host` header, or uses `localhost` and the port of `listen` if the header is
-    /// missing or unusual.
+    /// missing or contains unusual characters.
     pub(super) fn new(home: &Home, listen: SocketAddr, headers: &HeaderMap) -> Self {
         let host_header = headers.get(HOST).and_then(|value| value.to_str().ok()).and_then(plain_authority);
         let http = host_header.as_ref().map_or_else(|| format!("localhost:{}", listen.port()), Authority::to_string);
         let host = host_header.as_ref().map_or("localhost", Authority::host);
-        // A proxy that terminates TLS sets this header. It changes only the text of the page, so it need not be
-        // trusted.
+        // A proxy that terminates TLS sets `x-forwarded-proto`. This header changes only the text of the page, so the
+        // server need not trust its sender.
         let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let port = home.flight.port();
         let (scheme, encryption) = if home.flight_tls { ("grpc+tls", "true") } else { ("grpc", "false") };
@@ -98,7 +98,7 @@ impl Addresses {
 }
 
 /// Parses a host with an optional port. Returns `None` if the text contains characters that do not occur in host names
-/// and addresses. Such text must not be repeated in a response.
+/// or addresses. The server must not repeat such characters in a response.
 fn plain_authority(text: &str) -> Option<Authority> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     text.parse().ok().filter(|_| text.bytes().all(is_plain))
@@ -157,7 +157,7 @@ mod tests {
         let routed: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let mut listed: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         listed.sort_unstable();
-        // The route that panics exists only in tests.
+        // Only the tests have a route that panics.
         let mut sorted: Vec<&str> = routed.into_iter().filter(|path| *path != "/panics").collect();
         sorted.sort_unstable();
         assert_eq!(sorted, listed);

@@ -1,5 +1,5 @@
-//! Tests of the home page and the documentation: the formats for browsers and for programs, and what neither may
-//! reveal.
+//! Tests of the home page and the documentation: the formats for browsers and for programs, and the data that these
+//! pages must not reveal.
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -13,7 +13,7 @@ use crate::ingest::testing::{TABLE, limits};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
-/// Returns the headers and the text of a page as a browser gets it.
+/// Requests a page as a browser does, and returns its headers and text.
 async fn page(server: &HttpTestServer, path: &str) -> (HeaderMap, String) {
     let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(BROWSER))]);
     let response = server.request(Method::GET, path, headers, "").await;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Escapes text for HTML, inside elements and inside quoted attributes.
+/// Escapes text for use inside HTML elements and quoted attributes.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 16);
     for letter in text.chars() {

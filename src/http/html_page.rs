@@ -2,14 +2,15 @@
 //!
 //! A page is a complete document without scripts, and it loads no other files.
 //!
-//! **Invariant:** every value is escaped where it is inserted into the page. This file does not read the request.
+//! **Invariant:** every value is escaped where it is inserted into the page. The functions in this file have no access
+//! to the request.
 
 use super::home_content::{Addresses, DOCS, ROUTES, Route};
 use super::html_escape::{escape, push};
 use super::markdown;
 
-/// The stylesheet, which is embedded in every page without changes, because the Content-Security-Policy contains its
-/// hash.
+/// The stylesheet, which every page contains without changes, because the Content-Security-Policy contains the
+/// stylesheet's hash.
 pub(super) const STYLE: &str = include_str!("home.css");
 
 /// The logo: a greenhouse with glass panes.
@@ -70,8 +71,8 @@ pub(super) fn document(name: &str, text: &str) -> String {
     html_document(&format!("{name} · Glasshouse"), &body)
 }
 
-/// Returns the URL for a link in the documentation, which may lead to an anchor on the same page or to another page
-/// that the server has. Returns `None` for other targets.
+/// Returns the URL for a link in the documentation. The link may lead to an anchor on the same page or to another page
+/// that the server has. Returns `None` for all other links.
 fn link(target: &str) -> Option<String> {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let page = match file {
@@ -81,7 +82,7 @@ fn link(target: &str) -> Option<String> {
     Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
-/// Adds the tables if the operator publishes them, and the commands that list them with a token.
+/// Adds the list of tables if the operator publishes it, and commands with which a user lists tables and columns.
 fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
     body.push_str("<section><h2>Tables</h2>\n");
     let mut statement = "show tables".to_owned();
@@ -105,7 +106,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
     );
 }
 
-/// Returns a complete document around `body`. `title` is already escaped.
+/// Returns a complete HTML document around `body`. The caller has already escaped `title`.
 fn html_document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -1,9 +1,10 @@
 //! `POST /v1/tables/{table}/events`: accepts events and returns a receipt.
 //!
-//! Status 200 means that the body was read: each event has been stored, was stored before, or is in the quarantine. The
-//! receipt counts these outcomes. The status is 200 even if all events are in the quarantine. Status 400 means that the
-//! body could not be split into events. With `?ack=received`, the response is sent before the commit. It has status
-//! 202, and its body is a promise instead of a receipt.
+//! Status 200 means that the server has read the body, and that each event has been stored, was stored before, or is in
+//! the quarantine. The receipt contains the number of events for each of these outcomes. The status is 200 even if all
+//! events are in the quarantine. Status 400 means that the server could not split the body into events. With
+//! `?ack=received`, the server responds before the commit. This response has status 202, and its body is a promise
+//! instead of a receipt.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use super::{HttpHandler, content_type};
 use crate::error::Error;
 use crate::ingest::{self, Promise, Receipt, RejectNote};
 
-/// A receipt as JSON.
+/// A receipt in JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct ReceiptBody {
     accepted: u64,
@@ -42,7 +43,7 @@ struct RejectBody {
     detail: String,
 }
 
-/// A promise as JSON: the response that is sent before the commit.
+/// A promise in JSON, which is the body of a response that is sent before the commit.
 #[derive(Debug, Serialize)]
 struct PromiseBody {
     ack: &'static str,
@@ -51,7 +52,7 @@ struct PromiseBody {
     rejects: Vec<RejectBody>,
 }
 
-/// When the response is sent.
+/// The time at which the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ack {
     /// The response is sent after the commit.
@@ -121,7 +122,7 @@ pub(super) async fn events(
     response
 }
 
-/// Reads and submits a body, after checking everything that can be checked without reading it.
+/// Checks the headers before it reads the body, and then submits the events.
 async fn ingest_body(
     handler: &HttpHandler,
     table: &str,

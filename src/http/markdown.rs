@@ -1,16 +1,18 @@
-//! Converts Markdown to HTML. It supports the part of Markdown that the documentation of this project uses.
+//! Converts Markdown to HTML. This converter supports the subset of Markdown that the documentation of this project
+//! uses.
 //!
-//! The input is a page of `docs/`, which is compiled into the program. Headings (with anchors), paragraphs, lists,
-//! tables, code, emphasis and links are rendered. Other syntax is shown as it is written.
+//! The input is a page of `docs/`, which is compiled into the program. The converter renders headings (with anchors),
+//! paragraphs, lists, tables, code, emphasis and links. All other syntax appears unchanged.
 //!
-//! **Invariant:** every character of the text is escaped, and a link leads only where the caller allows.
+//! **Invariant:** every character of the text is escaped, and links have only the targets that the caller allows.
 
 use super::html_escape::{escape, push};
 
-/// Returns the URL for a link target in the text. If it is `None`, only the text of the link is shown.
+/// Returns the URL for a link target in the text. If the function returns `None`, the page shows only the text of the
+/// link.
 type Links<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Renders a page. `links` returns the URLs of its links.
+/// Renders a page. `links` returns the URL for each link target.
 pub(super) fn render(text: &str, links: Links<'_>) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut html = String::with_capacity(text.len() * 2);
@@ -38,12 +40,13 @@ pub(super) fn render(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// Returns the number of lines before the first one for which `ends` is true, or the number of all lines.
+/// Returns the index of the first line for which `ends` is true, or the number of lines if there is none.
 fn until(lines: &[&str], ends: impl Fn(&str) -> bool) -> usize {
     lines.iter().position(|line| ends(line)).unwrap_or(lines.len())
 }
 
-/// Renders a code block: the lines between fences, unchanged. Returns the number of lines that it used.
+/// Renders a code block: the lines between fences, unchanged. Returns the number of lines in the block, including the
+/// fences.
 fn code(html: &mut String, lines: &[&str]) -> usize {
     let inside = until(&lines[1..], |line| line.starts_with("```"));
     let text = lines[1..=inside].join("\n");
@@ -51,7 +54,7 @@ fn code(html: &mut String, lines: &[&str]) -> usize {
     inside + 2
 }
 
-/// Renders a table. Its first row is the header, and the second row separates the header from the others.
+/// Renders a table. The first row is the header, and the second row is the separator line.
 fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let rows = until(lines, |line| !line.starts_with('|'));
     html.push_str("<div class=\"wide\"><table>\n");
@@ -67,14 +70,14 @@ fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     rows
 }
 
-/// Returns the cells of a row. A bar after a backslash is text.
+/// Returns the cells of a table row. A bar after a backslash is part of the cell's text.
 fn cells(line: &str) -> Vec<String> {
     let line = line.trim().trim_start_matches('|');
     let line = line.strip_suffix('|').unwrap_or(line);
     line.replace("\\|", "\0").split('|').map(|cell| cell.replace('\0', "|")).collect()
 }
 
-/// Renders a list. An indented line continues the item above it.
+/// Renders a list. An indented line continues the previous list item.
 fn list(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     let is_ordered = !lines[0].starts_with("- ");
     let kind = if is_ordered { "ol" } else { "ul" };
@@ -111,7 +114,7 @@ fn heading(line: &str) -> Option<(usize, &str)> {
     title.strip_prefix(' ').filter(|_| (1..=4).contains(&level)).map(|title| (level, title.trim()))
 }
 
-/// Returns the text of a list item, which follows `- ` or a number.
+/// Returns the text of a list item without its marker, which is `- ` or a number.
 fn item(line: &str) -> Option<&str> {
     line.strip_prefix("- ").or_else(|| {
         let (number, text) = line.split_once(". ")?;
@@ -142,8 +145,8 @@ fn inline(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// Renders the inline element at the start of `text` and returns its length in bytes. Returns `None` if `text` starts
-/// with an ordinary character.
+/// Renders the inline element at the start of `text` and returns its length in bytes. Returns `None` if `text` does not
+/// start with an inline element.
 fn inline_element(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     if let Some(code) = enclosed(text, "`", "`") {
         push(html, format_args!("<code>{}</code>", escape(code)));
@@ -170,7 +173,8 @@ fn inline_element(html: &mut String, text: &str, links: Links<'_>) -> Option<usi
     Some(words.len() + target.len() + 4)
 }
 
-/// Returns the text between `open` at the start and the next `close`. Returns `None` if one of them is missing.
+/// Returns the part of `text` between `open`, which must be at its start, and the next `close`. Returns `None` if
+/// `open` or `close` is missing, or if the text between them is empty.
 fn enclosed<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let inside = text.strip_prefix(open)?;
     inside.find(close).filter(|end| *end > 0).map(|end| &inside[..end])

@@ -17,9 +17,9 @@
 //! **Invariant:** a body is read only after its caller is authorized, and only into memory that is reserved from the
 //! ingest queue.
 //! **Invariant:** every response is JSON and has a request id, including the responses for unknown paths, unsupported
-//! methods and internal errors. There are three exceptions. `/metrics` and `/docs/{name}` return text. A browser gets
-//! HTML for `/` and `/docs/{name}`. A request head that is far too large (see `request_head.rs`) or that is not HTTP is
-//! refused without a body.
+//! methods and internal errors. There are three exceptions to the JSON format. `/metrics` and `/docs/{name}` return
+//! text. Browsers get HTML for `/` and `/docs/{name}`. A request that is not HTTP, or whose head is far too large (see
+//! `request_head.rs`), gets a response without a body.
 
 mod freshness;
 mod ingest;
@@ -93,7 +93,7 @@ pub struct HttpServices {
     pub engine: Arc<Engine>,
     /// Counts requests and exceeded limits.
     pub metrics: Arc<Metrics>,
-    /// The source of the current time.
+    /// Provides the current time.
     pub clock: Clock,
     /// The limits on request bodies.
     pub limits: IngestConfig,

@@ -1,8 +1,8 @@
 //! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: lists, replays and drops rejected events.
 //!
-//! Entries are selected by the query string of a GET or by the JSON body of a POST. The response contains counts,
-//! entries or the outcome of a replay or drop. Times are in UTC, in the format of RFC 3339. A payload is shown as text
-//! if it is valid UTF-8, and otherwise as hexadecimal digits.
+//! The query string of a GET or the JSON body of a POST selects the entries. The response contains counts, entries, or
+//! the outcome of a replay or drop. Times are in UTC, in the format of RFC 3339. A payload is shown as text if it is
+//! valid UTF-8, and otherwise as hexadecimal digits.
 
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
-/// The default number of entries that a list shows.
+/// The default number of entries in a list.
 const LIST_ENTRIES: usize = 100;
 /// The default number of entries that one request replays or drops.
 const PAGE_ENTRIES: usize = 256;
-/// The maximum size of the JSON body that selects entries.
+/// The maximum size of a JSON body that selects entries.
 const PICK_BYTES_MAX: usize = 256 * 1024;
 
-/// The query string of a list: the entries to show.
+/// The query string of a list, which selects the entries to show.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
@@ -42,14 +42,14 @@ pub(super) struct Asked {
     limit: Option<usize>,
 }
 
-/// The query string for a single entry: the tenant to which the entry belongs.
+/// The query string for a single entry, which names the tenant that owns the entry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Whose {
     tenant: Option<String>,
 }
 
-/// The JSON body of a replay or drop: the entries to process.
+/// The JSON body of a replay or drop, which selects the entries to process.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Picked {
@@ -58,9 +58,9 @@ struct Picked {
     reason: Option<String>,
     since: Option<String>,
     limit: Option<usize>,
-    /// The position at which a replay continues: the `next` of the previous response.
+    /// The position at which a replay continues: the value of `next` in the previous response.
     after: Option<String>,
-    /// Whether all entries are selected.
+    /// True to select all entries.
     all: bool,
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn counts(
     for table in services.writer.tables().keys() {
         match services.quarantine.list(&access, table, &pick, 0).await {
             Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
-            // The table is a quarantine itself, or the caller does not see it.
+            // The caller does not see this table, or the table is itself a quarantine.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -105,7 +105,8 @@ pub(super) async fn list(
     Ok(Json(json!({ "counts": counts, "entries": entries })))
 }
 
-/// Handles `GET /v1/tables/{table}/quarantine/{id}`. Returns the open entries with this id, with their payloads.
+/// Handles `GET /v1/tables/{table}/quarantine/{id}`. Returns the open entries that have this id, including their
+/// payloads.
 pub(super) async fn show(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
@@ -119,7 +120,7 @@ pub(super) async fn show(
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
-/// Handles `POST /v1/tables/{table}/quarantine/replay`, which ingests payloads again, unchanged.
+/// Handles `POST /v1/tables/{table}/quarantine/replay`, which ingests the unchanged payloads of entries again.
 pub(super) async fn replay(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -133,7 +134,8 @@ pub(super) async fn replay(
     Ok(Json(told(replayed)))
 }
 
-/// Handles `POST /v1/tables/{table}/quarantine/{id}/replay`, which ingests one event in place of an entry's payload.
+/// Handles `POST /v1/tables/{table}/quarantine/{id}/replay`, which ingests the event in the request instead of the
+/// entry's payload.
 pub(super) async fn replay_fixed(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<(String, String)>,
@@ -150,7 +152,7 @@ pub(super) async fn replay_fixed(
     Ok(Json(told(replayed?)))
 }
 
-/// Authorizes the caller, and then reads a body and replays an entry with it.
+/// Authorizes the caller, reads the event from the body, and replays the entry with this event.
 async fn replay_body(
     handler: &HttpHandler,
     (table, id, tenant): (&str, &str, Option<&str>),
@@ -202,7 +204,8 @@ impl Picked {
     }
 }
 
-/// Authorizes the caller, and then reads the selection of entries from the body. An empty body counts as an empty object.
+/// Authorizes the caller, and then reads the selection of entries from the body. An empty body is treated as an empty
+/// object.
 async fn posted(handler: &HttpHandler, table: &str, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
     let posted = read_selection(handler, table, &head.headers, &mut body).await;
@@ -249,7 +252,7 @@ fn moment(text: &str) -> Result<Micros> {
     moment.map_err(|_| Error::invalid("`since` must be a time like 2026-03-01T12:00:00Z"))
 }
 
-/// Formats a time in UTC as RFC 3339 specifies.
+/// Formats a time as RFC 3339 in UTC.
 pub(super) fn told_time(micros: Micros) -> String {
     let moment = DateTime::from_timestamp_micros(micros).unwrap_or_default();
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)

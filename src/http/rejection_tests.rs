@@ -24,7 +24,7 @@ async fn invalid_bodies_are_refused() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 0x55;
     let spaces = vec![b' '; 1 << 20];
-    // A frame header that requires a window of 2^31 bytes.
+    // A zstd frame header that requires a window of 2^31 bytes.
     let greedy_window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
     let cases: [Refused; 14] = [
         ("no such type", "text/csv", None, b"x".to_vec(), 415, "unsupported"),
@@ -47,7 +47,7 @@ async fn invalid_bodies_are_refused() {
         assert_eq!((status, kind(&problem)), (expected, expected_kind), "{case}: {problem}");
     }
 
-    // The body is sent in chunks, so its length is not announced.
+    // The request sends the body in chunks, so the server does not know its length in advance.
     let chunks = futures::stream::iter((0..200).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 1_000]))));
     let (status, problem) = json_response(server.post(NDJSON, None, reqwest::Body::wrap_stream(chunks)).await).await;
     assert_eq!((status, kind(&problem)), (413, "limited"), "{problem}");
@@ -97,7 +97,7 @@ async fn callers_without_rights_are_refused() {
 async fn quarantine_requests_are_authorized_before_their_body_is_read() {
     let small = IngestConfig { body_bytes_max: 100_000, ..limits() };
     let server = HttpTestServer::with(small, HttpConfig::default()).await;
-    // Larger than each of the limits that apply to the bodies of these requests.
+    // This body exceeds every size limit that applies to the requests in this test.
     let oversized = vec![b' '; 300_000];
     let cases = [
         ("no token", HeaderMap::new(), 401, "unauthenticated"),
@@ -130,7 +130,7 @@ async fn limits_return_retry_after() {
     assert_eq!((status, kind(&problem)), (429, "limited"));
     server.close().await;
 
-    // A body that never ends exceeds the time limit of the request.
+    // A request with a body that never ends exceeds the time limit for requests.
     let hasty = HttpConfig { request_time_max: Duration::from_millis(50), ..HttpConfig::default() };
     let server = HttpTestServer::with(limits(), hasty).await;
     let endless = futures::stream::pending::<std::io::Result<Bytes>>();

@@ -1,8 +1,8 @@
 //! Limits the size of the request line and headers.
 //!
-//! A request beyond the limit is refused with 431 and a body that names the limit. If a head is larger than four times
-//! the limit, or has more than [`HEADERS_READ_MAX`] headers, the HTTP library itself sends a 431 without a body and
-//! closes the connection.
+//! A request beyond the limit is refused with status 431 and a body that names the limit. If a request head is larger
+//! than four times the limit or has more than [`HEADERS_READ_MAX`] headers, the HTTP library refuses the request. It
+//! sends status 431 without a body and closes the connection.
 
 use std::sync::Arc;
 

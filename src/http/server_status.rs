@@ -18,10 +18,10 @@ use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// The maximum time that a readiness probe waits for the keys that verify tokens.
+/// The maximum time for which a readiness probe waits for the keys that verify tokens.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Handles `GET /v1/tables`, which lists the tables and columns that the caller sees. An operator sees the tables that
+/// Handles `GET /v1/tables`, which lists the tables and columns that the caller sees. An operator sees all tables that
 /// accept events.
 pub(super) async fn tables(
     State(handler): State<Arc<HttpHandler>>,
@@ -33,7 +33,8 @@ pub(super) async fn tables(
     Ok(Json(json!({ "tables": shown })))
 }
 
-/// Handles `GET /metrics`. Only operators may see the metrics, because their labels contain the names of tenants.
+/// Handles `GET /metrics`. Only operators may see the metrics, because the metrics' labels contain the names of
+/// tenants.
 pub(super) async fn metrics(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -48,7 +49,8 @@ pub(super) async fn healthz() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Handles `GET /readyz`. The status is 200 if the server can accept requests, or 503 with the reasons why it cannot.
+/// Handles `GET /readyz`. The status is 200 if the server can accept requests. If it cannot, the status is 503 and the
+/// body contains the reasons.
 pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCode, Json<Value>) {
     let keys = tokio::time::timeout(READY_TIME_MAX, handler.services.verifier.ready()).await;
     let keys = keys.unwrap_or_else(|_| Err(Error::unavailable("the token keys are not loaded yet")));
@@ -63,9 +65,9 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
-/// Describes a table as the caller sees it. The result is empty if the caller does not see the table. A table that
-/// shows only the latest version of each key has two entries for a tenant, because it is queried as two tables. It has
-/// one entry for an operator, because events can be sent only to the table itself.
+/// Describes a table as the caller sees it. The result is empty if the caller does not see the table. If a table shows
+/// only the latest version of each key, a tenant gets two entries, because tenants query such a table under two names.
+/// An operator gets one entry, because events can be sent only to the table itself.
 fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,

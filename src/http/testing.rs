@@ -1,4 +1,4 @@
-//! Test support for the HTTP endpoint: a server over a lake in memory, a client, and checks that apply to every
+//! Test support for the HTTP endpoint: a server over an in-memory lake, a client, and checks that apply to every
 //! response.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::tenancy::{DevelopmentToken, Scope, Verifier};
 pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// An HTTP endpoint on a free port, over a lake in memory.
+/// An HTTP endpoint on a free port, over an in-memory lake.
 pub(super) struct HttpTestServer {
     pub(super) store: Store,
     pub(super) ingest: Arc<Ingest>,
@@ -117,7 +117,7 @@ impl HttpTestServer {
     }
 }
 
-/// Creates a source whose consumer is not running.
+/// Creates a source without a running consumer.
 fn source() -> Source {
     let config = SourceConfig { table: TABLE.to_owned(), ..SourceConfig::default() };
     Source::new("voice", &config, None, None, Clock::System, Arc::default()).unwrap()
@@ -148,14 +148,15 @@ pub(super) fn bearer(token: &str) -> HeaderMap {
     HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())])
 }
 
-/// Returns the status and the body of a response. Checks that the body is JSON and that there is an `x-request-id`.
+/// Returns the status and the JSON body of a response. Checks that the body is JSON and that the response has the
+/// header `x-request-id`.
 pub(super) async fn json_response(response: Response) -> (u16, Value) {
     assert!(response.headers().contains_key("x-request-id"), "{response:?}");
     assert_eq!(response.headers()[CONTENT_TYPE], JSON, "{response:?}");
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// Returns the kind of an error. Checks its JSON format.
+/// Returns the kind of an error. Also checks the JSON format of the error.
 pub(super) fn kind(problem: &Value) -> &str {
     let error = &problem["error"];
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{problem}");

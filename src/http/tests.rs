@@ -1,4 +1,5 @@
-//! Tests of the HTTP endpoint with real requests over a listener. They also check what is stored in the lake.
+//! Tests of the HTTP endpoint with real requests over a listener. The tests also check which events are stored in the
+//! lake.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
-/// A handler that panics. It exists only in tests.
+/// A handler that panics. The route to this handler exists only in tests.
 pub(super) async fn panics() -> &'static str {
     panic!("a handler has a bug")
 }
@@ -182,7 +183,7 @@ async fn table_list_has_only_what_the_caller_may_see() {
     assert_eq!(columns, ["event_time", "event_id"]);
     assert_eq!(calls["columns"][0]["type"], "timestamp");
     assert_eq!(json_response(server.get("/v1/tables", "").await).await.0, 401);
-    // The home page needs no token, is the same for all callers, and contains no tenant and no table.
+    // The home page needs no token, is the same for all callers, and contains no names of tenants or tables.
     let (status, home) = json_response(server.get("/", "").await).await;
     let known = json_response(server.get("/", &acme()).await).await;
     assert_eq!((status, &home), (200, &known.1));
@@ -263,7 +264,8 @@ async fn quarantines_are_shown_replayed_and_dropped() {
         let path = format!("/v1/tables/calls/quarantine{path}");
         assert_eq!(json_response(server.get(&path, &operator).await).await.0, expected, "{path}");
     }
-    // The policy of acme hides some columns. That hides the whole quarantine, because payloads contain all columns.
+    // The policy for the tenant `acme` hides some columns. The hidden columns make the whole quarantine invisible,
+    // because payloads contain all columns.
     let reader = token(Some("acme"), &[Scope::Read]);
     assert_eq!(json_response(server.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
     assert_eq!(json_response(server.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
@@ -333,7 +335,7 @@ async fn request_heads_are_limited_and_connections_are_kept_alive() {
     server.close().await;
 }
 
-/// Reads the head of a response, and as much of its body as arrives together with the head.
+/// Reads the head of a response, and any part of its body that arrives together with the head.
 async fn head(wire: &mut TcpStream) -> String {
     let mut read = vec![0; 4096];
     let bytes = wire.read(&mut read).await.unwrap();
@@ -354,7 +356,7 @@ async fn connections_beyond_the_limit_are_refused() {
     assert!(problem["error"]["message"].as_str().unwrap().contains("http.connections_max"), "{problem}");
     first.shutdown().await.unwrap();
     assert_eq!(first.read(&mut [0; 1]).await.unwrap(), 0, "the server has not closed the first connection");
-    // A connection slot becomes free shortly after its socket is closed.
+    // The server frees a connection slot shortly after it closes the socket.
     while reqwest::get(format!("http://{}/healthz", server.address)).await.unwrap().status() != 200 {
         tokio::task::yield_now().await;
     }
@@ -370,7 +372,7 @@ async fn a_running_request_finishes_after_a_stop_is_requested() {
     let stopping = async {
         let text = Bytes::from(lines(["a"]));
         sender.send(Ok(text)).await.unwrap();
-        // The request is running when memory is reserved for its first bytes.
+        // As soon as memory is reserved for the request's first bytes, the request is running.
         while server.ingest.writer.queued_bytes() == 0 {
             tokio::task::yield_now().await;
         }
@@ -387,11 +389,11 @@ async fn a_running_request_finishes_after_a_stop_is_requested() {
 
 #[tokio::test]
 async fn busy_queries_do_not_delay_other_requests() {
-    // The whole test runs on one thread, which would be blocked if a query ran on it.
+    // The whole test runs on one thread, and a query on the same thread would block it.
     let server = HttpTestServer::open().await;
     let reader = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls"]).await;
     let session = server.engine.session(&reader).unwrap();
-    // One batch compares thirty million pairs of characters without yielding, and there are ten thousand batches.
+    // Each of the ten thousand batches compares thirty million pairs of characters without yielding.
     let sql = "SELECT max(levenshtein(repeat('a', 60), repeat('b', 60 + value % 2))) FROM range(0, 81920000)";
     let planned = session.plan(sql).await.unwrap();
     let mut results = Vec::new();

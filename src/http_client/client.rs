@@ -1,4 +1,4 @@
-//! Sends a request: makes attempts within time and size limits, follows redirects, and pauses between attempts.
+//! Sends requests: makes attempts within time and size limits, follows redirects, and pauses between attempts.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use super::url_rule::{self, Plaintext, redacted};
 use crate::config::is_loopback;
 use crate::error::{Error, Result};
 
-/// The maximum time to establish a connection, including name lookup and TLS handshake. A shorter limit for an attempt
-/// takes precedence.
+/// The maximum time to establish a connection, including name lookup and TLS handshake. If an attempt has a shorter
+/// time limit, the shorter limit applies.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// The initial allocation for a body of unknown length, in bytes.
+/// The initial allocation for a response body of unknown length, in bytes.
 const BODY_BYTES_FIRST: usize = 8 * 1024;
 /// The statuses with which a server refuses a request temporarily.
 const REFUSED: [StatusCode; 4] = [
@@ -28,7 +28,7 @@ const REFUSED: [StatusCode; 4] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
-/// The statuses whose `location` header is the target of a redirect.
+/// The statuses of redirects, whose target is in the `location` header.
 const REDIRECTS: [StatusCode; 5] = [
     StatusCode::MOVED_PERMANENTLY,
     StatusCode::FOUND,
@@ -42,15 +42,16 @@ const REDIRECTS: [StatusCode; 5] = [
 pub(crate) struct Settings {
     /// The name of the other server in errors, such as `the schema registry`.
     pub(crate) peer: &'static str,
-    /// The time limit for one attempt, from connecting to the last byte, including redirects.
+    /// The time limit for one attempt, from connecting to the last byte of the response, including redirects.
     pub(crate) time_max: Duration,
     /// The maximum size of a response body, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// The configuration key of `body_bytes_max`, if it has one.
+    /// The configuration key for `body_bytes_max`, if there is one.
     pub(crate) body_bytes_key: Option<&'static str>,
-    /// The configuration key for additional certificate authorities, if the client has one.
+    /// The configuration key for additional certificate authorities, if there is one.
     pub(crate) ca_key: Option<&'static str>,
-    /// The maximum number of redirects that a `GET` follows. If it is 0, a redirect is returned as the response.
+    /// The maximum number of redirects that a `GET` follows. If this number is 0, a redirect is returned as the
+    /// response.
     pub(crate) redirects_max: usize,
     /// The hosts to which requests may be sent without TLS.
     pub(crate) plaintext: Plaintext,
@@ -63,14 +64,15 @@ pub(crate) struct Settings {
 pub(crate) struct Retry {
     /// The maximum number of attempts for one request, including the first.
     pub(crate) attempts_max: usize,
-    /// The first pause. Each further pause is twice as long as the previous one. Each pause is then extended by a
-    /// random duration of at most its own length.
+    /// The pause before the second attempt. Each later pause is twice as long as the previous one. Each pause is
+    /// extended by a random duration, which is at most as long as the pause itself.
     pub(crate) pause_min: Duration,
-    /// The longest pause, without the random duration.
+    /// The longest pause before the random duration is added.
     pub(crate) pause_max: Duration,
-    /// The longest `retry-after` that is honored. If the server asks for a longer pause, there is no further attempt.
+    /// The longest `retry-after` that the client obeys. If the server asks for a longer pause, the client makes no
+    /// further attempt.
     pub(crate) retry_after_max: Duration,
-    /// Whether a request is also repeated if there was no response because the connection was refused or closed.
+    /// True if a request is also repeated when the connection was refused or closed before a response arrived.
     pub(crate) if_unanswered: bool,
 }
 
@@ -83,8 +85,7 @@ impl Retry {
         retry_after_max: Duration::ZERO,
         if_unanswered: false,
     };
-    /// A few attempts within a second, for a caller that waits for the response and repeats the request later by
-    /// itself.
+    /// A few attempts within a second, for callers that wait for the response and have their own retries.
     pub(crate) const BRIEF: Self = Self {
         attempts_max: 3,
         pause_min: Duration::from_millis(100),
@@ -98,9 +99,9 @@ impl Retry {
 #[derive(Debug)]
 pub(crate) struct Client {
     settings: Settings,
-    /// The client for loopback addresses. It never uses a proxy.
+    /// The client for loopback addresses. This client never uses a proxy.
     direct: reqwest::Client,
-    /// The client for all other hosts. It uses the proxy that the environment names, if any.
+    /// The client for all other hosts. This client uses the proxy that the environment variables configure.
     proxied: reqwest::Client,
 }
 
@@ -108,9 +109,9 @@ pub(crate) struct Client {
 enum AttemptError {
     /// The server refuses the request temporarily.
     Refused(Response),
-    /// No response arrived, or only a part of one.
+    /// The server sent no response, or only part of a response.
     Unanswered(Error),
-    /// The attempt failed, and another attempt would fail in the same way.
+    /// The attempt failed in a way that retries cannot fix.
     Final(Error),
 }
 
@@ -160,7 +161,7 @@ impl Client {
             })
             .notify(|_, pause| {
                 let (peer, url) = (self.settings.peer, redacted(&request.url));
-                tracing::debug!(peer, url, ?pause, "retrying a request after the pause");
+                tracing::debug!(peer, url, ?pause, "retrying a request after a pause");
             });
         match sending.await {
             Ok(response) | Err(AttemptError::Refused(response)) => Ok(response),
@@ -202,7 +203,7 @@ impl Client {
         }
     }
 
-    /// Sends the request to `url`, and returns the response before its body is read.
+    /// Sends the request to `url`, and returns the response before reading its body.
     async fn send_to(
         &self,
         request: &Request,
@@ -225,8 +226,8 @@ impl Client {
         builder.send().await.map_err(|cause| self.unanswered(url, cause))
     }
 
-    /// Reads the body. If the body exceeds the limit, a successful response becomes an error, and the body of any other
-    /// response is truncated.
+    /// Reads the body. If the body of a successful response exceeds the limit, returns an error. The body of any other
+    /// response is truncated at the limit.
     async fn read(&self, mut response: reqwest::Response, url: &Url) -> Result<Response, AttemptError> {
         let (status, bytes_max) = (response.status(), self.settings.body_bytes_max);
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -242,7 +243,7 @@ impl Client {
             }
             let taken = &chunk[..chunk.len().min(remaining)];
             if body.capacity() - body.len() < taken.len() {
-                // Doubles the capacity, as a growing vector does, but never beyond the limit.
+                // Double the capacity, as `Vec` does, but never exceed the limit.
                 body.reserve_exact(body.len().max(taken.len()).min(remaining));
             }
             body.extend_from_slice(taken);
@@ -260,8 +261,8 @@ impl Client {
         AttemptError::Final(Error::limited(self.of(url, what)))
     }
 
-    /// Creates the error for a request without a response. The cause is shown without its URL, which may contain
-    /// secrets.
+    /// Creates the error for a request that got no response. The error omits the URL of the cause, because the URL may
+    /// contain secrets.
     fn unanswered(&self, url: &Url, cause: reqwest::Error) -> AttemptError {
         let cause = cause.without_url();
         let root_cause = root_cause(&cause);
@@ -281,7 +282,7 @@ impl Client {
         AttemptError::Unanswered(Error::unavailable(self.of(url, what)).with_source(cause))
     }
 
-    /// Formats an error message that consists of the name of the server, the URL and `what`.
+    /// Formats an error message from the name of the server, the URL and `what`.
     fn of(&self, url: &Url, what: String) -> String {
         format!("{} {} {what}", self.settings.peer, redacted(url))
     }

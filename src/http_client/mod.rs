@@ -9,17 +9,17 @@
 //!                └─ pause ◄┘ if idempotent, and refused temporarily or not answered
 //! ```
 //!
-//! [`Client::send`] returns a [`Response`] with any status. It fails with `Unavailable` if there is no usable response,
-//! `Limited` if the response is too large, and `Invalid` if the URL is not allowed.
+//! [`Client::send`] returns a [`Response`] with any status. The call fails with `Unavailable` if there is no usable
+//! response, with `Limited` if the response is too large, and with `Invalid` if the URL is not allowed.
 //!
-//! Requests to this machine never use a proxy. All other requests use the proxy in `HTTPS_PROXY`, `HTTP_PROXY` or
+//! Requests to loopback addresses never use a proxy. All other requests use the proxy in `HTTPS_PROXY`, `HTTP_PROXY` or
 //! `ALL_PROXY`, unless `NO_PROXY` names their host.
 //!
 //! **Invariant:** an attempt ends within `time_max` and keeps at most `body_bytes_max` bytes of the response in memory.
-//! **Invariant:** plain `http` is allowed only to this machine, unless the settings allow other hosts. A redirect never
-//! leads from `https` to `http` on another host, nor from another host to this machine.
-//! **Invariant:** credentials are sent only to the origin of the request's URL, never to another origin after a
-//! redirect.
+//! **Invariant:** plain `http` is allowed only to loopback addresses, unless the settings allow other hosts. A redirect
+//! never leads from `https` to `http` on another host, nor from another host to a loopback address.
+//! **Invariant:** credentials are sent only to the origin of the request's URL. The request after a redirect to another
+//! origin contains no credentials.
 //! **Invariant:** only idempotent requests are repeated.
 //! **Invariant:** errors and log lines contain no credentials, because [`redacted`] removes them from URLs.
 

@@ -47,8 +47,8 @@ impl Request {
         }
     }
 
-    /// Creates a `POST` request. It is sent only once, unless it is declared [`idempotent`](Self::idempotent), and does
-    /// not follow redirects.
+    /// Creates a `POST` request. A `POST` request is sent only once, unless it is declared
+    /// [`idempotent`](Self::idempotent), and does not follow redirects.
     pub(crate) fn post(url: Url, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let request = Self { method: Method::POST, body: body.into(), is_idempotent: false, ..Self::get(url) };
         request.header("content-type", content_type)

@@ -2,8 +2,7 @@
 //!
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` override the location of the system's certificates.
 //!
-//! **Invariant:** every connection trusts the certificates in a `ca_file` in addition to the system's certificates,
-//! never in place of them.
+//! **Invariant:** every connection trusts the certificates in a `ca_file` in addition to the system's certificates.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -31,8 +30,8 @@ impl fmt::Debug for Roots {
 }
 
 impl Roots {
-    /// Loads the system's certificates, and those in `ca_file` if it is given. Fails with `Invalid` if the file cannot
-    /// be read or contains no certificate.
+    /// Loads the system's certificates, and the certificates in `ca_file` if this file is configured. Fails with
+    /// `Invalid` if the file cannot be read or contains no certificate.
     pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self> {
         let system = Self::system();
         let Some(path) = ca_file else { return Ok(system) };
@@ -41,8 +40,8 @@ impl Roots {
         system.and_pem(&pem, name)
     }
 
-    /// Loads the system's certificates. Skips those that the TLS library cannot parse, because trust stores often
-    /// contain obsolete ones.
+    /// Loads the system's certificates. Skips certificates that the TLS library cannot parse, because trust stores
+    /// often contain obsolete certificates.
     pub(crate) fn system() -> Self {
         let loaded = rustls_native_certs::load_native_certs();
         for error in loaded.errors {
@@ -53,7 +52,7 @@ impl Roots {
         Self(loaded.certs.into_iter().filter(is_supported).collect())
     }
 
-    /// Adds the certificates in a PEM text. Errors refer to the text as `name`.
+    /// Adds the certificates in a PEM text. Error messages refer to the PEM text as `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
         let count_before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -69,7 +68,7 @@ impl Roots {
         Ok(self)
     }
 
-    /// Returns all certificates, each in DER.
+    /// Returns all certificates, each in DER format.
     pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
@@ -82,7 +81,7 @@ impl Roots {
             let encoded = STANDARD.encode(certificate);
             let mut rest = encoded.as_str();
             while !rest.is_empty() {
-                // Base64 is ASCII: every index is a character boundary.
+                // Base64 is ASCII, so every byte index is a character boundary.
                 let (line, more) = rest.split_at(rest.len().min(PEM_LINE));
                 text.push_str(line);
                 text.push('\n');

@@ -1,7 +1,7 @@
 //! An HTTP/1.1 test server on loopback, with or without TLS. A function computes the response to each request.
 //!
-//! The folder `tests/keys` contains two certificate authorities, and a server certificate signed by each of them for
-//! `localhost` and `127.0.0.1`.
+//! The folder `tests/keys` contains two certificate authorities. Each authority has signed a server certificate for
+//! `localhost` and `127.0.0.1`, which is also in this folder.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The authority that signed the certificate of [`Server::tls`].
+/// The certificate authority that signed the certificate of [`Server::tls`].
 pub(crate) const AUTHORITY: &str = include_str!("../../tests/keys/tls_authority.pem");
-/// The authority that signed the certificate of [`Server::other_tls`].
+/// The certificate authority that signed the certificate of [`Server::other_tls`].
 pub(crate) const OTHER_AUTHORITY: &str = include_str!("../../tests/keys/tls_other_authority.pem");
 
-/// A function that returns the response to a request. Its first argument is the number of earlier requests.
+/// A function that returns the response to a request. The first argument is the number of earlier requests.
 pub(crate) type Answer = fn(usize, Request) -> BoxFuture<'static, Response>;
 
 /// A running server, which stops when it is dropped.
@@ -85,17 +85,18 @@ impl Server {
         Self { address, scheme, seen, _tasks: tasks }
     }
 
-    /// Returns the URL of a path, with the server's address as its host.
+    /// Returns the URL of a path, with the server's address as the host.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// Returns the URL of a path, with `localhost` as its host. A client treats it as a different origin.
+    /// Returns the URL of a path, with `localhost` as the host. For a client, this URL and the URL with the address
+    /// have different origins.
     pub(crate) fn url_by_name(&self, path: &str) -> String {
         format!("{}://localhost:{}{path}", self.scheme, self.address.port())
     }
 
-    /// Returns the headers of all requests since the last call.
+    /// Returns the headers of all requests since the previous call of this function.
     pub(crate) fn seen(&self) -> Vec<HeaderMap> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
@@ -109,8 +110,8 @@ fn service(log: Arc<Mutex<Vec<HeaderMap>>>, answer: Answer) -> Router {
     })
 }
 
-/// Accepts connections and completes their TLS handshake. Drops a connection if its handshake fails, because some tests
-/// cause such failures.
+/// Accepts connections and completes their TLS handshakes. Drops a connection if its handshake fails, because some
+/// tests make the handshake fail on purpose.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

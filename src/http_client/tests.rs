@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 /// The maximum size of a response body in these tests, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
 
-/// Retries with negligible pauses.
+/// Retries with very short pauses, which do not slow down the tests.
 const QUICK: Retry = Retry {
     attempts_max: 3,
     pause_min: Duration::from_millis(1),
@@ -69,7 +69,7 @@ async fn send_error(client: &Client, request: &Request) -> Error {
 
 /// Returns the response that the path selects: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`,
 /// `/redirect?URL`, `/loop`, `/status/STATUS`, `/later/SECONDS` or `/cut`. The paths `/first/STATUS`,
-/// `/first-later/SECONDS` and `/first-cut` apply to the first request only. Later requests succeed.
+/// `/first-later/SECONDS` and `/first-cut` affect only the first request. Later requests to these paths succeed.
 fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path().to_owned();
     let (word, number) = path[1..].split_once('/').unwrap_or((&path[1..], "200"));
@@ -114,7 +114,7 @@ async fn a_response_is_read_up_to_its_limit() {
         ("/length/1001", None),
         ("/chunks/1001", None),
         ("/endless/200", None),
-        // The body of an error response is truncated.
+        // The body of an error response is truncated at the limit.
         ("/endless/500", Some((500, 1_000))),
     ];
     for (path, expected) in cases {
@@ -140,7 +140,8 @@ async fn an_attempt_ends_at_its_time_limit() {
         assert!(started.elapsed() < Duration::from_secs(30), "{path}");
         assert_eq!(error.kind(), Kind::Unavailable, "{path}: {error}");
         assert!(error.message().contains("did not respond within 100ms"), "{path}: {error}");
-        // Connecting may use up the time before the server sees a request. In any case there is no second attempt.
+        // The time limit may pass while the client is still connecting, so the server receives at most one request. The
+        // client makes no second attempt.
         assert!(server.seen().len() <= 1, "{path}");
     }
 }
@@ -161,7 +162,7 @@ fn a_redirect_never_leads_to_a_less_safe_url() {
         (Loopback, "https://localhost/x", "http://localhost/", Ok("http://localhost/")),
         (Loopback, "https://127.0.0.1/x", "http://localhost:1/", Ok("http://localhost:1/")),
         (Anywhere, "https://127.0.0.1/x", "http://b.test/", Err("not https")),
-        // Another host must not redirect to a server that only this machine can reach.
+        // A redirect from another host must not lead to a loopback address, which only this host can reach.
         (Anywhere, "http://a.test/x", "http://localhost/", Err("this machine")),
         (Loopback, "https://a.test/x", "http://127.0.0.1/", Err("this machine")),
         (Loopback, "https://a.test/x", "https://[::1]/", Err("this machine")),
@@ -187,7 +188,8 @@ async fn redirects_to_another_origin_carry_no_credentials() {
     let client = client(settings());
     let to = |server: &Server, target: &str| server.url(&format!("/redirect?{target}"));
     let back = to(&other, &plain.url("/status/200"));
-    // The first URL, the expected status or error, and whether each received request carries the token.
+    // Each case is the first URL, the expected status or error, and, for each received request, whether it contains the
+    // token.
     let cases: [(String, Result<u16, &str>, &[bool]); 9] = [
         (to(&plain, "/status/204"), Ok(204), &[true, true]),
         (to(&plain, &plain.url("/status/404")), Ok(404), &[true, true]),
@@ -207,7 +209,7 @@ async fn redirects_to_another_origin_carry_no_credentials() {
             }
             (outcome, _) => panic!("{first} gives {outcome:?}, not {expected:?}"),
         }
-        // The servers record their requests separately. Requests with the token always precede those without it.
+        // Each server records its own requests. The client sends the requests with the token before those without it.
         let (plain, other, tls) = (plain.seen(), other.seen(), tls.seen());
         let mut found: Vec<bool> =
             plain.iter().chain(&other).chain(&tls).map(|seen| seen.contains_key("authorization")).collect();
@@ -351,7 +353,7 @@ async fn errors_contain_no_secret() {
     for (given, expected) in cases {
         assert_eq!(redacted(&url(given)), expected);
     }
-    // Credentials in the URL are sent to the URL's own origin.
+    // Credentials in a URL are sent to the origin of that URL.
     server.seen();
     assert_eq!(client.send(&Request::get(url(&here("/length/1")))).await.unwrap().status, StatusCode::OK);
     assert_eq!(server.seen()[0]["authorization"], "Basic dXM6aHVudGVyMg==");

@@ -1,6 +1,6 @@
-//! Checks whether a request may be sent to a URL, both for the first request and for the target of a redirect.
+//! Checks whether a request may be sent to a URL, which can also be the target of a redirect.
 //!
-//! Host names are not resolved. A host counts as this machine only if it is `localhost` or a loopback address.
+//! The check does not resolve host names. Only `localhost` and loopback addresses count as this machine.
 
 use url::{Origin, Url};
 
@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 /// The hosts to which requests may be sent without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plaintext {
-    /// This machine only.
+    /// Only loopback addresses.
     Loopback,
-    /// Any host. The operator allows it by configuring an `http` URL.
+    /// Any host. The operator allows plain text by configuring an `http` URL.
     Anywhere,
 }
 
 impl Plaintext {
-    /// Returns the reason why a request must not be sent to this URL, or `None` if it may.
+    /// Returns the reason why a request must not be sent to this URL, or `None` if the request is allowed.
     fn refusal(self, url: &Url) -> Option<&'static str> {
         match url.scheme() {
             "http" | "https" if is_https_or_loopback(url) || self == Self::Anywhere => None,
@@ -27,9 +27,9 @@ impl Plaintext {
     }
 }
 
-/// Parses a configured URL. Fails with `Invalid` if the URL is not valid or not allowed.
+/// Parses a configured URL. Fails with `Invalid` if the URL is malformed or not allowed.
 pub(crate) fn parse_url(text: &str, plaintext: Plaintext) -> Result<Url> {
-    // The error does not quote the text, because it may contain a password.
+    // The error does not quote the URL, because the URL may contain a password.
     let url = Url::parse(text).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;
     check(&url, plaintext)?;
     Ok(url)
@@ -43,7 +43,7 @@ pub(super) fn check(url: &Url, plaintext: Plaintext) -> Result<()> {
     }
 }
 
-/// Returns the target of a redirect from `from`, or the reason why the redirect is not followed.
+/// Returns the target of a redirect from `from`, or the reason why the client does not follow the redirect.
 pub(super) fn target(from: &Url, location: &str, plaintext: Plaintext) -> Result<Url, String> {
     let to = from.join(location).map_err(|error| format!("to a URL that is not valid: {error}"))?;
     let why = if plaintext.refusal(&to).is_some() || (from.scheme() == "https" && !is_https_or_loopback(&to)) {
@@ -63,14 +63,14 @@ pub(super) fn is_same_origin(one: &Url, other: &Url) -> bool {
     matches!(one.origin(), Origin::Tuple(..)) && one.origin() == other.origin()
 }
 
-/// Formats a URL for errors and logs, without user, password, query and fragment, which may be secret.
+/// Formats a URL for errors and logs, without the user, password, query and fragment, which may be secret.
 pub(crate) fn redacted(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_fragment(None);
     if shown.query().is_some() {
         shown.set_query(Some("(redacted)"));
     }
-    // Setting credentials fails only for a URL without a host, and such a URL has no credentials.
+    // Removing the credentials fails only for a URL without a host, which cannot contain credentials.
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.into()

@@ -1,7 +1,7 @@
 //! Counts the events that were acknowledged before their commit and are not stored yet.
 //!
-//! Early acknowledgement adds events here when it promises to store them. It removes them when they are stored or lost.
-//! If the server stops at its deadline, the events that remain here are lost.
+//! Early acknowledgement adds events to the counts when it promises to store them, and removes events when they are
+//! stored or lost. If the server stops at its deadline, the events that are still counted are lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) struct AcknowledgedEvents(Mutex<BTreeMap<String, u64>>);
 
 impl AcknowledgedEvents {
-    /// Removes and returns the counts of all tables. The caller reports these events as lost.
+    /// Returns the counts of all tables and resets them. The caller reports these events as lost.
     pub(super) fn take(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.lock())
     }
 
-    /// Adds events that were acknowledged.
+    /// Adds acknowledged events to the count of a table.
     pub(super) fn add(&self, table: &str, events: u64) {
         *self.lock().entry(table.to_owned()).or_default() += events;
     }
 
-    /// Removes events that are stored or lost.
+    /// Removes events that are stored or lost from the count of a table.
     pub(super) fn remove(&self, table: &str, events: u64) {
         let mut counts = self.lock();
         if let Some(count) = counts.get_mut(table) {

@@ -1,14 +1,14 @@
-//! The body of a request: its events before they are decoded.
+//! The body of a request, which contains events that are not decoded yet.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use crate::contract::{EventBatch, Format};
 
-/// The events of one request, as they were received.
+/// The events of one request, in the form in which they were received.
 #[derive(Debug)]
 pub enum Body {
-    /// The decompressed bytes of a body in this format.
+    /// The decompressed bytes of a body, and their format.
     Encoded(Format, Bytes),
     /// Arrow record batches that were received through Flight.
     Arrow(Vec<RecordBatch>),

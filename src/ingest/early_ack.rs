@@ -1,7 +1,7 @@
-//! Early acknowledgement: on request, a sender gets a reply before its events are committed.
+//! Early acknowledgement: on request, the server replies to a sender before the sender's events are committed.
 //!
-//! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are in their tables' queues.
-//! A task then waits until the rows are stored, and queues them again after each failure.
+//! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are in the queues of their
+//! tables. A task then waits until the rows are stored, and queues them again after each failure.
 //!
 //! ```text
 //!   prepare ─► queues ─► promise ─► the sender
@@ -10,9 +10,9 @@
 //! ```
 //!
 //! **Invariant:** promised events keep their memory reservation until they are stored. If the store is unavailable, the
-//! queue therefore fills up, and later requests are refused with a retry time.
-//! **Invariant:** before a server stops, it tries to store all promised events. Events that still cannot be stored are
-//! logged and counted as lost.
+//! ingest queue therefore fills up, and later requests are refused with a retry time.
+//! **Invariant:** before a server stops, it tries to store all promised events. Events that cannot be stored even then
+//! are logged and counted as lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,22 +27,23 @@ use super::writer::Writer;
 use crate::error::Result;
 use crate::supervise::{AtStop, Task, TaskKind};
 
-/// The pause before rows that could not be stored are queued again. It doubles with each failure, up to [`PAUSE_MAX`].
+/// The pause before rows that could not be stored are queued again. This pause doubles with each failure, up to
+/// [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The maximum pause before rows are queued again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How many times rows are queued again after the server has begun to stop. Each time, the committer makes up to
-/// `commit_attempts_max` attempts to store them.
+/// How many times rows are queued again after the server has begun to stop. Each time rows are queued, the committer
+/// makes up to `commit_attempts_max` attempts to store them.
 const STOP_ATTEMPTS_MAX: u32 = 3;
 
 /// Acknowledged rows of one table that are not stored yet.
 struct PendingRows {
     queue: TableQueue,
     prepared: Arc<PreparedRows>,
-    /// The answer from the table's committer. `None` once a task waits for it. If that task panics, the answer is lost,
-    /// and the restarted task queues the rows again.
+    /// The pending answer from the table's committer. `None` once a task waits for the answer. If the waiting task
+    /// panics, the answer is lost, and the restarted task queues the rows again.
     answer: Mutex<Option<WriteAnswer>>,
-    /// The memory reservation for the whole request, held until its rows are stored or lost.
+    /// The memory reservation for the whole request, which is held until the request's rows are stored or lost.
     _reservation: Arc<MemoryReservation>,
 }
 
@@ -57,8 +58,9 @@ impl PendingRows {
 }
 
 impl Writer {
-    /// Does the same as [`Writer::submit`], but returns as soon as the events are in their tables' queues. The events
-    /// are usually stored within `batch_age_max`. If the server crashes before that, they are lost.
+    /// Does the same as [`Writer::submit`], but returns as soon as the events are in the queues of their tables. The
+    /// events are usually stored within `batch_age_max`. If the server crashes before the events are stored, they are
+    /// lost.
     pub async fn submit_received(
         self: &Arc<Self>,
         mut reservation: MemoryReservation,
@@ -73,8 +75,8 @@ impl Writer {
         let promise =
             Promise { received: good.rows.num_rows() as u64, rejected: reject_indexes.len() as u64, rejects: notes };
 
-        // Queue the bad events first. If the queue for the good events is then full, the sender gets an error and
-        // retries. The bad events in that retry are duplicates.
+        // Queue the rejected events first. If the queue for the accepted events is full, the sender gets an error and
+        // retries. The rejected events in the retry are then duplicates.
         let bad = match bad {
             Some(bad) => Some(self.enqueue(&table.quarantine_queue, bad, reservation.clone()).await?),
             None => None,
@@ -139,7 +141,7 @@ impl Writer {
                 stop_attempts += 1;
             }
             tracing::debug!(table = queue.table(), ?error, "acknowledged events are not stored yet; trying again");
-            // When the server begins to stop, the pause ends early, but the attempts continue.
+            // When the server begins to stop, the pause between attempts ends early, but the attempts continue.
             let _stopping = self.shutdown.stop_admitting.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
             answer = match stop_attempts > STOP_ATTEMPTS_MAX {

@@ -28,7 +28,7 @@ async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise>
 #[tokio::test]
 async fn a_stop_stores_all_promised_events() {
     let (store, acme) = (memory(), acme().await);
-    // After the first burst of commits, a batch would wait for an hour if the server did not stop.
+    // After the first burst of commits, each batch waits for an hour unless the server stops.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     for batch in 0..50 {
@@ -98,7 +98,7 @@ async fn events_that_a_stop_cannot_store_are_counted_as_lost() {
 
 #[tokio::test]
 async fn a_committer_panic_neither_loses_nor_duplicates_events() {
-    // Storing a batch takes two puts: one for its data file and one for its log entry.
+    // Storing a batch takes two puts to the object store: one for the data file and one for the log entry.
     for (before, after) in [(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)] {
         let (faults, acme, metrics) = (Arc::new(Faults::default()), acme().await, Arc::new(Metrics::default()));
         let store = faulty(&faults);
@@ -113,7 +113,7 @@ async fn a_committer_panic_neither_loses_nor_duplicates_events() {
         let case = format!("{before} panics before a put, {after} after a put");
         let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
         assert_eq!(promise.received, 7, "{case}");
-        // A sender that waits for the commit gets a retryable error or a receipt.
+        // A sender that waits for the commit gets either a receipt or an error that asks it to retry.
         let body = || Body::Encoded(Format::Json, lines(7..12).into());
         loop {
             match submit(&ingest, &acme, TABLE, body()).await {

@@ -1,5 +1,6 @@
-//! The freshness of a table: its watermark and its newest data. The watermark is the time up to which the table is
-//! complete. It is computed from the events that are in flight to the table ([`InFlight`](crate::lake::InFlight)).
+//! The freshness of a table, which consists of its watermark and its newest data. The watermark is the time up to which
+//! the table is complete. The watermark is computed from the events that are in flight to the table
+//! ([`InFlight`](crate::lake::InFlight)).
 
 use crate::clock::{Clock, Micros};
 use crate::contract::Owner;
@@ -15,7 +16,7 @@ pub struct Freshness {
     pub table: Option<TableFreshness>,
 }
 
-/// The newest data in a table, no matter which server received it.
+/// The newest data in a table, regardless of which server received it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableFreshness {
     /// The latest table version that this server knows.
@@ -27,7 +28,7 @@ pub struct TableFreshness {
 }
 
 impl Freshness {
-    /// Returns the freshness of a table. Includes only what `owner` may know.
+    /// Returns the freshness of a table. The result includes only data that `owner` may see.
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
@@ -69,7 +70,7 @@ mod tests {
         let watermark = Watermark { now: now + SECOND, complete_until: now + SECOND, source_lag: None };
         assert_eq!(freshness, Freshness { watermark, table: None });
         let freshness = ingest.writer.freshness(&operator, TABLE).unwrap().table.unwrap();
-        // File statistics round times up to milliseconds.
+        // File statistics contain times that are rounded up to milliseconds.
         let newest = freshness.newest_received.unwrap();
         assert!(freshness.version > 0 && (now..now + 2_000).contains(&newest), "{freshness:?}");
 
@@ -92,7 +93,7 @@ mod tests {
         let ingest =
             Ingest::start(open(&store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap();
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
-        // No other task runs before the first yield below, so the committer has not stored the event yet.
+        // No other task runs before the loop below yields, so the committer has not stored the event yet.
         let body = Body::Encoded(crate::contract::Format::Json, lines(["a"]).into());
         let (writer, target) = (&ingest.writer, ingest.writer.authorize(&acme, TABLE).unwrap());
         writer.submit_received(writer.reservation(), target, body, "test").await.unwrap();

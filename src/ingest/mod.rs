@@ -18,22 +18,20 @@
 //!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
 //! ```
 //!
-//! [`Ingest`] builds, starts and stops three parts: the [`Writer`], the [`Sources`] of this server, and the
-//! [`Quarantine`]. Each endpoint uses only the parts that it needs. The files in this folder handle a request from its
-//! submission to its receipt. Each subfolder has one subject:
+//! [`Ingest`] starts and stops the [`Writer`], the [`Sources`] of this server, and the [`Quarantine`]. The files in
+//! this folder handle a request from its submission to its receipt. The subfolders are:
 //! - `group_commit`: the queue and the committer of each table, and memory reservations.
 //! - `dedupe`: finds the events that a table already holds.
-//! - `source`: the part of reading topics that does not depend on the Kafka client.
+//! - `source`: message batches, offsets, lag and pauses of sources, independent of the Kafka client.
 //! - `kafka`: the Kafka client and its sessions.
 //! - `schema_registry`: decodes messages with a schema from a schema registry or a file.
 //! - `quarantine`: lists, replays and drops rejected events.
 //! - `sim`: tests that inject crashes and store failures at random. Each run can be reproduced from its seed.
 //!
-//! **Invariant:** a receipt is sent after the commit. By then, accepted events are durable and visible, and rejected
-//! events are in the quarantine. Only a [`Promise`] is sent before the commit, to senders that ask for one.
-//! **Invariant:** the rows of a source and its progress are committed together.
+//! **Invariant:** a receipt is sent after the commit, when accepted events are durable and visible and rejected events
+//! are in the quarantine. The exception is a [`Promise`], which is sent before the commit to senders that ask for it.
 //! **Invariant:** rows from a source are committed together with the source's progress.
-//! **Invariant:** `ingest` does not depend on the query and rollup modules. It shares only the lake with them.
+//! **Invariant:** `ingest` does not depend on the query and rollup modules, and shares only the lake with them.
 
 mod body;
 mod target;
@@ -103,7 +101,8 @@ use group_commit::{Committer, MemoryBudget, ShutdownSignals, TableQueue, TableWr
 use prepare::Preparer;
 use target::{IngestTable, IngestTables, is_quarantine, quarantine_of};
 
-/// The maximum number of tables that are opened concurrently at startup. Opening a table reads its newest event ids.
+/// The maximum number of tables that are opened concurrently at startup. The number is low because opening a table
+/// reads many event ids into memory.
 const TABLES_OPENED_MAX: usize = 4;
 
 /// The ingest service: the writer, the sources and the quarantine. Owns one committer task and one maintenance task per
@@ -206,15 +205,19 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
-    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. It then logs the events and requests that were
-    /// not committed, and fails with `Unavailable`.
+    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. At the deadline, logs the events and requests
+    /// that are not committed, and fails with `Unavailable`.
     pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
         }
         let requests = self.writer.submits.len();
         for (table, events) in self.writer.acknowledged.take() {
-            tracing::error!(%table, events, "acknowledged events are lost: not stored before the shutdown deadline");
+            tracing::error!(
+                %table,
+                events,
+                "acknowledged events are lost because they were not stored before the shutdown deadline"
+            );
             self.writer.metrics.events_lost(&table, events);
         }
         tracing::error!(

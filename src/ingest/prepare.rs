@@ -1,11 +1,11 @@
 //! Prepares events for the committers: turns good events into rows with event keys, and bad events into quarantine
 //! rows.
 //!
-//! A [`Preparer`] takes a [`Body`] or the messages from a source, together with [`DecodeOptions`]. It returns a
-//! [`PreparedBatch`]. It does no I/O, but it uses a lot of CPU time, so it runs on the blocking pool.
+//! A [`Preparer`] takes a [`Body`] or the messages from a source, together with [`DecodeOptions`], and returns a
+//! [`PreparedBatch`]. A [`Preparer`] performs no I/O, but it is CPU-intensive, so it runs on the blocking pool.
 //!
-//! **Invariant:** a bad event gets the same quarantine id if it is sent in a retry of its request, or read again from
-//! the same offset of a topic. The quarantine therefore stores it once.
+//! **Invariant:** a bad event gets the same quarantine id when its request is retried, or when its offset in a topic is
+//! read again. The quarantine therefore stores each bad event once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::lake::InFlightGuard;
 /// The number of digest bytes in the quarantine id of a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
-/// The decoded events of a body, which are ready to be stored.
+/// The decoded events of a body, ready to be stored.
 #[derive(Debug)]
 pub(super) struct PreparedBatch {
     /// The rows of the good events.
@@ -48,7 +48,7 @@ impl PreparedBatch {
         self.good.bytes + self.bad.as_ref().map_or(0, |bad| bad.bytes)
     }
 
-    /// Attaches a guard that counts the rows as in flight. The guard is dropped when the rows are stored or refused.
+    /// Attaches a guard that marks the rows as in flight. The guard is dropped when the rows are stored or refused.
     pub(super) fn with_in_flight(mut self, guard: InFlightGuard) -> Self {
         let guard = Arc::new(guard);
         for rows in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
@@ -79,7 +79,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) kept_as: PayloadFormat,
 }
 
-/// The id of a rejected event in the quarantine, and the place from which the event came.
+/// The id of a rejected event in the quarantine, and a description of where the event came from.
 #[derive(Debug)]
 struct RejectIdentity {
     id: String,
@@ -93,7 +93,8 @@ impl Preparer {
         let kept_as = body.format().payload_format().as_str();
         let (rows, rejects) = self.decode(body, stamp)?;
         self.assemble(rows, &rejects, (stamp, kept_as), |reject| RejectIdentity {
-            // The id depends only on the content and the index in the request, so a retry produces the same id.
+            // The quarantine id depends only on the event's content and its index in the request, so a retry produces
+            // the same id.
             id: digest(&[&reject.index.to_le_bytes(), reject.reason.as_str().as_bytes(), &[0], &reject.bytes]),
             place: format!("{endpoint}, event {}", reject.index),
         })
@@ -128,7 +129,8 @@ impl Preparer {
         self.assemble(rows, &rejects, (stamp, received.kept_as.as_str()), |reject| {
             let BatchMessage { topic_partition, offset, .. } = &received.messages[reject.index as usize];
             let place = format!("kafka {source}, {}/{}/{offset}", topic_partition.topic, topic_partition.partition);
-            // The id also depends on the bytes, because a recreated topic has different messages at the same offsets.
+            // The quarantine id also depends on the message's bytes, because a recreated topic has different messages
+            // at the same offsets.
             RejectIdentity { id: digest(&[place.as_bytes(), &[0], &reject.bytes]), place }
         })
     }
@@ -264,7 +266,7 @@ impl Preparer {
             "format" => Ok(string_column(rejects, |_| kept_as)),
             RESOLVES | RESOLUTION | RESOLVED_BY => Ok(new_null_array(&column.kind.data_type(), rejects.len())),
             _ if column.kind == ColumnKind::Timestamp => Ok(times()),
-            name => Err(Error::internal(format!("the quarantine column `{name}` has no known value"))),
+            name => Err(Error::internal(format!("unknown quarantine column `{name}`"))),
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(contract.schema().clone(), columns)
@@ -279,12 +281,12 @@ fn string_column<'a, R, T: AsRef<str>>(elements: &'a [R], value: impl Fn(&'a R) 
 }
 
 /// Returns the tenant of a reject, or an empty string if the tenant is unknown. No tenant has an empty name, so no
-/// tenant sees such rows.
+/// tenant sees rows without a tenant.
 fn tenant_of(reject: &Reject) -> &str {
     reject.tenant.as_ref().map_or("", TenantId::as_str)
 }
 
-/// Returns a truncated SHA-256 of the concatenated parts, in hexadecimal.
+/// Returns the truncated SHA-256 digest of the concatenated inputs, in hexadecimal.
 fn digest(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     parts.iter().for_each(|part| digest.update(part));

@@ -22,7 +22,7 @@ pub struct Receipt {
 /// The reply to a sender that does not wait for the commit of its events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Promise {
-    /// The number of events that were decoded and queued. They will be stored unless they are duplicates.
+    /// The number of events that were decoded and queued. These events will be stored unless they are duplicates.
     pub received: u64,
     /// The number of events that were queued for the quarantine.
     pub rejected: u64,

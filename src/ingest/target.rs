@@ -1,4 +1,4 @@
-//! Ingest targets: the tables that accept events, and the proof that a caller may send events to one of them.
+//! Ingest targets: the tables that accept events, and the proof that a caller may send events to a table.
 //!
 //! [`IngestTables::authorize`] takes a caller's [`Access`] and a table name, and returns an [`IngestTarget`]. The later
 //! steps of a request take the target instead of the access and the name.
@@ -51,7 +51,7 @@ pub(super) fn quarantine_of(table: &str) -> String {
     format!("{table}{QUARANTINE_SUFFIX}")
 }
 
-/// Returns true if `name` is the quarantine of one of the tables.
+/// Returns true if `name` is the name of a table's quarantine.
 pub(super) fn is_quarantine(name: &str, tables: &Tables) -> bool {
     name.strip_suffix(QUARANTINE_SUFFIX).is_some_and(|table| tables.contains_key(table))
 }
@@ -79,8 +79,8 @@ impl IngestTables {
         self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown_table(table))
     }
 
-    /// Returns the table whose rows are shown under this name: the table of this name, or the one whose versions this
-    /// name shows. Fails with `NotFound` if the caller may not see it.
+    /// Returns the table with this name, or the `latest` table whose stored versions can be queried under this name.
+    /// Fails with `NotFound` if the caller may not see it.
     pub(super) fn shown_as(&self, access: &Access, name: &str) -> Result<&Arc<IngestTable>> {
         let shows_changes = |table: &&Arc<IngestTable>| {
             table.table.contract().changes_name().is_some_and(|changes| changes == name) && sees(access, table.name())
@@ -88,8 +88,8 @@ impl IngestTables {
         self.visible(access, name).or_else(|unknown| self.declared.values().find(shows_changes).ok_or(unknown))
     }
 
-    /// Checks that the caller may send events to this table. Fails with `Forbidden` if the caller does not have the
-    /// scope `ingest` or if the table is a quarantine, and with `NotFound` if the caller may not see the table.
+    /// Checks that the caller may send events to this table. Fails with `NotFound` if the caller may not see the table.
+    /// Fails with `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
     pub(super) fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         access.require(Scope::Ingest)?;
         let is_visible_quarantine = self.get(table).is_none() && self.lake.contains_key(table) && sees(access, table);

@@ -36,13 +36,13 @@ pub(crate) const TABLE: &str = "calls";
 /// The quarantine of [`TABLE`].
 pub(crate) const QUARANTINE: &str = "calls_quarantine";
 
-/// Returns limits that commit batches within milliseconds and do not retry failures.
+/// Returns limits under which batches are committed within milliseconds and failures are not retried.
 pub(crate) fn limits() -> IngestConfig {
     IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
 }
 
-/// Returns the contract of [`TABLE`]. It has the columns `tenant_id`, `event_time`, `event_id` and `mos`, and no map
-/// for unknown fields.
+/// Returns the contract of [`TABLE`]. The contract has the columns `tenant_id`, `event_time`, `event_id` and `mos`, and
+/// no map for unknown fields.
 pub(crate) fn contract() -> Contract {
     let column = |(name, kind): (&str, &str)| ColumnConfig {
         name: name.to_owned(),

@@ -67,8 +67,8 @@ async fn ids_are_scoped_to_their_tenant() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
 
-    // This event names its tenant. If another tenant sends it, it goes to the quarantine under the sender's name. If an
-    // operator sends it, it belongs to the tenant that it names.
+    // The event names the tenant `globex`. If another tenant sends the event, it is quarantined under the sender's
+    // name. If an operator sends the event, it belongs to the tenant that it names.
     let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
     assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
     let unowned = lines(["c"]);
@@ -182,7 +182,7 @@ async fn a_request_that_fails_before_a_stop_can_be_sent_again_after_it() {
     let (faults, acme) = (Arc::new(Faults::default()), acme().await);
     let store = faulty(&faults);
     let ingest = start(&store, limits()).await;
-    // The put of the data file succeeds, but its answer is lost.
+    // The put of the data file succeeds, but its response is lost.
     faults.answer_lost.store(1, Ordering::SeqCst);
     assert_eq!(send(&ingest, &acme, lines(0..5)).await.unwrap_err().kind(), Kind::Unavailable);
     ingest.stop().await;

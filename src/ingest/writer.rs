@@ -1,13 +1,13 @@
 //! The writer authorizes requests, decodes events, stores each event once, and acknowledges it after the commit. All
-//! endpoints and sources use it.
+//! endpoints and sources use the writer.
 //!
 //! ```text
 //!   authorize ─► IngestTarget ─► submit: memory ─► prepare (decode) ─┬─► the table's queue ─────┬─► receipt
 //!                                                                   └─► its quarantine's queue ─┘
 //! ```
 //!
-//! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`]. It returns a [`Receipt`] after the commit, or
-//! an error. After an error, the caller can send the same body again. If events were stored despite the error, the
+//! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`], and returns a [`Receipt`] after the commit,
+//! or an error. After an error, the caller can send the same body again. If events were stored despite the error, the
 //! retry counts them as duplicates.
 
 use std::sync::Arc;
@@ -113,8 +113,9 @@ impl Writer {
     }
 
     /// Checks that the caller may send events to `table`. Returns an [`IngestTarget`] as proof for the later steps of
-    /// the request. An endpoint calls this before it reads a body. Fails with `NotFound` if the caller may not see the
-    /// table, and with `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
+    /// the request. An endpoint calls this function before it reads a request's body. Fails with `NotFound` if the
+    /// caller may not see the table. Fails with `Forbidden` if the caller does not have the scope `ingest` or if the
+    /// table is a quarantine.
     pub fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         self.admit(access)?;
         self.tables.authorize(access, table)
@@ -126,15 +127,15 @@ impl Writer {
         self.memory_budget.empty()
     }
 
-    /// Checks that batches with this schema can be stored in the table. Returns `Invalid` if a column is unknown or has an
-    /// incompatible type.
+    /// Checks that batches with this schema can be stored in the table. Fails with `Invalid` if a column is unknown or
+    /// has an incompatible type.
     pub fn check_schema(&self, target: &IngestTarget, schema: &SchemaRef) -> Result<()> {
         let empty = RecordBatch::new_empty(Arc::clone(schema));
         decode_arrow(target.table().table.contract(), &empty, 0, &self.stamp(Owner::PerEvent)).map(drop)
     }
 
-    /// Decodes events, stores the new ones, and returns after the commit. Fails with `Limited` and a retry time if the
-    /// queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http" or
+    /// Decodes events, stores the new events, and returns after the commit. Fails with `Limited` and a retry time if
+    /// the queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http" or
     /// "flight") is recorded in the `place` column of quarantine entries. If the caller drops the future, events that
     /// are already queued are still stored.
     pub async fn submit(
@@ -187,8 +188,9 @@ impl Writer {
         Ok(prepared)
     }
 
-    /// Returns the freshness of a table. The table of all versions has the freshness of its table. A tenant must be allowed to see the table and have the scope `read`. An
-    /// operator must have the scope `admin`.
+    /// Returns the freshness of a table. If `table` names the versions of a `latest` table, returns the freshness of
+    /// the `latest` table. A tenant must be allowed to see the table and have the scope `read`. An operator must have
+    /// the scope `admin`.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();
@@ -211,8 +213,8 @@ impl Writer {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
-    /// Creates the same decode options as [`Writer::stamp`]. Events that are decoded with them count as in flight to
-    /// `table` until the guard is dropped.
+    /// Creates the same decode options as [`Writer::stamp`]. Events that are decoded with these options count as in
+    /// flight to `table` until the guard is dropped.
     pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (DecodeOptions, InFlightGuard) {
         let (received, in_flight) = table.table.in_flight().enter(&owner, &self.clock);
         (DecodeOptions { received, ..self.stamp(owner) }, in_flight)
@@ -247,7 +249,7 @@ impl Writer {
     }
 }
 
-/// Waits for the answer to a write. Returns zero counts if there was nothing to write.
+/// Waits for the result of a write. Returns zero counts if there was nothing to write.
 async fn stored_or_default(answer: Option<impl Future<Output = Result<Stored>>>) -> Result<Stored> {
     match answer {
         Some(answer) => answer.await,

@@ -1,18 +1,19 @@
 //! Tracks a table's in-flight events on this server, and the lag of the sources that feed the table.
 //!
-//! A request or a source batch registers its events when they get their receive time ([`InFlight::enter`]), and drops
-//! its [`InFlightGuard`] when they are committed or refused. Source readers report the lag of their partitions
-//! ([`InFlight::report_lag`]). From the registered events and the lag, [`InFlight::watermark`] computes the time up to
-//! which the table is complete. The state belongs to the table, so ingest and queries can share it without depending on
-//! each other.
+//! A request or a source batch registers its events ([`InFlight::enter`]) when they get their receive time. The
+//! [`InFlightGuard`] is dropped when the events are committed or refused. Source readers report the lag of their
+//! partitions ([`InFlight::report_lag`]). From the registered events and the lag, [`InFlight::watermark`] computes the
+//! time up to which the table is complete. The state belongs to the table, so ingest and queries can share it without
+//! depending on each other.
 //!
-//! **Invariant:** the clock is read under the lock, both when events enter and for a watermark. Once a watermark has
-//! been returned, no event can enter with an earlier receive time, unless the clock goes back.
-//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources. It also depends on requests
-//! and sources that may contain events of any tenant, such as an operator's requests or a shared topic. It never
-//! depends on the requests and sources of another tenant.
-//! **Invariant:** the state covers only this process, and starts empty. It does not include events in flight on other
-//! servers.
+//! **Invariant:** the clock is read under the lock, both when events are registered and when a watermark is computed.
+//! Once a watermark has been returned, no event can be registered with an earlier receive time, unless the clock moves
+//! backward.
+//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources, and on those that may contain
+//! events of any tenant, such as an operator's requests or a shared topic. The watermark never depends on the requests
+//! and sources of another tenant.
+//! **Invariant:** the state covers only this process, and is empty when the process starts. The state does not include
+//! events in flight on other servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::contract::{Owner, TenantId};
 
-/// The age up to which a reader's report counts as current. Readers report every two seconds.
+/// The maximum age of a reader's report that counts as current. Readers report every two seconds.
 const REPORT_AGE_MAX: Micros = 5 * SECOND;
 
 /// A table's in-flight events on this server, and the lag of its sources.
@@ -29,7 +30,7 @@ pub struct InFlight(Mutex<InFlightState>);
 
 #[derive(Debug, Default)]
 struct InFlightState {
-    /// The number of the next registration. It distinguishes registrations with the same receive time.
+    /// The number of the next registration, which distinguishes registrations with the same receive time.
     next: u64,
     /// The receive times of in-flight events, by tenant. The key `None` is used for events that may belong to any
     /// tenant.
@@ -38,7 +39,7 @@ struct InFlightState {
     feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
 }
 
-/// A registration of events in flight. Dropping it ends the registration.
+/// A registration of events in flight, which ends when the guard is dropped.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
@@ -60,7 +61,7 @@ pub struct PartitionFeed {
 /// The lag of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LagState {
-    /// The partition is read, but its end is not known yet.
+    /// The partition is read, but its end offset is not known yet.
     Unknown,
     /// Some messages are not committed yet.
     Behind {

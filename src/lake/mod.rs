@@ -1,4 +1,4 @@
-//! Event storage: open Delta tables of Parquet files in one object store.
+//! Event storage: Delta tables of Parquet files in one object store.
 //!
 //! ```text
 //!   batch ─► parquet_writer (sorted rows, statistics) ─► log (put-if-absent of the next entry) ─► Snapshot

@@ -42,7 +42,7 @@ pub(super) async fn load_or_create(
         if let PutOutcome::InDoubt(error) = log.create(version, bytes).await? {
             return Err(error);
         }
-        // Either this put or another writer's has succeeded. In both cases, load the table again from the log.
+        // Either this put or another writer's put has succeeded, so load the table again from the log.
     }
     Err(Error::unavailable(format!(
         "cannot open table `{}`: all {ATTEMPTS_MAX} attempts conflicted with other writers: start the server again",

@@ -1,7 +1,7 @@
 //! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
-//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous one. `log/commit.rs`
-//! adds methods that commit, and the files in `read/` add methods that read single files.
+//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous snapshot.
+//! `log/commit.rs` adds methods that commit, and the files in `read/` add methods that read single files.
 //!
 //! **Invariant:** the newest snapshot only moves forward, and it includes a commit's files before the commit returns.
 //! **Invariant:** all state comes from the log, so a second handle or process sees the same table.
@@ -54,7 +54,7 @@ pub struct Table {
     options: WriteOptions,
     checkpoint_interval: u64,
     log_retention_ms: i64,
-    /// The newest known state. A newer one replaces it as a whole.
+    /// The newest known state. A newer state replaces it as a whole.
     current: RwLock<TableState>,
     /// Serializes this handle's commits, so they compete only with commits from other processes.
     pub(super) commit_lock: Semaphore,
@@ -123,14 +123,14 @@ impl Table {
         self.state().snapshot
     }
 
-    /// Reads other writers' commits and returns the newest snapshot. Costs one GET request if there are no new commits.
+    /// Reads other writers' commits and returns the newest snapshot. Needs one GET request if there are no new commits.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
         self.follow().await?;
         if self.gap_check_due() {
             let now = self.store.clock.now();
             let hint = self.log.hint().await?;
             if hint.is_some_and(|hint| hint > self.snapshot().version) {
-                // Newer versions exist, but the log entries that lead to them were already removed.
+                // Newer versions exist, but the log entries before them were already removed.
                 self.reload().await?;
             }
             self.checkpoint.fetch_max(hint.unwrap_or(0), Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Table {
 
     /// Writes rows as Parquet files: one per UTC day of the time column, each sorted by (tenant, time, id). The rows
     /// may be in any order, and are not visible before [`Table::commit`]. Encoding runs on the blocking pool. If a put
-    /// fails, the files that were already put are deleted on a best-effort basis.
+    /// fails, the files that were already stored are deleted on a best-effort basis.
     pub async fn write(&self, rows: impl Into<RowSelection>) -> Result<Vec<DataFile>> {
         let rows: RowSelection = rows.into();
         if rows.is_empty() {
@@ -149,8 +149,9 @@ impl Table {
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
         let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
-        // Await all puts, even after an error, because a dropped put may still finish and leave an orphaned file. On a
-        // full disk, each attempt would leave orphans, because small files can still be written when large ones fail.
+        // Await all puts, even after an error, because a dropped put may still finish and leave an orphaned file.
+        // Without this wait, each attempt on a full disk would leave orphans, because small files can still be written
+        // when large ones fail.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
         let (files, errors): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
@@ -230,7 +231,7 @@ impl Table {
         }
     }
 
-    /// Reads log entries up to the newest one, and publishes the resulting state.
+    /// Reads log entries up to the newest entry, and publishes the resulting state.
     pub(super) async fn follow(&self) -> Result<TableState> {
         let state = self.state();
         let mut changes: Option<Changes> = None;
@@ -257,7 +258,7 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Returns true if the last check is so long ago that the next log entry may have been removed unnoticed.
+    /// Returns true if the last check was so long ago that the next log entry may have been removed unnoticed.
     pub(super) fn gap_check_due(&self) -> bool {
         let checked = self.gap_checked.load(Ordering::Relaxed);
         self.store.clock.now().abs_diff(checked) >= GAP_CHECK_INTERVAL.unsigned_abs()

@@ -1,5 +1,5 @@
-//! Tests tables on real stores: concurrent handles, in-doubt commits, schema evolution, checkpoints, and
-//! interoperability with other Delta readers.
+//! Tests of tables on real stores. They cover concurrent handles, in-doubt commits, schema evolution, checkpoints, and
+//! other Delta readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
@@ -25,7 +25,7 @@ use crate::lake::read::object_reader::read_columns;
 use crate::lake::store::faulty_store::{FaultyStore, StoreFault};
 use crate::lake::{Progress, Store, Table};
 
-/// 2026-03-01T12:00:00Z.
+/// The test time 2026-03-01T12:00:00Z.
 pub(super) const NOON: Micros = 20_513 * DAY + DAY / 2;
 
 const COLUMNS: &[(&str, &str)] = &[
@@ -75,7 +75,7 @@ pub(super) fn config(url: &str) -> LakeConfig {
     }
 }
 
-/// Returns a store in memory, and one in a temporary folder. Dropping the second value of a pair deletes its folder.
+/// Returns an in-memory store, and a store in a temporary folder. Dropping the `TempDir` deletes the folder.
 pub(super) fn stores() -> Vec<(Store, Option<tempfile::TempDir>)> {
     let folder = tempfile::Builder::new().prefix("a lake ").tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap().join("new/").unwrap();
@@ -87,16 +87,17 @@ pub(super) async fn open(store: &Store) -> Arc<Table> {
     Table::open(store, contract(), &config("memory:///")).await.unwrap()
 }
 
-/// An event: tenant, time, id.
+/// The tenant, time and id of an event.
 pub(super) type Event<'a> = (&'a str, Micros, String);
 
-/// Returns events of two tenants, one second apart, latest first.
+/// Returns events of two tenants at intervals of one second, newest first.
 pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
     let tenant = |number| if number % 3 == 0 { "acme" } else { "zeta" };
     range.rev().map(|number| (tenant(number), NOON + number as Micros * SECOND, format!("e{number:06}"))).collect()
 }
 
-/// Converts events to rows of any contract. Columns other than tenant, time and id get a fixed value for their type.
+/// Converts events to rows with the columns of `contract`. Columns other than tenant, time and id get a fixed value of
+/// their type.
 pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
@@ -191,7 +192,7 @@ async fn a_failed_write_leaves_no_files() {
     let (store, folder) = stores().pop().unwrap();
     let (table, temporary) = (open(&store).await, folder.unwrap());
     let folder = temporary.path().join("new/calls");
-    // Write rows for two days. The second day's folder cannot be created, because a file has its name.
+    // Write rows for two days. The second day's folder cannot be created, because a file with that name exists.
     let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
     std::fs::write(&days[1], "in the way").unwrap();
     let rows = batch(table.contract(), &events(0..90_000));
@@ -233,7 +234,7 @@ async fn concurrent_writers_lose_no_rows_and_share_no_version() {
     }
 }
 
-/// Returns the progress of one source.
+/// Returns the progress record for the source `app`.
 pub(super) fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
     vec![Progress { app: app.to_owned(), after, next }]
 }
@@ -256,7 +257,7 @@ async fn source_progress_is_compared_and_set() {
     assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "the snapshot has the progress after the refusal");
 
     assert_eq!(second.commit(write(&second, 10..20).await, source(Some(5), 6)).await.unwrap(), 2);
-    // This handle knows the newest progress, but the commit expects an older one.
+    // This handle knows the latest progress, but the commit expects earlier progress.
     first.refresh().await.unwrap();
     let error = first.commit(write(&first, 0..10).await, source(Some(5), 9)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
@@ -428,8 +429,8 @@ async fn a_handle_reloads_a_log_that_was_cleaned_up() {
     let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
     let store = store.with_clock(clock.clone());
     let (writer, stalled) = (open(&store).await, open(&store).await);
-    // All entries are older than the retention period. Writing the second checkpoint removes the entries before the
-    // first.
+    // All log entries are older than the retention period. Writing the second checkpoint removes the log entries before
+    // the first checkpoint.
     fill(&writer).await;
     let listing = Log::of(&store, writer.location().1).list(0).await.unwrap();
     assert_eq!(listing.checkpoints.keys().collect::<Vec<_>>(), [&12, &24]);

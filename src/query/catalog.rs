@@ -2,7 +2,8 @@
 //!
 //! The catalog is read-only: a statement cannot register or drop a table.
 //!
-//! **Invariant:** a table that the caller may not see is not in the catalog, so it looks like one that does not exist.
+//! **Invariant:** a table that the caller may not see is not in the catalog. The caller cannot distinguish such a table
+//! from a table that does not exist.
 //! **Invariant:** `information_schema.df_settings` is empty, because its rows would reveal the server's options.
 
 use std::collections::BTreeMap;
@@ -58,8 +59,8 @@ fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists. `None` for the inner catalog, from which the
-    /// `information_schema` itself is built.
+    /// The table functions that `information_schema` lists, or `None` for the inner catalog from which
+    /// `information_schema` is built.
     functions: Option<Arc<[Arc<TableFunction>]>>,
 }
 
@@ -102,7 +103,7 @@ impl SchemaProvider for PublicSchema {
     }
 }
 
-/// The engine's `information_schema`, in which the table of settings is empty.
+/// The engine's `information_schema`, with an empty table of settings.
 #[derive(Debug)]
 struct InformationSchema(InformationSchemaProvider);
 

@@ -13,7 +13,7 @@ use crate::ingest::sim::workload::TENANTS;
 use crate::query::Engine;
 use crate::query::testing::{ask, config, reader};
 
-/// The seeds of the schedules to simulate. The ingest tests use other seeds.
+/// The seeds of the simulated crash schedules. The ingest tests use other seeds.
 const SEEDS: std::ops::Range<u64> = 500..516;
 
 #[test]

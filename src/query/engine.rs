@@ -1,11 +1,12 @@
 //! The engine holds what all queries share: tables, caches, the query slots of each tenant, and the list of running
 //! queries.
 //!
-//! `Engine::session` turns an [`Access`] into a session on the newest known snapshots. Creating a session reads no data
-//! and takes microseconds, because functions, rules and options come from a template, and file metadata from a cache.
+//! `Engine::session` turns an [`Access`] into a session on the newest known snapshots. Creating a session takes
+//! microseconds and reads no data. Functions, rules and options come from a template, and file metadata comes from a
+//! cache.
 //!
 //! **Invariant:** each query has its own memory pool, which `query.memory_bytes_max` limits. A query never writes to
-//! disk. If it would have to spill, it fails with `Limited` instead. So no tenant can fill the server's disk.
+//! disk. A query that would have to spill fails with `Limited` instead, so no tenant can fill the server's disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -50,7 +51,7 @@ pub struct Engine {
     pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
     pub(in crate::query) threads: QueryRuntime,
-    /// The session state that each session clones and extends with its own tables.
+    /// The session state that each new session clones and extends with its own tables.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may call.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
@@ -102,7 +103,7 @@ impl Engine {
         self.running.cancel(access, id)
     }
 
-    /// Ends the running queries at their next await and accepts no new ones. Does not wait for them.
+    /// Ends the running queries at their next await point, without waiting for them. The engine accepts no new queries.
     pub fn stop(&self) {
         self.threads.stop();
     }
@@ -118,8 +119,7 @@ impl Engine {
     }
 
     /// Returns the task context for one query: the shared environment with a separate memory pool. Planning has already
-    /// resolved the functions. The context needs a function registry only for `information_schema`, which lists the
-    /// functions.
+    /// resolved the functions, so only `information_schema` still needs the function registry.
     pub(in crate::query) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
@@ -132,7 +132,7 @@ impl Engine {
         TaskContext::new(None, name, config, scalar, higher_order, aggregate, window, runtime)
     }
 
-    /// Returns how to read a table's files, or `None` if the table is unknown.
+    /// Returns the source that reads a table's files, or `None` if the table is unknown.
     pub(in crate::query) fn source(&self, table: &str) -> Option<&TableSource> {
         self.sources.get(table)
     }
@@ -153,7 +153,8 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
     Ok(TableSource { store: root, reader, partitions })
 }
 
-/// Creates the template of every session: the dialect, without tables.
+/// Creates the template with the functions, rules and options of every session. The template contains no file formats,
+/// table factories or URL tables, so a statement cannot name a file.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
     dialect::session_state(options(config, partitions))
         .with_runtime_env(Arc::clone(runtime))

@@ -1,10 +1,10 @@
 //! Translates DataFusion errors into [`Error`]s, with the texts from `engine_text.rs`. No other file interprets
-//! DataFusion errors, except for the names in `planning/unknown_names.rs`.
+//! DataFusion errors, except `planning/unknown_names.rs`, which handles unknown names.
 //!
-//! The kind of the translated error indicates whether the caller or the server caused it. If the cause is the caller's
-//! statement, or evaluating it on the caller's own rows, the error keeps its full text and its position in the
-//! statement. A server error becomes a general message, because the original text may name files. The original error is
-//! kept as the source of the translated error, and appears only in the log.
+//! The kind of the translated error indicates whether the caller or the server caused it. If the caller's statement or
+//! rows caused the error, the error keeps its full text and its position in the statement. A server error gets a
+//! general message, because the original text may contain file names. The original error is kept as the source of the
+//! translated error, and appears only in the log.
 
 use std::borrow::Cow;
 
@@ -17,13 +17,13 @@ use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
 use crate::sql::engine_text::{caused_by_statement, invalid_regex, root, sentence, too_long, unsupported};
 
-/// Translates an error from planning or running a caller's statement.
+/// Translates an error that the engine returned when it planned or ran a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
     located(translate(root(&error), config), error)
 }
 
-/// Translates an error from planning a caller's statement. Planning reads no rows, so the statement is the cause of
-/// every error that the engine reports as internal.
+/// Translates an error that the engine returned when it planned a caller's statement. Planning reads no rows, so only
+/// the statement can cause an error that the engine reports as internal.
 pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Error {
     let translated = match root(&error) {
         DataFusionError::Internal(text) => caused_by_statement(text)
@@ -33,16 +33,16 @@ pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Erro
     located(translated, error)
 }
 
-/// Adds the position that the engine reported to our error, and the engine's error as its source.
+/// Adds the position from the engine's error to our error, and sets the engine's error as the source.
 pub(super) fn located(error: Error, engine: DataFusionError) -> Error {
     let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
     with_position(error, span).with_source(engine)
 }
 
-/// Translates an error that has no contexts around it.
+/// Translates an error that is not wrapped in a context.
 fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
     match error {
-        // Our own code raised this error. It names an exceeded limit, or comes from below the barrier.
+        // Our own code returned this error, for example because a limit was exceeded or a table could not be read.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => match inner.downcast_ref::<DataFusionError>() {
@@ -50,9 +50,9 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
                 None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
             },
         },
-        // The parser does not support the EXCLUDE clause in window frames.
+        // The parser does not support EXCLUDE in window frames.
         DataFusionError::SQL(error, _) if parse_text(error).contains("found: EXCLUDE") => Error::unsupported(
-            "EXCLUDE in a window frame is not supported: take the excluded rows off, as in sum(x) OVER (ORDER BY y) - x",
+            "EXCLUDE in a window frame is not supported: subtract the excluded rows, as in sum(x) OVER (ORDER BY y) - x",
         ),
         DataFusionError::SQL(error, _) => Error::invalid(format!("cannot parse the statement: {}", parse_text(error))),
         DataFusionError::SchemaError(error, _) => Error::invalid(schema_text(error)),
@@ -84,7 +84,7 @@ fn out_of_memory(config: &QueryConfig) -> Error {
     ))
 }
 
-/// Translates an error from evaluating the caller's expressions on the caller's values.
+/// Translates an Arrow error that occurred when the caller's expressions were evaluated.
 fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
@@ -121,7 +121,7 @@ fn schema_text(error: &SchemaError) -> String {
         SchemaError::AmbiguousReference { field } => {
             format!("column `{}` is ambiguous: qualify it with the table name", field.flat_name())
         }
-        // The engine's name for an aggregate contains its arguments without their casts.
+        // The engine's name for an aggregate omits the casts in its arguments.
         SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => format!(
             "two expressions are called `{name}`, because they differ only in a cast: compute the cast in a subquery in \
              FROM, and use its column"

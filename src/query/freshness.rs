@@ -1,18 +1,18 @@
-//! The table function `freshness('table')`. It returns one row: the time up to which a table is complete, and the
-//! newest times among the rows that the caller sees.
+//! The table function `freshness('table')`. It returns one row with the time up to which a table is complete, and the
+//! newest times in the rows that the caller may see.
 //!
-//! The newest times are computed only if the query selects them. The rows of the last two days are searched first. If
-//! there are none, all rows are searched.
+//! The newest times are computed only if the query selects them. The function searches the rows of the last two days.
+//! If it finds no rows, it searches the whole table.
 //!
 //! ```text
 //!   session: watermark, then snapshot ─► freshness('table') ─► one row ◄─ newest times ◄─ rows of two days, or all rows
 //! ```
 //!
-//! **Invariant:** the session takes the watermark of a table before its snapshot. So all rows up to the watermark are
-//! visible to every query of the session, including one that reads both the table and its freshness.
+//! **Invariant:** the session takes the watermark of a table before the table's snapshot. All rows up to the watermark
+//! are therefore visible to every query of the session, even if a query reads both the table and its freshness.
 //! **Invariant:** a table that the caller may not see causes the same error as a table that does not exist.
-//! **Invariant:** a plan that holds a watermark is never cached (`Planner::plan_sql`).
-//! **Invariant:** a tenant learns the age of a source's oldest unread message, in whole seconds, but not the number of
+//! **Invariant:** a plan that contains a watermark is never cached (`Planner::plan_sql`).
+//! **Invariant:** a tenant sees the age of a source's oldest unread message in whole seconds, but not the number of
 //! unread messages. In a shared topic, that number would reveal how busy the other tenants are.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ use crate::query::scan::table_provider::SessionTable;
 pub(in crate::query) const NAME: &str = "freshness";
 /// The maximum age of the rows that are searched first, in microseconds.
 const RECENT: Micros = 2 * DAY;
-/// The indexes of the columns with the newest times. Only for these columns must the table be read.
+/// The indexes of the columns with the newest times. The table is read only if a query selects one of these columns.
 const NEWEST_TIMES: std::ops::Range<usize> = 3..5;
 
 /// The function `freshness` over the tables of one session.
@@ -58,7 +58,7 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// Returns the entry for the list of functions, which is the same for all sessions.
+    /// Returns the entry for the list of functions, which does not depend on the session.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
@@ -107,7 +107,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// The freshness of one table for one caller: the single row that a call returns.
+/// The freshness of a table for a caller, which is the single row that `freshness('table')` returns.
 pub(in crate::query) struct FreshnessRow {
     table: Arc<SessionTable>,
     watermark: Watermark,
@@ -120,8 +120,8 @@ impl FreshnessRow {
         self.table.name()
     }
 
-    /// Creates the plans that search for the newest times, in order. Each plan is needed only if the previous one finds
-    /// no row.
+    /// Creates the plans that search for the newest times, in the order in which they run. A plan runs only if the
+    /// previous plan found no row.
     async fn searches(&self, state: &dyn Session) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let contract = self.table.contract();
         let visible = TableProvider::schema(&*self.table);
@@ -149,7 +149,7 @@ impl FreshnessRow {
         Ok(searches)
     }
 
-    /// Builds the row with the columns whose indexes are in `projection`.
+    /// Builds the row with the columns at the indexes in `projection`.
     fn batch(&self, projection: &[usize], schema: &SchemaRef, newest: NewestTimes) -> Result<RecordBatch> {
         let Watermark { now, complete_until, source_lag } = self.watermark;
         let time = |time: Option<Micros>| {

@@ -1,10 +1,10 @@
-//! The plan node of `freshness('table')`, which finds the newest times among the rows that a caller sees in a table.
+//! The plan node of `freshness('table')`, which finds the newest times in the rows that the caller may see.
 //!
-//! It runs plans of its own over the caller's table, so row rules and hidden columns apply as in any other query. It
-//! returns one row with the greatest event time, and the greatest receive time of recent events.
+//! The node runs its own plans over the caller's table, so row rules and hidden columns apply as in any other query.
+//! The node returns one row with the greatest event time, and the greatest receive time of recent events.
 //!
-//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into these plans. They use the
-//! memory pool and the time limit of the statement that contains the node.
+//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into these plans. These plans
+//! use the memory pool and the time limit of the statement that contains the node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use futures::{TryStreamExt as _, stream};
 
 use crate::clock::Micros;
 
-/// The newest times among a caller's rows. A time is `None` if the caller sees no row, or does not see the column.
+/// The newest times in the rows that the caller may see. A time is `None` if the caller may see no row, or if the
+/// column is hidden from the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NewestTimes {
     /// The greatest event time.
@@ -43,15 +44,15 @@ impl NewestTimes {
     }
 }
 
-/// A function that builds the row of the result from the times that were found.
+/// A function that builds the result row from the newest times.
 pub(in crate::query) type RowBuilder = Arc<dyn Fn(NewestTimes) -> Result<RecordBatch> + Send + Sync>;
 
 /// The plan node that returns one row with the freshness of a table.
 pub(in crate::query) struct FreshnessExec {
     /// The table's name, which EXPLAIN shows.
     table: String,
-    /// The plans that search for the times, in order. Each plan returns one row with both times, and runs only if the
-    /// previous plan found no time.
+    /// The plans that search for the newest times, in the order in which they run. Each plan returns one row with both
+    /// times, and runs only if the previous plan found no time.
     searches: Vec<Arc<dyn ExecutionPlan>>,
     schema: SchemaRef,
     row: RowBuilder,
@@ -75,10 +76,10 @@ impl FreshnessExec {
     }
 }
 
-/// Runs the plans in order, and returns the result of the first one that finds a time.
+/// Runs the plans in order, and returns the result of the first plan that finds a time.
 async fn search(searches: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<NewestTimes> {
     for plan in searches {
-        // A recursive query runs its inner part repeatedly, so the state must be reset.
+        // A recursive query runs this node repeatedly, so the state of the plan must be reset.
         let plan = reset_plan_states(plan)?;
         let batches: Vec<_> = execute_stream(plan, Arc::clone(&context))?.try_collect().await?;
         let found = batches.iter().find_map(NewestTimes::of);

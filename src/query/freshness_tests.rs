@@ -1,4 +1,5 @@
-//! Tests of `freshness('table')`: its values, what each caller sees, and that cached plans return no old values.
+//! Tests of `freshness('table')`. They check the values that each caller sees, and that cached plans return no old
+//! values.
 
 use std::sync::Arc;
 
@@ -14,17 +15,18 @@ use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// One hour after the newest row of tenant `acme`, which has 40 rows at intervals of five hours.
+/// The current time in the tests. It is one hour after the newest row of tenant `acme`, which has 40 rows at intervals
+/// of five hours.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
-/// Creates an engine over its own tables, with a clock that the test can set.
+/// Creates an engine with its own tables, and a clock that the test can set.
 async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
     let ((_, tables), clock) = (engine_with_own_tables().await, Clock::fixed(now));
     let engine = Engine::new(Arc::clone(&tables), config(), clock.clone(), Arc::new(Metrics::default())).unwrap();
     (engine, tables, clock)
 }
 
-/// Formats a time as query results show it.
+/// Formats a time in the same way as query results.
 fn shown(time: Micros) -> String {
     let format = if time % SECOND == 0 { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
     chrono::DateTime::from_timestamp_micros(time).unwrap().format(format).to_string()
@@ -41,7 +43,8 @@ fn tenant(name: &str) -> Owner {
 #[tokio::test]
 async fn freshness_describes_the_callers_own_rows_anywhere_in_a_statement() {
     let (now, acme, coda) = (shown(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
-    // The rows of tenant `coda` continue after `NOW`. The rows of the third tenant end days before it.
+    // Tenant `coda` has rows with times after `NOW`. The newest row of the third tenant is several days older than
+    // `NOW`.
     let (engine, _, _) = engine_at(NOW).await;
     for (tenant, newest) in [("acme", acme), ("coda", coda)] {
         let access = reader(tenant).await;
@@ -159,7 +162,7 @@ async fn repeated_statement_returns_the_current_watermark() {
     add(&tables, &[row]).await;
     drop(in_flight);
     assert_eq!(until(&acme).await, shown(NOW + SECOND));
-    // A session reads one snapshot, so its freshness does not change.
+    // A session reads a fixed snapshot, so the freshness that it sees does not change.
     let both = "SELECT count(*), (SELECT complete_until FROM freshness('calls')) FROM calls";
     assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), shown(NOW)]]);
     assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), shown(NOW + SECOND)]]);

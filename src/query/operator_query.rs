@@ -1,9 +1,9 @@
 //! Runs the queries in the operator's configuration, which read the rows of all tenants.
 //!
-//! Lookup tables are built from the results. The size of each result is limited. A client cannot send such a query.
+//! Lookup tables are built from the results, and the size of each result is limited. Clients cannot send these queries.
 //!
 //! **Invariant:** no endpoint can reach this file, because a dependency check in `tests/it/tidy.rs` allows only
-//! `server.rs` to use it. Callers' queries go through a [`Session`](crate::query::Session), and so through the barrier.
+//! `server.rs` to use it. Callers' queries use a [`Session`](crate::query::Session), so the barrier applies to them.
 
 use std::sync::Arc;
 

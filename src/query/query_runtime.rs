@@ -1,7 +1,7 @@
 //! The tokio runtime whose threads plan and run queries.
 //!
-//! The caller waits for the result on its own runtime. The query runtime has `query.threads` threads, each with a stack
-//! that is large enough for planning.
+//! Callers wait for results on their own runtime. The query runtime has `query.threads` threads, each with a stack that
+//! is large enough for planning.
 //!
 //! ```text
 //!   endpoint's runtime                            │ query runtime (lower priority)
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! **Invariant:** these threads run only queries, and no query runs on any other thread. The operating system prefers
-//! threads with a higher priority, so an endpoint or a commit never waits for a query to yield a processor.
-//! **Invariant:** after a caller drops its work, the work ends at its next await. If the work panics, its caller
+//! threads with a higher priority, so endpoints and commits do not wait until a query yields a processor.
+//! **Invariant:** after a caller drops its work, the work ends at its next await point. If the work panics, the caller
 //! receives an error.
 
 use std::fmt;
@@ -28,28 +28,29 @@ use crate::error::{Error, Result};
 use crate::query::planning::statement::STACK_BYTES_MIN;
 use crate::sql::engine_text::panicked;
 
-/// The amount by which the nice value of the query threads exceeds that of the server. If a query thread and another
-/// thread are both busy, the other thread gets about three times as much processor time.
+/// The nice value of the query threads is the server's nice value plus this number. If a query thread and another
+/// thread compete for a processor, the other thread gets about three times as much processor time.
 const NICE: i32 = 5;
 
 /// A tokio runtime that runs only queries.
 pub(in crate::query) struct QueryRuntime {
     handle: Handle,
-    /// The tokio runtime, or `None` once it is stopped.
+    /// The tokio runtime, or `None` after it has been stopped.
     runtime: Mutex<Option<Runtime>>,
-    /// Cancelled when the runtime stops. This wakes callers, which would otherwise wait until a busy thread yields.
+    /// A token that is cancelled when the runtime stops. It wakes callers, which would otherwise wait until a busy
+    /// thread yields.
     stopping: CancellationToken,
 }
 
 impl QueryRuntime {
-    /// Starts a runtime with `threads` threads. 0 means one per core.
+    /// Starts a runtime with `threads` threads, or with one thread per core if `threads` is 0.
     pub(in crate::query) fn start(threads: usize) -> Result<Self> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        // A query thread starts the threads for blocking work. They inherit its nice value, so the value is not raised
-        // again.
+        // Query threads start the threads for blocking work. These threads inherit the nice value, and `set_nice` sets
+        // the same value again.
         let lowered = nice() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -88,7 +89,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Accepts no new work, and ends running work at its next await. Does not wait for threads that are busy.
+    /// Accepts no new work, and ends running work at its next await point. Does not wait for busy threads.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -99,8 +100,8 @@ impl QueryRuntime {
 }
 
 impl Drop for QueryRuntime {
-    /// Stops the runtime without waiting. If a tokio runtime is simply dropped, the drop blocks until its threads have
-    /// ended, and async code must not block.
+    /// Stops the runtime without waiting. Dropping a tokio runtime blocks until its threads have ended, and async code
+    /// must not block.
     fn drop(&mut self) {
         self.stop();
     }
@@ -119,7 +120,7 @@ pub(in crate::query) fn stopped() -> Error {
 
 /// Returns the nice value of the calling thread. On Linux, each thread has its own nice value.
 fn nice() -> i32 {
-    // SAFETY: `getpriority` takes two numbers, changes nothing, and cannot fail for the calling thread.
+    // SAFETY: `getpriority` takes two integers, has no side effects, and cannot fail for the calling thread.
     #[cfg(target_os = "linux")]
     #[expect(
         unsafe_code,
@@ -130,11 +131,12 @@ fn nice() -> i32 {
     0
 }
 
-/// Sets the nice value of the calling thread. If the system refuses, the thread keeps its priority.
+/// Sets the nice value of the calling thread. If the operating system refuses the change, the thread keeps its
+/// priority.
 fn set_nice(value: i32) {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: `setpriority` takes three numbers and rejects invalid numbers.
+        // SAFETY: `setpriority` takes three integers and returns an error for invalid values.
         #[expect(
             unsafe_code,
             reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"

@@ -1,5 +1,5 @@
-//! Tests of the query threads. Queries run only on these threads and end when their caller drops them. They hold no
-//! memory for a client that stops reading.
+//! Tests of the query threads. Queries run only on these threads, and end when their caller drops them. If a client
+//! stops reading, its query frees its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
 use crate::query::testing::{ask, config, engine, engine_with, idle, reader, text};
 
-/// A timeout that a test reaches only if something hangs.
+/// A timeout that tests reach only if a query hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -34,10 +34,11 @@ async fn work_runs_on_threads_of_lower_priority() {
     );
 }
 
-/// Returns the nice value of this thread, or `None` if the system does not report it.
+/// Returns the nice value of the calling thread, or `None` if the operating system does not report it.
 fn nice() -> Option<i64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
-    // The second field is the name in parentheses, which may contain spaces. The nice value is the 19th field.
+    // The second field of the file is the thread name in parentheses, which may contain spaces. The nice value is the
+    // 19th field.
     stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 

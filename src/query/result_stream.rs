@@ -1,5 +1,5 @@
-//! The result of a running query: a stream of batches in the declared schema, which ends after the last row or when a
-//! limit is reached. A task on the query runtime reads the engine's stream, and the endpoint reads
+//! The result stream of a running query. The batches have the declared schema, and the stream ends after the last row
+//! or when a limit is reached. A task on the query runtime reads the engine's stream, and the endpoint reads
 //! [`ResultStream::batches`].
 //!
 //! ```text
@@ -7,11 +7,11 @@
 //!                                                   └─► how it ended ─────────────┘
 //! ```
 //!
-//! **Invariant:** when a query ends, its plan and memory are freed first. Then its slot is freed and its entry is
-//! removed from the list of running queries. Only then is the reader notified. This order is the same whether the query
-//! ends after the last row, at a limit, with an error, by cancellation, or because the reader was dropped.
-//! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for it, and the plan
-//! and the slot are freed once `query.time_max` has passed.
+//! **Invariant:** when a query ends, the plan and its memory are freed first. Then the query's slot is freed, and the
+//! query is removed from the list of running queries. The reader is notified last. This order does not depend on the
+//! reason: the last row, a limit, an error, a cancellation, or a dropped reader.
+//! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for the reader, and
+//! the plan and the slot are freed once `query.time_max` has passed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,19 +41,19 @@ use crate::telemetry::QueryOutcome;
 /// The maximum number of batches that are computed ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
 
-/// A running query. Dropping it stops the plan and frees its slot and memory.
+/// The result of a running query. Dropping the stream stops the query and frees its slot and memory.
 pub struct ResultStream {
     /// The id with which the caller can cancel the query.
     pub id: QueryId,
-    /// The time by which the query ends at the latest. The endpoint must then disconnect a client that has stopped
-    /// reading (see `flight/unread_stream.rs`).
+    /// The time at which the query ends at the latest. At that time, the endpoint must disconnect a client that has
+    /// stopped reading (see `flight/unread_stream.rs`).
     pub deadline: Instant,
-    /// The batches, in exactly the schema that was declared. If the query exceeds its time, row or memory limit, the
+    /// The batches, which have exactly the declared schema. If the query exceeds its time, row or memory limit, the
     /// last item is a `Limited` error.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
-/// The deadline of a query, and whether the time limit or the token determines it.
+/// The deadline of a query, which the time limit or the expiry of the token determines.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
@@ -63,8 +63,8 @@ pub(in crate::query) struct QueryDeadline {
 }
 
 impl QueryDeadline {
-    /// Returns the deadline of a query that started at `started`. It is the time at which `query.time_max` has passed
-    /// or the token expires, whichever is earlier. The token expires in `token_left` microseconds.
+    /// Returns the deadline of a query that started at `started`: the end of `query.time_max` or the expiry of the
+    /// token, whichever is earlier. The token expires in `token_left` microseconds.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
         let (time_max, limit) = (config.time_max, started + config.time_max);
@@ -74,7 +74,7 @@ impl QueryDeadline {
         }
     }
 
-    /// Waits for `work`, but fails if the deadline passes first.
+    /// Waits for `work`, and fails if the deadline passes before `work` ends.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
     }
@@ -101,10 +101,10 @@ struct RunningPlan {
     ticket: QueryTicket,
 }
 
-/// The reader's end of the channel.
+/// The reader's end of the channels that deliver the batches and the outcome of a query.
 struct Reader {
     batches: mpsc::Receiver<RecordBatch>,
-    /// The channel that delivers the outcome of the query. `None` once the reader has received it.
+    /// The channel that delivers the outcome of the query, or `None` after the reader has received the outcome.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
     /// The task on the query runtime, which ends when this handle is dropped.
@@ -132,8 +132,8 @@ pub(in crate::query) fn start(
 }
 
 impl Reader {
-    /// Returns the next batch, or the error that ended the query. Batches that were computed before a limit was reached
-    /// are still returned. After a cancellation, no more batches are returned.
+    /// Returns the next batch, or the error that ended the query. Returns all batches that were computed before a limit
+    /// was reached, but no batches after a cancellation.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         while let Some(batch) = self.batches.recv().await {
             if !self.stop.is_cancelled() {
@@ -143,20 +143,20 @@ impl Reader {
         match self.end.take()?.await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(error)),
-            // The runtime has stopped, which dropped the task.
+            // The task was dropped because the runtime has stopped.
             Err(_) => Some(Err(stopped())),
         }
     }
 }
 
 impl RunningPlan {
-    /// Sends all batches, then the outcome.
+    /// Sends all batches and then the outcome of the query.
     async fn run(mut self, sender: mpsc::Sender<RecordBatch>, ended: oneshot::Sender<Result<()>>) {
         let outcome = self.send_batches(&sender).await;
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // If the reader is gone, nobody needs the outcome.
+        // Sending fails if the reader was dropped, and the outcome is not needed then.
         let _ = ended.send(outcome);
     }
 
@@ -178,8 +178,8 @@ impl RunningPlan {
         Ok(())
     }
 
-    /// Returns the next batch in the declared schema. If there are too many rows, exactly `query.rows_max` rows are
-    /// returned before the error.
+    /// Returns the next batch in the declared schema. If the result has too many rows, exactly `query.rows_max` rows
+    /// are returned before the error.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         if self.too_many_rows {
             return Some(Err(Error::limited(format!(
@@ -204,10 +204,11 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// Returns the engine's next batch that has rows.
+    /// Returns the engine's next batch, and skips empty batches.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            // The deadline is checked here because `timeout_at` never polls its timer while the stream is always ready.
+            // `timeout_at` does not poll its timer while the stream is always ready, so the deadline is also checked
+            // here.
             if Instant::now() >= self.deadline.at {
                 return Some(Err(self.deadline.error()));
             }

@@ -1,4 +1,4 @@
-//! The list of running queries, which a caller uses to cancel its own queries.
+//! The list of running queries, with which a caller can cancel its own queries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::tenancy::{Access, Slot};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub uuid::Uuid);
 
-/// The running queries by id, with their callers and the tokens that cancel them.
+/// The running queries, keyed by their ids, with their callers and cancellation tokens.
 #[derive(Debug, Default)]
 pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
 
@@ -31,8 +31,8 @@ struct QueryCaller {
     subject: String,
 }
 
-/// The resources of one running query: its entry in the list, its slot and its metrics. Dropping the ticket releases
-/// them.
+/// A ticket holds the resources of a running query: its entry in the list, its slot and its metrics. Dropping the
+/// ticket releases these resources.
 #[derive(Debug)]
 pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
@@ -43,7 +43,7 @@ pub(in crate::query) struct QueryTicket {
 }
 
 impl RunningQueries {
-    /// Adds a query to the list. `access` identifies its caller.
+    /// Adds a query to the list. `access` identifies the query's caller.
     pub(in crate::query) fn add(
         self: &Arc<Self>,
         access: &Access,
@@ -72,21 +72,22 @@ impl RunningQueries {
         self.lock().len()
     }
 
-    /// Locks the list. A panic cannot leave it half updated, so a poisoned lock is safe to use.
+    /// Locks the list. A panic cannot leave the list inconsistent, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl QueryTicket {
-    /// Adds to the number of rows that the client has received.
+    /// Adds `rows` to the number of rows that the client has received.
     pub(in crate::query) fn rows(&mut self, rows: usize) {
         if let Some(meter) = &mut self.meter {
             meter.rows(rows as u64);
         }
     }
 
-    /// Records how the query ended. A ticket that is dropped without this call counts as cancelled.
+    /// Records how the query ended. The query counts as cancelled if its ticket is dropped without a call to this
+    /// function.
     pub(in crate::query) fn end(mut self, outcome: QueryOutcome) {
         if let Some(meter) = self.meter.take() {
             meter.end(outcome);

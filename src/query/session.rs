@@ -1,12 +1,12 @@
-//! A session: one caller's view of the tables during one request.
+//! A session is a caller's view of the tables during one request.
 //!
-//! A session plans SQL text or a logical plan, and returns a [`Planned`] statement with a declared result schema. It
-//! runs the statement as a [`ResultStream`] in exactly that schema. Planning and running happen on the query runtime. A
-//! session lives as long as one request, and all its statements read the same snapshot of each table.
+//! A session plans SQL text or a logical plan, and returns a [`Planned`] statement with a declared result schema.
+//! Running the statement returns a [`ResultStream`] with exactly this schema. Planning and running happen on the query
+//! runtime. A session lives as long as one request, and all its statements read the same snapshot of each table.
 //!
-//! **Invariant:** every batch has the schema that was declared before running. It has the same names and types, all of
-//! its columns are nullable, and it has no metadata. The nullability and metadata of a plan can change between planning
-//! and running, so they cannot be part of the declared schema.
+//! **Invariant:** every batch has the declared schema. All columns of this schema are nullable, and it contains no
+//! metadata. The nullability and metadata of a plan can change between planning and running, so they cannot be part of
+//! the declared schema.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,28 +28,28 @@ use crate::query::planning::planner::Planner;
 use crate::query::result_stream::ResultStream;
 use crate::tenancy::{Access, Scope};
 
-/// A session for one caller. It plans and runs statements on the tables that the caller may see.
+/// Plans and runs statements on the tables that a caller may see.
 pub struct Session {
     planner: Arc<Planner>,
 }
 
-/// A table, with the columns that the caller sees.
+/// A table with the columns that the caller may see.
 #[derive(Debug, Clone)]
 pub struct VisibleTable {
     /// The SQL name.
     pub name: String,
     /// The description from the table's declaration.
     pub description: String,
-    /// The visible columns. The field metadata contains `comment` and `unit` if they are declared.
+    /// The columns that the caller may see. The field metadata contains `comment` and `unit` if these are declared.
     pub schema: SchemaRef,
-    /// The name of the id column, whose values are unique among the rows that this caller sees. `None` if the caller
-    /// does not see the column.
+    /// The name of the id column, or `None` if the column is hidden from the caller. The ids are unique within the rows
+    /// that the caller may see.
     pub id: Option<String>,
 }
 
 impl Engine {
-    /// Creates the session for one request, which takes tens of microseconds. Fails with `Forbidden` if the caller has
-    /// no read scope or no tenant.
+    /// Creates the session for a request, which takes tens of microseconds. Fails with `Forbidden` if the caller has no
+    /// read scope or no tenant.
     pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
         access.require(Scope::Read)?;
         access.check_expiry(self.clock.now())?;
@@ -64,7 +64,7 @@ impl Session {
         Ok(Self { planner: Arc::new(Planner::new(engine, access)) })
     }
 
-    /// Parses, checks and plans one statement. If the statement is not a query, the error names its kind.
+    /// Parses, checks and plans one statement. If the statement is not a query, the error names the kind of statement.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
         let planning = async move {
             if let Some(planned) = self.planner.cached(sql) {
@@ -76,22 +76,22 @@ impl Session {
         planning.boxed()
     }
 
-    /// Checks and plans a statement that is a logical plan instead of text. Its tables and functions are resolved by
-    /// name in this session, even if the plan was built in another session.
+    /// Checks and plans a statement that was sent as a logical plan. The names of tables and functions are resolved in
+    /// this session, even if the plan was built in another session.
     pub fn plan_logical(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<Planned>> {
         let (planner, plan) = (Arc::clone(&self.planner), ErasedPlan::new(plan));
         self.on_query_threads(async move { planner.plan_logical(&plan).await }).boxed()
     }
 
     /// Plans a statement again with bound values, which keep their types. `rows` has a column for each placeholder. The
-    /// statement then runs once for each row, in order, and all results form one stream.
+    /// statement then runs once for each row, in order. Its results are returned as one stream.
     pub fn bind(&self, planned: &Planned, rows: &RecordBatch) -> BoxFuture<'_, Result<Planned>> {
         let (planner, planned, rows) = (Arc::clone(&self.planner), planned.clone(), rows.clone());
         self.on_query_threads(async move { planner.bind(&planned, &rows).await }).boxed()
     }
 
-    /// Waits for one of the tenant's query slots, then runs a planned statement. `parameters` contains the rows of
-    /// values that are bound first, if there are any.
+    /// Waits for one of the tenant's query slots, and then runs a planned statement. If `parameters` is given, first
+    /// binds these rows of values.
     pub fn run<'a>(
         &'a self,
         planned: &'a Planned,
@@ -123,7 +123,7 @@ impl Session {
         self.planner.deadline().limit(self.planner.engine.threads.run(work)).await
     }
 
-    /// Returns the tables that this caller can see, ordered by name.
+    /// Returns the tables that the caller may see, ordered by name.
     pub fn tables(&self) -> Vec<VisibleTable> {
         self.planner
             .view()
@@ -142,8 +142,7 @@ impl Session {
             .collect()
     }
 
-    /// Finds the newest times in a table. Like any other query, it waits for one of the tenant's query slots and is
-    /// subject to the query limits.
+    /// Runs a query that finds the newest times in a table. The tenant's query slots and the query limits apply.
     pub async fn newest_times(&self, table: &str) -> Result<NewestTimes> {
         let name = table.replace('\'', "''");
         let planned =
@@ -153,7 +152,7 @@ impl Session {
         Ok(batches.iter().find_map(NewestTimes::of).unwrap_or_default())
     }
 
-    /// Returns the names of the SQL functions, each with its kind (scalar, aggregate or window), for SqlInfo.
+    /// Returns the names and kinds (scalar, aggregate or window) of the SQL functions, for SqlInfo.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
         let state = &self.planner.view().state;
         let scalar = state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
@@ -175,7 +174,7 @@ impl Session {
         self.planner.view().state.create_physical_plan(&planned.plan).await.unwrap()
     }
 
-    /// Returns the engine's logical plan for the text, without our checks.
+    /// Returns the engine's logical plan for `sql`, without our checks.
     pub(in crate::query) async fn unchecked_plan(&self, sql: &str) -> datafusion::error::Result<LogicalPlan> {
         self.planner.view().state.create_logical_plan(sql).await
     }
@@ -192,7 +191,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Adds the description and the unit from the column's declaration to its metadata.
+/// Adds the declared description and unit of a column to the metadata of its field.
 fn with_description(field: &Field, contract: &Contract) -> Field {
     let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
         return field.clone();

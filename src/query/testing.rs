@@ -1,9 +1,9 @@
 //! Test support for queries: an in-memory lake in which three tenants share every file.
 //!
-//! The rows of the third tenant, `bzzz`, must stay hidden. The tests detect a query that evaluates an expression on one
-//! of these rows. In these rows `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so casting it fails with
-//! an error that contains its text. The tenant's row count, names and greatest values do not occur in the rows of any
-//! other tenant.
+//! The rows of the third tenant, `bzzz`, must stay hidden. An expression that is evaluated on one of these rows can
+//! fail or reveal data. For example, `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so a cast to a
+//! number fails with an error that contains the secret. The row count, names and greatest values of `bzzz` do not occur
+//! in the rows of any other tenant.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,10 +29,10 @@ use crate::tenancy::{Access, Scope};
 
 /// The time of the first row: 2026-01-01T00:00:00Z.
 pub(super) const NEW_YEAR: Micros = 20_454 * DAY;
-/// The row count of the tenant whose rows must stay hidden. No result contains this number.
+/// The row count of the tenant whose rows must stay hidden. No query result contains this number.
 pub(super) const FOREIGN_ROWS: i64 = 2_718;
 
-/// One row of the table `calls`.
+/// A row of the test table `calls`.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) tenant: &'static str,
@@ -151,10 +151,10 @@ fn map_names() -> arrow::array::MapFieldNames {
     arrow::array::MapFieldNames { entry: "key_value".to_owned(), key: "key".to_owned(), value: "value".to_owned() }
 }
 
-/// Returns limits that most tests do not reach.
+/// Returns limits that are high enough for most tests.
 pub(super) fn config() -> QueryConfig {
     QueryConfig {
-        // This is long enough for a busy machine. Only the tests of the time limit shorten it.
+        // The time limit is long enough for a busy host. Only the tests of the time limit use a shorter one.
         time_max: Duration::from_secs(1_000),
         memory_bytes_max: 64 << 20,
         rows_max: 100_000,
@@ -181,7 +181,7 @@ pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates an engine over separate tables, which the test can change with [`add`].
+/// Creates an engine over tables of its own, to which the test can add rows with [`add`].
 pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
@@ -202,7 +202,7 @@ async fn tables() -> Arc<Tables> {
         let contract = Arc::new(Contract::new(name, &calls(), Path::new(".")).unwrap());
         let table = Table::open(&store, Arc::clone(&contract), &lake).await.unwrap();
         let rows = rows();
-        // The rows are interleaved, so every file holds rows of all tenants.
+        // The tenants' rows are interleaved, so every file contains rows of all tenants.
         for part in 0..3 {
             let part: Vec<Row> = rows.iter().skip(part).step_by(3).cloned().collect();
             let files = table.write(batch(&contract, &part)).await.unwrap();
@@ -213,19 +213,19 @@ async fn tables() -> Arc<Tables> {
     Arc::new(tables)
 }
 
-/// Creates the access of a reader in `tenant` who may see all columns of `calls`.
+/// Creates an [`Access`] for a reader in `tenant` who may see all columns of `calls`.
 pub(super) async fn reader(tenant: &str) -> Access {
     crate::tenancy::testing::access(Some(tenant), &[Scope::Read], &["calls"]).await
 }
 
-/// Creates the access of a reader in `tenant` with the given policy and claims.
+/// Creates an [`Access`] for a reader in `tenant` with the given policy and claims.
 pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: serde_json::Value) -> Access {
     let policy = BTreeMap::from([("calls".to_owned(), policy)]);
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
 }
 
-/// Creates a policy with the given visible columns. An empty list means all columns. `rule` contains the column and the
-/// claim of a row rule.
+/// Creates a policy with the given visible columns. If `columns` is empty, all columns are visible. `rule` is an
+/// optional row rule, given as a column and a claim.
 pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConfig {
     let rule = rule.map(|(column, claim)| RowRuleConfig {
         column: column.to_owned(),
@@ -238,7 +238,7 @@ pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConf
     }
 }
 
-/// Creates claims that name a sub-account.
+/// Returns the claims of a token for one account within a tenant.
 pub(super) fn account(account: &str) -> serde_json::Value {
     json!({ "account": account })
 }
@@ -259,7 +259,7 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     Ok(text(&batches))
 }
 
-/// Waits until no query is running. A dropped query ends with a delay, because it runs on the query threads.
+/// Waits until no query is running. A dropped query does not end immediately, because it runs on the query threads.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;

@@ -1,5 +1,6 @@
-//! Tests of the barrier. Three tenants share all files. Two of them run each statement. Each result must be the same as
-//! if the lake contained only the rows of the tenant that runs the statement.
+//! Tests that queries of one tenant are independent of the rows of other tenants. Three tenants share all files, and
+//! two of them run each statement. Each result must be the same as if the lake contained only the rows of the tenant
+//! that runs the statement.
 
 use tokio::task::JoinSet;
 
@@ -25,8 +26,8 @@ fn secret(row: &Row) -> i64 {
     row.secret.parse().unwrap()
 }
 
-/// Statements that would fail or reveal data if one of their expressions were evaluated on a row of another tenant.
-/// Each has a function that computes the expected rows from the tenant's own rows.
+/// Statements that would fail or reveal data if one of their expressions were evaluated on a row of another tenant. The
+/// function next to a statement computes the expected result from the tenant's own rows.
 const STATEMENTS: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {
@@ -160,7 +161,8 @@ async fn plans_reveal_nothing_about_other_tenants() {
                 for telltale in TELLTALES.iter().filter(|telltale| !sql.contains(**telltale)) {
                     assert!(!plan.contains(telltale), "{tenant}: {sql}: {telltale}\n{plan}");
                 }
-                // Counts are compared with whole words, because a time may contain arbitrary digits.
+                // The test searches the plan for row counts only as whole words, because a timestamp may contain the
+                // same digits.
                 let mut words = plan.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
                 let counts = COUNTS.map(|count| count.to_string());
                 assert!(!words.any(|word| counts.iter().any(|count| count == word)), "{tenant}: {sql}\n{plan}");
@@ -202,8 +204,8 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
     );
     assert_eq!(ask(&engine, &north, "SELECT count(*) FROM calls WHERE account = 'south'").await.unwrap(), one(0));
 
-    // A claim with a number as text matches a number column. No row matches if the claim is not a number, or if the
-    // rule's column does not exist.
+    // A string claim such as `"3"` matches a number column. No row matches if the claim is not a number, or if the
+    // column of the row rule does not exist.
     for (column, value, count) in [("y", "3", 6), ("y", "three", 0), ("gone", "north", 0)] {
         let access = reader_under("acme", policy(Some((column, "account")), &[]), account(value)).await;
         assert_eq!(

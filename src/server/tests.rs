@@ -1,5 +1,5 @@
-//! Tests that make the background tasks of a whole server panic. The log and `/readyz` must name the task. The task
-//! must be restarted, or the server must shut down gracefully. No acknowledged event may be lost.
+//! Tests in which background tasks of a complete server panic. The log and `/readyz` must name the task. The task must
+//! be restarted, or the server must shut down gracefully. No acknowledged event may be lost.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::tenancy::{DevelopmentToken, Scope};
 
-/// The time limit for each wait, so a test that hangs fails instead of blocking the suite.
+/// The time limit for each wait. A test that hangs fails after this time instead of blocking the test suite.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A configuration with a table, a lookup table, and a source with unreachable brokers.
@@ -61,7 +61,7 @@ secret = "a secret of at least thirty-two bytes"
 operators = ["ops"]
 "#;
 
-/// An in-memory log that tests read.
+/// A log in memory, which tests can read.
 #[derive(Debug, Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -169,7 +169,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// Returns the number of events in the table, as a newly started process reads it.
+/// Opens the table as a newly started process does, and returns the number of events in it.
 async fn stored(folder: &Path) -> u64 {
     let config = Config::parse(CONFIG, "test", folder, std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();

@@ -47,21 +47,22 @@ fn set_options(options: &mut ConfigOptions) {
     options.sql_parser.collect_spans = true;
     // A literal with a decimal point is exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
-    // View types are not used. A filtered string view array still refers to its unfiltered buffers, so all of them
+    // String view arrays are disabled. A filtered array would still refer to the unfiltered buffers, and all of these
     // would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
-    // All times are in UTC. This time zone applies to `TIMESTAMP WITH TIME ZONE`, and to strings without a time zone.
+    // The session time zone is UTC. It applies to `TIMESTAMP WITH TIME ZONE`, and to time strings without a time zone.
     options.execution.time_zone = Some("UTC".to_owned());
 }
 
-/// Returns our own expression planners, followed by the engine's.
+/// Returns our expression planners and the engine's expression planners, in this order.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let ours: [Arc<dyn ExprPlanner>; 3] =
         [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
-/// Returns the engine's analyzer rules, which end with type coercion, with our own rules before and after them.
+/// Returns the analyzer rules: our rules that run before type coercion, the engine's rules, and our rules that run
+/// after it.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];

@@ -1,7 +1,7 @@
 //! Refuses queries for which the engine is known to return wrong results. The error suggests an alternative that works.
 //!
-//! Each case is a bug in DataFusion 55.2 that was reproduced before it was added here. Remove a case once the engine is
-//! fixed. Refusing a query costs its user a minute to rewrite it, but a wrong number may never be noticed.
+//! Each refused case is a bug that was reproduced in DataFusion 55.2. Remove the case once the bug is fixed. An error
+//! costs the user a minute to rewrite the query, but a wrong number may never be noticed.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     walk(plan, &mut |expr| check_expr(expr, false))
 }
 
-/// Calls `check` with every expression of a plan and of its subqueries.
+/// Calls `check` for every expression in a plan and its subqueries.
 fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Result<()> {
     let mut found = Ok(());
     let walked = plan.apply_with_subqueries(|node| {
@@ -31,7 +31,7 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
     found
 }
 
-/// Checks an expression and everything inside it. `negated` is true if the expression is inside a NOT.
+/// Checks an expression and its subexpressions. `negated` is true if the expression is inside a NOT.
 fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     match expr {
         // If an inner column and an outer column have the same name, the engine resolves both names to the outer column
@@ -69,7 +69,7 @@ fn check_subquery(subquery: &Subquery) -> Result<()> {
 }
 
 /// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine moves the
-/// condition with this reference above the join, where it also removes the rows without a match
+/// condition with the outer reference above the join, where the condition also removes rows without a match
 /// (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;

@@ -1,8 +1,8 @@
-//! Rewrites the engine's error texts for users. The rewritten texts contain no parser trees, bug-report requests or
-//! nested prefixes.
+//! Rewrites the engine's error messages for users. The rewritten messages contain no parser trees, bug-report requests
+//! or nested prefixes.
 //!
-//! Some errors that the engine reports as internal are mistakes in a statement, for example `nth_value(x, 0)`. They are
-//! recognized here by their text, because nothing else distinguishes them from other internal errors.
+//! The engine reports some mistakes in statements as internal errors, for example `nth_value(x, 0)`. This file
+//! recognizes these errors by their text, because they have no other distinguishing feature.
 
 use std::borrow::Cow;
 
@@ -12,13 +12,13 @@ use crate::error::{Error, Kind};
 
 /// The start of the request to report a bug, which the engine appends to internal errors.
 const BUG_REPORT: &str = "This issue was likely caused by a bug";
-/// The prefixes that the engine puts before nested texts.
+/// The prefixes that the engine adds to nested error messages.
 const NESTED_PREFIXES: [&str; 3] = ["Internal error: ", "Error during planning: ", "Execution error: "];
-/// The start of the message about an expression that cannot be run.
+/// The start of the engine's message for an expression that has no physical plan.
 const NO_PHYSICAL: &str = "Physical plan does not support logical expression ";
 
-/// The texts of internal errors that a statement or its values cause. Each entry consists of the beginning of the
-/// engine's text, the kind, and our text. If our text is empty, the engine's text is kept.
+/// The internal errors that a statement or its values can cause. Each entry consists of the beginning of the engine's
+/// message, the error kind, and our message. If our message is empty, the engine's message is kept.
 const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Assertion failed: n != 0: Nth value indices", Kind::Invalid, "nth_value counts from 1: 0 is not a position"),
     ("array_resize: failed to convert size", Kind::Invalid, "array_resize needs a size of 0 or more"),
@@ -30,8 +30,8 @@ const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Failed to convert DateTime to timestamp", Kind::Invalid, "the time is out of range"),
 ];
 
-/// Expressions that can always be planned but can be run only in some positions. Each entry consists of the name in the
-/// engine's text, and our text.
+/// Expressions that the engine's planner accepts everywhere but can run only in certain clauses. Each entry consists of
+/// the name in the engine's message, and our message.
 const MISPLACED: [(&str, &str); 8] = [
     (
         "AggregateFunction",
@@ -63,7 +63,7 @@ pub(crate) fn root(error: &DataFusionError) -> &DataFusionError {
 pub(crate) fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
-    // The types of the arguments are more helpful than the reasons why each signature did not match.
+    // The message about the argument types is more helpful than the list of signatures that did not match.
     let text = match text.find("No function matches the given name") {
         Some(start) if text.starts_with("Internal error: ") => &text[start..],
         _ => text,
@@ -115,7 +115,7 @@ pub(crate) fn panicked(panic: impl std::error::Error + Send + Sync + 'static) ->
     error.with_source(panic)
 }
 
-/// Returns the error for text, binary or list values that together exceed what one batch can hold.
+/// Returns the error for a text, binary or list column that is too large for one batch.
 pub(crate) fn too_long() -> Error {
     Error::limited("the values of a column take more than 2 GiB: select or aggregate fewer rows, or shorter values")
 }

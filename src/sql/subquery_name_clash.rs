@@ -1,8 +1,8 @@
 //! Refuses correlated subqueries in which the engine confuses two columns with the same name.
 //!
-//! The engine turns a correlated subquery into a join, and moves its correlated conditions to this join. The moved
-//! conditions refer to the subquery's columns only by name, without their table. If the moved conditions and the select
-//! list use `b.k` and `c.k`, both are resolved to the same column, and the result is wrong.
+//! DataFusion turns a correlated subquery into a join, and moves the correlated conditions to this join. The moved
+//! conditions refer to the subquery's columns without a table name. If the conditions use `b.k` and the select list
+//! uses `c.k`, both names resolve to the same column, and the result is wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Injects panics into background tasks. This module is compiled for tests only.
+//! Injects panics into background tasks. The module is compiled for tests only.
 //!
-//! **Invariant:** failpoints belong to one supervisor. Tests that run in parallel do not affect each other.
+//! **Invariant:** a failpoint belongs to one supervisor, so tests that run in parallel do not affect each other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) struct Failpoints {
 }
 
 impl Failpoints {
-    /// Makes `task` panic whenever it runs.
+    /// Makes `task` panic immediately and after each restart, until [`Self::disarm`] is called.
     pub(crate) fn arm(&self, task: &Task) {
         self.armed.send_if_modified(|armed| armed.insert(task.clone()));
     }

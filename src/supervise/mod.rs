@@ -1,5 +1,5 @@
-//! The supervisor of all background tasks. It restarts a task after a panic, and `/readyz` shows the tasks that are
-//! down.
+//! The supervisor of all background tasks. The supervisor restarts a task after a panic, and `/readyz` shows the tasks
+//! that are down.
 //!
 //! ```text
 //!   owner (JoinSet) ─► Supervisor::keep ─► start() ─► fence ─┬─ ended ─► the owner
@@ -45,19 +45,18 @@ use crate::telemetry::Metrics;
 /// for [`Backoff::steady_after`].
 const PANICS_MAX: u32 = 5;
 
-/// The durations that determine the pauses between restarts.
+/// The parameters of the exponential backoff between restarts.
 #[derive(Debug, Clone, Copy)]
 struct Backoff {
-    /// The pause before the first restart. It doubles with each further panic, up to `pause_max`.
+    /// The pause before the first restart. The pause doubles with each further panic, up to `pause_max`.
     pause_min: Duration,
     /// The longest pause between two restarts.
     pause_max: Duration,
-    /// The time after which a running task counts as healthy. Its next panic then counts as the first.
+    /// The time after which a running task counts as healthy, which resets its panic count.
     steady_after: Duration,
 }
 
-/// After a single panic, the pause is short. If a task keeps panicking, the pauses become long enough that the restarts
-/// neither load the processor nor flood the log.
+/// The pause after a single panic is short. If a task keeps panicking, the longer pauses protect the CPU and the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),
@@ -71,7 +70,7 @@ pub enum TaskKind {
     Committer,
     /// Checkpoints one table and cleans up its log.
     Maintenance,
-    /// Tracks the events of one table that were acknowledged before their commit, until they are stored.
+    /// Tracks one table's events that were acknowledged but are not yet committed.
     Acknowledged,
     /// Reads one source.
     Source,
@@ -90,12 +89,12 @@ pub struct Task {
     name: String,
 }
 
-/// What happens to a task that panics during the shutdown.
+/// What the supervisor does if a task panics during the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStop {
-    /// The task ends. Its work is repeated after the next start of the server.
+    /// The task ends. After its next start, the server repeats the work.
     End,
-    /// The task is restarted until it ends by itself, because its work must be finished.
+    /// The supervisor restarts the task until it ends without a panic, because the work must be finished.
     Finish,
 }
 
@@ -121,7 +120,7 @@ enum Down {
 }
 
 impl TaskKind {
-    /// Returns the label value in metrics.
+    /// Returns the kind as a label value for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Committer => "committer",
@@ -142,7 +141,7 @@ impl Task {
     }
 }
 
-/// Writes kind and name, such as "committer `calls`".
+/// Formats the kind and the name, for example "committer `calls`".
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.kind.as_str().replace('_', " "), self.name)
@@ -150,7 +149,7 @@ impl fmt::Display for Task {
 }
 
 impl Supervisor {
-    /// Creates a supervisor without tasks. It counts panics and restarts in `metrics`.
+    /// Creates a supervisor without tasks. The supervisor counts panics and restarts in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -161,8 +160,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task until it ends by itself, and restarts it after each panic. Returns the task's value, or `None` if
-    /// the task panicked during the shutdown and `at_stop` is [`AtStop::End`].
+    /// Runs a task until it ends without a panic, and restarts it after each panic. Returns the task's value, or `None`
+    /// if the task panicked during the shutdown and `at_stop` is [`AtStop::End`].
     pub async fn keep<F: Future>(
         &self,
         task: Task,
@@ -198,8 +197,8 @@ impl Supervisor {
         }
     }
 
-    /// Runs a task that cannot be restarted. If it panics, returns an `Internal` error, and the server stays unready
-    /// from then on.
+    /// Runs a task that cannot be restarted. If the task panics, returns an `Internal` error, and `/readyz` reports the
+    /// server as not ready from then on.
     pub async fn once<T>(&self, task: Task, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.run_once(&task, work, &mut 0).await {
             Ok(outcome) => outcome,
@@ -246,7 +245,7 @@ impl Supervisor {
 }
 
 impl Backoff {
-    /// Returns the pause after this number of consecutive panics.
+    /// Returns the pause after the given number of consecutive panics.
     fn pause_after(&self, panics: u32) -> Duration {
         self.pause_min.saturating_mul(1 << panics.saturating_sub(1).min(16)).min(self.pause_max)
     }

@@ -1,7 +1,9 @@
-//! Fences: functions that run code which may panic, and return a panic as a [`Panic`] value.
+//! Panic fences. A fence is a function that runs code, catches a panic in this code, and returns it as a [`Panic`]
+//! value.
 //!
-//! Examples of such code are decoders of untrusted bytes and request handlers. The panic hook records the location of
-//! each panic. It logs a panic only outside of fences. Inside a fence, the code that handles the [`Panic`] logs it.
+//! Fences protect the server from panics in request handlers and in decoders of untrusted bytes. The panic hook records
+//! the location of each panic. Outside of fences, the hook also logs the panic. Inside a fence, the code that handles
+//! the [`Panic`] logs it.
 //!
 //! **Invariant:** the message and location of a panic appear only in the log. A client gets an error of kind
 //! `Internal`, or an error about the bytes that it sent.
@@ -19,7 +21,7 @@ use crate::error::{Error, Result};
 thread_local! {
     /// The number of nested fences that the current thread is running in.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The location of the last panic inside a fence. The hook sets it, and the fence takes it.
+    /// The location of the last panic inside a fence. The panic hook stores the location, and the fence takes it out.
     static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
 }
 
@@ -30,7 +32,7 @@ pub struct Panic {
     origin: Option<Origin>,
 }
 
-/// The location of a panic, which the hook has recorded.
+/// The location of a panic, as recorded by the panic hook.
 #[derive(Debug)]
 struct Origin {
     location: String,
@@ -39,7 +41,7 @@ struct Origin {
 }
 
 impl Panic {
-    /// Continues the panic, up to the next enclosing fence. The hook does not run again.
+    /// Resumes the panic, which the next enclosing fence catches. The panic hook does not run again.
     pub fn resume(self) -> ! {
         resume_unwind(Box::new(self))
     }
@@ -69,7 +71,8 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// Runs `work` inside a fence. After a panic, the caller must not use data that `work` may have changed only partly.
+/// Runs `work` inside a fence. After a panic, the caller must not use data that `work` may have left in an inconsistent
+/// state.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     let _inside = Inside::enter();
     catch_unwind(AssertUnwindSafe(work)).map_err(Panic::new)
@@ -77,7 +80,7 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
 
 /// Polls `future` inside a fence.
 pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panic>> {
-    // The future is boxed, because the returned future would otherwise store it twice.
+    // Without the box, the returned future would be twice as large, because it would store `future` twice.
     let mut future = Box::pin(future);
     poll_fn(move |context| match catch(|| future.as_mut().poll(context)) {
         Ok(polled) => polled.map(Ok),
@@ -85,7 +88,7 @@ pub fn catch_future<F: Future>(future: F) -> impl Future<Output = Result<F::Outp
     })
 }
 
-/// Runs CPU-intensive work on the blocking pool. A panic becomes an `Internal` error. Its message names the work by
+/// Runs CPU-intensive work on the blocking pool. A panic becomes an `Internal` error. The error message starts with
 /// `what`, such as "decoding".
 pub async fn blocking<T: Send + 'static>(
     what: &'static str,
@@ -107,7 +110,7 @@ pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 pub fn install_panic_hook() {
     set_hook(Box::new(|info| {
         let origin = Origin::of(info);
-        // Access to the thread-locals fails only while the thread is ending, and then no fence is active.
+        // Access to the thread-locals fails only while the thread is ending. No fence is active at that time.
         if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
             let _ = ORIGIN.try_with(|cell| cell.set(Some(origin)));
             return;

@@ -1,4 +1,4 @@
-//! The deadlines of a shutdown, and the two signals that it sends to the endpoints.
+//! The deadlines of a shutdown, and the two signals that the endpoints receive during a shutdown.
 //!
 //! ```text
 //!   0 ───────────────── 60 % ──── 66 % ─────────────────── 90 % ──── 95 % ──── 100 % of `shutdown.time_max`
@@ -6,8 +6,8 @@
 //!   finish                 │ are cut │ committed             │ tasks   │ ends
 //! ```
 //!
-//! Each step begins as soon as the previous one is done, and ends at its own deadline at the latest. A client that
-//! hangs therefore cannot use up the time that the last commits need.
+//! Each step begins as soon as the previous step is done, and ends at its own deadline at the latest. A client that
+//! hangs therefore cannot delay the last commits.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const CUT_PERCENT: u32 = 66;
 const COMMIT_PERCENT: u32 = 90;
 const END_PERCENT: u32 = 95;
 
-/// The signals that a shutdown sends to an endpoint.
+/// The signals that an endpoint receives during a shutdown.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     /// Asks the endpoint to accept no new connections or requests, and to finish the running requests.

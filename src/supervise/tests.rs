@@ -1,4 +1,4 @@
-//! Tests that a task that panics is restarted, counted and shown by `/readyz`, and does not affect its owner.
+//! Tests that a panicking task is restarted, counted and shown by `/readyz`, and does not affect its owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

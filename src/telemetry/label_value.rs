@@ -1,7 +1,7 @@
-//! Label values of metrics. They are escaped, and their number is bounded.
+//! Escaped label values for metrics, and a limit on the number of distinct values.
 //!
 //! The encoder of `prometheus-client` does not escape label values. Without the escaping in [`Label`], a quotation mark
-//! in a tenant's name would end the value, and the rest of the name would be parsed as further labels.
+//! in a tenant's name would end the label value. The rest of the name would then be parsed as further labels.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// A label value, which is escaped when it is encoded.
+/// A label value for a metric. The encoder escapes it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Label(Cow<'static, str>);
 
@@ -53,18 +53,17 @@ pub(super) struct LabelNames {
 }
 
 impl LabelNames {
-    /// The value for all names beyond the limit.
+    /// The label value that all names beyond the limit share.
     pub(super) const OTHER: &'static str = "other";
 
-    /// Creates an empty set, which can hold `max` names.
+    /// Creates an empty set of at most `max` names.
     pub(super) fn new(max: usize) -> Self {
         Self { seen: Mutex::default(), max }
     }
 
     /// Returns the label value for `name`.
     pub(super) fn label(&self, name: &str) -> Label {
-        // The set is consistent even if the lock is poisoned, because each operation changes it completely or not at
-        // all.
+        // A poisoned lock can be ignored, because no operation leaves the set half-changed.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(name) {
             return Label::owned(name);

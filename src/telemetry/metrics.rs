@@ -1,7 +1,7 @@
 //! All metrics of the process.
 //!
-//! Other modules record them with calls such as [`Metrics::events`], which are cheap enough for every batch, query and request.
-//! [`Metrics::render`] returns them as OpenMetrics text.
+//! Other modules record metrics with methods such as [`Metrics::events`], which are cheap enough for every batch, query
+//! and request. [`Metrics::render`] returns all metrics as OpenMetrics text.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
-/// The maximum number of tenants that have their own label value. All other tenants share `other`. Each value adds
-/// three series per table.
+/// The maximum number of tenants that have their own label value. All other tenants share `other`. Each tenant label
+/// adds three time series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
 
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -39,9 +39,9 @@ pub enum EventOutcome {
     Rejected,
 }
 
-/// All metrics of the process. Their labels contain no tenant data except the names of tenants.
+/// All metrics of the process. Labels contain no tenant data except the names of tenants.
 ///
-/// In all methods, `table` must be the name of an existing table, never text that a client has sent.
+/// In all methods, `table` must be the name of an existing table, never an arbitrary string from a client.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -71,7 +71,7 @@ pub struct Metrics {
 }
 
 impl EventOutcome {
-    /// Returns the label value in metrics.
+    /// Returns the outcome as a label value for metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -151,8 +151,8 @@ impl Metrics {
         self.events.get_or_create(&labels).inc_by(count);
     }
 
-    /// Counts events of `tenant` that were received again. `same` is the number of events whose content equals the
-    /// stored content, as far as it is known. `other` is the number of events whose content differs.
+    /// Counts events of `tenant` that were received again. `other` counts the events whose content is known to differ
+    /// from the stored event, and `same` counts all others.
     pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
         for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
             let tenant = self.tenants.label(tenant);
@@ -173,7 +173,7 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// Records that a batch of `rows` rows was written and committed, and the time that this took.
+    /// Records that a batch of `rows` rows was written and committed, and how long the write and the commit took.
     pub fn committed(&self, table: &str, rows: usize, took: Duration) {
         let labels = [("table", Label::owned(table))];
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
@@ -185,7 +185,7 @@ impl Metrics {
         self.commit_failures.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// Sets the size of the events that wait for a commit, in bytes.
+    /// Sets the total size in bytes of the events that wait for a commit.
     pub fn queue_bytes(&self, bytes: usize) {
         self.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -195,13 +195,13 @@ impl Metrics {
         self.limited.get_or_create(&[("limit", limit.into())]).inc();
     }
 
-    /// Starts metering a query, which counts as running until the meter is dropped.
+    /// Returns a meter for a query. The query counts as running until the meter is dropped.
     pub fn query(&self) -> QueryMeter {
         self.queries.start()
     }
 
     /// Counts a caller that was refused because its token is missing or invalid, or because a valid token lacks a
-    /// right. Server errors, such as keys that cannot be fetched, are not counted.
+    /// right. Server errors, such as a failure to fetch an issuer's keys, are not counted.
     pub fn auth_refused(&self, error: &Error) {
         let reason = match error.kind() {
             Kind::Unauthenticated => "token",
@@ -245,7 +245,7 @@ impl Metrics {
         self.task_restarts.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// Renders all metrics in the OpenMetrics text format, whose media type is [`Metrics::CONTENT_TYPE`].
+    /// Renders all metrics in the OpenMetrics text format (media type [`Metrics::CONTENT_TYPE`]).
     pub fn render(&self) -> String {
         let mut page = String::new();
         text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
@@ -280,8 +280,8 @@ mod tests {
         metrics.queue_bytes(512);
         metrics.limited("ingest.queue_bytes_max");
         metrics.auth_refused(&Error::unauthenticated("expired"));
-        metrics.auth_refused(&Error::forbidden("no tenant"));
-        metrics.auth_refused(&Error::unavailable("no keys"));
+        metrics.auth_refused(&Error::forbidden("the token has no tenant"));
+        metrics.auth_refused(&Error::unavailable("the keys cannot be fetched"));
         metrics.http_request("/v1/tables/{table}/events", 429, Duration::from_millis(3));
         metrics.flight_call("DoGet", "OK");
         metrics.lake_version("calls", 41);
@@ -339,7 +339,7 @@ mod tests {
         let (limited, dropped) = (metrics.query(), metrics.query());
         check(&metrics, &["glasshouse_queries_running 3"]);
         ended.end(QueryOutcome::Ok);
-        limited.end(QueryOutcome::from(&Error::limited("too much")));
+        limited.end(QueryOutcome::from(&Error::limited("the result is too large")));
         drop(dropped);
         check(
             &metrics,

@@ -3,7 +3,7 @@
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
-/// A registry that returns each metric after registering it, so that a struct of metrics can be built in one expression.
+/// A registry whose methods return the registered metric, so a struct of metrics can be built in one expression.
 pub(super) struct MetricsRegistry(Registry);
 
 impl MetricsRegistry {
@@ -18,7 +18,7 @@ impl MetricsRegistry {
         metric
     }
 
-    /// Registers `metric` with a unit, which becomes the suffix of its name.
+    /// Registers `metric` with a unit, which is appended to its name.
     pub(super) fn add_in<M: Metric + Clone>(&mut self, unit: Unit, name: &str, help: &str, metric: M) -> M {
         self.0.register_with_unit(name, help, unit, metric.clone());
         metric
@@ -40,7 +40,7 @@ pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
-/// Creates a histogram of row counts. Its buckets grow by a factor of four from 1 row to about a million.
+/// Creates a histogram of row counts. The bucket limits grow by a factor of four, from 1 row to about a million rows.
 pub(super) fn row_counts() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 4.0, 11))
 }

@@ -7,7 +7,7 @@
 //!
 //! **Invariant:** the number of distinct label values is bounded. A malicious sender therefore cannot exhaust the
 //! memory.
-//! **Invariant:** no tenant data is used as a label, except the tenant's name.
+//! **Invariant:** the only tenant data in a label is the tenant's name.
 
 mod label_value;
 mod logs;

@@ -1,4 +1,5 @@
-//! Metrics of queries. A meter counts a query as running, and records its end even if the client has disconnected.
+//! Metrics of queries. A [`QueryMeter`] counts one query as running, and records its end even if the client has
+//! disconnected.
 
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ pub enum QueryOutcome {
 }
 
 impl QueryOutcome {
-    /// Returns the label value in metrics.
+    /// Returns the outcome as a label value for metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -83,7 +84,8 @@ impl QueryMetrics {
     }
 }
 
-/// Meters one running query. If it is dropped without a call to [`QueryMeter::end`], the query counts as cancelled.
+/// Meters one running query. If the meter is dropped without a call to [`QueryMeter::end`], the query counts as
+/// cancelled.
 #[derive(Debug)]
 pub struct QueryMeter {
     metrics: QueryMetrics,
@@ -93,7 +95,7 @@ pub struct QueryMeter {
 }
 
 impl QueryMeter {
-    /// Adds `count` rows that were returned.
+    /// Adds `count` to the number of returned rows.
     pub fn rows(&mut self, count: u64) {
         self.rows += count;
     }

@@ -1,7 +1,7 @@
 //! Metrics of sources, per source and per partition.
 //!
-//! **Invariant:** labels are partition numbers and names from the configuration, so the number of distinct labels is
-//! bounded by the configured topics.
+//! **Invariant:** the only labels are partition numbers and names from the configuration, so the configured topics
+//! bound the number of distinct labels.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl SourceTrouble {
         }
     }
 
-    /// Returns true if any response from the brokers shows that the error no longer exists.
+    /// Returns true if the error is over as soon as the brokers respond to any request.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }
@@ -136,14 +136,14 @@ impl SourceMetrics {
         }
     }
 
-    /// Records that `messages` were committed. `took` is the time since the first of them was read.
+    /// Records the commit of `messages` messages. `took` is the time since the first of these messages was read.
     pub fn committed(&self, partition: PartitionLabel<'_>, messages: u64, took: Duration) {
         let labels = partition.labels();
         self.messages.get_or_create(&labels).inc_by(messages);
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Sets the partition's number of uncommitted messages.
+    /// Sets the number of messages in the partition that are not committed yet.
     pub fn lag(&self, partition: PartitionLabel<'_>, messages: i64) {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
@@ -158,7 +158,7 @@ impl SourceMetrics {
         self.skipped.get_or_create(&partition.labels()).inc_by(messages);
     }
 
-    /// Counts a batch dropped because another server took over its partitions.
+    /// Counts a batch that was dropped because another server took over its partitions.
     pub fn overtaken(&self, source: &str) {
         self.overtaken.get_or_create(&[("source", Label::owned(source))]).inc();
     }

@@ -1,7 +1,7 @@
 //! Metrics of transforms, per lookup table.
 //!
-//! **Invariant:** labels are names from the configuration, so the number of distinct labels is bounded by the declared
-//! lookup tables.
+//! **Invariant:** the only labels are the names of declared lookup tables, so the configuration bounds the number of
+//! distinct labels.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,7 +27,7 @@ impl TransformMetrics {
         }
     }
 
-    /// Records that a lookup table was loaded and has this number of rows.
+    /// Records that a lookup table with this number of rows was loaded.
     pub fn lookup_loaded(&self, lookup: &str, rows: usize) {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         self.rows.get_or_create(&[("lookup", Label::owned(lookup))]).set(rows);

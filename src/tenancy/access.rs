@@ -62,18 +62,17 @@ pub(super) struct Grant {
     pub(super) tenant: Option<TenantId>,
     pub(super) issuer: String,
     pub(super) subject: String,
-    /// The `jti`. Empty if the token has none.
+    /// The token's `jti`, or an empty string if the token has none.
     pub(super) token_id: String,
     pub(super) scopes: Vec<Scope>,
     /// The time from which the token is refused.
     pub(super) expires: Micros,
-    /// The rules for each visible table, by name.
+    /// The rules for each visible table, by table name.
     pub(super) tables: BTreeMap<String, TableRules>,
     pub(super) policy_version: u64,
 }
 
-/// A row rule that applies in addition to the tenant rule: the column must equal one of the values, which come from the
-/// token.
+/// A row rule, which applies in addition to the tenant rule. The column must equal one of the values from the token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowRule {
     /// The name of the column.
@@ -82,11 +81,11 @@ pub struct RowRule {
     pub values: Vec<String>,
 }
 
-/// The part of one table that a caller may see.
+/// The columns and rows of one table that a caller may see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRules {
-    /// The readable columns, or `None` if all columns are readable. Tenant, time and id columns must be listed like any
-    /// other column.
+    /// The readable columns, or `None` if all columns are readable. The tenant, time and id columns are readable only
+    /// if they are listed.
     pub columns: Option<Vec<String>>,
     /// The row rules that apply in addition to the tenant rule. A row must satisfy all of them.
     pub rows: Vec<RowRule>,
@@ -112,7 +111,7 @@ impl Access {
         self.0.tenant.clone().map_or(Owner::PerEvent, Owner::Tenant)
     }
 
-    /// Checks that the caller has `scope`. Returns `Forbidden` if not.
+    /// Returns `Forbidden` if the caller does not have `scope`.
     pub fn require(&self, scope: Scope) -> Result<()> {
         if self.0.scopes.contains(&scope) {
             return Ok(());
@@ -122,7 +121,7 @@ impl Access {
         )))
     }
 
-    /// Checks that the token has not expired since it was verified. Returns `Unauthenticated` if it has.
+    /// Returns `Unauthenticated` if the token has expired since it was verified.
     pub fn check_expiry(&self, now: Micros) -> Result<()> {
         if now < self.0.expires {
             return Ok(());
@@ -130,8 +129,8 @@ impl Access {
         Err(Error::unauthenticated("the token has expired: get a new one"))
     }
 
-    /// Returns the time from which the token is refused. This is `exp` plus the leeway, or the time at which the token
-    /// reaches the maximum age, whichever is earlier.
+    /// Returns the time from which the token is refused. This is the earlier of `exp` plus the leeway, and the time at
+    /// which the token reaches its maximum age.
     pub fn expires(&self) -> Micros {
         self.0.expires
     }
@@ -147,10 +146,10 @@ impl Access {
     }
 
     /// Returns a digest of everything that determines which rows and columns the caller sees. Tickets and cache entries
-    /// are bound to it. Callers of the same tenant with the same rules get the same digest.
+    /// contain the digest. Callers of the same tenant with the same rules get the same digest.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
-        // Every string and list is preceded by its length, so different rules never hash the same bytes.
+        // The length of a string or list is hashed first, so different rules never produce the same hash input.
         let mut text = |text: &str| {
             digest.update((text.len() as u64).to_le_bytes());
             digest.update(text);

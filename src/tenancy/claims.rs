@@ -1,9 +1,10 @@
-//! Strict parsing of token claims: JSON objects without duplicate keys, and claims of the exact type.
+//! Strict parsing of token claims. Duplicate keys and claims of the wrong type are errors.
 //!
-//! Parses a base64url part of a token, or a key set's text. Returns typed values, or an error that names the claim.
+//! The input is a base64url segment of a token, or the text of a key set. The result is a typed value, or an error that
+//! names the claim.
 //!
-//! **Invariant:** an object with a duplicate key at any depth is refused, because different parsers could use different
-//! values.
+//! **Invariant:** a duplicate key at any depth is an error, because different parsers could use different values for
+//! the key.
 //! **Invariant:** a claim of the wrong type is an error, never treated as absent.
 
 use std::fmt;
@@ -17,15 +18,15 @@ use crate::error::{Error, Result};
 
 /// The maximum length of `iss`, `sub`, `jti`, `kid` and `typ`, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 256;
-/// The last second of the year 9999, in seconds since 1970. Later times are refused.
+/// The latest valid time in a claim, in seconds since 1970: the last second of the year 9999.
 const SECONDS_MAX: i64 = 253_402_300_799;
 
-/// A JSON object of a token: its header or its claims.
+/// The header of a token or its claims, as a JSON object.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Decodes one part of a token: base64url without padding, UTF-8, one JSON object.
+    /// Decodes one segment of a token, which is a JSON object in base64url without padding.
     pub(super) fn parse(part: &str) -> Result<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| malformed("is not base64url").with_source(error))?;
         object(&bytes).map(Self)
@@ -36,8 +37,8 @@ impl Claims {
         self.0.get(name)
     }
 
-    /// Returns an optional string claim. It must not be empty, must not be too long, and must not contain control
-    /// characters.
+    /// Returns an optional string claim. The string must not be empty, must not be longer than [`TEXT_BYTES_MAX`], and
+    /// must not contain control characters.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
         match self.0.get(name) {
             None => Ok(None),
@@ -60,20 +61,20 @@ impl Claims {
         }
     }
 
-    /// Returns the value at `path`, or `None` if a step is missing.
+    /// Returns the value at `path`, or `None` if the path does not exist.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
         let (first, rest) = path.0.split_first()?;
         rest.iter().try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
     }
 }
 
-/// The path of a claim: a name, or names joined by dots (`app.tenant`). A URL or URN (`https://example.com/tenant`) is
-/// a single name, even if it contains dots.
+/// The path of a claim: one name, or several names joined by dots (`app.tenant`). A URL or URN
+/// (`https://example.com/tenant`) is a single name, even if it contains dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// Parses a path. Returns `Invalid` if a step is empty.
+    /// Parses a path. Returns `Invalid` if the path contains an empty name.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let is_one_name = text.contains("://") || text.starts_with("urn:");
         let steps: Vec<String> =
@@ -91,7 +92,8 @@ impl ClaimPath {
         &self.0[0]
     }
 
-    /// Sets the value at this path. Creates missing objects, and replaces values that are not objects.
+    /// Sets the value at this path. Missing objects on the path are created, and other values on the path are replaced
+    /// by objects.
     pub(super) fn put(&self, claims: &mut Map<String, Value>, value: Value) {
         let (last, parents) = self.0.split_last().expect("`parse` creates only paths with at least one step");
         let mut object = claims;

@@ -1,7 +1,7 @@
 //! Development tokens, signed with an issuer's shared secret. In production, an identity provider issues tokens
 //! instead.
 //!
-//! **Invariant:** a [`Verifier`](super::Verifier) with the same configuration accepts these tokens.
+//! **Invariant:** a [`Verifier`](super::Verifier) with the same configuration accepts every development token.
 
 use std::time::Duration;
 
@@ -17,8 +17,7 @@ use crate::error::{Error, Result, did_you_mean};
 /// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
 pub struct DevelopmentToken {
-    /// The issuer's name in the configuration. It may be empty if only one issuer has a secret. That issuer then signs
-    /// the token.
+    /// The issuer's name in the configuration. If only one issuer has a secret, the name may be empty.
     pub issuer: String,
     /// The tenant, or `None` for an operator.
     pub tenant: Option<String>,
@@ -28,12 +27,12 @@ pub struct DevelopmentToken {
     pub scopes: Vec<Scope>,
     /// The time for which the token is valid, starting now.
     pub age: Duration,
-    /// Additional claims. Claims that are set from other fields are refused.
+    /// Additional claims. A claim that another field of this struct sets is an error.
     pub claims: Map<String, Value>,
 }
 
 impl DevelopmentToken {
-    /// Signs the token. Returns `Invalid` if the issuer has no secret, or if a verifier would refuse the token.
+    /// Returns the signed token, or `Invalid` if the issuer has no secret or a verifier would refuse the token.
     pub fn sign(&self, auth: &AuthConfig, clock: &Clock) -> Result<String> {
         let (name, issuer) = self.find(auth)?;
         let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());

@@ -1,5 +1,5 @@
-//! A JSON Web Key Set (JWKS) from a URL. It is fetched by at most one task at a time, cached, and used no longer than
-//! configured.
+//! A JSON Web Key Set (JWKS) from a URL. The set is cached for a configured time, and at most one task fetches it at a
+//! time.
 //!
 //! ```text
 //!   age of the set     0 ──────────── 3/4 fresh ─────────── fresh ──────────────── fresh + stale
@@ -8,9 +8,9 @@
 //!   an unknown key     set fetched first, once per cooldown; then refused
 //! ```
 //!
-//! **Invariant:** at most one fetch runs, and an unknown key does not start another before the cooldown has passed. A
-//! flood of forged `kid`s therefore costs the issuer only one request per cooldown, and callers with known keys do not
-//! wait for that request.
+//! **Invariant:** at most one fetch runs, and an unknown key does not start another fetch before the cooldown has
+//! passed. A flood of forged `kid`s therefore causes only one request to the issuer per cooldown, and callers with
+//! known keys do not wait for this request.
 //! **Invariant:** the fetch belongs to the key set, not to the caller that started it, so it continues if that caller
 //! is cancelled.
 //! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh. If the issuer cannot be
@@ -51,7 +51,7 @@ struct KeySetSource {
     clock: Clock,
     /// The age up to which the set is fresh.
     fresh: Micros,
-    /// The additional time for which a set that is no longer fresh is used if the issuer cannot be reached.
+    /// After the fresh period, the additional time for which the set is used if the issuer cannot be reached.
     stale: Micros,
     /// The minimum time between two fetches.
     cooldown: Micros,
@@ -63,7 +63,7 @@ struct KeySetSource {
 
 #[derive(Debug, Default)]
 struct CacheState {
-    /// The newest set, and the time at which it was requested.
+    /// The newest key set, and the time at which it was requested.
     set: Option<(Arc<KeySet>, Micros)>,
     /// The time at which the last fetch started.
     last_fetch: Option<Micros>,
@@ -72,11 +72,11 @@ struct CacheState {
     is_failing: bool,
 }
 
-/// The result of a lookup in the cached set.
+/// The result of a lookup in the cached key set.
 enum KeyLookup<T> {
     Found(T),
     Refused(Error),
-    /// A fetch is running, and the lookup must be repeated after it.
+    /// A fetch is running. The caller must repeat the lookup when the fetch has ended.
     Wait,
 }
 
@@ -93,7 +93,7 @@ impl FetchedKeySet {
             ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext: Plaintext::Loopback,
-            // The cooldown determines when to retry.
+            // The client does not retry, because the cooldown determines when the next fetch starts.
             retry: Retry::NONE,
         };
         let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
@@ -112,7 +112,7 @@ impl FetchedKeySet {
         Ok(Self { source: Arc::new(source), tasks: Mutex::default() })
     }
 
-    /// Applies `find` to the key set. Fetches the set first if needed.
+    /// Applies `find` to the key set, after fetching the set if needed.
     pub(super) async fn lookup<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> Result<T> {
         for _ in 0..WAITS_MAX {
             // Subscribe before the lookup, so that no notification is missed.
@@ -120,7 +120,7 @@ impl FetchedKeySet {
             match self.lookup_cached(&find) {
                 KeyLookup::Found(found) => return Ok(found),
                 KeyLookup::Refused(error) => return Err(error),
-                // The sender lives as long as `self`, so `changed` returns only after a fetch.
+                // `self` owns the sender, so `changed` returns only when a fetch has ended.
                 KeyLookup::Wait => drop(ended.changed().await),
             }
         }
@@ -131,8 +131,8 @@ impl FetchedKeySet {
         }
     }
 
-    /// Looks up once in the cached set, and starts a fetch if one is due according to the table in the module
-    /// documentation.
+    /// Applies `find` to the cached set, and starts a fetch if one is due. The table in the module documentation states
+    /// when a fetch is due.
     fn lookup_cached<T>(&self, find: impl Fn(&KeySet) -> Option<T>) -> KeyLookup<T> {
         let source = &self.source;
         let now = source.clock.now();
@@ -177,7 +177,8 @@ impl FetchedKeySet {
     }
 }
 
-/// A running fetch. Dropping it notifies the waiting callers. A panic also drops it, so no caller waits forever.
+/// A guard for a running fetch, which notifies the waiting callers when the fetch ends or panics. No caller waits
+/// forever.
 struct FetchInProgress {
     source: Arc<KeySetSource>,
     outcome: Option<KeySet>,
@@ -196,8 +197,8 @@ impl Drop for FetchInProgress {
         state.is_fetching = false;
         state.is_failing = outcome.is_none();
         if let Some(set) = outcome {
-            // The set's age counts from the request, because the response may miss changes that the issuer made after
-            // it.
+            // The set's age is measured from the request, because the response may lack changes that the issuer made
+            // after the request.
             let requested = state.last_fetch.unwrap_or_default();
             state.set = Some((Arc::new(set), requested));
         }

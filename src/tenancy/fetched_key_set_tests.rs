@@ -1,4 +1,4 @@
-//! Tests key sets over real HTTP connections: a test issuer on loopback counts the requests that it receives.
+//! Tests of key sets over real HTTP connections. A test issuer on loopback counts its requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const P256: &str = include_str!("../../tests/keys/p256.pem");
 const ED25519: &str = include_str!("../../tests/keys/ed25519.pem");
-/// The same times as in `testing::auth`.
+/// `FRESH`, `STALE` and `COOLDOWN` have the same values as in `testing::auth`.
 const FRESH: Micros = 600 * SECOND;
 const STALE: Micros = 3_600 * SECOND;
 const COOLDOWN: Micros = 30 * SECOND;
 const START: Micros = 1_800_000_000 * SECOND;
 
-/// An issuer that sends `response` to every connection, after it has acquired a permit from `gate`.
+/// An issuer that sends `response` on every connection. Each response waits for a permit from `gate`.
 struct TestIssuer {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ async fn reply(mut connection: TcpStream, response: &str) {
         }
         request.push(byte[0]);
     }
-    // In some tests the client stops reading (at redirects, and at bodies that are too large), so errors are ignored.
+    // Write errors are ignored, because the client stops reading at a redirect or at a body that is too large.
     drop(connection.write_all(response.as_bytes()).await);
     drop(connection.shutdown().await);
 }

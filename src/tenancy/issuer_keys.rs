@@ -1,8 +1,8 @@
-//! The verification keys of an issuer, from any of its possible sources.
+//! The keys with which an issuer's tokens are verified.
 //!
-//! An issuer has exactly one key source: a secret, a PEM file, a JWKS file, or a JWKS URL. Given a token's `kid` and
-//! algorithm, [`IssuerKeys`] returns the key that may verify the token. Files are read once, at startup.
-//! `fetched_key_set` fetches URLs.
+//! An issuer has exactly one key source: a secret, a PEM file, a JWKS file, or a JWKS URL. [`IssuerKeys`] returns the
+//! verification key for a token's `kid` and algorithm. Files are read once, at startup. The module `fetched_key_set`
+//! fetches key sets from URLs.
 //!
 //! **Invariant:** a token cannot supply its own key: the header fields `jwk`, `jku`, `x5u` and `x5c` are never read.
 
@@ -22,17 +22,16 @@ const PEM_BYTES_MAX: usize = 64 * 1024;
 /// The keys of an issuer.
 #[derive(Debug)]
 pub(super) enum IssuerKeys {
-    /// One secret or public key. The token's `kid` is ignored.
+    /// A single secret or public key, which is used regardless of the token's `kid`.
     One(Arc<VerificationKey>),
     /// A key set from a file.
     Set(KeySet),
-    /// A key set from a URL, where it may change.
+    /// A key set from a URL, which is fetched again when it is no longer fresh.
     Fetched(FetchedKeySet),
 }
 
 impl IssuerKeys {
-    /// Opens the key source of `issuer`. Checks that each algorithm matches a key, as far as the keys are known at
-    /// startup.
+    /// Opens the key source of `issuer`. Checks that each configured algorithm can match a key of this source.
     pub(super) fn open(
         issuer: &IssuerConfig,
         algorithms: &[Algorithm],
@@ -59,7 +58,7 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns the key for a token with this `kid` and algorithm. Returns `Unauthenticated` if there is none, or
+    /// Returns the key for a token with this `kid` and algorithm. Returns `Unauthenticated` if no key matches, or
     /// `Unavailable` if the key set cannot be fetched.
     pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<VerificationKey>> {
         match self {
@@ -70,7 +69,7 @@ impl IssuerKeys {
         }
     }
 
-    /// Checks that keys are available, and fetches them if needed.
+    /// Checks that keys are available, after fetching them if needed.
     pub(super) async fn ready(&self) -> Result<()> {
         match self {
             Self::One(_) | Self::Set(_) => Ok(()),

@@ -1,8 +1,8 @@
-//! A key set (JWKS, RFC 7517): parses the public keys of an issuer, and selects the key for a token.
+//! JSON Web Key Sets (JWKS, RFC 7517): parses the public keys of an issuer, and selects the key for a token.
 //!
 //! **Invariant:** a key set has only public signature keys. Shared secrets, encryption keys, and weak or invalid keys
 //! are skipped.
-//! **Invariant:** a key is used only if it is the only one that matches.
+//! **Invariant:** a key verifies a token only if no other key of the set matches the token.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 struct NamedKey {
     kid: Option<String>,
-    /// The only algorithm with which the key may be used. `None` if the key set does not specify one.
+    /// The only algorithm for which the key may be used, or `None` if the key set does not restrict the algorithm.
     algorithm: Option<String>,
     key: Arc<VerificationKey>,
 }
 
 impl KeySet {
-    /// Parses a key set. Skips keys that cannot verify signatures. An empty set is allowed, because an issuer can
-    /// revoke all its keys this way.
+    /// Parses a key set. Skips keys that cannot verify signatures. An empty set is valid, because an issuer may revoke
+    /// all of its keys.
     pub(super) fn parse(text: &[u8], keys_max: usize) -> Result<Self> {
         let set = claims::object(text)
             .map_err(|error| Error::invalid("is not a JSON Web Key Set (JWKS)").with_source(error))?;

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! **Invariant:** an [`Access`] comes only from a verified token: its fields are private, and only `verify` creates it.
-//! **Invariant:** a claim's value becomes a typed literal, never a part of SQL text.
-//! **Invariant:** a claim that is null, empty or of the wrong type never gives access to rows. The same is true of a
-//! required claim that is missing.
+//! **Invariant:** a claim's value becomes a typed literal, and is never inserted into SQL text.
+//! **Invariant:** a claim that is null, empty or of the wrong type never grants access to rows. Neither does a missing
+//! claim that is required.
 //! **Invariant:** before the signature is verified, only the token's `iss` and header are read.
 
 mod access;

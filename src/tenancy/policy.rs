@@ -1,12 +1,12 @@
-//! Policies determine which columns and rows of its own data a tenant may see. The [`TableRules`] of a caller are
-//! derived from the configured policies and the claims in the caller's token.
+//! Policies determine which columns and rows of its own data a tenant may see. The configured policies and the claims
+//! in a caller's token determine the caller's [`TableRules`].
 //!
-//! A table without a policy is invisible. A quarantine (`<table>_quarantine`) contains whole events as received,
-//! including values that a column list would hide, and it lacks the columns that row rules need. It is therefore
-//! visible only if the table has neither a column list nor row rules, or if it has its own policy
-//! (`[policy.<table>_quarantine]`).
+//! A table without a policy is invisible. A quarantine (`<table>_quarantine`) stores complete events as received. These
+//! events include values that a column list would hide, and a quarantine lacks the columns that row rules need. A
+//! quarantine is therefore visible only if its table has neither a column list nor row rules, or if
+//! `[policy.<table>_quarantine]` is configured.
 //!
-//! **Invariant:** a claim that is null, empty, nested or of mixed types permits no rows, whether it is required or not.
+//! **Invariant:** a claim that is null, empty, nested or of mixed types permits no rows, even if the claim is optional.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ struct RowPolicy {
 }
 
 impl Policy {
-    /// Checks every table's policy, and appends all problems to `problems`.
+    /// Checks every table's policy, and appends the error messages to `problems`.
     pub(super) fn new(config: &BTreeMap<String, PolicyConfig>, problems: &mut Vec<String>) -> Self {
         let mut tables = BTreeMap::new();
         for (name, policy) in config {
@@ -62,7 +62,7 @@ impl Policy {
         self.version
     }
 
-    /// Returns the rules of every visible table for these claims.
+    /// Returns the rules of every visible table for a token with these claims.
     pub(super) fn rules(&self, claims: &Claims) -> BTreeMap<String, TableRules> {
         self.tables.iter().map(|(name, table)| (name.clone(), table.rules(claims))).collect()
     }
@@ -78,7 +78,7 @@ impl TablePolicy {
 }
 
 impl RowPolicy {
-    /// Applies the claims to the rule. Returns `None` if the claim is optional and missing.
+    /// Returns the row rule for a token with these claims, or `None` if the claim is optional and missing.
     fn rule(&self, claims: &Claims) -> Option<RowRule> {
         let values = match claims.at(&self.claim) {
             None if self.required => Vec::new(),
@@ -89,8 +89,8 @@ impl RowPolicy {
     }
 }
 
-/// Converts a string, number or boolean to a list with one string. A list is converted item by item, provided that its
-/// items are all strings, all numbers or all booleans. For any other value, the result is empty.
+/// Converts the value of a claim to a list of strings. The value may be a string, number or boolean, or a list of only
+/// strings, only numbers or only booleans. For any other value, the result is empty.
 fn strings(value: &Value) -> Vec<String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),

@@ -1,10 +1,10 @@
-//! Query slots per tenant: limits how many of a tenant's queries run, how many wait, and how long they wait.
+//! Query slots limit how many queries of a tenant run at the same time, how many wait, and for how long.
 //!
 //! ```text
 //!   take ─► queue position (running or waiting; counted) ─► permit (running; first come, first served) ─► Slot
 //! ```
 //!
-//! **Invariant:** a queue position is released when its holder is dropped, even if the query is still waiting.
+//! **Invariant:** dropping a running or waiting query releases its queue position.
 //! **Invariant:** a tenant without queries uses no memory.
 
 use std::collections::HashMap;
@@ -38,19 +38,19 @@ pub struct Slot {
     _position: QueuePosition,
 }
 
-/// A queue for each tenant with running or waiting queries.
+/// The queue of each tenant with running or waiting queries.
 #[derive(Debug, Default)]
 struct TenantQueues(Mutex<HashMap<TenantId, TenantQueue>>);
 
 #[derive(Debug)]
 struct TenantQueue {
-    /// Has one permit for each query that may run at the same time.
+    /// A semaphore with one permit for each query that may run at the same time.
     running: Arc<Semaphore>,
     /// The number of running and waiting queries.
     queries: usize,
 }
 
-/// A running or waiting query's position in its tenant's queue.
+/// A place in the queue of a tenant, which a running or waiting query holds.
 #[derive(Debug)]
 struct QueuePosition {
     tenant: TenantId,
@@ -58,15 +58,15 @@ struct QueuePosition {
 }
 
 impl Slots {
-    /// Allows `running_max` running queries per tenant. Another `waiting_max` queries may wait, each for at most
+    /// Allows `running_max` running queries per tenant. A further `waiting_max` queries may wait, each for at most
     /// `wait_max`.
     pub fn new(running_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
-    /// Takes a slot, after waiting for one if necessary. Returns `Limited` with a retry time if the queue is full or
-    /// the wait is too long. A tenant's queries get slots in the order in which they arrived. Tenants do not wait for
-    /// each other. Dropping the future gives up the position in the queue.
+    /// Waits for a free slot if necessary, and takes the slot. Returns `Limited` with a retry time if the queue is full
+    /// or the wait is too long. A tenant's queries get slots in the order in which they arrived. Queries of different
+    /// tenants do not wait for each other. Dropping the returned future releases the queue position.
     pub async fn take(&self, tenant: &TenantId) -> Result<Slot> {
         let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {
@@ -108,8 +108,7 @@ impl Slots {
 }
 
 impl TenantQueues {
-    /// Locks the queues. A panic cannot leave a count half-changed, so the queues are consistent even if the lock is
-    /// poisoned.
+    /// Locks the queues. A poisoned lock can be ignored, because a panic cannot leave a count half-changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,12 +1,12 @@
-//! Signature algorithms and keys. This is the only file that uses `jsonwebtoken`.
+//! Signature algorithms and keys. No other file uses the crate `jsonwebtoken`.
 //!
-//! Checks whether the signature of a token is valid for an algorithm and a key, and signs development tokens.
+//! Verifies the signatures of tokens, and signs development tokens.
 //!
 //! **Invariant:** a key is used only with algorithms of its own type: an RSA key is never used as a shared secret, and
 //! a P-256 key never verifies ES384.
 //!
-//! `verify` checks the claims with its own rules and clock, because the library's validation reads the system clock,
-//! does not check `nbf` by default, and accepts duplicate keys.
+//! The module `verify` checks the claims. The validation in `jsonwebtoken` reads the system clock, does not check `nbf`
+//! by default, and accepts duplicate keys.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 /// The allowed sizes of an RSA modulus, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Converts an algorithm to the type of the `jsonwebtoken` library.
+/// Converts an algorithm to the corresponding type in `jsonwebtoken`.
 fn jwa(algorithm: Algorithm) -> Jwa {
     match algorithm {
         Algorithm::HS256 => Jwa::HS256,
@@ -40,7 +40,7 @@ fn jwa(algorithm: Algorithm) -> Jwa {
     }
 }
 
-/// A key for verifying signatures. Its `Debug` output shows its type, never its bytes.
+/// A key for verifying signatures. The `Debug` output of a key shows its type, never its bytes.
 #[derive(Clone)]
 pub(super) struct VerificationKey {
     kind: KeyKind,
@@ -92,7 +92,7 @@ impl VerificationKey {
         }
     }
 
-    /// Creates an Ed25519 key from a JWK's curve name and public key, which is in base64url.
+    /// Creates an Ed25519 key from a JWK's curve name and public key in base64url.
     pub(super) fn ed(curve: &str, x: &str) -> Result<Self> {
         if curve != "Ed25519" {
             return Err(unusable("the OKP key has a curve other than Ed25519"));
@@ -103,7 +103,7 @@ impl VerificationKey {
         )
     }
 
-    /// Determines the type of a public key, and refuses weak and unsupported sizes.
+    /// Determines the type of a public key, and refuses keys of a weak or unsupported size.
     fn checked(inner: DecodingKey) -> Result<Self> {
         let jwk =
             Jwk::from_decoding_key(&inner, None).map_err(|error| unusable("the key is invalid").with_source(error))?;
@@ -139,7 +139,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// Signs a header and claims with a shared secret. Returns a compact JWT.
+/// Signs a header and claims with a shared secret, and returns a compact JWT.
 pub(super) fn sign(algorithm: Algorithm, secret: &Secret, header: &str, claims: &str) -> Result<String> {
     compact(algorithm, &EncodingKey::from_secret(secret.expose().as_bytes()), header, claims)
 }

@@ -1,4 +1,4 @@
-//! Test support for all modules: creates an [`Access`] from a signed token, which is the only way to get one.
+//! Test support for all modules: creates an [`Access`] by signing and verifying a token.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,13 +40,14 @@ pub(crate) fn issuer() -> IssuerConfig {
     }
 }
 
-/// Returns a verified caller of `tenant` (`None` for the operator) with these scopes, who may see all of `tables`.
+/// Returns an [`Access`] with the given scopes and full access to the columns of `tables`. For the operator, `tenant`
+/// is `None`.
 pub(crate) async fn access(tenant: Option<&str>, scopes: &[Scope], tables: &[&str]) -> Access {
     let policy = tables.iter().map(|table| ((*table).to_owned(), PolicyConfig::default())).collect();
     access_under(tenant, scopes, &policy, serde_json::json!({})).await
 }
 
-/// Does the same as [`access`], with the given policy and additional claims (a JSON object).
+/// Like [`access`], but with the given policy and the additional claims, a JSON object.
 pub(crate) async fn access_under(
     tenant: Option<&str>,
     scopes: &[Scope],

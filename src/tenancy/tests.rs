@@ -57,8 +57,8 @@ async fn verify(auth: &AuthConfig, token: &str) -> Result<Access> {
     Verifier::new(auth, &BTreeMap::new(), Clock::fixed(NOW * SECOND)).unwrap().verify(token).await
 }
 
-/// Verifies each token. The expected reason must be part of the error message. It is empty if the token must be
-/// accepted.
+/// Verifies each token. The error message must contain the expected reason. An empty reason means that the token must
+/// be accepted.
 async fn check(auth: &AuthConfig, cases: &[(&str, String, Kind, &str)]) {
     for (name, token, kind, reason) in cases {
         let outcome = verify(auth, token).await;

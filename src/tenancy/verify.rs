@@ -1,12 +1,13 @@
-//! Verifies tokens. A valid token becomes an [`Access`]. For any other token, the error states the reason without
-//! internal details.
+//! Verifies tokens. The result is an [`Access`] if the token is valid. Otherwise, it is an error that states the reason
+//! without internal details.
 //!
-//! The checks are made in this order: size and shape, header, issuer (by its exact `iss`), algorithm (by the issuer's
-//! list), key, and signature. Then the signed claims are checked: audience, times, subject, tenant, scopes and policy.
-//! The checks follow RFC 8725, and none of them is optional.
+//! First, the size, shape, header, issuer, algorithm, key and signature of the token are checked, in this order. Then
+//! the signed claims are checked: audience, times, subject, tenant, scopes and policy. The checks follow RFC 8725. No
+//! check is optional.
 //!
 //! **Invariant:** an error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
-//! **Invariant:** a token with `crit` or `b64` in its header is refused, and a key inside the token is never used.
+//! **Invariant:** a token with `crit` or `b64` in its header is refused.
+//! **Invariant:** a key inside a token is never used.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 /// Verifies tokens. All endpoints share one verifier.
 #[derive(Debug)]
 pub struct Verifier {
-    /// The trusted issuers by their exact `iss`.
+    /// The trusted issuers, each under its exact `iss`.
     issuers: BTreeMap<String, Issuer>,
     policy: Policy,
     clock: Clock,
@@ -49,8 +50,8 @@ impl Verifier {
     /// Creates a verifier after checking the policy and the issuers' keys and algorithms. Key files are read here, and
     /// URLs are fetched on first use. The error lists all problems, one per line.
     ///
-    /// A quarantine `<table>_quarantine` has the same tenant rule as its table. It is visible if the table has no row
-    /// rules and no column list, or if the quarantine has its own policy.
+    /// A quarantine `<table>_quarantine` has the same tenant rule as its table. The quarantine is visible if the table
+    /// has no row rules and no column list, or if the quarantine has its own policy.
     pub fn new(auth: &AuthConfig, policy: &BTreeMap<String, PolicyConfig>, clock: Clock) -> Result<Self> {
         let mut problems = Vec::new();
         let mut issuers = BTreeMap::new();
@@ -90,8 +91,7 @@ impl Verifier {
         self.grant(issuer, &claims)
     }
 
-    /// Checks that tokens can be verified, which requires that key sets have been fetched. `/readyz` reports the
-    /// result.
+    /// Checks that tokens can be verified, that is, that the key sets have been fetched. `/readyz` reports the result.
     pub async fn ready(&self) -> Result<()> {
         if self.issuers.is_empty() {
             return Err(Error::unavailable(
@@ -178,7 +178,7 @@ impl Issuer {
         })
     }
 
-    /// Returns the header's algorithm if it is listed for this issuer.
+    /// Returns the algorithm in the header if the issuer's list contains it.
     fn algorithm(&self, header: &Claims) -> Result<Algorithm> {
         let name = header.text("alg")?.unwrap_or_default();
         let listed = self.algorithms.iter().find(|listed| listed.name() == name);
@@ -211,8 +211,8 @@ impl Issuer {
         Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
     }
 
-    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have no tenant, and then the claim
-    /// must be absent.
+    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have no tenant. An operator's token
+    /// must not contain the tenant claim.
     fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
         match claims.at(&self.tenant_claim) {
             Some(Value::String(tenant)) => TenantId::parse(tenant).map(Some).map_err(|error| {
@@ -228,9 +228,9 @@ impl Issuer {
     }
 }
 
-/// A well-formed token before verification.
+/// A token that is well-formed but not verified yet.
 struct Unverified<'a> {
-    /// The signed part of the token: its header and claims as received.
+    /// The signed bytes of the token, which are its header and claims as received.
     message: &'a str,
     signature: &'a str,
     header: Claims,

@@ -1,7 +1,7 @@
 //! Checks the deadline of a run while a join produces rows.
 //!
-//! Takes a plan, and adds a [`DeadlineExec`] above each join. A join can produce many batches, all of whose rows are
-//! discarded by a filter above it. Without this node, nothing would check the deadline in the meantime.
+//! Adds a [`DeadlineExec`] above each join of a plan. Otherwise, the deadline would not be checked while a join
+//! produces many batches and a filter above the join discards all their rows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// The names of plan nodes that can produce many rows from a few.
+/// The names of the plan nodes that can produce many rows from few input rows.
 const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
 
-/// The deadline of a run, and the time limit that the error states.
+/// The deadline of a run, and the time limit for the error message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunDeadline {
     pub(super) at: Instant,
@@ -37,7 +37,7 @@ impl RunDeadline {
     /// Returns the error for a run that has exceeded its deadline.
     pub(super) fn error(&self) -> Error {
         Error::limited(format!(
-            "the transform took longer than {} s (limit ingest.transform_time_max); join on equal keys, or with fewer rows",
+            "the transform took longer than {} s (limit ingest.transform_time_max); join on equal keys, or join fewer rows",
             self.seconds
         ))
     }
@@ -60,7 +60,7 @@ pub(super) fn add_deadline_checks(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dy
     Ok(checked?.data)
 }
 
-/// Passes batches through, and fails once the deadline has passed.
+/// A plan node that passes batches through, and fails once the deadline has passed.
 #[derive(Debug)]
 struct DeadlineExec {
     input: Arc<dyn ExecutionPlan>,

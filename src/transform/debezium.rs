@@ -1,9 +1,9 @@
 //! Parses database changes in Debezium's envelope, as Kafka Connect's JSON converter writes them.
 //!
-//! Takes the JSON of a message, with or without the converter's wrapper (`{"schema": …, "payload": …}`). Returns a
-//! [`ChangeEvent`], `None` for a tombstone, or an error message.
+//! The input is the JSON of a message, with or without the converter's wrapper (`{"schema": …, "payload": …}`). The
+//! result is a [`ChangeEvent`], `None` for a tombstone, or an error message.
 //!
-//! The format is described in the documentation of Debezium's connectors, under "data change events".
+//! The documentation of Debezium's connectors describes the format under "data change events".
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub(super) struct ChangeEvent<'a> {
     pub(super) source: Option<&'a str>,
 }
 
-/// The envelope fields that transforms use.
+/// The fields of Debezium's envelope that transforms use.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -40,8 +40,8 @@ struct Envelope<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, which is a message that only makes
-    /// Kafka delete a key.
+    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, a message with which Kafka deletes
+    /// older messages with the same key.
     pub(super) fn parse(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
             return Ok(None);

@@ -1,9 +1,9 @@
 //! Translates engine errors in a transform to messages for the author of the statement and for readers of the
 //! quarantine.
 //!
-//! Takes an error from planning or execution, and produces an [`Error`]. An error in the statement or in a message's
-//! values becomes `Invalid`, an exceeded limit becomes `Limited`, and every other error becomes `Internal`. The
-//! engine's text may be shown, because a transform processes no data other than the message and the lookup tables.
+//! An error in the statement or in a message's values becomes `Invalid`, an exceeded limit becomes `Limited`, and every
+//! other error becomes `Internal`. The messages may include the engine's error text, because this text cannot reveal
+//! any data except the message and the lookup tables.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
@@ -41,7 +41,7 @@ pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
 
 /// Returns the error for a run that exceeds its memory limit.
 pub(super) fn out_of_memory() -> Error {
-    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max; join with fewer rows")
+    Error::limited("the transform needs more memory than ingest.transform_memory_bytes_max; join fewer rows")
 }
 
 fn of_arrow(error: &ArrowError) -> Error {
@@ -70,7 +70,7 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// Returns the engine's text without the backtrace, the list of signatures and the full stop.
+/// Returns the engine's error text without the backtrace, the list of function signatures and the full stop.
 fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(" No function matches the given name").next().unwrap_or_default();

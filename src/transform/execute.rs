@@ -1,4 +1,5 @@
-//! Runs a plan over a batch of messages. If the run fails, runs the plan over parts of the batch to find the cause.
+//! Runs a plan over a batch of messages. If the run fails, runs the plan over parts of the batch to find the failing
+//! messages.
 //!
 //! ```text
 //!   all ─► run ─┬─ succeeds ─► accept ─► done
@@ -6,14 +7,13 @@
 //!                                            └─ no ──► two halves ─► run each
 //! ```
 //!
-//! Takes rows of `messages`. Produces the accepted rows, and the messages that failed, each with its reason. The caller's
-//! `accept` takes the resulting rows and may refuse them as a whole. A refusal counts as a failed run, so the search finds its
-//! cause too.
+//! The result contains the accepted rows, and the failed messages with their reasons. The caller's function `accept`
+//! receives the rows of a run, and can refuse all of them. If it refuses the rows, the run counts as failed.
 //!
 //! **Invariant:** a message is reported only after a run over this message alone has failed.
-//! **Invariant:** the time, memory and rows of a batch are limited, including the search for failing messages. If a batch exceeds
-//! a limit, the call fails with `Limited`, and the caller may retry with smaller batches. A single message that exceeds a limit
-//! is reported.
+//! **Invariant:** the time, memory and rows of a batch are limited, including the search for failing messages. If a
+//! batch exceeds a limit, the function fails with `Limited`, and the caller may retry with smaller batches. If a single
+//! message exceeds a limit, the message is reported as failed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -53,7 +53,7 @@ pub(super) struct BatchRun<'a> {
 }
 
 impl BatchRun<'_> {
-    /// Runs the plan over all messages of `table`. This call blocks, so do not make it on a runtime thread.
+    /// Runs the plan over all messages of `table`. This function blocks, so do not call it on a runtime thread.
     pub(super) fn run_all<T>(
         &self,
         table: MessagesTable,
@@ -78,7 +78,7 @@ impl BatchRun<'_> {
                     bytes_left = bytes_left.checked_sub(bytes).ok_or_else(out_of_memory)?;
                     outcome.parts.push(accepted);
                 }
-                // No time is left to search the parts of the batch.
+                // No time is left to search for the failing messages.
                 Err(error) if !is_alone && deadline.check().is_err() => {
                     return Err(deadline.error().with_source(error));
                 }
@@ -123,7 +123,7 @@ impl BatchRun<'_> {
         )
     }
 
-    /// Returns the task context of one run, with the run's table contents, deadline and memory limit.
+    /// Returns the task context for one run, with the table contents, the deadline and the memory limit.
     fn task(&self, messages: &RecordBatch, deadline: RunDeadline) -> Arc<TaskContext> {
         let mut contents = self.lookups.clone();
         contents.insert(MESSAGES.into(), Arc::new(vec![messages.clone()]));
@@ -137,7 +137,7 @@ impl BatchRun<'_> {
     }
 }
 
-/// Splits a range into halves and adds them to the work. The first half is on top, so it runs first.
+/// Splits a range into halves, and pushes them to the stack `work`. The first half is on top, so it runs first.
 fn split(range: &Range<usize>, work: &mut Vec<Range<usize>>) {
     let middle = range.start + range.len() / 2;
     work.push(middle..range.end);

@@ -1,4 +1,4 @@
-//! JSON functions in SQL, which take a JSON string and a path, and the operators `->` and `->>`.
+//! The JSON functions of SQL, which take a JSON string and a path, and the operators `->` and `->>`.
 //!
 //! | function | also called | returns |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //!
 //! A path consists of keys (strings) and array indexes (integers).
 //!
-//! **Invariant:** the functions never fail. They return NULL if the value is missing, null or of another type, or if
+//! **Invariant:** the functions never fail. The result is NULL if the value is missing, null or of another type, or if
 //! the string is not valid JSON.
 
 use std::sync::Arc;
@@ -136,9 +136,9 @@ impl ScalarUDFImpl for JsonFunction {
     }
 }
 
-/// One path argument, for all rows of a batch.
+/// The values of one path argument for all rows of a batch.
 enum PathArgument {
-    /// The same step for every row.
+    /// The same key or index for every row.
     Constant(ScalarValue),
     /// A key for each row.
     Keys(StringArray),
@@ -216,7 +216,7 @@ impl ValueKind {
     }
 }
 
-/// Plans the operators `->` and `->>`. A chain of operators becomes one function call.
+/// Plans the operators `->` and `->>`. A chain of these operators becomes one function call.
 #[derive(Debug)]
 pub(super) struct Operators;
 

@@ -1,7 +1,7 @@
 //! Finds a value in a JSON string without parsing the whole string into a tree.
 //!
-//! Takes a JSON string and a path of keys and indexes. Returns the JSON of the value at that path, which the other
-//! functions convert to a string, number or boolean. The results borrow from the input where possible.
+//! [`find`] takes a JSON string and a path of keys and indexes, and returns the JSON of the value at this path. The
+//! other functions convert this JSON to a string, number or boolean. Where possible, the results borrow from the input.
 //!
 //! [`find`] returns `None` if there is no value at the path. The conversions return `None` if the value is null or of
 //! another type.
@@ -12,7 +12,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// One step into a value.
+/// A step of a path, which leads from a value to one of its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     /// A key of an object. If a key appears more than once, its first value is used.
@@ -21,7 +21,8 @@ pub(super) enum Step<'a> {
     Index(i64),
 }
 
-/// Returns the JSON of the value at `path`. `None` if there is no such value, or if the part of `json` before it is not valid JSON.
+/// Returns the JSON of the value at `path`. Returns `None` if no such value exists, or if the JSON before this value is
+/// not valid.
 pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     match path.split_first() {
         None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
@@ -29,7 +30,7 @@ pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     }
 }
 
-/// Returns a string value without its quotes, and any other value as JSON. `None` if the value is null.
+/// Returns a string value without its quotes, any other value as JSON, and `None` for null.
 pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'n' => None,
@@ -71,7 +72,7 @@ pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// Returns the digits of a number that is written with or without quotes.
+/// Returns the text of a number without quotes. The JSON may be a number or a string.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
@@ -80,7 +81,7 @@ fn number(value: &str) -> Option<Cow<'_, str>> {
 /// Returns the JSON of one child of an object or array.
 fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
     let mut found = None;
-    // After the visitor has found the value, it returns an error to stop the parser, because the rest is not needed.
+    // The result is ignored, because the visitor returns an error to stop the parser when it has found the value.
     let _read = serde_json::Deserializer::from_str(json).deserialize_any(ChildFinder { step, found: &mut found });
     found.map(RawValue::get)
 }
@@ -132,7 +133,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 }
 
-/// Compares the keys of an object with the wanted key, without copying them.
+/// Compares the keys of an object with the wanted key, without copying the keys.
 struct KeyEquals<'s>(&'s str);
 
 impl<'j> DeserializeSeed<'j> for KeyEquals<'_> {

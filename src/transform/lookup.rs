@@ -6,10 +6,10 @@
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! Takes the declared lookups, and provides the current contents of each lookup that has been loaded at least once. The
-//! caller passes in a function that runs queries, so transforms do not depend on the query engine.
+//! [`Lookups`] provides the current contents of every lookup that has been loaded at least once. The creator of
+//! [`Lookups`] passes in a function that runs queries, so transforms do not depend on the query engine.
 //!
-//! **Invariant:** a loaded lookup stays available. A refresh replaces its contents as a whole or not at all.
+//! **Invariant:** a loaded lookup stays available. A refresh replaces either all of its contents or nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,12 +32,12 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind, blocking};
 use crate::telemetry::Metrics;
 
-/// The longest pause between two attempts to load a lookup for the first time.
+/// The longest pause between attempts to load a lookup that was never loaded.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The name of the operation in the error message if loading panics.
+/// The name of the operation in the error message after a panic.
 const LOADING: &str = "loading";
 
-/// A function that runs the query of a lookup over the rows of all tenants.
+/// A function that runs a lookup's query over the rows of all tenants.
 pub type LookupQuery = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<RecordBatch>>> + Send + Sync>;
 
 /// All lookup tables.
@@ -50,7 +50,7 @@ pub struct Lookups {
     changed: watch::Sender<()>,
 }
 
-/// One lookup table.
+/// The configuration and the current contents of one lookup table.
 #[derive(Debug)]
 struct Lookup {
     config: LookupConfig,
@@ -61,7 +61,7 @@ struct Lookup {
 }
 
 impl Lookups {
-    /// Creates the declared lookups. None of them is loaded yet.
+    /// Creates the declared lookups without loading them.
     pub fn new(configs: &BTreeMap<String, LookupConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let lookup = |(name, config): (&String, &LookupConfig)| {
             let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
@@ -90,7 +90,7 @@ impl Lookups {
         errors
     }
 
-    /// Loads one lookup. `lookup_query` is required if the lookup has a query.
+    /// Loads one lookup. A lookup with a query requires `lookup_query`.
     pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         let loaded = self.load(lookup, lookup_query).await.map_err(|error| error.at(format!("lookups.{name}")))?;
@@ -195,15 +195,17 @@ impl Lookups {
         self.changed.send_replace(());
     }
 
-    /// Returns the current contents of these lookups. Fails with the names of the lookups that were never loaded, if any.
+    /// Returns the current contents of these lookups. If some of them were never loaded, the error is the list of their
+    /// names.
     pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
-    /// Returns the contents of these lookups for planning. A lookup that is not loaded yet is represented by an empty table with
-    /// its declared columns. Fails with the names of the lookups that are not loaded and have no declared columns, if any.
+    /// Returns the contents of these lookups for planning. A lookup that is not loaded yet is represented by an empty
+    /// table with its declared columns. If some of these lookups have no declared columns, the error is the list of
+    /// their names.
     pub(super) fn expected(
         &self,
         names: &[String],

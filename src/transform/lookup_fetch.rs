@@ -12,7 +12,7 @@ use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, Sta
 /// The maximum number of redirects to follow.
 const REDIRECTS_MAX: usize = 5;
 
-/// Downloads a whole file. Fails with `Unavailable` if the server returns an error.
+/// Downloads a whole file. Fails with `Unavailable` if the server returns an error status.
 pub(super) async fn fetch(url: &Url, ca_file: Option<&Path>, limits: &LookupLimits) -> Result<Bytes> {
     let roots = Roots::load(ca_file).map_err(|error| error.at("`ca_file`"))?;
     let settings = Settings {

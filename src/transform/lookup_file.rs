@@ -1,8 +1,8 @@
 //! Decodes the file of a lookup, or the result of its query.
 //!
-//! Takes the bytes of a file in a known format, or record batches. Produces the contents of the lookup. If columns are declared,
-//! the contents have these columns with their declared types. Otherwise, they have all columns, with types inferred from the
-//! values. The size of the file, the size in memory and the number of rows are limited.
+//! If columns are declared, the lookup has these columns with their declared types. Otherwise, the lookup has all
+//! columns of the file or query, with types inferred from the values. The size of the file, the size in memory and the
+//! number of rows are limited.
 
 use std::fs::File;
 use std::io::{Cursor, Read as _};
@@ -97,7 +97,7 @@ pub(super) fn from_batches(
     rows.finish()
 }
 
-/// Collects record batches with the final schema, and limits their size.
+/// Collects record batches after casting them to the final schema, and enforces the limits on rows and memory.
 struct LookupRows {
     declared: Option<SchemaRef>,
     schema: Option<SchemaRef>,
@@ -141,7 +141,8 @@ impl LookupRows {
 
 /// Returns the schema of a CSV file: all its columns, in file order. A declared column has its declared type.
 fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
-    // Without declared types, inference reads all values, because the first rows alone must not determine a type.
+    // If no columns are declared, type inference reads all rows, because later values may not fit the types of the
+    // first rows.
     let records = declared.map(|_| 0);
     let (inferred, _) = csv::reader::Format::default()
         .with_header(true)
@@ -155,7 +156,8 @@ fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
-/// Normalizes inferred types. A column without values becomes text, and timestamps of any precision become microseconds in UTC.
+/// Normalizes inferred types. A column that has only nulls becomes text, and timestamps of any precision become
+/// microseconds in UTC.
 fn plain(inferred: &Schema) -> Schema {
     let fields = inferred.fields().iter().map(|field| {
         let kind = match field.data_type() {
@@ -186,7 +188,7 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
     let columns = declared.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(declared), columns, &options)
-        .map_err(|cause| Error::internal("a lookup does not fit its columns").with_source(cause))
+        .map_err(|cause| Error::internal("the values of a lookup do not fit its columns").with_source(cause))
 }
 
 fn unreadable(what: &str, error: &ArrowError) -> Error {

@@ -42,7 +42,7 @@ fn lookups(config: LookupConfig, limits: &IngestConfig) -> Arc<Lookups> {
     Lookups::new(&BTreeMap::from([("places".to_owned(), config)]), limits, Arc::default())
 }
 
-/// Returns the column types and the rows of the lookup `places`, with each row as text. `None` if it is not loaded.
+/// Returns the column types of the lookup `places` and its rows as text, or `None` if the lookup is not loaded.
 fn contents(lookups: &Lookups) -> Option<(Vec<DataType>, Vec<String>)> {
     let (_, loaded): (String, Arc<LoadedLookup>) = lookups.now(&["places".to_owned()]).ok()?.pop()?;
     let kinds = loaded.schema.fields().iter().map(|field| field.data_type().clone()).collect();
@@ -140,7 +140,7 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
 }
 
-/// Returns a query function that always returns this result.
+/// Returns a query function that produces the given result for every query.
 fn lookup_query(response: impl Fn(String) -> Result<Vec<RecordBatch>> + Send + Sync + 'static) -> LookupQuery {
     let response = Arc::new(response);
     Arc::new(move |sql| {
@@ -164,7 +164,7 @@ async fn a_lookup_query_runs_with_the_function_of_the_caller() {
     assert!(unknown.message().contains("did you mean `places`"), "{unknown:?}");
 }
 
-/// Starts an HTTP server that returns these responses one after another. Returns its address.
+/// Starts an HTTP server that returns these responses one after another, and returns the server's address.
 async fn serve(responses: Vec<&'static str>, tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -201,7 +201,7 @@ async fn a_url_is_fetched_within_limits() {
     assert_eq!(contents(&good).unwrap().1, ["1,Rom"]);
 }
 
-/// Returns the transform of a source that reads the city from the lookup `places`.
+/// Returns a transform that reads the city from the lookup `places`.
 fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     let sql = "SELECT key AS who, time AS at, p.city AS id FROM messages LEFT JOIN places p ON p.id = offset";
     let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
@@ -217,7 +217,7 @@ fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     Ok(transform.expect("the source has a statement"))
 }
 
-/// Transforms a message with the offset 1, and returns its city.
+/// Transforms a message with the offset 1, and returns the city in the resulting row.
 async fn city(transform: &Arc<Transform>) -> String {
     let (transform, runtime) = (Arc::clone(transform), tokio::runtime::Handle::current());
     let run = move || {
@@ -267,7 +267,8 @@ async fn a_source_waits_for_its_lookups_and_uses_refreshed_contents() {
     }
     assert_eq!(city(&transform).await, "Lima");
 
-    // A refresh picks up changed rows, a changed schema, and a schema that is incompatible with the statement.
+    // The refreshed lookup first has changed rows, then a changed schema, and then a schema that is incompatible with
+    // the statement.
     for (csv, expected) in [("id,city\n1,Quito\n2,x\n", "Quito"), ("more,city,id\n3,Cusco,1\n4,y,5\n6,z,7\n", "Cusco")]
     {
         write(csv);

@@ -1,7 +1,7 @@
 //! The table `messages`, which holds a batch of messages as columns.
 //!
-//! Takes messages as they were read from the source. Produces a [`MessagesTable`], which also lists the messages that cannot
-//! become a row.
+//! A [`MessagesTable`] is built from messages as read from the source. The [`MessagesTable`] also lists the messages
+//! that cannot become a row.
 //!
 //! | column | type | |
 //! |---|---|---|
@@ -33,10 +33,10 @@ use crate::error::{Error, Result};
 
 /// The name of the table.
 pub(super) const MESSAGES: &str = "messages";
-/// The name of the hidden column with the message's index, a `UInt32`.
+/// The name of the hidden `UInt32` column that contains the index of the message.
 pub(super) const MESSAGE_INDEX: &str = "__message_index";
 
-/// A property of a message that is a column of the table.
+/// A property of a message that is a column of the table `messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageColumn {
     Value,
@@ -79,10 +79,10 @@ const DEBEZIUM: [(&str, MessageColumn, ColumnKind); 8] = [
     ("changed_time", MessageColumn::Changed, ColumnKind::Timestamp),
 ];
 
-/// Messages as columns.
+/// A batch of messages as columns.
 #[derive(Debug)]
 pub(super) struct MessagesTable {
-    /// The messages in the order of the batch. The last column is [`MESSAGE_INDEX`].
+    /// One row per message, in the order of the batch. The last column is [`MESSAGE_INDEX`].
     pub(super) rows: RecordBatch,
     /// Messages that cannot become rows.
     pub(super) errors: Vec<MessageError>,

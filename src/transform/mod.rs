@@ -7,11 +7,12 @@
 //!                                                                      └─► rejected messages, each with its reason
 //! ```
 //!
-//! **Invariant:** a row comes from exactly one message. The rows of a message depend only on that message and on the
-//! lookup tables, because a batch may be split anywhere, and may be read again with different boundaries.
-//! **Invariant:** a message that cannot be transformed does not affect the others, and is reported with its own reason.
-//! **Invariant:** `transform` does not depend on Kafka, the lake or queries. Its caller passes in the messages, and the function
-//! that runs the query of a lookup.
+//! **Invariant:** a row comes from exactly one message. The rows depend only on this message and on the lookup tables.
+//! A batch can therefore be split anywhere, or read again with different boundaries.
+//! **Invariant:** a message that cannot be transformed does not affect other messages, and is reported with its own
+//! reason.
+//! **Invariant:** `transform` does not depend on Kafka, the lake or queries. The caller passes in the messages, and a
+//! function that runs the queries of lookups.
 
 mod plan;
 
@@ -66,7 +67,7 @@ pub type Header = (String, Option<Vec<u8>>);
 /// A message, as read from its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
-    /// The payload. `None` for a tombstone.
+    /// The payload, or `None` for a tombstone.
     pub value: Option<&'a [u8]>,
     /// The key, if any.
     pub key: Option<&'a [u8]>,
@@ -87,7 +88,7 @@ pub struct Message<'a> {
 pub struct Rows {
     /// The rows, with the column names of the SELECT statement.
     pub batch: RecordBatch,
-    /// The index of each row's message in the batch.
+    /// For each row, the index of its message in the batch.
     pub messages: Vec<u32>,
 }
 
@@ -96,7 +97,7 @@ pub struct Rows {
 pub struct MessageError {
     /// The message's index in the batch.
     pub message: usize,
-    /// The code of the reason.
+    /// The reason code.
     pub reason: Reason,
     /// A description of the reason.
     pub detail: String,
@@ -105,11 +106,12 @@ pub struct MessageError {
 /// The result of transforming a batch.
 #[derive(Debug)]
 pub struct Outcome<T> {
-    /// The results of `accept`, one for each part of the batch that succeeded.
+    /// The results of the function `accept`, one for each part of the batch that was transformed successfully.
     pub parts: Vec<T>,
     /// The messages that cannot be transformed, in the order of the batch.
     pub errors: Vec<MessageError>,
-    /// The number of messages that became rows of the table `messages`. Excludes invalid messages and Debezium's tombstones.
+    /// The number of messages that became rows of the table `messages`. Invalid messages and Debezium's tombstones are
+    /// not counted.
     pub messages: usize,
 }
 
@@ -128,8 +130,8 @@ pub struct Transform {
     /// Whether the source determines the tenant of a message.
     is_owned: bool,
     envelope: Envelope,
-    /// The statement. It is kept as text and parsed again each time it is planned, which is rare. If the parsed tree
-    /// were a field, every future that holds a transform would take longer to compile.
+    /// The text of the statement. It is parsed again for each planning, which is rare. A field with the syntax tree
+    /// would increase the compile time of every future that holds a transform.
     sql: String,
     lookups: Arc<Lookups>,
     /// The names of the lookups that the statement reads.
@@ -142,7 +144,7 @@ pub struct Transform {
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
-    /// The newer contents for which planning failed. They are stored so that the error is logged only once.
+    /// The newest lookup contents for which planning failed. A second failure with the same contents is not logged.
     rejected: Vec<(String, Arc<LoadedLookup>)>,
 }
 
@@ -201,8 +203,8 @@ impl Transform {
         self.lookups.expected(&self.names).err().unwrap_or_default()
     }
 
-    /// Waits, without a time limit, until all lookups are loaded and the statement is planned. Returns `false` if the server stops
-    /// first.
+    /// Waits until all lookups are loaded and the statement is planned, without a time limit. Returns `false` if the
+    /// server stops during the wait.
     pub async fn ready(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         loop {
             let mut changes = self.lookups.changes();
@@ -228,8 +230,9 @@ impl Transform {
         }
     }
 
-    /// Transforms messages into rows and passes them to `accept`, which may refuse them. This call blocks, so do not make it on a
-    /// runtime thread. Fails with `Limited` and no retry time if the batch as a whole exceeds a limit. Smaller batches may succeed.
+    /// Transforms messages into rows and passes them to `accept`, which may refuse them. This function blocks, so do
+    /// not call it on a runtime thread. If the batch as a whole exceeds a limit, fails with `Limited` and no retry
+    /// time. Smaller batches may succeed.
     pub fn run<T>(
         &self,
         messages: &[Message<'_>],
@@ -304,7 +307,7 @@ fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns true if both lists have the same length and `is_same` holds for each pair of lookups.
+/// Returns true if both lists have the same length and `is_same` returns true for each pair of lookups.
 fn all_same(
     one: &[(String, Arc<LoadedLookup>)],
     other: &[(String, Arc<LoadedLookup>)],

@@ -1,9 +1,10 @@
-//! Tables that have no contents while a statement is planned. Each run of the plan supplies them.
+//! Tables that have no contents until a plan runs. Each run supplies the contents.
 //!
-//! A statement is planned once, over a [`PlaceholderTable`] for each table. Each run passes in the [`TableContents`]: the batch of
-//! messages, and the lookup tables as they are at that time.
+//! A statement is planned once, with a [`PlaceholderTable`] for each table that it reads. Each run of the plan passes
+//! in the [`TableContents`], which are the batch of messages and the current contents of the lookup tables.
 //!
-//! **Invariant:** a table reads only the record batches that its run passes in. It opens no file and does not read the clock.
+//! **Invariant:** a table reads only the record batches that its run passes in. The table opens no file and does not
+//! read the clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,7 +37,8 @@ pub(super) struct TableContents(pub(super) BTreeMap<Arc<str>, Arc<Vec<RecordBatc
 pub(super) struct PlaceholderTable {
     name: Arc<str>,
     schema: SchemaRef,
-    /// The approximate number of rows per run. It determines which side of a join is kept in memory.
+    /// The approximate number of rows per run. The engine uses this number to choose which side of a join to keep in
+    /// memory.
     rows: usize,
 }
 
@@ -132,7 +134,7 @@ impl ExecutionPlan for PlaceholderScan {
             let starts = (0..batch.num_rows()).step_by(size.max(1));
             starts.map(move |start| batch.slice(start, size.min(batch.num_rows() - start)))
         });
-        // While a nested loop join runs, this is the only place that can check the deadline.
+        // Only this check can stop a nested loop join at the deadline.
         let deadline = context.session_config().get_extension::<RunDeadline>();
         let projected = slices.map(move |slice| {
             check_deadline(deadline.as_deref())?;

@@ -1,11 +1,12 @@
-//! Turns a statement into a plan that runs over any batch.
+//! Turns a statement into a plan that can run over every batch.
 //!
 //! ```text
 //!   SQL ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract? ─► physical plan
 //! ```
 //!
-//! Takes the statement, the table to which its rows are written, and the schemas of the lookup tables. Produces a
-//! [`TransformPlan`], or an error that names the fix. Planning reads no data, because the tables are still empty.
+//! Planning needs the statement, the contract of the table that stores the rows, and the schemas of the lookup tables.
+//! The result is a [`TransformPlan`], or an error that names the fix. Planning reads no data, because the tables are
+//! still empty.
 //!
 //! **Invariant:** a statement can read `messages` and the lookup tables, but no other table, file or option.
 
@@ -44,7 +45,7 @@ const BATCH_ROWS: usize = 8_192;
 /// The approximate number of messages in a batch, which the engine uses to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
-/// The table and the rules against which a statement is checked.
+/// The table whose columns a statement must produce, and the rules for the statement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,
@@ -53,7 +54,7 @@ pub(super) struct PlanTarget<'a> {
     pub(super) envelope: Envelope,
 }
 
-/// A planned statement. Each run executes a copy of it.
+/// A planned statement. Each run executes a copy of the plan.
 pub(super) struct TransformPlan {
     pub(super) physical: Arc<dyn ExecutionPlan>,
     /// For each column of `messages`, whether the statement reads it.
@@ -68,10 +69,10 @@ impl fmt::Debug for TransformPlan {
     }
 }
 
-/// Parses one SELECT statement. Returns it with the names of the tables that it reads.
+/// Parses one SELECT statement, and returns it with the names of the tables that it reads.
 pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
-    // In this dialect, operators have their usual precedence, so `value->>'a' = 'b'` is a comparison. The generic dialect would
-    // parse `'a' = 'b'` as the key.
+    // In the PostgreSQL dialect, `->>` binds more tightly than `=`, so `value->>'a' = 'b'` is a comparison. The generic
+    // dialect would parse `'a' = 'b'` as the key.
     let dialect = PostgreSqlDialect {};
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).build();
     let mut statements = parser.and_then(|mut parser| parser.parse_statements()).map_err(of_engine)?;
@@ -90,7 +91,7 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
 }
 
 impl TransformPlan {
-    /// Plans a statement over lookups with these schemas. This call blocks, so it runs on the blocking pool.
+    /// Plans a statement over lookups with these schemas. This function blocks, so call it on the blocking pool.
     pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(lookups, target.envelope)?;
         let (mut statement, _) = parse(sql)?;
@@ -117,7 +118,7 @@ impl TransformPlan {
 fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
-        // A batch is so small that more threads would only add overhead.
+        // A batch is small, so more threads would only add overhead.
         .with_target_partitions(1)
         .with_batch_size(BATCH_ROWS)
         .with_enforce_batch_size_in_joins(true);
@@ -176,7 +177,7 @@ fn check_names(plan: &LogicalPlan, target: PlanTarget<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the table accepts values of these types. To do so, it decodes a batch without rows.
+/// Checks that the table accepts values of these types, by decoding a batch without rows.
 fn check_types(schema: &SchemaRef, target: PlanTarget<'_>) -> Result<()> {
     let columns = schema.fields().len().saturating_sub(1);
     if let Some(field) =

@@ -1,17 +1,17 @@
 //! Tracks which message each row comes from.
 //!
-//! Takes the plan of a statement, and carries a hidden column through it. Produces the same plan with [`MESSAGE_INDEX`] as its
-//! last column. Refuses plans that would lose the column.
+//! Adds the hidden column [`MESSAGE_INDEX`] to a statement's plan, as the last column of each node that reads
+//! `messages`. A plan that cannot carry the column is refused.
 //!
 //! ```text
 //!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this path carries the column
 //!                                 └─► Aggregate ─► a lookup          a part that does not read messages is unrestricted
 //! ```
 //!
-//! **Invariant:** each row above `messages` comes from exactly one message of the batch. Therefore, a batch may be
-//! split anywhere, failing messages can be removed from it, and reading it again with different boundaries produces the
-//! same rows. Operations that combine several messages (GROUP BY, window functions, DISTINCT, ORDER BY, LIMIT,
-//! self-joins of `messages`) are refused.
+//! **Invariant:** each row that a node above `messages` produces comes from exactly one message of the batch. A batch
+//! can therefore be split anywhere, failing messages can be removed, and a second read with different batch boundaries
+//! produces the same rows. Operations that combine several messages (GROUP BY, window functions, DISTINCT, ORDER BY,
+//! LIMIT, self-joins of `messages`) are refused.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ use super::messages_table::{MESSAGE_INDEX, MESSAGES};
 use super::placeholder_table::PlaceholderTable;
 use crate::error::{Error, Result};
 
-/// A plan that carries the hidden column, and the column's name in this plan.
+/// A plan with the hidden column, and the column's name in this plan.
 struct TrackedPlan {
     plan: LogicalPlan,
     index: Column,
 }
 
-/// Adds the hidden column at the end of the plan. `messages` is the table that provides it.
+/// Adds the hidden column at the end of the plan. The table `messages` provides the column.
 pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<PlaceholderTable>) -> Result<LogicalPlan> {
     check(plan)?;
     match node(plan, messages)? {
@@ -73,7 +73,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Returns the name of a function or variable whose value may differ from call to call.
+/// Returns the name of a function or variable whose value may change between evaluations.
 fn volatile_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
@@ -146,7 +146,7 @@ fn check_join(kind: JoinType, side: usize) -> Result<()> {
     )))
 }
 
-/// Returns the error for an operation that combines the rows of several messages.
+/// Returns the error for an operation that combines rows of several messages.
 fn refused(plan: &LogicalPlan) -> Error {
     let what = match plan {
         LogicalPlan::Aggregate(_) => "GROUP BY and aggregates",

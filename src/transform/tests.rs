@@ -14,10 +14,10 @@ use crate::config::{ColumnConfig, Envelope, IngestConfig, LookupConfig, SourceCo
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Kind, Result};
 
-/// 2026-03-01T12:00:00Z in microseconds.
+/// The time 2026-03-01T12:00:00Z, in microseconds since 1970.
 const NOON: i64 = 1_772_366_400_000_000;
 
-/// Restaurants by id. The id 1 appears twice.
+/// A lookup table of restaurants as CSV, in which the id 1 appears twice.
 const RESTAURANTS: &str = "id,name,city\n1,Taco Uno,Lima\n1,Taco Uno,Cusco\n2,Dos,Quito\n3,Tres,\n";
 
 /// Returns the table to which the transform writes.
@@ -57,7 +57,7 @@ impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
         let (lookups, files) = (BTreeMap::new(), Vec::new());
-        // The time limit is long enough for a busy machine. Only the test of the limit shortens it.
+        // The time limit is long enough for a busy host. Only the test of the limit uses a shorter one.
         let limits = IngestConfig { transform_time_max: Duration::from_secs(1_000), ..IngestConfig::default() };
         Self { source, limits, lookups, files }.with("restaurants", RESTAURANTS)
     }
@@ -84,7 +84,8 @@ impl Case {
         Ok(transform.expect("the source has a statement"))
     }
 
-    /// Runs the transform. Returns sorted rows as `message index: JSON`, and the messages that cannot be transformed.
+    /// Runs the transform. Returns the rows as sorted strings `message index: JSON`, and the messages that cannot be
+    /// transformed.
     fn run(&self, messages: &[Message<'_>]) -> Result<(Vec<String>, Vec<MessageError>)> {
         let runtime = Runtime::new().unwrap();
         let outcome = self.transform()?.run(messages, runtime.handle(), |rows| Ok(lines(&rows)))?;
@@ -214,7 +215,7 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
             &["0 Cusco", "0 Lima", "2 -"],
         ),
         (format!("{city} restaurants r RIGHT JOIN messages ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito", "2 -"]),
-        // The following joins are not on equal keys.
+        // The join conditions of the following statements are not equalities.
         (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
         (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
         // A statement may contain subqueries and CTEs, and may aggregate a lookup.
@@ -442,7 +443,7 @@ fn joins_that_multiply_rows_are_limited() {
     case.limits.transform_memory_bytes_max = 1 << 20;
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_memory_bytes_max"));
 
-    // In this statement, no row passes the filter above the joins.
+    // The filter above the joins discards all rows of this statement.
     let mut case = Case::new(&dropped).with("places", &many);
     case.limits.transform_time_max = Duration::from_millis(1);
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_time_max"));

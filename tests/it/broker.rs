@@ -1,8 +1,7 @@
-//! Runs a real Apache Kafka for the tests, with the broker and the controller in one process and on free loopback
-//! ports.
+//! Runs a real Kafka broker for the tests. The broker and the controller run in one process, on free loopback ports.
 //!
-//! `tests/clients/setup.sh` installs the jars. A broker can have additional listeners that require TLS, a client
-//! certificate or a login ([`Broker::with_secure_listeners`]). The tests themselves use the plaintext listener.
+//! `tests/clients/setup.sh` installs the jars. With [`Broker::with_secure_listeners`], a broker has additional
+//! listeners that require TLS, a client certificate or a login. The methods of [`Broker`] use the plaintext listener.
 //!
 //! **Invariant:** dropping a [`Broker`] stops its process.
 
@@ -53,7 +52,7 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     producer: BaseProducer,
     folder: TempDir,
-    /// An additional option for the Java virtual machine.
+    /// An additional option for the JVM.
     option: String,
 }
 
@@ -63,8 +62,8 @@ impl Broker {
         Self::start_in(tempfile::tempdir().unwrap(), "", "-ea")
     }
 
-    /// Starts a broker with listeners that require TLS or authentication. The broker accepts tokens that can be
-    /// verified with `keys`, a JSON Web Key Set (JWKS).
+    /// Starts a broker with listeners that require TLS or authentication. The broker verifies tokens with `keys`, a
+    /// JSON Web Key Set (JWKS).
     pub(crate) fn with_secure_listeners(keys: &str) -> (Self, SecureListeners) {
         let (folder, listeners) = (tempfile::tempdir().unwrap(), SecureListeners::new(keys));
         (Self::start_in(folder, &listeners.properties(), &listeners.option()), listeners)
@@ -90,7 +89,7 @@ impl Broker {
         broker
     }
 
-    /// Kills the broker without warning, and restarts it with the same data.
+    /// Kills the broker with SIGKILL, and restarts it with the same data.
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -99,7 +98,7 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // The metadata lists a broker only when partitions can be assigned to it.
+        // The broker is ready when its own metadata lists it.
         until("the broker is ready", || {
             let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
@@ -150,7 +149,7 @@ impl Broker {
         Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions }
     }
 
-    /// Deletes all messages in a topic, as retention does. The offsets of new messages continue after the deleted ones.
+    /// Deletes all messages in a topic, as retention does. New messages get the next higher offsets.
     pub(crate) async fn delete_all(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -161,8 +160,8 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// Returns the offsets that a group has committed to Kafka. Returns an empty map while the group's coordinator is
-    /// not ready.
+    /// Returns the offsets that a group has committed to Kafka, or an empty map while the group's coordinator is not
+    /// ready.
     pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -206,7 +205,8 @@ impl Transaction {
         self.wait();
     }
 
-    /// Waits for the control records, because the broker writes them after it has responded to the request.
+    /// Waits until the broker has written the control records of the transaction. The broker responds before it writes
+    /// them.
     fn wait(&self) {
         let ends = |isolation: &str| -> Vec<i64> {
             let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
@@ -238,7 +238,7 @@ impl SecureListeners {
         self.certificates.path().join(name).display().to_string()
     }
 
-    /// Returns the option that allows Kafka to read the JWKS. Kafka reads keys only from URLs that the option lists.
+    /// Returns the Java option that allows Kafka to read the JWKS. Kafka reads keys only from the URLs in this option.
     fn option(&self) -> String {
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
     }

@@ -1,11 +1,11 @@
-//! Runs the `glasshouse` command line as a client of a server. The process gets the server's address and a token from
-//! its environment.
+//! Runs client commands of the `glasshouse` binary against a server. The process gets the server's address and a token
+//! from its environment.
 
 use std::process::{Command, Output};
 
 use crate::server::Server;
 
-/// Runs the binary as a client of `server`.
+/// Runs a client command of the binary against `server`.
 pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
     let token = server.facts()["tokens"][caller].as_str().unwrap().to_owned();
     Command::new(env!("CARGO_BIN_EXE_glasshouse"))
@@ -17,7 +17,7 @@ pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Returns whether the command succeeded, and what it printed to standard output.
+/// Returns true if the command succeeded, and its standard output.
 pub(crate) fn outcome(output: &Output) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,9 +1,9 @@
-//! Runs the test suite for a real client as a process, and evaluates its output.
+//! Runs the test suite for a real client as a process, and evaluates the output of the process.
 //!
 //! A suite prints one line of JSON for each check: `{name, ok, detail}`.
 //!
-//! **Invariant:** exactly the expected checks must run, and all of them must pass. A missing check or an unexpected
-//! check fails the test, so the lists of expected checks stay complete.
+//! **Invariant:** exactly the expected checks must run, and all of them must pass. A missing or unexpected check fails
+//! the test, so the lists of expected checks stay complete.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::requirements::cache;
 
-/// Returns a command that runs the Python interpreter for the suites.
+/// Returns a command for the Python interpreter that runs the suites.
 pub(crate) fn python() -> Command {
     let python = cache().join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run tests/clients/setup.sh first", python.display());
@@ -25,7 +25,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// Returns a command that runs the JDBC test program with one version of the driver, in a JVM with this time zone.
+/// Returns a command that runs the JDBC test program with the given driver version and JVM time zone.
 pub(crate) fn jdbc(version: &str, zone: &str) -> Command {
     let folder = cache().join("java");
     let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));

@@ -1,5 +1,5 @@
 //! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test
-//! loads real data.
+//! loads a real data set.
 //!
 //! The checks are written in the languages of the clients (`tests/clients/`). This file starts the servers, loads the
 //! sample rows, and lists the checks that must run.
@@ -95,8 +95,8 @@ fn tls() {
     facts["certs"] = json!(certs.path());
     run_python("tls_suite.py", &server.write_facts(&facts), TLS);
 
-    // `glasshouse query` adds the authorities in the `--ca` file to the system's authorities, which `SSL_CERT_FILE`
-    // sets here.
+    // `glasshouse query` trusts the authorities in the `--ca` file and those of the system. In this test,
+    // `SSL_CERT_FILE` sets the system's authorities.
     let cases = [
         ("authority.pem", None, true),
         ("stranger.pem", None, false),
@@ -157,7 +157,7 @@ const ADBC: &[&str] = &[
     "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
-/// Checks of parameters that ADBC binds.
+/// Checks for bound parameters in ADBC.
 const PARAMETERS: &[&str] = &[
     "every_type_in_every_expression_equals_the_literal",
     "a_bound_value_keeps_its_type",
@@ -167,7 +167,7 @@ const PARAMETERS: &[&str] = &[
     "arrow_values_are_stored_exactly_or_rejected",
 ];
 
-/// Checks for individual Flight SQL messages, which pyarrow.flight sends.
+/// Checks that send individual Flight SQL messages with pyarrow.flight.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
     "handshake_waits_for_the_client",
@@ -193,7 +193,7 @@ const FLIGHT: &[&str] = &[
     "actions_are_listed",
 ];
 
-/// Checks for prepared statements, message by message.
+/// Checks for the Flight SQL messages of prepared statements.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_have_any_type",
@@ -258,7 +258,7 @@ const LAKE: &[&str] = &[
     "columns_keep_their_description",
 ];
 
-/// Checks with real data, whose results are compared with pandas.
+/// Checks that compare query results over a real data set with the results of pandas.
 const FLIGHTS: &[&str] = &[
     "all_flights_are_loaded",
     "loading_again_adds_nothing",

@@ -1,4 +1,4 @@
-//! A crash test, which kills the server twenty times during ingest. Afterwards, every acknowledged event must be stored
+//! A crash test that kills the server twenty times during ingest. At the end, every acknowledged event must be stored
 //! exactly once.
 
 use std::sync::Arc;
@@ -45,8 +45,7 @@ async fn acknowledged_events_survive_kills_during_ingest() {
         for _ in 0..=crash % 5 * SENDERS as u64 {
             acknowledgements.recv().await.expect("senders continue until they are stopped");
         }
-        // This pause does not wait for a condition. It moves the crash to a different point in the processing of a
-        // batch.
+        // Pause for a different time in each round, so the crashes hit different points in the processing of a batch.
         tokio::time::sleep(Duration::from_micros(crash * 7_919 % 40_000)).await;
         announce.send_replace(None);
         server.kill();

@@ -1,4 +1,4 @@
-//! Tests for `glasshouse demo`. Every command that it prints must work when it is pasted into a shell in another
+//! Tests for `glasshouse demo`. Every command that the demo prints must work when it is pasted into a shell in another
 //! folder.
 
 use std::fs;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::client_suite::python;
 use crate::server::until;
 
-/// A running demo. Its output is written to the file `log` in the folder.
+/// A running demo, which writes its output to the file `log` in `folder`.
 struct Demo {
     child: Child,
     folder: TempDir,
@@ -79,15 +79,15 @@ fn every_printed_command_works_when_it_is_pasted() {
 
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
-    // The pasted request has stored a row for the small tenant. Within a second, the demo's own events add rows for the
-    // large tenant.
+    // The pasted `curl` command has stored a row for the small tenant. The demo itself sends events for the large
+    // tenant, which arrive within a second.
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the demo's events are in the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");
     let table = with_tokens("python3 -c ");
     assert!(table.contains("carrier: string") && table.contains("atlas"), "{table}");
 
-    // This test checks only the form of the JDBC URL. The driver tests connect with a URL of this form.
+    // This test checks only the format of the JDBC URL. The tests of the JDBC drivers connect with such a URL.
     let jdbc = paragraph(&printed, "jdbc:");
     let flight = printed.split("Flight SQL  grpc://").nth(1).unwrap().split_whitespace().next().unwrap();
     let begin = format!("jdbc:arrow-flight-sql://{flight}/?useEncryption=false&token=");

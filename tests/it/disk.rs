@@ -1,6 +1,6 @@
 //! Tests of a server whose disk is full. Senders receive errors that ask them to retry, queries continue to work, and
-//! no acknowledged event is lost. Ingest resumes by itself when there is free space again. The server is also killed
-//! and restarted while the disk is full.
+//! no acknowledged event is lost. Ingest resumes without a restart as soon as space is free again. The server is also
+//! killed and restarted while the disk is full.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,20 +18,20 @@ use crate::server::{Server, Setup, until_async};
 
 /// An in-memory file system of a fixed size. Dropping the value unmounts it.
 ///
-/// The file system is mounted in its own mount namespace, either by root or by the root user of a user namespace, so no
-/// mount is left behind. The process that holds the namespace exposes the file system below `/proc/<id>/root`. Only
-/// processes that may inspect that process can access it.
+/// The file system is mounted in a separate mount namespace, so no mount is left behind when the test ends. A child
+/// process keeps the namespace alive. The test accesses the file system through `/proc/<id>/root` of this process,
+/// which requires the permission to inspect the process.
 pub(crate) struct Disk {
     holder: Child,
     root: PathBuf,
     _folder: TempDir,
 }
 
-/// The arguments for `unshare` with which a mount namespace is created: as root, and in a user namespace. Both permit
-/// mounting.
+/// The arguments for `unshare` to create a mount namespace, first as root and then as the root user of a new user
+/// namespace.
 const UNSHARE_ARGS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
-/// A shell script that mounts the file system, prints `mounted`, and holds the namespace until the test closes its
-/// input.
+/// A shell script that mounts the file system, prints `mounted`, and keeps the namespace alive until the test closes
+/// the script's standard input.
 const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$0" && echo mounted && exec cat"#;
 
 impl Disk {
@@ -40,7 +40,7 @@ impl Disk {
         Self::try_mount(bytes).unwrap_or_else(|refusals| panic!("{refusals}"))
     }
 
-    /// Does the same as [`Disk::mount`], but returns the reason if mounting is not possible.
+    /// Like [`Disk::mount`], but returns the reason if mounting is not possible.
     pub(crate) fn try_mount(bytes: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let mut refusals = Vec::new();
@@ -67,8 +67,8 @@ impl Disk {
         self.root.join(name)
     }
 
-    /// Copies a folder from the disk to the ordinary file system. Readers that resolve paths need the copy: a path
-    /// below `/proc/<id>/root` resolves to a path that does not exist outside the namespace.
+    /// Copies a folder from the disk to the ordinary file system. Readers that resolve symbolic links need the copy,
+    /// because a path below `/proc/<id>/root` resolves to a path that exists only inside the namespace.
     pub(crate) fn copy(&self, name: &str) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").arg(self.folder(name).join(".")).arg(copy.path()).status().unwrap();
@@ -107,15 +107,15 @@ impl Drop for Disk {
     }
 }
 
-/// The size of the disk in bytes. The test needs far less.
+/// The size of the disk in bytes, which is far more than the test needs.
 const DISK_BYTES: usize = 128 << 20;
-/// The tenants whose events are sent continuously.
+/// The tenants for which the test sends events continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// The prefix of the event ids in the batch that the test itself sends.
 const PROBE: &str = "initech-probe";
-/// Ingest is considered to work after this number of acknowledged batches.
+/// The test regards ingest as working after this number of acknowledged batches.
 const BATCHES: u64 = 24;
-/// Senders have certainly retried after this number of failed commit attempts.
+/// After this number of failed commit attempts, the senders have certainly retried.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {
@@ -201,7 +201,7 @@ fn expect_queries_work(server: &Server, acknowledged: u64) {
     );
 }
 
-/// Returns the names of the table's files to which its log does not refer. Checks that all other files are complete.
+/// Returns the names of the table's files that are not listed in its log, and checks that all other files are complete.
 fn unreferenced_files(lake: &Path) -> BTreeSet<String> {
     let table = lake.join("samples");
     let mut files = Vec::new();

@@ -1,7 +1,7 @@
 //! An identity provider for the tests: an OAuth token endpoint on loopback, and the key that verifies its tokens.
 //!
-//! The endpoint accepts POST requests with the `client_credentials` grant. The path determines whether it returns a
-//! valid, short-lived, expired or foreign token. If the client is unknown, it returns an error.
+//! The endpoint accepts POST requests with the `client_credentials` grant. The path of the request determines whether
+//! the endpoint returns a valid, short-lived, expired or foreign token. An unknown client gets an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ impl Provider {
         format!("http://{}/{path}", self.address)
     }
 
-    /// Returns the number of short-lived tokens that have been issued so far.
+    /// Returns the number of short-lived tokens issued so far.
     pub(crate) fn short_issued(&self) -> usize {
         self.issued.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-//! Tests of sources with a real Kafka broker. Servers and the broker are killed with `kill -9`, and the disk becomes
-//! full. Every message must be stored once, either in the table or in the quarantine.
+//! Tests of sources with a real Kafka broker. The tests kill servers and the broker with `kill -9`, and fill the disk.
+//! Every message must be stored once, either in the table or in the quarantine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,11 +20,11 @@ const PARTITIONS: i32 = 4;
 const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 /// The number of events for each tenant.
 const EVENTS: usize = 14_000;
-/// The number of events for each tenant in one round.
+/// The number of events that one round sends for each tenant.
 const ROUND: usize = 500;
-/// The number of times a server is killed.
+/// The number of times that a test kills a server.
 const CRASHES: usize = 10;
-/// The indexes of the crashes in which the broker is killed before the server.
+/// In the crashes with these indexes, the test kills the broker before the server.
 const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
@@ -34,7 +34,7 @@ const CHECKS: &[&str] = &[
     "the_quarantine_holds_each_bad_message_once",
 ];
 
-/// A topic that receives messages, and the lake in which these messages are stored.
+/// A topic, and the lake that stores its messages.
 struct Feed {
     broker: Broker,
     lake: PathBuf,
@@ -51,8 +51,8 @@ impl Feed {
         Self { broker, lake: folder.path().to_owned(), sent: 0, bad: Vec::new(), _folder: folder }
     }
 
-    /// Returns the settings of a server that reads the topic. The batches are small, so that some of them are in
-    /// progress when the server is killed.
+    /// Returns the settings of a server that reads the topic. The batches are small, so some of them are in progress
+    /// when the server is killed.
     fn setup(&self) -> Setup {
         let settings = [
             ("SOURCES__EVENTS__KIND", "kafka"),
@@ -68,7 +68,7 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Sends the next events for each tenant. Some events are sent twice. Between the events are messages that cannot
+    /// Sends the next events for each tenant. Some events are sent twice. The round also contains messages that cannot
     /// be stored.
     fn send_round(&mut self) {
         let mut messages = Vec::new();
@@ -80,8 +80,8 @@ impl Feed {
                     "at": 1_704_067_200_000_000_i64 + i64::try_from(index).unwrap() * 1_000_000,
                 });
                 messages.push((key.clone(), event.to_string()));
-                // Send duplicates, immediately and much later. They have the same key as the original, so they go to
-                // the same partition.
+                // Send some events again, immediately or much later. A duplicate has the same key as the original, so
+                // it goes to the same partition.
                 if index % 10 == 3 {
                     messages.push((key.clone(), event.to_string()));
                 }
@@ -138,12 +138,12 @@ fn entries(lake: &Path) -> Vec<String> {
     paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// Returns the next offset of each partition, according to the table.
+/// Returns the next offset of each partition, as stored in the table.
 fn offsets(lake: &Path) -> BTreeMap<i32, i64> {
     offsets_of(lake, "events", TOPIC)
 }
 
-/// Returns the next offset of each partition of a source, according to the table to which the source writes.
+/// Returns the next offset of each partition of a source, as stored in the source's table.
 pub(crate) fn offsets_of(lake: &Path, source: &str, topic: &str) -> BTreeMap<i32, i64> {
     let prefix = format!("kafka:{source}:{topic}:");
     let mut offsets = BTreeMap::new();
@@ -167,11 +167,11 @@ async fn messages_are_stored_once_although_servers_are_killed() {
     let setup = feed.setup();
     let mut server = Server::start(&setup);
     for crash in 0..CRASHES {
-        // Kill the server at a different point each time.
+        // In each round, kill the server at a different point.
         feed.send_and_wait_for_commits(1 + crash % 3);
         if BROKER_CRASHES.contains(&crash) {
             feed.broker.crash();
-            // This server was not killed, so it must read the messages that are sent now.
+            // The server is still running, so it must read the messages that are sent now.
             feed.send_and_wait_for_commits(1);
         }
         server.kill();
@@ -190,11 +190,11 @@ async fn two_servers_share_a_topic() {
     needs!(Python, Kafka);
     let mut feed = Feed::start().await;
     let setup = feed.setup();
-    // Start one server after the other: the first creates the tables, and the second opens them.
+    // The first server creates the tables, and the second server opens them.
     let mut servers = vec![Server::start(&setup), Server::start(&setup)];
     for _ in 0..CRASHES {
         feed.send_and_wait_for_commits(2);
-        // Kill the older server. The remaining server takes over its partitions, and a new server joins.
+        // Kill the older server. The newer server takes over its partitions, and another server joins.
         servers.remove(0).kill();
         servers.push(Server::start(&setup));
     }
@@ -208,9 +208,9 @@ async fn two_servers_share_a_topic() {
     }
 }
 
-/// The size of the disk in bytes. The test needs far less.
+/// The size of the disk in bytes, which is far more than the test needs.
 const DISK_BYTES: usize = 128 << 20;
-/// The source has certainly retried after this number of failed commit attempts.
+/// After this number of failed commit attempts, the source has certainly retried.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -239,7 +239,7 @@ async fn a_source_resumes_when_a_full_disk_has_space_again() {
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
-/// Returns the number of messages that the table's source has not committed yet. Returns `None` if it is unknown.
+/// Returns the number of messages that the table's source has not committed yet, or `None` if the number is unknown.
 pub(crate) async fn waiting(server: &Server) -> Option<u64> {
     let (_, fresh) = server.get("admin", "/v1/tables/samples/freshness").await;
     serde_json::from_str::<Value>(&fresh).unwrap()["source_lag_messages"].as_u64()
@@ -282,7 +282,7 @@ async fn a_pause_stops_all_servers_and_survives_restarts() {
     let ends = feed.broker.ends(TOPIC, PARTITIONS);
     let expected_lag: BTreeMap<i32, i64> =
         ends.iter().map(|(partition, end)| (*partition, end - paused_offsets[partition])).collect();
-    // Both servers must report the lag, although they do not read the messages.
+    // Both servers must report the lag of the paused source.
     until("both servers report the lag", || lags(&servers.iter().collect::<Vec<_>>()) == expected_lag);
     assert_eq!(offsets(&feed.lake), paused_offsets, "something was stored while the source was paused");
 

@@ -1,5 +1,5 @@
-//! Tests of sources with a real Kafka broker that requires authentication. Sources log in with every mechanism. If a
-//! login fails, the source reports the error.
+//! Tests of sources with a real Kafka broker that requires authentication. The sources use all login mechanisms. A
+//! source whose login fails must report the error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::kafka::offsets_of;
 use crate::requirements::needs;
 use crate::server::{Server, Setup, until};
 
-/// The number of events that one call sends to a topic.
+/// The number of events in one round of messages for a topic.
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 
@@ -22,8 +22,8 @@ struct Case {
     name: &'static str,
     address: String,
     settings: Vec<(String, String)>,
-    /// The expected kind of the source's last error, and strings that its message must contain. `None` if the source
-    /// can read its topic.
+    /// The expected category of the source's last error, and strings that the error message must contain. `None` if the
+    /// source can read its topic.
     expected_error: Option<(&'static str, Vec<String>)>,
 }
 
@@ -131,7 +131,7 @@ fn cases(listeners: &SecureListeners, provider: &Provider) -> Vec<Case> {
     cases
 }
 
-/// Returns the cases with a `ca_file`.
+/// Returns the cases in which the source has a `ca_file`.
 fn ca_file_cases(listeners: &SecureListeners) -> [Case; 2] {
     let (authority, stranger) = (listeners.file("authority.pem"), listeners.file("stranger.pem"));
     let tls = ("OPTIONS__SECURITY_PROTOCOL", "SSL");
@@ -213,7 +213,7 @@ async fn sources_log_in_with_every_mechanism_or_report_the_error() {
         }
     }
 
-    // The other sources must continue, even after their first tokens have expired.
+    // The sources that can log in must continue, even after their first tokens have expired.
     until("a second short-lived token is issued", || provider.short_issued() > 1);
     for case in &good {
         broker.send(case.name, &events(case.name, EVENTS));

@@ -1,6 +1,6 @@
 //! Tests of records that a consumer does not return: control records of transactions, and messages from aborted
-//! transactions. They must not count as lag, either before or after a restart. Their deletion must not be reported as a
-//! gap.
+//! transactions. These records must not count as lag, either before or after a restart. The deletion of these records
+//! must not be reported as a gap.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const SOURCE: &str = "orders";
 const GROUP: &str = "glasshouse";
 const PARTITIONS: i32 = 2;
 
-/// A topic with messages that are sent in transactions, and the lake in which they are stored.
+/// A topic with messages that are sent in transactions, and the lake that stores the messages.
 struct Feed {
     broker: Broker,
     lake: PathBuf,
@@ -47,8 +47,8 @@ impl Feed {
         Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
     }
 
-    /// Waits until the source has read all partitions to their ends and reports a lag of 0. Checks that exactly these
-    /// events are stored.
+    /// Waits until the source has read all partitions to the end and reports a lag of 0. Then checks that exactly the
+    /// events with the given ids are stored.
     async fn expect_read(&self, server: &Server, ids: &[&str]) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
         // The source commits a position to Kafka when every message before that position is stored.
@@ -78,7 +78,7 @@ async fn ends_of_transactions_are_not_lag() {
     feed.expect_read(&server, &[]).await;
     open.commit();
     feed.expect_read(&server, &["a", "b"]).await;
-    // A consumer receives none of the records after the last message.
+    // All records after the last message are records that a consumer does not return.
     for id in ["x", "y", "z"] {
         feed.broker.transaction(TOPIC, &[(1, event(id))]).abort();
     }
@@ -88,7 +88,7 @@ async fn ends_of_transactions_are_not_lag() {
     server = Server::start(&feed.setup());
     feed.expect_read(&server, &["a", "b"]).await;
 
-    // A paused source must measure its lag from the same position.
+    // A paused source must measure its lag from its committed position.
     let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "pause", SOURCE]));
     assert!(succeeded, "{text}");
     until("the source is paused", || state(&server)["state"] == "paused");
@@ -109,7 +109,7 @@ async fn deleted_ends_of_transactions_are_not_a_gap() {
     feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
     feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
     feed.expect_read(&server, &["a", "b"]).await;
-    // The next commit also contains the positions of partitions from which the batch has no message.
+    // The next batch has no message from partition 1, but its commit must also contain the position of partition 1.
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
     feed.expect_read(&server, &["a", "b", "c"]).await;
     feed.broker.send_to(TOPIC, 0, &event("d"));

@@ -1,5 +1,5 @@
-//! Checks that the container image and the systemd unit match the program: ports, environment variables, health check
-//! and stop timeout.
+//! Checks that the ports, environment variables, health check and stop timeout of the container image and the systemd
+//! unit match the program.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ const GUIDE: &str = include_str!("../../packaging/README.md");
 const UNIT: &str = include_str!("../../packaging/glasshouse.service");
 const REFERENCE: &str = include_str!("../../glasshouse.toml");
 
-/// Runs `glasshouse health`. Returns its exit code and output.
+/// Runs `glasshouse health`, and returns its exit code and output.
 fn health(url: &str, more: &[&str]) -> (Option<i32>, String) {
     let output =
         Command::new(env!("CARGO_BIN_EXE_glasshouse")).args(["health", "--url", url]).args(more).output().unwrap();
@@ -41,7 +41,7 @@ fn the_image_exposes_the_default_ports() {
     assert!(CONTAINERFILE.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])));
     assert!(CONTAINERFILE.contains("\nHEALTHCHECK") && CONTAINERFILE.contains("CMD [\"glasshouse\", \"health\"]"));
     assert!(CONTAINERFILE.contains("\nUSER 10001:10001\n"));
-    // The variables from the image and from the guide must form a valid configuration together.
+    // The variables from the image and those from the guide must together form a valid configuration.
     let settings = |text: &str| -> BTreeMap<String, String> {
         let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
         let ours = pairs.filter(|(key, _)| key.starts_with("GLASSHOUSE__"));
@@ -65,7 +65,7 @@ fn the_image_exposes_the_default_ports() {
 fn systemd_waits_longer_than_the_server_takes_to_stop() {
     let seconds = UNIT.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
     let seconds: u64 = seconds.unwrap().parse().unwrap();
-    // The default of `shutdown.time_max` is 25 s.
+    // The server stops within 25 s, the default of `shutdown.time_max`.
     assert!(seconds >= 30, "{seconds} s");
     assert!(
         !UNIT.lines().any(|line| line.starts_with("ExecReload=")),

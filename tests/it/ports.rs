@@ -1,8 +1,8 @@
-//! Finds free ports for servers that need a port in their configuration, or that are restarted on the same port.
+//! Finds free ports for servers that need a port in their configuration, and for servers that restart on the same port.
 //!
 //! The kernel assigns ports from its ephemeral range (`ip_local_port_range`) to outgoing connections, and to listeners
-//! on port 0. It may assign such a port to another process before the server listens on it, or while the server is
-//! down. A client that tries to reach the server could then even connect to itself.
+//! on port 0. The kernel may assign such a port to another process before the server starts or while it is down. A
+//! client that tries to reach the server could even be assigned the server's port, and connect to itself.
 //!
 //! **Invariant:** no returned port is in the ephemeral range, and a test process never returns the same port twice.
 
@@ -18,7 +18,7 @@ const EPHEMERAL: u32 = 32_768;
 
 /// Returns ports on which no process listens.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // Each test process starts with a different port.
+    // The process id determines the first port, so parallel test processes use different ports.
     static STEP: AtomicU32 = AtomicU32::new(0);
     let count = ephemeral() - FIRST;
     [0; N].map(|_| {

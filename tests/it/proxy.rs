@@ -1,5 +1,5 @@
-//! Tests for the proxy variables. Requests to other hosts use the proxy, and requests to this host never do. The tests
-//! run the command line as a process, because it reads the proxy variables from its environment.
+//! Tests for the environment variables that set a proxy. Requests to other hosts use the proxy, and requests to
+//! loopback never do. The tests run the binary, because a process reads these variables from its environment.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};

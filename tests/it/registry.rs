@@ -1,7 +1,7 @@
-//! Tests of sources with a schema registry and a real Kafka broker. The messages are written by Confluent's own
-//! serializers, and the table must contain the values that were written.
+//! Tests of sources with a schema registry and a real Kafka broker. Confluent's serializers write the messages, and the
+//! table must contain the written values.
 //!
-//! The registry is `tests/clients/registry_server.py`. Confluent's own client works with it.
+//! The schema registry is `tests/clients/registry_server.py`, which is compatible with Confluent's client.
 
 use std::process::{Child, Stdio};
 
@@ -21,7 +21,7 @@ const CHECKS: &[&str] = &[
     "unreadable_messages_are_quarantined_unchanged",
 ];
 
-/// The transform of the source `orders`.
+/// The SQL transform of the source `orders`.
 const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
                          json_text(value, 'guest', 'name') AS label FROM messages";
 
@@ -64,7 +64,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // The registry stops when its input ends.
+        // Closing the standard input of the registry process stops it.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

@@ -1,8 +1,8 @@
-//! Requirements of tests that some machines do not meet: installed clients and servers, and permission to mount a file
+//! Requirements of tests that some hosts do not meet: installed clients and servers, and permission to mount a file
 //! system.
 //!
-//! A test declares its requirements with `needs!(Python, Kafka)`. If a requirement is not met, the test is skipped. Its
-//! name and the reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
+//! A test declares its requirements with `needs!(Python, Kafka)`. If a requirement is not met, the test is skipped. The
+//! test's name and the reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
 //!
 //! **Invariant:** with `CI=true`, no test is skipped. A test fails if one of its requirements is not met.
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 
-/// A requirement. `tests/clients/prepare.sh` installs all of them except the last one.
+/// A requirement. `tests/clients/prepare.sh` installs everything except [`Requirement::Mount`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requirement {
     /// The Python environment that contains the clients for the suites.
@@ -58,7 +58,7 @@ pub(crate) fn is_skipped(here: &str, requirements: &[Requirement]) -> bool {
     true
 }
 
-/// Returns the name of a test. The argument is the type name of the function `here` in the test, such as
+/// Returns the name of a test. `here` is the type name of the function `here` in the test, such as
 /// `it::clients::adbc::here` or `it::crash::acknowledged_events_survive_kills_during_ingest::{{closure}}::here`.
 fn name(here: &str) -> String {
     let steps = here.split("::").skip(1).filter(|step| !matches!(*step, "here" | "{{closure}}"));
@@ -68,7 +68,7 @@ fn name(here: &str) -> String {
 impl Requirement {
     /// Returns the reason why the requirement is not met, or `None` if it is met.
     fn is_missing(self) -> Option<String> {
-        // For each component, the last file that `setup.sh` creates, and the name of the component.
+        // `file` is the last file that `setup.sh` creates for the component.
         let (file, component) = match self {
             Self::Python => ("venv/.made-from", "python"),
             Self::Jdbc => ("java/.made-from", "jdbc"),

@@ -1,5 +1,5 @@
-//! Tests with a lake on an S3 server. Two servers write to one bucket, and conditional puts decide which of them
-//! commits first. The S3 server also hangs, and it crashes and restarts.
+//! Tests with a lake on an S3 server. In one test, two servers write to the same bucket, and conditional puts determine
+//! which server commits first. In other tests, the S3 server hangs, or crashes and restarts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,23 +22,23 @@ use crate::server::{Server, Setup, until_async, wait_for};
 const BUCKET: &str = "glasshouse-tests";
 /// The number of acknowledged batches after which the senders stop.
 const BATCHES: usize = 60;
-/// Ingest is considered to work after this number of acknowledged batches.
+/// The test regards ingest as working after this number of acknowledged batches.
 const WORKING_BATCHES: u64 = 16;
-/// How long the store hangs.
+/// The time for which the S3 server hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// The server has certainly retried after this number of failed commit attempts.
+/// After this number of failed commit attempts, the server has certainly retried.
 const FAILURES: f64 = 4.0;
-/// The limit for the queue of uncommitted events, in bytes. It is small, so that senders can fill the queue.
+/// The limit for the queue of uncommitted events, in bytes. The limit is low, so senders can fill the queue.
 const QUEUE_BYTES_MAX: &str = "65536";
 /// The metric that counts failed commit attempts.
 const FAILED: &str = "glasshouse_commit_failures_total{table=\"samples\"}";
 /// The route to which events are sent.
 const ROUTE: &str = "/v1/tables/{table}/events";
-/// The tenants whose events are sent continuously.
+/// The tenants for which the test sends events continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// The prefix of the event ids in the batch that the test itself sends.
 const PROBE: &str = "initech-probe";
-/// The number of times the store is killed.
+/// The number of times that the test kills the S3 server.
 const KILLS: usize = 3;
 
 /// An S3 server process. Dropping the value stops the process.
@@ -61,7 +61,7 @@ impl Store {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// Kills the process without warning.
+    /// Kills the process with SIGKILL.
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -76,9 +76,9 @@ impl Store {
         self.child = child;
     }
 
-    /// Returns the settings of a server whose lake is in the bucket. Its time limits are short, so that a test observes
-    /// several failures. It commits rarely, because the S3 server handles one request at a time, and a query requests
-    /// every file.
+    /// Returns the settings of a server with its lake in the bucket. The time limits of the server are short, so a test
+    /// observes several failures. The server commits rarely, because each commit adds files, a query requests every
+    /// file, and the S3 server handles one request at a time.
     fn setup(&self) -> Setup {
         let settings = [
             ("LAKE__REQUEST_TIME_MAX", "2s"),
@@ -121,7 +121,7 @@ async fn two_writers_share_a_bucket() {
     let store = Store::start();
     let setup =
         Setup { lake: Some(format!("s3://{BUCKET}/lake")), lake_options: store.options.clone(), ..Setup::default() };
-    // Start one server after the other: the first creates the tables, and the second opens them.
+    // The first server creates the tables, and the second server opens them.
     let servers = [Server::start(&setup), Server::start(&setup)];
     let token = servers[0].facts()["tokens"]["acme"].as_str().unwrap().to_owned();
     let (acknowledged, mut acknowledgements) = mpsc::channel(4);
@@ -177,7 +177,7 @@ async fn a_store_that_hangs_for_a_minute_loses_nothing() {
     store.signal("-STOP");
     let (hung, mut statuses) = (Instant::now(), BTreeSet::new());
     until_async("a minute has passed, and every expected failure was observed", async || {
-        // Each of these requests must end within its own time limit, even though the store does not respond.
+        // Every request must end within its time limit, although the S3 server does not respond.
         statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
         let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
         assert!(
@@ -225,7 +225,8 @@ async fn a_store_that_crashes_and_restarts_loses_nothing() {
 /// A query that reads every file of a tenant.
 const COUNT: &str = "SELECT count(DISTINCT id) FROM samples";
 
-/// Checks that ingest and queries resume by themselves: the same statement and the same events must succeed.
+/// Checks that ingest and queries resume without a restart. The statement and the events that failed before must
+/// succeed.
 async fn expect_recovery(server: &Server, load: &mut Load) {
     load.wait_for_batches(WORKING_BATCHES).await;
     until_async("queries succeed", async || server.ask("acme", COUNT).is_ok()).await;

@@ -1,4 +1,4 @@
-//! Senders that retry without limit. Each of them sends numbered batches over HTTP, and repeats a batch until it is
+//! Senders that retry without limit. A sender sends numbered batches over HTTP, and repeats a batch until it is
 //! acknowledged.
 //!
 //! The server may stop and restart at another address. Each sender returns the number of its acknowledged batches. A
@@ -16,10 +16,10 @@ use crate::server::Server;
 
 /// The number of events in a batch.
 pub(crate) const EVENTS: usize = 100;
-/// The time limit for the acknowledgement of a batch, and for any other request.
+/// The time limit for the acknowledgement of a batch, and for all other requests.
 const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// One sender.
+/// The state of one sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     /// The prefix of the event ids.
@@ -43,7 +43,7 @@ impl Sender {
         while !self.stop.load(Ordering::Relaxed) {
             self.deliver(&client, batch).await;
             batch += 1;
-            // At the end of a test, the receiver may have been dropped. This is not an error.
+            // The result is ignored, because the receiver may already be dropped at the end of a test.
             let _ = self.acknowledged.send(()).await;
         }
         json!({ "prefix": self.prefix, "batches": batch, "events": EVENTS })
@@ -70,14 +70,13 @@ impl Sender {
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
                 return;
             }
-            // Retry immediately if the server is busy. If the server has stopped, `wait_for` above waits until it is
-            // running again.
+            // Retry immediately. If the server has stopped, `wait_for` above waits until it is running again.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// A group of senders for several tenants. They send events continuously.
+/// A group of senders that continuously send events for several tenants.
 pub(crate) struct Load {
     announce: watch::Sender<Option<String>>,
     acknowledged: watch::Receiver<u64>,
@@ -113,12 +112,12 @@ impl Load {
         Self { announce, acknowledged, stop, senders, counting }
     }
 
-    /// Sets the server to which events are sent. If it is `None`, the senders wait.
+    /// Sets the server that receives the events. If `None`, the senders wait.
     pub(crate) fn set_server(&self, server: Option<&Server>) {
         self.announce.send_replace(server.map(|server| server.http.clone()));
     }
 
-    /// Returns the number of batches that have been acknowledged so far.
+    /// Returns the number of batches acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         *self.acknowledged.borrow()
     }
@@ -156,8 +155,8 @@ async fn receipt(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
     request.send().await?.error_for_status()?.json().await
 }
 
-/// Returns the events of one batch. They are identical each time the batch is sent. Their times are on two days, so
-/// they are stored in two files.
+/// Returns the events of one batch. The events are identical each time the batch is sent. The times of the events are
+/// on two days, so each batch is stored in two files.
 pub(crate) fn body(prefix: &str, batch: usize) -> String {
     (0..EVENTS)
         .map(|index| {

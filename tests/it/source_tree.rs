@@ -1,21 +1,22 @@
-//! The input for the tidy rules: the files in this repository, their code without comments and strings, and the paths
-//! in their code.
+//! The input for the rules in `tidy.rs`: the files in this repository, the code in them without comments and strings,
+//! and the paths in this code.
 //!
-//! [`tree`] reads the repository's folder and returns a [`File`] for each file. A file has its text and its code, and
-//! the code is divided into shipped code and test code. This is not a Rust parser. It recognizes comments, strings,
-//! attributes, braces and `use` trees, because the rules need nothing else.
+//! [`tree`] reads the repository's folder and returns a [`File`] for each file. A [`File`] contains the text and the
+//! code of a file, and separates shipped code from test code. Instead of a full Rust parser, the module recognizes only
+//! comments, strings, attributes, braces and `use` trees.
 
 use std::fmt;
 use std::fs;
 
-/// One text file.
+/// A text file of the repository, with its code in several forms.
 #[derive(Debug)]
 pub(crate) struct File {
     /// The path relative to the root of the repository, with slashes.
     pub(crate) path: String,
     /// The content of the file.
     pub(crate) text: String,
-    /// For Rust files, the text with comments and the contents of strings blanked. Empty for other files.
+    /// The text of a Rust file in which comments and the contents of strings are blanked. For other files, an empty
+    /// string.
     pub(crate) code: String,
     /// The code with tests blanked.
     pub(crate) shipped: String,
@@ -77,7 +78,7 @@ pub(crate) fn tree() -> Vec<File> {
 }
 
 impl File {
-    /// Creates a file. In `src`, its code is shipped, except for items under `#[cfg(test)]`. Elsewhere, it is test
+    /// Creates a file. In `src`, code is shipped except for items under `#[cfg(test)]`. Outside `src`, all code is test
     /// code.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
@@ -139,7 +140,7 @@ impl Path {
         end.rsplit("::").all(|segment| segments.next().is_some_and(|own| own == segment))
     }
 
-    /// If the path begins with `start` and continues, returns its line and the segment after `start`.
+    /// Returns the path's line and the segment after `start`, if the path begins with `start` and has more segments.
     pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
         let begins =
             self.segments.len() > start.len() && self.segments.iter().zip(start).all(|(own, segment)| own == segment);
@@ -173,7 +174,7 @@ pub(crate) fn paths(code: &str) -> Vec<Path> {
 }
 
 /// Splits the `use` tree at `at` into paths. Each path is prefixed with the segments of `prefix`. Returns the position
-/// at which the tree ends.
+/// at which the `use` tree ends.
 fn split_use(tokens: &[(usize, &str)], mut at: usize, prefix: &[String], found: &mut Vec<Path>) -> usize {
     let (mut segments, mut alias) = (prefix.to_vec(), None);
     let token = |at: usize| tokens.get(at).map_or(";", |(_, token)| *token);
@@ -361,7 +362,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Returns the length of an item. An item ends with its `;` or its closing brace. The search begins at `from`.
+/// Returns the length of an item, which ends with a `;` or its closing brace. The search for the end begins at `from`.
 pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {

@@ -20,7 +20,7 @@ use glasshouse::telemetry::Metrics;
 use glasshouse::tenancy::{DevelopmentToken, Scope, Verifier};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, parse_file, strict_column_validator};
 
-/// 2026-03-30T09:00:00Z.
+/// The fixed time of the session's clock: 2026-03-30T09:00:00Z.
 const NOW: Micros = 1_774_861_200 * SECOND;
 
 const CONFIG: &str = r#"
@@ -84,7 +84,7 @@ algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
 "#;
 
-/// A session of one tenant, as a database for the sqllogictest runner.
+/// A session of one tenant, which implements the database interface of the sqllogictest runner.
 struct TenantDb(Session);
 
 #[async_trait::async_trait]
@@ -144,8 +144,8 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     table
 }
 
-/// Returns a session of `acme` from a verified token, over tables with committed events. No endpoints are started. Plans
-/// have `partitions` partitions, or one per core for 0.
+/// Returns a session of the tenant `acme` over tables with committed events, without starting endpoints. Plans have
+/// `partitions` partitions, or one per core if `partitions` is 0.
 async fn session(partitions: usize) -> Session {
     let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();

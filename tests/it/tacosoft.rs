@@ -1,5 +1,6 @@
 //! An end-to-end test of the TacoSoft demo with its own configuration. Orders change in a real PostgreSQL database, and
-//! the changes reach two restaurants through Debezium and Kafka. Meanwhile, the server and Debezium are killed.
+//! the changes reach two restaurants through Debezium and Kafka. During the changes, the test kills the server and
+//! Debezium.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +14,7 @@ use crate::client_suite::{python, run_python, script};
 use crate::requirements::needs;
 use crate::server::{Server, Setup, until, wait_for};
 
-/// Two of the restaurants. One of them is the largest.
+/// Two restaurants of the demo, including the largest one.
 const TENANTS: [&str; 2] = ["fuego", "verde"];
 /// The number of order changes in one round.
 const ROUND: usize = 500;
@@ -27,7 +28,7 @@ const CHECKS: &[&str] = &[
     "nothing_is_stored_twice_or_refused",
 ];
 
-/// PostgreSQL, Kafka, and Kafka Connect with Debezium. Dropping the value stops them.
+/// PostgreSQL, Kafka, and Kafka Connect with Debezium. Dropping the value stops all three.
 struct Services {
     child: Child,
     facts: Value,
@@ -50,7 +51,7 @@ impl Services {
     }
 
     /// Returns the settings of a server that reads the orders, with the demo's own tables, source, transform and lookup
-    /// table. The batches are small, so that some of them are in progress when the server is killed.
+    /// table. The batches are small, so some of them are in progress when the server is killed.
     fn setup(&self, lake: &Path) -> Setup {
         let settings = [
             ("SOURCES__ORDERS__BROKERS", format!("127.0.0.1:{}", self.port("kafka"))),
@@ -74,8 +75,7 @@ impl Services {
         assert!(made.success(), "tacosoft_orders.py failed");
     }
 
-    /// Kills Debezium. It restarts from the last position that it stored, and sends the changes after that position
-    /// again.
+    /// Kills Debezium and restarts it. Debezium then sends all changes after its last stored position again.
     fn crash_debezium(&mut self) {
         let input = self.child.stdin.as_mut().unwrap();
         input.write_all(b"crash\n").unwrap();
@@ -84,7 +84,7 @@ impl Services {
 
 impl Drop for Services {
     fn drop(&mut self) {
-        // When its input ends, the script stops all three services and waits for them.
+        // When its standard input ends, the script stops all three services and waits for them.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

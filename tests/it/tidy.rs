@@ -1,10 +1,10 @@
-//! Rules for the source tree that neither the compiler nor clippy checks. A violation is reported with the reason for
-//! the rule.
+//! Rules for the source tree that neither the compiler nor clippy checks.
 //!
-//! The test checks all files in this repository, and reports every violation with its file and line.
+//! The test checks all files in this repository. The report names the file and line of every violation, and the reason
+//! for the rule.
 //!
-//! **Invariant:** every rule is tested with samples. It must find a violation in each bad sample, and none in the good
-//! samples. If a rule stops finding violations, its test therefore fails.
+//! **Invariant:** every rule is tested with samples. A rule must find a violation in each bad sample, and none in the
+//! good samples. The test therefore fails if a rule stops working.
 
 mod cycles;
 mod phrases;
@@ -17,12 +17,12 @@ use crate::source_tree::{File, Violation, paths, tree};
 /// One rule for the source tree.
 struct Rule {
     name: &'static str,
-    /// The reason for the rule. It is printed with every violation.
+    /// The reason for the rule, which is printed with every violation.
     reason: &'static str,
     find: fn(&File) -> Vec<Violation>,
     /// Samples (path, text) that violate the rule.
     bad: &'static [(&'static str, &'static str)],
-    /// Samples that resemble the bad ones but do not violate the rule.
+    /// Samples that resemble the bad samples but do not violate the rule.
     good: &'static [(&'static str, &'static str)],
 }
 
@@ -48,7 +48,8 @@ const ORDER: [&str; 18] = [
     "cli",
 ];
 
-/// Paths that may be used in one place only: the start of the path, and the file or folder in which it may be used.
+/// Paths that only one file or folder may use. An entry is the start of the path, and the file or folder that may use
+/// it.
 const FENCES: [(&str, &str); 21] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
@@ -73,8 +74,8 @@ const FENCES: [(&str, &str); 21] = [
     ("crate::query::OperatorQuery", "src/server.rs"),
 ];
 
-/// Paths that may be used in a few places: the start of the path, and the files and folders in which it may be used.
-/// This list should only become shorter.
+/// Paths that only a few files and folders may use. An entry is the start of the path, and the files and folders that
+/// may use it. Do not add entries to this list.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "datafusion",
@@ -94,10 +95,11 @@ const SHARED: [(&str, &[&str]); 5] = [
     ("protox", &["src/contract/"]),
 ];
 
-/// Functions that read the wall clock. Each is given by the end of its path.
+/// Functions that read the wall clock, identified by the last segments of their paths.
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
-/// The folders inside modules, one for each concept. All other files are directly in the folder of their module.
+/// The permitted folders inside modules, one for each concept. All other files must be directly in the folder of their
+/// module.
 const FOLDERS: [&str; 21] = [
     "src/contract/columns/",
     "src/contract/decode/",
@@ -352,7 +354,7 @@ fn every_rule_finds_its_bad_samples() {
     }
 }
 
-/// A text of 501 lines.
+/// A text with one line more than the limit.
 const LONG: &str = {
     const BYTES: [u8; LINES_MAX + 1] = [b'\n'; LINES_MAX + 1];
     match std::str::from_utf8(&BYTES) {
@@ -363,7 +365,7 @@ const LONG: &str = {
 
 fn order(file: &File) -> Vec<Violation> {
     let Some(own) = file.module().and_then(|name| position(&name)) else { return Vec::new() };
-    // The number of `super` segments that lead to the crate root. A `mod.rs` represents its folder.
+    // The number of `super` segments in a path from this file to the crate root. A `mod.rs` needs one fewer.
     let depth = file.path.matches('/').count() - usize::from(file.path.ends_with("/mod.rs"));
     let up = vec!["super"; depth];
     let by_crate = paths(&file.code).into_iter().filter_map(|path| path.after(&["crate"]));
@@ -408,7 +410,7 @@ fn fences(file: &File) -> Vec<Violation> {
     violations
 }
 
-/// Returns all fenced paths, each with the files and folders in which it may be used.
+/// Returns all restricted paths, each with the files and folders that may use it.
 fn all_fences() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     FENCES.iter().map(|(fenced, place)| (*fenced, std::slice::from_ref(place))).chain(SHARED)
 }
@@ -438,7 +440,7 @@ fn panics(file: &File) -> Vec<Violation> {
     if !file.is_src() {
         return Vec::new();
     }
-    // Whitespace is removed, and matches may span lines, so that `.unwrap ( )` on its own line is also found.
+    // Whitespace is removed before the search, so `.unwrap ( )` on its own line is also found.
     let mut violations = Vec::new();
     let mut seen = String::new();
     for (index, line) in file.shipped.lines().enumerate() {

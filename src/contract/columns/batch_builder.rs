@@ -23,7 +23,7 @@ use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::{Contract, DecodeOptions, Owner};
 use crate::error::Result;
 
-/// The number of rows by which the columns grow. The step is small, so the memory for new rows is still in the
+/// The number of rows by which the columns grow. The number is small, so that the memory for new rows is still in the
 /// processor's caches when the rows are written.
 const ROWS_STEP: usize = 1 << 10;
 
@@ -53,7 +53,7 @@ pub(in crate::contract) struct BatchBuilder<'a> {
 struct OpenRow {
     /// For each column, true if the event contains a field for it, even if the field is null.
     seen: Vec<bool>,
-    /// For each object of the field tree, true if the event contains it.
+    /// For each object of the field tree, true if the event contains the object.
     nodes: Vec<bool>,
     /// The first reason for rejecting the row.
     cause: Option<Box<RejectCause>>,
@@ -116,8 +116,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.cause = None;
     }
 
-    /// Records that the open row must be rejected. Only the first cause is recorded. The decoder continues to read the
-    /// event, because the reject needs the tenant, which may come later in the event.
+    /// Records that the open row must be rejected. Only the first cause is recorded. The decoder reads the rest of the
+    /// event, because the reject needs the tenant, which may come later.
     #[cold]
     pub(in crate::contract) fn mark_rejected(&mut self, cause: impl FnOnce() -> RejectCause) {
         self.open.cause.get_or_insert_with(|| Box::new(cause()));
@@ -167,8 +167,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.seen[column] = true;
     }
 
-    /// Writes a string from the body if the column's dictionary already contains it, which implies that it is valid
-    /// UTF-8. Returns true if it was written.
+    /// Writes a string from the body if the column's dictionary already contains it. Such a string is valid UTF-8.
+    /// Returns true if the string was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, column: usize, text: &'a [u8]) -> bool {
         let known = self.columns[column].put_known(self.rows, padded(self.body, &self.derived, Text::Validated(text)));
@@ -230,8 +230,8 @@ impl<'a> BatchBuilder<'a> {
         self.derived_since(start)
     }
 
-    /// Adds an entry to the map. If the row already has the key, no entry is added, but the value is replaced if `replace`
-    /// is true. Marks the row as rejected if it has too many entries. Returns false if the row already had the key.
+    /// Adds an entry to the map. If the row already has the key, its value is replaced if `replace` is true and kept
+    /// otherwise. Marks the row as rejected if it has too many entries. Returns false if the row already had the key.
     pub(in crate::contract) fn add_entry(&mut self, key: Text<'a>, value: Option<Text<'a>>, replace: bool) -> bool {
         let key = padded(self.body, &self.derived, key);
         let value = value.map(|value| padded(self.body, &self.derived, value));
@@ -291,7 +291,7 @@ impl<'a> BatchBuilder<'a> {
 }
 
 /// Returns a string as a slice of the buffer that contains it. A short string can then be copied in one step, together
-/// with the bytes that follow it.
+/// with the bytes that follow the string.
 #[inline]
 fn padded<'s>(body: &'s [u8], derived: &'s str, text: Text<'s>) -> PaddedSlice<'s> {
     let bytes = match text {
@@ -299,7 +299,7 @@ fn padded<'s>(body: &'s [u8], derived: &'s str, text: Text<'s>) -> PaddedSlice<'
         Text::Borrowed(text) => text.as_bytes(),
         Text::Validated(bytes) => bytes,
     };
-    // The string is either part of the body or, like an enum name, part of the contract. Its address shows which.
+    // The address shows whether the string is part of the body or, like an enum name, part of the contract.
     let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
     match body.get(start..) {
         Some(rest) if bytes.len() <= rest.len() => PaddedSlice::new(body, start, start + bytes.len()),

@@ -76,7 +76,8 @@ impl ColumnBuilder {
         validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's string if the column's dictionary already contains it. Returns true if it was written.
+    /// Writes the open row's string if the column's dictionary already contains it. Returns true if the string was
+    /// written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, row: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Bytes(texts, validity) = self else { return false };
@@ -110,7 +111,8 @@ impl ColumnBuilder {
         is_set(validity, row).then(|| values[row])
     }
 
-    /// Returns the open row's string, or `None` if it is null. The column must have been created with `plain`.
+    /// Returns the open row's string, or `None` if it is null. The builder must have been created with `plain` set to
+    /// true.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {
         let Self::Bytes(texts, validity) = self else { return None };

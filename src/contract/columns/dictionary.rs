@@ -1,7 +1,7 @@
 //! Dictionary encoding: each distinct string is stored once and identified by its index.
 //!
-//! Strings are numbered from 0 in the order in which they first appear. Most text columns of events are dictionaries. Such
-//! columns are checked, sorted and written to a file by index, without reading the strings again.
+//! Strings are numbered from 0 in the order in which they first appear. Most text columns of events are dictionaries. A
+//! dictionary column is checked, sorted and written to a file by index, without reading its strings again.
 //!
 //! **Invariant:** the hash function is keyed with a secret that is different in each process, so a sender cannot construct
 //! strings that collide.
@@ -21,7 +21,7 @@ use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
 /// The number of slots in a new hash table. A table grows before more than half of its slots are used.
 const SLOTS_MIN: usize = 1 << 5;
-/// The content of a free slot. No string has this length.
+/// The content of a free slot, with a length that no string has.
 const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, index: 0 };
 
 /// An array of dictionary-encoded strings.
@@ -33,7 +33,7 @@ static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_ke
 /// Assigns an index to each distinct string.
 #[derive(Debug)]
 pub struct DictionaryBuilder {
-    /// The hash table. Its length is a power of two.
+    /// The hash table. The number of slots is a power of two.
     slots: Vec<TableSlot>,
     /// The offsets in `bytes` at which the strings begin, followed by the end of the last string.
     ends: Vec<i32>,
@@ -79,8 +79,8 @@ impl DictionaryBuilder {
         self.seek(key(text), text).ok()
     }
 
-    /// Returns the index of a string and adds the string if it is new. Returns `None` if it is new and the dictionary
-    /// already has `values_max` or [`DICTIONARY_VALUES_MAX`] values.
+    /// Returns the index of a string and adds the string if it is new. Returns `None` if a new string would exceed the
+    /// limit `values_max` or [`DICTIONARY_VALUES_MAX`].
     #[inline]
     pub fn index(&mut self, text: PaddedSlice<'_>, values_max: usize) -> Option<u16> {
         let key = key(text);
@@ -90,7 +90,8 @@ impl DictionaryBuilder {
         }
     }
 
-    /// Looks up a string and returns its index. If the string is not found, the error is the free slot for it.
+    /// Looks up a string and returns its index. If the dictionary does not contain the string, the `Err` is the free
+    /// slot for the string.
     #[inline]
     fn seek(&self, key: [u64; 2], text: PaddedSlice<'_>) -> Result<u16, usize> {
         let mut at = self.first_slot(key, text.length());
@@ -141,7 +142,8 @@ impl DictionaryBuilder {
     #[inline]
     fn first_slot(&self, key: [u64; 2], length: usize) -> usize {
         let [low, high] = [key[0] ^ self.secret[0], key[1].rotate_left(29) ^ self.secret[1] ^ length as u64];
-        // Both factors depend on the secret, so an attacker cannot predict the effect of either half of a key.
+        // Both factors of the product depend on the secret, so an attacker cannot predict how either half of a key
+        // affects the slot.
         let product = u128::from(low) * u128::from(high);
         (product as u64 ^ (product >> 64) as u64) as usize & (self.slots.len() - 1)
     }

@@ -29,8 +29,8 @@ pub fn map_leaves(map: &MapArray) -> [ArrayRef; 2] {
     [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first))
 }
 
-/// Returns the size of a column after its dictionaries are decoded to plain strings, which concatenation may do. If a
-/// buffer is shared with other columns, only the range that this column uses is counted.
+/// Returns the size that a column has if concatenation decodes its dictionaries to plain strings. If a buffer is shared
+/// with other columns, only the range that this column uses is counted.
 pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
         |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
@@ -49,7 +49,7 @@ pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     texts + size_of::<i32>() * indexes.len()
 }
 
-/// Returns true if two schemas are equal, no matter which strings are dictionary-encoded.
+/// Returns true if two schemas are equal apart from dictionary encoding.
 pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     let same = |(one, other): (&FieldRef, &FieldRef)| {
         one.name() == other.name() && plain_type(one.data_type()) == plain_type(other.data_type())
@@ -57,7 +57,7 @@ pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
 }
 
-/// Returns the schema with the data types of `columns` in place of its own.
+/// Returns the schema with its data types replaced by those of `columns`.
 pub(in crate::contract) fn with_column_types(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
     let fields = schema.fields().iter().zip(columns);
     if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {

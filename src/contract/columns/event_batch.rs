@@ -1,7 +1,7 @@
 //! [`EventBatch`]: the events of one table as columns, some of which are dictionary-encoded.
 //!
-//! A batch is built from the columns of a decoder, or by concatenating batches of the same table. It can be decoded to
-//! plain columns, and it can compute the size of the plain columns without decoding them.
+//! A batch is built from the columns of a decoder, or by concatenating batches of the same table. A batch can be
+//! decoded to plain columns, and it can compute the size of the plain columns without decoding them.
 //!
 //! **Invariant:** the columns are those of [`Contract::schema`], in the same order. Only their encoding varies: a text
 //! column, or the keys or values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain strings in
@@ -83,8 +83,8 @@ impl EventBatch {
         first.with_columns(columns).map_err(|cause| Error::internal("cannot concatenate batches").with_source(cause))
     }
 
-    /// Returns a batch with these columns in place of the current ones. All columns must have the same length. Their
-    /// types must not change, but their encoding may.
+    /// Returns a batch with `columns` in place of the current columns. All columns must have the same length. The types
+    /// of the columns must not change, but the encoding may.
     pub fn with_columns(&self, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
         let schema = with_column_types(self.schema_ref(), &columns);
         if !same_except_encoding(&schema, self.schema_ref()) {

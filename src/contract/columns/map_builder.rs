@@ -1,7 +1,7 @@
 //! The builder of the map column, in which each row has entries with distinct keys.
 //!
-//! Takes keys and values row by row and produces a map array. The keys are dictionary-encoded if few of them are
-//! distinct, and so are the values.
+//! Takes keys and values row by row and produces a map array. Keys are dictionary-encoded if there are few distinct
+//! keys, and values if there are few distinct values.
 //!
 //! **Invariant:** values are only appended. If a key is repeated, its new value is appended and no other value is moved.
 
@@ -51,9 +51,9 @@ impl MapBuilder {
         }
     }
 
-    /// Adds an entry to the open row. If the row already has the key, no entry is added, but the value is replaced if
-    /// `replace` is true. Returns false if the row already had the key. Returns a `Limited` error if the column would exceed
-    /// its maximum size, or if the row would have more than `entries_max` entries.
+    /// Adds an entry to the open row. If the row already has the key, its value is replaced if `replace` is true and
+    /// kept otherwise. Returns false if the row already had the key. Returns a `Limited` error if the column would
+    /// exceed its maximum size, or if the row would have more than `entries_max` entries.
     pub(in crate::contract) fn add(
         &mut self,
         key: PaddedSlice<'_>,

@@ -5,7 +5,7 @@
 /// Otherwise, appending the last string may reallocate the buffer.
 pub const SHORT_BYTES_MAX: usize = 16;
 
-/// For each length of a short string, the masks that select its bytes in two words.
+/// For each length of a short string, two masks that keep the string's bytes in its two words and clear all others.
 const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     let mut masks = [[0; 2]; SHORT_BYTES_MAX + 1];
     let mut length = 1;
@@ -64,8 +64,8 @@ impl<'a> PaddedSlice<'a> {
         }
     }
 
-    /// Returns a short string as two words. Together with the length, they identify the string. Returns `None` for a longer
-    /// string.
+    /// Returns a short string as two words. Together with the length, the two words identify the string. Returns `None`
+    /// for a longer string.
     #[inline]
     pub fn words(self) -> Option<[u64; 2]> {
         let [low, high] = MASKS.get(self.length)?;

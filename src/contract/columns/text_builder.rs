@@ -1,5 +1,5 @@
-//! The builder of a text column. It uses a dictionary as long as there are few distinct strings, and plain strings after
-//! that.
+//! The builder of a text column. The builder uses a dictionary as long as there are few distinct strings, and plain
+//! strings after that.
 //!
 //! Takes strings with their positions and produces an array. In a dictionary, only the index of a string is written. A plain
 //! string is copied once, while it is still in the processor's cache.
@@ -36,7 +36,7 @@ const NO_INDEX: u16 = u16::MAX;
 pub(in crate::contract) enum TextBuilder {
     /// The distinct strings, and the index of each row's string.
     Dictionary(DictionaryBuilder, Vec<u16>),
-    /// The rows' strings, one after the other.
+    /// The strings of all rows, in row order.
     Plain(PlainTexts),
 }
 
@@ -88,7 +88,8 @@ impl TextBuilder {
         self.put(position, text);
     }
 
-    /// Writes the open string, which is at `position`, if the dictionary already contains it. Returns true if it was written.
+    /// Writes the open string, which is at `position`, if the dictionary already contains it. Returns true if the
+    /// string was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, position: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Dictionary(dictionary, indexes) = self else { return false };
@@ -181,8 +182,8 @@ impl TextBuilder {
     }
 }
 
-/// Wraps an Arrow error that occurs while a column is finished. Such an error is a bug, because a decoder checks every
-/// value before it is written.
+/// Wraps an Arrow error from finishing a column. Such an error is a bug, because a decoder checks every value before
+/// writing it.
 pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
     Error::internal("decoded values do not fit their column").with_source(cause)
 }

@@ -6,7 +6,8 @@
 //!                                                   └─► Reject (the event's bytes and the first error)
 //! ```
 //!
-//! The Arrow decoder checks column by column instead. It collects its [`RejectedRows`] and removes them at the end.
+//! The Arrow decoder checks column by column instead. It collects [`RejectedRows`] and removes these rows from the
+//! batch at the end.
 //!
 //! **Invariant:** a rejected event leaves no value in any column.
 
@@ -21,8 +22,8 @@ use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Decoded, Owner, TenantId};
 use crate::error::{Error, Result};
 
-/// The maximum number of events in one body. The limit bounds the memory of a decoded body, because each event takes
-/// space in every column, even if the sender encoded it in a few bytes.
+/// The maximum number of events in one body. The limit bounds the memory of a decoded body: even an event of a few
+/// bytes takes space in every column.
 pub(in crate::contract) const BODY_EVENTS_MAX: u64 = 1 << 20;
 /// The maximum number of rejects in one body. A body with more rejects is refused as a whole, and none of its events
 /// are stored.

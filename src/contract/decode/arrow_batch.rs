@@ -73,7 +73,8 @@ impl<'a> ColumnSources<'a> {
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
             let name = field.name();
             match contract.column(name) {
-                // The server sets these columns. A batch contains them if it is the result of a query of the table.
+                // The server sets `received_time` and `event_date` itself. A batch contains these columns if a client
+                // sends the result of a query on the table.
                 _ if name == RECEIVED_TIME || name == EVENT_DATE => {}
                 Some(column) if all.columns[column].is_some() => {
                     return Err(Error::invalid(format!(
@@ -174,8 +175,8 @@ impl<'a> MapColumn<'a> {
         }
     }
 
-    /// Returns the column in the form in which it is stored, if no row has to be changed or rejected. That is the case if
-    /// no null row has entries, and every row has distinct keys and no more than the allowed number of entries.
+    /// Returns the column in its stored form if no row has to be changed or rejected. In such a column, no null row has
+    /// entries, and every row has distinct keys and at most the allowed number of entries.
     fn unchanged(&self, options: &DecodeOptions) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {
@@ -222,8 +223,8 @@ fn check_keys(contract: &Contract, options: &DecodeOptions, columns: &[ArrayRef]
     }
 }
 
-/// Checks the size of each event. It is the number of bytes in the event's strings, byte strings and map, plus eight bytes
-/// for each other value.
+/// Checks the size of each event. The size is the number of bytes in the event's strings, byte strings and map, plus
+/// eight bytes for each other value.
 fn check_sizes(options: &DecodeOptions, columns: &[ArrayRef], rows: usize, rejected: &mut RejectedRows) {
     let mut sizes = vec![0_usize; rows];
     for column in columns {
@@ -271,7 +272,7 @@ fn rejects(
         };
         let index = first_index + row as u64;
         let (reason, detail) = (*reason, detail.clone());
-        // At the limit `push_reject` fails, so the row does not have to be written.
+        // If the limit is reached, `push_reject` fails, so the row does not have to be written.
         let bytes = if rejects.len() < BODY_REJECTS_MAX { row_as_json(batch, row) } else { Bytes::new() };
         push_reject(&mut rejects, Reject { index, tenant, bytes, reason, detail })?;
     }

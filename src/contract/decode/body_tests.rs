@@ -39,7 +39,8 @@ fn event_by_prost() -> Vec<u8> {
         let Dynamic::String(value) = value else { unreachable!() };
         bytes(15, [bytes(1, key), bytes(2, value)].concat())
     });
-    // The library keeps map entries in an unordered hash map. Appending them to the encoded message fixes their order.
+    // The library keeps map entries in an unordered hash map. Appending the entries to the encoded message fixes their
+    // order.
     let dimensions = [of("Dimensions", dimensions).encode_to_vec(), other.collect::<Vec<_>>().concat()].concat();
     let mut event = of(
         "CallEvent",

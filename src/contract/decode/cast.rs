@@ -1,13 +1,13 @@
 //! Casts an Arrow column to a column of the contract without loss.
 //!
-//! First, encodings such as dictionaries, views, large offsets and narrow numbers are decoded, up to a size limit. The limit
-//! is needed because a dictionary can refer to one long string a million times. Then columns of the right type are used
-//! unchanged, timestamps are converted to the right unit and time zone, and all other types are converted value by value
-//! with the same rules as JSON ([`Leaf`]).
+//! First, encodings such as dictionaries, views, large offsets and narrow numbers are decoded, up to a size limit. The
+//! limit is needed because a dictionary can refer to one long string a million times. Then columns of the right type
+//! are used unchanged, and timestamps are converted to the right unit and time zone. All other types are converted
+//! value by value, with the same rules as JSON ([`Leaf`]).
 //!
-//! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest float,
-//! as a JSON number is. Any other value that would change rejects its row: a decimal with a fraction in an integer column,
-//! and a date with a time of day in a date column.
+//! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest
+//! float, as a JSON number is. If the cast would change any other value, the row is rejected. Examples are a decimal
+//! with a fraction in an integer column, and a date with a time of day in a date column.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ pub(in crate::contract) fn column(
     Ok(cast)
 }
 
-/// Rejects the rows whose value a cast has lost, because it does not fit.
+/// Rejects the rows whose values became null in a cast, because they do not fit the column.
 fn reject_lost(contract: &Contract, index: usize, source: &ArrayRef, cast: &ArrayRef, rejected: &mut RejectedRows) {
     let given = source.logical_nulls();
     if cast.logical_null_count() <= given.as_ref().map_or(0, NullBuffer::null_count) {
@@ -99,8 +99,8 @@ fn is_decimal(kind: &DataType) -> bool {
     )
 }
 
-/// Converts decimals to integers if that is what the column holds, and otherwise to floats. A decimal with a fraction is
-/// not an integer.
+/// Converts decimals to integers for an integer column, and to floats for other columns. A decimal with a fraction does
+/// not fit an integer column.
 fn decimal(contract: &Contract, index: usize, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let column = &contract.columns[index];
     if !matches!(column.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
@@ -135,8 +135,8 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
     }
 }
 
-/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A decimal
-/// that does not fit becomes null; only the values of dictionaries are decimals here.
+/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A
+/// decimal that does not fit becomes null. Decimals occur here only as the values of a dictionary.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
         Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,

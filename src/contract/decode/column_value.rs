@@ -1,6 +1,6 @@
 //! Converts a decoded value to the type of its column. Values borrow from the body where possible.
 //!
-//! Takes an integer, float, string or boolean from a decoder and the [`Leaf`] that it belongs to. Produces a
+//! Takes an integer, float, string or boolean from a decoder, and the [`Leaf`] of its column. Produces a
 //! [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
 use super::reject::Reason;

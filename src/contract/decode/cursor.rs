@@ -1,7 +1,7 @@
 //! A JSON tokenizer over borrowed bytes (RFC 8259).
 //!
-//! Reads the bytes of a body. It returns strings as ranges and numbers as values, and it can skip a whole value while
-//! validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON
+//! Reads the bytes of a body. The tokenizer returns strings as ranges and numbers as values. It can skip a whole value
+//! while validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON
 //! either, but they are recognized, because a message about a non-finite number is more helpful than one about a syntax
 //! error. Memory is allocated only for error messages, and the recursion depth is limited.
 
@@ -10,7 +10,7 @@ use crate::contract::schema::fields::Name;
 /// The maximum nesting depth of objects and arrays in a value that is skipped or stored as JSON text.
 const DEPTH_MAX: usize = 64;
 
-/// A syntax error, with a message that says what was expected and where. Parsing cannot continue after it.
+/// A syntax error, with a message that says what was expected and where. Parsing cannot continue after a syntax error.
 #[derive(Debug)]
 pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 
@@ -35,8 +35,8 @@ pub(in crate::contract) struct QuotedString {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::contract) enum Number {
     Int(i64),
-    /// A number that has a fraction or an exponent, does not fit an `i64`, or is `-0`. It is infinite if it is too large
-    /// for an `f64`.
+    /// A number that has a fraction or an exponent, does not fit an `i64`, or is `-0`. The value is infinite if the
+    /// number is too large for an `f64`.
     Float(f64),
     /// `NaN`, `Infinity` or `-Infinity`, which are not valid JSON.
     NotFinite,
@@ -312,7 +312,7 @@ impl<'a> Cursor<'a> {
         Ok(byte == b',')
     }
 
-    /// Returns a syntax error for the current position. Its message says if the body ends there.
+    /// Returns a syntax error for the current position. If the body ends there, the message says so.
     #[cold]
     fn syntax_error(&self, expected: std::fmt::Arguments<'_>) -> SyntaxError {
         let ends = if self.at >= self.bytes.len() { ", which ends there" } else { "" };
@@ -385,7 +385,8 @@ fn string_end(text: &str) -> usize {
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The lowest top bit that is set marks the first zero byte. Higher bits may be wrong because of borrows.
+    // The lowest top bit that is set marks the first zero byte. Higher top bits may be wrong, because the subtraction
+    // borrows across bytes.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {

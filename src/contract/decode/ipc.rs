@@ -1,9 +1,9 @@
 //! The decoder of Arrow IPC streams, which reads one message at a time.
 //!
-//! The bytes are untrusted. Lengths are checked against the body before anything is read, and the declared sizes of
-//! compressed buffers are checked against a limit before anything is allocated. If Arrow's reader panics, only this body
-//! fails. If a stream is truncated or corrupt after its schema, the batches before that position are kept, and the rest
-//! becomes a single reject.
+//! The bytes are untrusted. Lengths are checked against the body before anything is read. The declared sizes of
+//! compressed buffers are checked against a limit before anything is allocated. If Arrow's reader panics, only this
+//! body fails. If a stream is truncated or corrupt after its schema, the batches before that position are kept, and the
+//! rest becomes a single reject.
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -19,7 +19,7 @@ use crate::contract::{Contract, DecodeOptions, Decoded, EventBatch, Owner};
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The marker that precedes every message in the current format. Streams in the old format do not have it.
+/// The marker that precedes every message in the current format. Streams in the old format have no marker.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The maximum total size of all decompressed buffers, as a multiple of the size of the body.
 const EXPANSION_MAX: u64 = 64;
@@ -70,8 +70,8 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &D
     Ok(Decoded { batch, rejects })
 }
 
-/// Returns the size of a batch's rows in bytes. If the rows share a buffer with other rows, only their own part is
-/// counted.
+/// Returns the size of a batch's rows in bytes. If the rows share a buffer with other rows, only the range that they
+/// use is counted.
 fn bytes_of(batch: &RecordBatch) -> usize {
     let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
     bytes.fold(0, usize::saturating_add)
@@ -146,7 +146,7 @@ impl Stream<'_> {
         for buffer in batch.buffers().iter().flatten() {
             let start = usize::try_from(buffer.offset()).map_err(|_| "a buffer has a negative offset")?;
             let length = data.get(start..).and_then(|data| data.first_chunk()).map(|bytes| i64::from_le_bytes(*bytes));
-            // A negative length marks a buffer that is not compressed. An empty buffer has no length.
+            // A negative length marks a buffer that is not compressed. An empty buffer has no length prefix.
             self.expanded =
                 self.expanded.saturating_add(length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0));
         }

@@ -274,7 +274,7 @@ impl<'a> JsonDecoder<'a> {
     }
 
     /// Reads the value of a column. The most common values are strings in text columns and numbers in columns of a
-    /// 64-bit type. They need no conversion and are written directly.
+    /// 64-bit type. Such values need no conversion and are written directly.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
@@ -430,7 +430,8 @@ impl<'a> JsonDecoder<'a> {
         self.builder.derived_since(start)
     }
 
-    /// Returns the unescaped contents of a string. Returns `None` if they are not UTF-8 or contain a lone surrogate.
+    /// Returns the unescaped contents of a string. Returns `None` if the contents are not UTF-8 or contain a lone
+    /// surrogate.
     #[inline]
     fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {
         let text = cursor.slice(quoted.start, quoted.end)?;

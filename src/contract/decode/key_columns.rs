@@ -15,8 +15,8 @@ pub(in crate::contract) fn row(
     row: &BatchBuilder<'_>,
 ) -> Option<RejectCause> {
     let given = row.text_of(contract.tenant);
-    // This cheap check covers nearly all rows. Decoding a row takes only a few hundred nanoseconds, so a full check of
-    // each row would slow down decoding noticeably.
+    // Nearly all rows pass this cheap check. Decoding a row takes only a few hundred nanoseconds, so a full check of
+    // each row would noticeably slow down decoding.
     let is_plain = match (&options.owner, given) {
         (Owner::Tenant(tenant), Some(given)) => tenant.as_str().as_bytes() == given,
         (Owner::Tenant(_), None) => true,
@@ -39,7 +39,7 @@ pub(in crate::contract) fn tenant(
     match (&options.owner, given) {
         (Owner::Tenant(_), None) => None,
         (Owner::Tenant(tenant), Some(given)) if tenant.as_str() == given => None,
-        // Both tenants may be able to read this message, so it must not name either of them.
+        // Both tenants may be able to read this message, so it names neither of them.
         (Owner::Tenant(_), Some(_)) => Some(RejectCause::new(
             Reason::ForeignTenant,
             format!("column `{name}` names a tenant other than the sender's: omit the column"),

@@ -1,14 +1,14 @@
 //! The decoder of protobuf events: a stream of messages, each preceded by its length as a varint.
 //!
-//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. It follows
-//! the rules of proto3. Unknown fields are skipped, because a producer may be newer than the server. If a field occurs
-//! several times, the last value wins. Several occurrences of a nested message are merged. A group, a wrong wire type
-//! or a length beyond the end of the message makes the message malformed. If the stream is truncated, its last part
-//! becomes one reject.
+//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. The decoder
+//! follows the rules of proto3. Unknown fields are skipped, because a producer may be newer than the server. If a field
+//! occurs several times, the last value wins. Several occurrences of a nested message are merged. A group, a wrong wire
+//! type or a length beyond the end of the message makes the message malformed. If the stream is truncated, the
+//! incomplete last message becomes one reject.
 //!
-//! There are three differences from a proto3 parser. Every occurrence of a field must fit its column, even if a later
-//! one replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. If a message
-//! contains several members of a oneof, all of them are kept.
+//! The decoder differs from a proto3 parser in three ways. Every occurrence of a field must fit its column, even if a
+//! later one replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. If a
+//! message contains several members of a oneof, all of them are kept.
 
 use std::ops::Range;
 
@@ -176,7 +176,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// Reads the value of a column. Handles all types.
+    /// Reads the value of a column of any type.
     fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let value = input.scalar(leaf.encoding).ok_or_else(|| truncated(&field.name))?;
         let read = match value {
@@ -327,8 +327,8 @@ impl Scalar<'_> {
     }
 }
 
-/// Returns true if the bytes are valid UTF-8. For short ASCII strings, which are the most common, this is much faster than
-/// the standard library.
+/// Returns true if the bytes are valid UTF-8. For short ASCII strings, which are the most common, this check is much
+/// faster than the standard library.
 #[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -421,7 +421,7 @@ impl<'a> Input<'a> {
         self.0.is_empty().then_some(entry)
     }
 
-    /// Skips a value. Returns `None` if it is truncated or a group.
+    /// Skips a value. Returns `None` if the value is truncated or a group.
     fn skip(&mut self, wire_type: u8) -> Option<()> {
         match wire_type {
             VARINT => self.varint().map(drop),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::contract::{Column, TenantId};
 
-/// The reason for rejecting an event. It appears in the quarantine's `reason` column and in receipts.
+/// The reason for rejecting an event. The reason appears in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The bytes are not well-formed: they are truncated, contain a syntax error, or have a wrong wire type.
@@ -60,7 +60,7 @@ impl Reason {
         }
     }
 
-    /// Returns the reason to report if the value was meant for the time column.
+    /// Returns the reason to report if the value belongs to the time column.
     pub(in crate::contract) fn of_time(self) -> Self {
         if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
     }
@@ -72,7 +72,7 @@ pub struct Reject {
     /// The index of the event in the body, from 0.
     pub index: u64,
     /// The tenant that owns the event: the sender's tenant or, if the sender has none, the tenant that the event names.
-    /// `None` if the tenant is unknown.
+    /// The tenant is `None` if it is unknown.
     pub tenant: Option<TenantId>,
     /// The event's bytes as received. A row of an Arrow batch is stored as JSON instead.
     pub bytes: Bytes,

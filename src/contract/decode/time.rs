@@ -8,19 +8,20 @@ use std::ops::Range;
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::TimeUnit;
 
-/// With the unit `auto`, a number below this is in seconds (up to the year 5138).
+/// With the unit `auto`, a number below this value is in seconds (up to the year 5138).
 const AUTO_SECONDS: u64 = 100_000_000_000;
-/// With the unit `auto`, a number from [`AUTO_SECONDS`] up to this is in milliseconds.
+/// With the unit `auto`, a number from [`AUTO_SECONDS`] up to this value is in milliseconds.
 const AUTO_MILLIS: u64 = 100_000_000_000_000;
-/// With the unit `auto`, a number from [`AUTO_MILLIS`] up to this is in microseconds. A larger one is in nanoseconds.
+/// With the unit `auto`, a number from [`AUTO_MILLIS`] up to this value is in microseconds. A larger number is in
+/// nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// The times that a number can be with the unit `auto`: the years 2001 to 2100. Outside of them, the number has probably
+/// The times that are accepted with the unit `auto`: the years 2001 to 2100. A number outside this range probably has
 /// another unit, or is a date such as 20260302.
 const AUTO_TIMES: Range<Micros> = 978_307_200 * SECOND..4_133_980_800 * SECOND;
 
-/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`, or with the unit `auto`
-/// if it is outside [`AUTO_TIMES`].
+/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`. With the unit `auto`,
+/// also returns `None` if the result is outside [`AUTO_TIMES`].
 pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
     match unit {
         TimeUnit::Auto => {
@@ -33,7 +34,7 @@ pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micr
     }
 }
 
-/// Converts a fractional epoch number to microseconds, rounded. Returns `None` like [`from_epoch`].
+/// Converts a fractional epoch number to microseconds, rounded. Returns `None` in the same cases as [`from_epoch`].
 pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
     let micros = match unit {
         TimeUnit::Auto => {
@@ -87,7 +88,7 @@ fn from_rfc3339(text: &[u8]) -> Option<Micros> {
     let (clock, rest) = rest.split_first_chunk::<9>()?;
     let &[b'T' | b't' | b' ', h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
     let (hour, minute, second) = (pair(h1, h2)?, pair(m1, m2)?, pair(s1, s2)?);
-    // RFC 3339 allows second 60. On a clock without leap seconds it is the first instant of the next minute.
+    // RFC 3339 allows second 60. On a clock without leap seconds, second 60 is the first instant of the next minute.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -131,7 +132,8 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     (count > 0).then(|| (micros, &digits[count..]))
 }
 
-/// Parses an offset in the form `Z`, `±HH:MM`, `±HHMM` or `±HH`. Returns it in microseconds, positive to the east of UTC.
+/// Parses an offset in the form `Z`, `±HH:MM`, `±HHMM` or `±HH`. The result is in microseconds, and is positive east of
+/// UTC.
 fn offset(text: &[u8]) -> Option<Micros> {
     let (sign, hours, minutes) = match *text {
         [b'Z' | b'z'] => return Some(0),

@@ -2,8 +2,8 @@
 //!
 //! Takes the text of a schema and of the schemas that it references. Produces an [`AvroSchema`], which decodes messages
 //! (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate schemas. Messages are
-//! decoded by our own decoder. It needs only one pass, and it enforces limits, because the producers of a topic may be
-//! untrusted.
+//! decoded by our own decoder. Our decoder needs only one pass, and it enforces limits, because the producers of a
+//! topic may be untrusted.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,11 @@ pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 /// A compiled writer schema, which is the schema that messages were written with.
 #[derive(Debug)]
 pub struct AvroSchema {
-    /// All types. The first is the type of the message.
+    /// All types. The first node is the type of the message.
     pub(in crate::contract) nodes: Vec<AvroNode>,
 }
 
-/// A type of the schema. It refers to other types by their index in [`AvroSchema::nodes`].
+/// A type of the schema. A type refers to other types by their index in [`AvroSchema::nodes`].
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::contract) enum AvroNode {
     Null,
@@ -44,7 +44,7 @@ pub(in crate::contract) enum AvroNode {
     Union(Vec<usize>),
     /// A record, with the JSON key (including quotes and colon) and the type of each field.
     Record(Vec<(String, usize)>),
-    /// A decimal: its size in bytes, or `None` if each value has a length prefix, and its scale.
+    /// A decimal with its size in bytes and its scale. The size is `None` if each value has a length prefix.
     Decimal(Option<usize>, usize),
     /// A decimal whose scale is part of each value.
     BigDecimal,

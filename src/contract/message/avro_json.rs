@@ -141,7 +141,8 @@ impl<'a> AvroReader<'a> {
             AvroNode::Long => number(out, self.long()?),
             AvroNode::Float => {
                 let value = f32::from_le_bytes(self.array()?);
-                // The value is not converted to `f64`, because it would then be written with digits that were not sent.
+                // The value is not converted to `f64`, because it would then be written with digits that the sender did
+                // not send.
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
             }
             AvroNode::Double => {

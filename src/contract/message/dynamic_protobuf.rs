@@ -1,4 +1,5 @@
-//! Protobuf message types that are known only at run time. They come from a schema registry, a file, or a table's contract.
+//! Protobuf message types that are known only at run time. These types come from a schema registry, a file, or a
+//! table's contract.
 //!
 //! ```text
 //!   text of a .proto file and of its imports ─► ProtoFile ─ path ─► MessageType ─┬─► JSON text
@@ -29,7 +30,7 @@ use crate::error::{Error, Result};
 const FILE: &str = "(schema).proto";
 /// The maximum nesting depth of braces in a schema. The compiler is recursive, so deeper nesting could overflow the stack.
 const DEPTH_MAX: usize = 200;
-/// Files that are part of Confluent's clients. Schemas import them, but registries do not store them.
+/// Files that are part of Confluent's clients. Schemas import these files, but registries do not store them.
 const KNOWN: [(&str, &str); 2] = [
     (
         "confluent/meta.proto",
@@ -124,7 +125,7 @@ impl MessageType {
         proto::compile(Some(name), file, base).map(Self).map_err(Error::invalid)
     }
 
-    /// Returns the full name.
+    /// Returns the full name of the message type.
     pub fn name(&self) -> &str {
         self.0.full_name()
     }
@@ -144,7 +145,7 @@ impl MessageType {
     }
 }
 
-/// Returns true if braces in the text are nested deeper than [`DEPTH_MAX`]. Ignores line comments.
+/// Returns true if braces in the text are nested deeper than [`DEPTH_MAX`]. Braces in line comments are ignored.
 fn is_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.lines().any(|line| {

@@ -6,11 +6,11 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
 use crate::config::ColumnKind;
 
-/// The column with the time at which the server received the event. Every table has it. Its Arrow type is
-/// `Timestamp(µs, "UTC")`, and it is never null.
+/// The column with the time at which the server received the event. Every table has this column. The column's Arrow
+/// type is `Timestamp(µs, "UTC")`, and it is never null.
 pub const RECEIVED_TIME: &str = "received_time";
-/// The partition column: the UTC day of the time column, as `Date32`. It is the last column of the table's schema and is
-/// not stored in Parquet files.
+/// The partition column: the UTC day of the time column, as `Date32`. The partition column is the last column of the
+/// table's schema and is not stored in Parquet files.
 pub const EVENT_DATE: &str = "event_date";
 
 /// A column of a table.
@@ -20,7 +20,7 @@ pub struct Column {
     pub name: String,
     /// The type of its values.
     pub kind: ColumnKind,
-    /// The unit of its values, such as `ms`. Empty if the values have no unit.
+    /// The unit of its values, such as `ms`, or an empty string.
     pub unit: String,
     /// The description, from the comment in the `.proto` file or from the configuration.
     pub description: String,

@@ -6,8 +6,8 @@
 //! evolve.
 //!
 //! **Invariant:** a field that exists in both types has the same wire type and the same name in both. There is one
-//! exception: if both types have the same full name, a field may have been renamed. It counts as renamed if neither
-//! type contains the other's name for it.
+//! exception: if both types have the same full name, a field may have been renamed. A field counts as renamed if
+//! neither type contains the name that the other type gives to the field.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 

@@ -7,9 +7,9 @@
 //!                           └─ field ─► ignored (known, not stored)
 //! ```
 //!
-//! The tree is built once per table, from a `.proto` file or from declared columns, and is read for every event. Lookups
-//! do not allocate. The hash function is fast and has no secret key, so an attacker can construct keys that collide. This
-//! does no harm, because a hash table contains only declared names.
+//! The tree is built once per table, from a `.proto` file or from declared columns, and is read for every event.
+//! Lookups do not allocate. The hash function is fast and has no secret key, so an attacker can construct keys that
+//! collide. Such keys do no harm, because a hash table contains only declared names.
 
 use crate::config::{ColumnKind, TimeUnit};
 
@@ -26,8 +26,8 @@ pub(in crate::contract) struct Node {
     /// The prefix that the object's undeclared keys get in the map column: empty, or a dotted path that ends in a dot.
     pub(in crate::contract) prefix: String,
     pub(in crate::contract) fields: Vec<Field>,
-    /// The columns whose fields have no presence (proto3), with their default values. They get the default whenever the
-    /// object is present and the field is absent.
+    /// The columns whose fields have no presence (proto3), with their default values. If an event contains the object
+    /// but not the field, the column gets the default value.
     pub(in crate::contract) defaults: Vec<(usize, Fallback)>,
     names: Names,
     numbers: Numbers,
@@ -45,7 +45,7 @@ pub(in crate::contract) enum FastPath {
     Uint32,
     /// Reads a varint into an `int64` column.
     Int64,
-    /// Reads an unsigned varint into an `int64` column, which the value may not fit.
+    /// Reads an unsigned varint, which may be too large, into an `int64` column.
     Uint64,
     /// Reads an entry with a string key and a string value into the map column.
     Texts,
@@ -56,9 +56,10 @@ pub(in crate::contract) enum FastPath {
 pub(in crate::contract) struct Field {
     /// The name in the `.proto` file or in the configuration.
     pub(in crate::contract) name: String,
-    /// The JSON name in lowerCamelCase. Empty if it equals `name`, or if the field is not declared in a `.proto` file.
+    /// The JSON name in lowerCamelCase. The string is empty if the JSON name equals `name`, or if the field is not
+    /// declared in a `.proto` file.
     pub(in crate::contract) json_name: String,
-    /// The protobuf field number. 0 if the field is not declared in a `.proto` file.
+    /// The protobuf field number, or 0 if the field is not declared in a `.proto` file.
     pub(in crate::contract) number: u32,
     pub(in crate::contract) target: Target,
 }
@@ -151,7 +152,7 @@ impl Node {
         Self { prefix, fields, defaults, names, numbers, tags }
     }
 
-    /// Appends fields. If a name already exists, it keeps referring to the existing field.
+    /// Appends fields. A name that already exists keeps referring to its existing field.
     pub(in crate::contract) fn extend(self, fields: impl IntoIterator<Item = Field>) -> Self {
         let mut all = self.fields;
         all.extend(fields);
@@ -239,7 +240,7 @@ impl EnumNames {
     }
 }
 
-/// A hash table that maps names to fields. It uses open addressing and is at most a quarter full.
+/// A hash table that maps names to fields. The table uses open addressing and is at most a quarter full.
 #[derive(Debug)]
 struct Names {
     entries: Vec<Name>,
@@ -251,9 +252,9 @@ struct Names {
 pub(in crate::contract) struct Name {
     text: Box<[u8]>,
     field: usize,
-    /// The name and its closing quote as one word. 0 if they do not fit into a word.
+    /// The name and its closing quote as one word, or 0 if they do not fit into a word.
     word: u128,
-    /// The mask of the significant bits of `word`. 0 if the name does not fit.
+    /// The mask of the significant bits of `word`, or 0 if the name does not fit into a word.
     mask: u128,
 }
 

@@ -13,7 +13,7 @@ use crate::config::{ColumnKind, TableConfig};
 /// The columns that determine the latest version of each key, as indexes into the contract's `columns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
-    /// The columns that form the key together with the tenant. A null counts as a value like any other.
+    /// The columns that form the key together with the tenant. In a key, two nulls are equal.
     pub key: Vec<usize>,
     /// The column that orders the versions: an integer, timestamp or date. The row with the greatest value is the newest
     /// version, and a null is older than every value. If several rows have the same value, the row with the latest

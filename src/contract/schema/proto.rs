@@ -18,7 +18,8 @@ use crate::error::did_you_mean;
 /// can grow exponentially with the depth of nested messages.
 const TREE_MAX: usize = 4 * COLUMNS_MAX;
 
-/// Reads the message type that the configuration names. Returns `None` if the file does not compile or does not declare it.
+/// Reads the message type that the configuration names. Returns `None` if the file does not compile or does not declare
+/// the type.
 pub(in crate::contract) fn declare(
     config: &TableConfig,
     file: &Path,

@@ -13,7 +13,7 @@
 //! **Invariant:** an entry is identified by tenant, `event_time` and id. If the same bytes are rejected again later, they
 //! get a separate entry.
 
-/// The column with the id of the entry that a row closes. Null in the entries themselves.
+/// The column with the id of the entry that a row closes. The column is null in the entries themselves.
 pub const RESOLVES: &str = "resolves";
 /// The column with the resolution of the entry that a row closes: `replayed` or `dropped`.
 pub const RESOLUTION: &str = "resolution";

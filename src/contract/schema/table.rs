@@ -69,10 +69,12 @@ impl Contract {
 
     /// Returns the contract of a table's quarantine, `<table>_quarantine`.
     ///
-    /// Its columns are the tenant (`""` if the owner is unknown), `event_time` (the time at which the event was
-    /// rejected), `quarantine_id`, `received_time`, `source_table`, `reason`, `detail`, `place` (endpoint, request and
-    /// index), `payload` (bytes), and the payload's `format`. Three further columns are used only by rows that close an
-    /// entry. Such rows are not events, and SQL does not show the three columns (see [`Contract::is_shown`]).
+    /// The columns of a quarantine are the tenant, `event_time`, `quarantine_id`, `received_time`, `source_table`,
+    /// `reason`, `detail`, `place`, `payload` and `format`. The tenant is `""` if the owner is unknown. `event_time` is
+    /// the time at which the event was rejected. `place` contains the endpoint, the request and the event's index.
+    /// `payload` contains the event's bytes, and `format` names their format. Three further columns are used only by
+    /// rows that close an entry. Rows that close an entry are not events, and SQL does not show the three columns (see
+    /// [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = table_declaration::quarantine(&table.name, table.columns[table.tenant].clone());
         let name = format!("{}{QUARANTINE_SUFFIX}", table.name);

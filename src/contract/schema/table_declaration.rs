@@ -1,8 +1,8 @@
 //! Reads and checks a table's declaration, and returns its columns, keys and field tree in declared order.
 //!
 //! Takes a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). Produces checked
-//! columns, or a single `Invalid` error that lists all problems in the declaration, so that an operator can fix all of
-//! them in one go.
+//! columns, or a single `Invalid` error that lists all problems in the declaration, so an operator can fix them all at
+//! once.
 
 use std::path::Path;
 
@@ -65,7 +65,8 @@ pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<
     }
 }
 
-/// Returns the columns and keys of the quarantine of `table`. `tenant` is the tenant column of both.
+/// Returns the columns and keys of the quarantine of `table`. `tenant` is the tenant column of both the table and its
+/// quarantine.
 pub(in crate::contract) fn quarantine(table: &str, tenant: Column) -> (DeclaredColumns, KeyColumns) {
     let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
         name: name.into(),
@@ -148,8 +149,7 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
             kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
-    // Further columns can be left out, because `check` reports them as an error and the tree of an invalid table is
-    // never used.
+    // Columns beyond the maximum number can be left out: `check` reports them as an error, so the tree is never used.
     let fields = fields.take(COLUMNS_MAX).collect();
     Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
 }

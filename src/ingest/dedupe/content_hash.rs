@@ -1,8 +1,8 @@
-//! Content hashes of events, which reveal that an id was sent again with different content.
+//! Content hashes of events, which show whether an id was sent again with different content.
 //!
 //! [`content_hashes`] computes a 32-bit hash of each row. The hash covers all columns except the receive time, and does
-//! not depend on the order of the entries in a map. It has no secret key, because a sender that constructs a collision
-//! only hides a conflict between its own events.
+//! not depend on the order of the entries in a map. The hash has no secret key, because a sender that constructs a
+//! collision only hides a conflict between its own events.
 
 use arrow::array::{ArrayRef, AsArray as _, MapArray, RecordBatch};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -10,7 +10,7 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// The content hash of a row with unknown content. [`content_hashes`] never returns it.
+/// The content hash for rows whose content is unknown. [`content_hashes`] never returns this value.
 pub(super) const UNKNOWN: u32 = 0;
 
 /// Returns the content hash of each row.
@@ -25,8 +25,8 @@ pub(in crate::ingest) fn content_hashes(contract: &Contract, rows: &RecordBatch)
     Ok(hashes.into_iter().map(|hash| ((hash >> 32) as u32).max(UNKNOWN + 1)).collect())
 }
 
-/// Adds the hashes of a map's entries to the hashes of their rows. The result does not depend on the order of the
-/// entries.
+/// Adds the hashes of a map's entries to the hashes of their rows. Addition makes the result independent of the order
+/// of the entries.
 fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     let entries = hash(&[map.keys(), map.values()], map.keys().len())?;
     for (hash, range) in hashes.iter_mut().zip(map.offsets().windows(2)) {
@@ -36,7 +36,8 @@ fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     Ok(())
 }
 
-/// Scrambles the hash of an entry. Without this step, the sum could stay the same when two entries swap their values.
+/// Scrambles the bits of an entry's hash. Without this step, the sum of the hashes could stay the same when two entries
+/// swap their values.
 fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)

@@ -1,4 +1,4 @@
-//! The dedupe index of one table: a window of the newest ids, and the files in which older ids are looked up.
+//! The dedupe index of one table: a window of the newest ids, and the files that contain the older ids.
 //!
 //! ```text
 //!   rows ─► in the window, or earlier in the batch? ─► in a file of its day that the window does not cover? ─► new
@@ -7,9 +7,9 @@
 //!                 of other servers' commits
 //! ```
 //!
-//! [`DedupeIndex::compare`] takes the rows of a batch's requests. It returns the rows that are not in the table, and
-//! the table version with which it compared them. If another server adds rows after that version, the result is
-//! outdated. The commit must then be refused, and the requests must be compared again.
+//! [`DedupeIndex::compare`] takes the rows of the requests in a batch. The result contains the rows that are not in the
+//! table, and the table version with which the rows were compared. If another server adds rows after that version, the
+//! result of the comparison is outdated. The lake must then refuse the commit, and the requests must be compared again.
 //!
 //! **Invariant:** for each file of the known table version, either the window contains all ids in the file, or lookups
 //! read the file.
@@ -28,17 +28,17 @@ use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, Snapshot, Table};
 use crate::supervise::{Panic, on_thread};
 
-/// The number of files whose ids are read concurrently.
+/// The maximum number of files whose ids are read concurrently.
 const READS_MAX: usize = 8;
 
-/// An index of the events in one table.
+/// The dedupe index of one table.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupeIndex {
     table: Arc<Table>,
     key_hasher: EventKeyHasher,
     /// The maximum number of ids in the window.
     ids_max: usize,
-    /// `None` after a panic. The next comparison rebuilds the state from the lake.
+    /// `None` after a panic. After a panic, the next comparison rebuilds the state from the lake.
     state: Option<IndexState>,
 }
 
@@ -47,10 +47,10 @@ pub(in crate::ingest) struct DedupeIndex {
 struct IndexState {
     window: Window,
     coverage: WindowCoverage,
-    /// A table version. The index includes all of its files.
+    /// The table version whose files are all in the index.
     snapshot: Arc<Snapshot>,
-    /// The paths of included files that are newer than `snapshot`. This server either wrote them, or read them before
-    /// an error interrupted [`DedupeIndex::catch_up`].
+    /// The paths of the indexed files that are newer than `snapshot`. This server either wrote these files, or read
+    /// them before an error interrupted [`DedupeIndex::catch_up`].
     included: BTreeSet<Arc<str>>,
 }
 
@@ -62,7 +62,7 @@ impl DedupeIndex {
         Ok(index)
     }
 
-    /// Finds the rows that are not in the table yet, and counts the others as duplicates.
+    /// Finds the rows that are not in the table yet, and counts all other rows as duplicates.
     pub(in crate::ingest) async fn compare(&mut self, requests: Vec<Arc<PreparedRows>>) -> Result<DedupedBatch> {
         let mut state = match self.state.take() {
             Some(state) => state,
@@ -72,7 +72,7 @@ impl DedupeIndex {
             self.state = Some(state);
             return Err(error);
         }
-        // The comparison runs on the blocking pool, so the state moves there and back.
+        // The comparison runs on the blocking pool, so the state is moved there and back.
         let compared = requests.clone();
         let comparing = on_thread(move || {
             let verdicts = compare(&state.window, &compared);
@@ -97,12 +97,12 @@ impl DedupeIndex {
     pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<DataFile>) {
         let Some(mut state) = self.state.take() else { return };
         let latest = self.table.snapshot();
-        // Growing the window moves all its ids, so this runs on the blocking pool.
+        // Growing the window moves all ids in it, so this work runs on the blocking pool.
         let adding = on_thread(move || {
             state.add_to_window(files.into_iter().map(Arc::new).collect(), keys);
-            // If the latest version directly follows the snapshot, it is this commit, and the index is complete.
-            // Otherwise, other servers have also committed, and the next comparison reads their files. This commit may
-            // then be in an older version, for example if it was in doubt.
+            // If the latest version directly follows the snapshot, that version is this commit, and the index is
+            // complete. Otherwise, other servers have also committed, and the next comparison reads their files. This
+            // commit may then be older than the latest version, for example if its outcome was in doubt.
             if latest.version == state.snapshot.version + 1 {
                 state.advance_to(latest);
             }
@@ -138,7 +138,7 @@ impl DedupeIndex {
         Ok(())
     }
 
-    /// Builds the state from the current files of the table. The newest ids enter the window.
+    /// Builds the state from the current files of the table. The window then contains the newest ids.
     async fn rebuild(&self) -> Result<IndexState> {
         let snapshot = self.table.snapshot();
         let (window, files) = (Window::new(self.ids_max), snapshot.files.to_vec());
@@ -149,8 +149,8 @@ impl DedupeIndex {
         Ok(state)
     }
 
-    /// Adds files. Reads the ids of the newest files into the window, oldest first, as far as they fit. The other files
-    /// are uncovered. After an error, `state` records which files were added.
+    /// Adds files. The ids of the newest files enter the window, oldest file first, until the window is full. All other
+    /// files are uncovered. After an error, `state` records which files were added.
     async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
@@ -188,7 +188,7 @@ impl IndexState {
         self.coverage.evict(self.window.extend(keys));
     }
 
-    /// Records that all files of `snapshot` are included.
+    /// Records that the index includes all files of `snapshot`.
     fn advance_to(&mut self, snapshot: Arc<Snapshot>) {
         (self.snapshot, self.included) = (snapshot, BTreeSet::new());
     }
@@ -202,8 +202,8 @@ struct LookupCandidates {
     rows: Vec<(usize, usize)>,
 }
 
-/// Finds the new rows that an uncovered file may contain, and those files. Returns `None` in the common case that there
-/// are no such rows.
+/// Finds the new rows that may already be in an uncovered file, and the files that may contain them. Returns `None` in
+/// the common case that there are no such rows.
 fn lookup_candidates(
     coverage: &WindowCoverage,
     contract: &Contract,
@@ -211,7 +211,7 @@ fn lookup_candidates(
     verdicts: &[Vec<RowVerdict>],
 ) -> Result<Option<LookupCandidates>> {
     let (mut days, mut rows, mut batches) = (BTreeSet::new(), Vec::new(), Vec::new());
-    let internal = |cause| Error::internal("cannot select rows to look up").with_source(cause);
+    let internal = |cause| Error::internal("cannot select the rows to look up in files").with_source(cause);
     for (index, (request, verdicts)) in requests.iter().zip(verdicts).enumerate() {
         let may_be_stored = coverage.may_hold(contract, &request.rows, verdicts, &mut days)?;
         if may_be_stored.contains(&true) {
@@ -237,7 +237,7 @@ fn failed(what: &str, cause: Panic) -> Error {
     Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
-/// Computes the event keys of rows. Only the tenant and id columns are required.
+/// Computes the event keys of rows. The rows may contain only the tenant and id columns.
 fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
     let mut keys = Vec::new();
     for rows in rows {
@@ -247,8 +247,10 @@ fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>)
     Ok(keys)
 }
 
-/// Returns the index of a contract's column in `rows`, which may contain only some of the columns.
+/// Returns the index that a column of the contract has in `rows`, which may lack other columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
-    rows.schema().index_of(name).map_err(|cause| Error::internal(format!("no column `{name}`")).with_source(cause))
+    rows.schema()
+        .index_of(name)
+        .map_err(|cause| Error::internal(format!("the rows have no column `{name}`")).with_source(cause))
 }

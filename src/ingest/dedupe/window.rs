@@ -1,13 +1,14 @@
-//! The dedupe window: the newest event ids of one table. Each id is stored as a keyed hash of (tenant, id).
+//! The dedupe window, which contains the newest event ids of one table. Each id is stored as a keyed hash of the tenant
+//! and the id.
 //!
 //! [`EventKeyHasher`] computes the [`EventKey`]s of a request's rows. [`compare`] finds the new rows in a batch, and
-//! [`select_new`] selects them for the commit. Event keys enter the [`Window`] only after their commit has succeeded,
-//! so a failed commit needs no rollback.
+//! [`select_new`] selects the new rows for the commit. Event keys enter the [`Window`] only after their commit has
+//! succeeded, so a failed commit needs no rollback.
 //!
 //! **Invariant:** the hash is keyed with random bits that are unique to this process, so no sender can construct two
 //! ids that collide.
-//! **Invariant:** a full window evicts its oldest event key first. A key takes 16 bytes, plus 6 to 12 bytes in the hash
-//! table.
+//! **Invariant:** a full window evicts its oldest event key first. An event key takes 16 bytes, plus 6 to 12 bytes in
+//! the hash table.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -24,12 +25,12 @@ use crate::contract::EventBatch;
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, RowSelection};
 
-/// The growth factor of a small hash table.
+/// The factor by which a small hash table grows.
 const SMALL_TABLE_GROWTH: usize = 4;
-/// The maximum number of event keys for which a small hash table reserves space in advance.
+/// The largest number of event keys for which a small hash table reserves space in advance.
 const SMALL_TABLE_KEYS_MAX: usize = 1 << 20;
 
-/// The key of an event: 96 bits from the hash of its (tenant, id), and 32 bits from the hash of its content. The
+/// The key of an event: 96 bits from the hash of its tenant and id, and 32 bits from the hash of its content. The
 /// content bits are [`UNKNOWN`] if the content is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::ingest) struct EventKey(u128);
@@ -41,7 +42,7 @@ impl EventKey {
         Self(hash & !Self::CONTENT_BITS | u128::from(content) << 64)
     }
 
-    /// Returns true if both keys have the same tenant and id.
+    /// Returns true if both keys belong to the same tenant and id.
     fn is_same_event(self, other: Self) -> bool {
         (self.0 ^ other.0) & !Self::CONTENT_BITS == 0
     }
@@ -52,7 +53,7 @@ impl EventKey {
         content != UNKNOWN && other != UNKNOWN && content != other
     }
 
-    /// Returns the part of the hash that selects a bucket in a hash table.
+    /// Returns the bits of the hash that select a bucket in a hash table.
     #[expect(clippy::cast_possible_truncation, reason = "the low half of a uniform hash is a uniform hash")]
     fn bucket_hash(self) -> u64 {
         self.0 as u64
@@ -62,15 +63,15 @@ impl EventKey {
 /// The result of comparing a row with the stored rows and with the rows before it in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowVerdict {
-    /// The first row with its id.
+    /// No stored row and no earlier row of the batch has the same id.
     New,
-    /// A duplicate whose content is equal to that of the first row with its id, or not known to differ.
+    /// An earlier row has the same id, and the content of the two rows is not known to differ.
     Duplicate,
-    /// A duplicate whose content differs from the first row with its id.
+    /// An earlier row has the same id but different content.
     Conflict,
 }
 
-/// Computes event keys. They are valid only in this process, because the hash has a random key.
+/// Computes event keys. Event keys are valid only in this process, because the hash has a random key.
 #[derive(Clone, Copy)]
 pub(in crate::ingest) struct EventKeyHasher(SipHasher13);
 
@@ -80,8 +81,8 @@ impl EventKeyHasher {
         Self(SipHasher13::new_with_keys(rand::random(), rand::random()))
     }
 
-    /// Returns the hash of one event. The hash covers the tenant's length, so ("a", "bc") and ("ab", "c") have
-    /// different hashes.
+    /// Returns the hash of one event. The hash also covers the length of the tenant's name, so ("a", "bc") and ("ab",
+    /// "c") have different hashes.
     pub(in crate::ingest) fn hash(&self, tenant: &str, id: &str) -> u128 {
         let mut hasher = self.0;
         hasher.write_usize(tenant.len());
@@ -91,7 +92,7 @@ impl EventKeyHasher {
     }
 
     /// Returns the event keys of rows, in order. `tenant` and `id` are the indexes of text columns without nulls.
-    /// `content_hashes` has one hash per row, or is empty if the content is not known.
+    /// `content_hashes` contains one hash per row, or is empty if the content is not known.
     pub(in crate::ingest) fn keys(
         &self,
         rows: &RecordBatch,
@@ -101,7 +102,7 @@ impl EventKeyHasher {
     ) -> Result<Vec<EventKey>> {
         let strings = |column: usize| {
             let array = rows.column(column).as_string_opt::<i32>().filter(|array| array.null_count() == 0);
-            array.ok_or_else(|| Error::internal(format!("key column {column} is not text without nulls")))
+            array.ok_or_else(|| Error::internal(format!("key column {column} must be text without nulls")))
         };
         let (tenants, ids) = (strings(tenant)?, strings(id)?);
         let key = |row| {
@@ -121,24 +122,25 @@ impl std::fmt::Debug for EventKeyHasher {
 /// A first-in, first-out set of the newest event keys.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The keys. Once the window is full, this is a ring buffer.
+    /// The keys. Once the window is full, this vector is a ring buffer.
     keys: Vec<EventKey>,
     /// The index of the key that a full window evicts next.
     oldest: usize,
-    /// The indexes of `keys`, by hash.
+    /// The positions in `keys`, by hash.
     slots: HashTable<u32>,
-    /// The maximum number of keys.
+    /// The maximum number of event keys in the window.
     ids_max: usize,
 }
 
 impl Window {
-    /// Creates an empty window for at most `ids_max` event keys. A window never holds more than 2^32 - 1 keys.
+    /// Creates an empty window for at most `ids_max` event keys. Even if `ids_max` is greater, the window holds at most
+    /// 2^32 - 1 keys.
     pub(super) fn new(ids_max: usize) -> Self {
         let ids_max = ids_max.min(u32::MAX as usize);
         Self { keys: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
     }
 
-    /// Returns the window's key for the same event, if any.
+    /// Returns the key in the window that belongs to the same event, if there is one.
     pub(super) fn find(&self, key: EventKey) -> Option<EventKey> {
         let slot = self.slots.find(key.bucket_hash(), |&slot| self.keys[slot as usize].is_same_event(key));
         slot.map(|slot| self.keys[*slot as usize])
@@ -149,15 +151,15 @@ impl Window {
         self.keys.len()
     }
 
-    /// Adds the keys of stored events, oldest first. Returns the number of keys evicted.
+    /// Adds the keys of stored events, oldest first. Returns the number of evicted keys.
     pub(super) fn extend(&mut self, stored: impl IntoIterator<Item = EventKey, IntoIter: ExactSizeIterator>) -> usize {
         let stored = stored.into_iter();
         self.reserve(stored.len());
         stored.filter(|key| self.push(*key)).count()
     }
 
-    /// Reserves space in the hash table for `more` keys. Because growth rehashes all entries, a small table grows in
-    /// large steps.
+    /// Reserves space in the hash table for `more` keys. A small table grows in large steps, because growth rehashes
+    /// all entries.
     fn reserve(&mut self, more: usize) {
         let wanted = (self.keys.len() + more).min(self.ids_max);
         if wanted > self.slots.capacity() {
@@ -184,7 +186,7 @@ impl Window {
             slot
         } else {
             if self.keys.len() == self.keys.capacity() {
-                // Double the capacity, as a vector does, but never exceed the limit.
+                // Double the capacity, as `Vec` does, but never exceed the limit.
                 self.keys.reserve_exact(self.keys.len().max(1024).min(self.ids_max - self.keys.len()));
             }
             self.keys.push(key);
@@ -205,18 +207,18 @@ pub(in crate::ingest) struct PreparedRows {
     pub(in crate::ingest) keys: Vec<EventKey>,
     /// The memory that the rows occupy, in bytes.
     pub(in crate::ingest) bytes: usize,
-    /// The guard that counts the rows as in flight. `None` if the rows are not counted.
+    /// The guard that counts the rows as in flight to the table. `None` if the rows are not counted.
     pub(in crate::ingest) in_flight: Option<Arc<InFlightGuard>>,
 }
 
-/// The new rows from a batch of requests. One commit stores them.
+/// The new rows from a batch of requests. A single commit stores these rows.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupedBatch {
     /// The rows to store, in order of arrival.
     pub(in crate::ingest) rows: RowSelection,
-    /// The event keys of these rows.
+    /// The event keys of the rows to store.
     pub(in crate::ingest) keys: Vec<EventKey>,
-    /// The counts for each request, in order.
+    /// The counts for each request, in the order of the requests.
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The counts of duplicates, by tenant.
     pub(in crate::ingest) duplicates: BTreeMap<String, Counts>,
@@ -224,14 +226,14 @@ pub(in crate::ingest) struct DedupedBatch {
     pub(in crate::ingest) compared_version: u64,
 }
 
-/// The number of rows by verdict.
+/// The number of rows with each verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Counts {
     /// The number of new rows.
     pub(in crate::ingest) new: u64,
     /// The number of duplicates, including conflicts.
     pub(in crate::ingest) duplicate: u64,
-    /// The number of duplicates whose content differs from the first row with their id.
+    /// The number of duplicates whose content differs from that of the first row with the same id.
     pub(in crate::ingest) conflict: u64,
 }
 
@@ -270,7 +272,7 @@ pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) 
 }
 
 /// Selects the new rows from the requests. `tenant` is the index of the tenant column. `compared_version` is the table
-/// version to which the verdicts apply.
+/// version with which the rows were compared.
 pub(super) fn select_new<P: Borrow<PreparedRows>>(
     requests: &[P],
     verdicts: &[Vec<RowVerdict>],
@@ -282,7 +284,7 @@ pub(super) fn select_new<P: Borrow<PreparedRows>>(
     for (request, verdicts) in requests.iter().map(Borrow::borrow).zip(verdicts) {
         let mut count = Counts::default();
         let tenants = request.rows.column(tenant).as_string_opt::<i32>();
-        let tenants = tenants.ok_or_else(|| Error::internal("rows without a tenant cannot be counted"))?;
+        let tenants = tenants.ok_or_else(|| Error::internal("the rows have no tenant column"))?;
         for (row, (verdict, key)) in verdicts.iter().zip(&request.keys).enumerate() {
             count.add(*verdict);
             match verdict {
@@ -317,7 +319,7 @@ mod tests {
 
     use super::*;
 
-    /// Creates the rows of a request, from the tenant, id and content hash of each row.
+    /// Creates the rows of a request from the tenant, id and content hash of each row.
     fn request(key_hasher: &EventKeyHasher, rows: &[(&str, &str, u32)]) -> PreparedRows {
         let tenants: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
         let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
@@ -329,14 +331,14 @@ mod tests {
 
     #[test]
     fn a_window_holds_exactly_the_newest_keys() {
-        // The oracle is a plain queue with linear search.
+        // As a reference, the test uses a plain queue that is searched linearly.
         for ids_max in [0, 1, 2, 7, 64] {
             let mut window = Window::new(ids_max);
             let mut oracle: VecDeque<EventKey> = VecDeque::new();
             let mut state: u64 = 7;
             for step in 0..2_000 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // The low halves have few distinct values, so that keys collide in the hash table.
+                // The low halves of the hashes have few distinct values, so that keys collide in the hash table.
                 let key = EventKey::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), step % 3);
                 assert_eq!(window.find(key).is_some(), oracle.iter().any(|other| other.is_same_event(key)));
                 let evicted = window.extend([key]);

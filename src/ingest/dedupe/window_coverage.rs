@@ -1,8 +1,8 @@
-//! The coverage of a dedupe window. A file is covered if the window contains all ids in the file. Lookups must read the
-//! uncovered files.
+//! Tracks which files of a table the dedupe window covers. A file is covered if the window contains all ids in the
+//! file. Lookups must read the files that are not covered.
 //!
-//! [`WindowCoverage`] is updated when ids enter the window and when the window evicts ids. It determines whether an
-//! uncovered file may contain a row, and lists the uncovered files of a day. It does no I/O.
+//! [`WindowCoverage`] is updated when ids enter the window and when the window evicts ids. The coverage determines
+//! whether an uncovered file may contain a row, and lists the uncovered files of a day. The coverage does no I/O.
 //!
 //! **Invariant:** the window evicts ids in the order in which they entered it, so files become uncovered in the same
 //! order.
@@ -19,7 +19,7 @@ use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, Snapshot};
 
-/// The files of a table that the window covers, and those that it does not cover.
+/// The covered and the uncovered files of a table.
 #[derive(Debug, Default)]
 pub(super) struct WindowCoverage {
     /// Covered files, oldest first.
@@ -28,12 +28,12 @@ pub(super) struct WindowCoverage {
     uncovered: BTreeMap<i32, UncoveredDay>,
 }
 
-/// Files whose ids entered the window together, in an unknown order. They become uncovered together.
+/// Files whose ids entered the window together, in an unknown order. These files become uncovered together.
 #[derive(Debug)]
 struct CoveredFiles {
-    /// The files. Empty once they are uncovered.
+    /// The files. Empty once the files are uncovered.
     files: Vec<Arc<DataFile>>,
-    /// The number of ids from these files that are in the window.
+    /// The number of ids from these files that are still in the window.
     ids: usize,
 }
 
@@ -41,12 +41,12 @@ struct CoveredFiles {
 #[derive(Debug)]
 struct UncoveredDay {
     files: Vec<Arc<DataFile>>,
-    /// An upper bound for the event times in these files.
+    /// An upper bound for the event times in the files.
     latest: Micros,
 }
 
 impl WindowCoverage {
-    /// Records files whose ids have entered the window. `ids` is the number of these ids.
+    /// Records that the window contains all ids of these files. `ids` is the number of ids in the files.
     pub(super) fn add_covered(&mut self, files: Vec<Arc<DataFile>>, ids: usize) {
         self.covered.push_back(CoveredFiles { files, ids });
     }
@@ -75,7 +75,7 @@ impl WindowCoverage {
         }
     }
 
-    /// Removes uncovered files that are no longer part of the table. Newer files contain their rows.
+    /// Removes uncovered files that are no longer part of the table. Newer files contain the rows of the removed files.
     pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
         for day in self.uncovered.values_mut() {
             day.files.retain(|file| snapshot.contains(file));
@@ -83,8 +83,9 @@ impl WindowCoverage {
         self.uncovered.retain(|_, day| !day.files.is_empty());
     }
 
-    /// Returns one value per row. It is true if the verdict is `New` and an uncovered file may contain the row, judging
-    /// by the row's event time. Adds the days of these rows to `days`.
+    /// For each row, returns whether an uncovered file may contain the row. The value is true if the row's verdict is
+    /// `New` and an uncovered file of the same day contains equal or later event times. Adds the days of the rows that
+    /// may be stored to `days`.
     pub(super) fn may_hold(
         &self,
         contract: &Contract,
@@ -97,7 +98,7 @@ impl WindowCoverage {
         }
         let times = rows.column(contract.time).as_primitive_opt::<TimestampMicrosecondType>();
         let times = times.ok_or_else(|| Error::internal("the rows to compare have no time column"))?;
-        // Remember the last day and its result, because consecutive rows usually belong to the same day.
+        // Remember the last day and the result for this day, because consecutive rows usually belong to the same day.
         let mut last: Option<(Micros, Option<Micros>)> = None;
         let may_hold = verdicts.iter().zip(times.values()).map(|(verdict, time)| {
             let day = time.div_euclid(DAY);
@@ -117,7 +118,7 @@ impl WindowCoverage {
         Ok(may_hold.collect())
     }
 
-    /// Returns the uncovered files of these days.
+    /// Returns the uncovered files of the given days.
     pub(super) fn uncovered_files(&self, days: &BTreeSet<i32>) -> Vec<Arc<DataFile>> {
         days.iter().filter_map(|day| self.uncovered.get(day)).flat_map(|day| day.files.iter().cloned()).collect()
     }

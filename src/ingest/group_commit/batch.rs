@@ -1,11 +1,11 @@
-//! A batch that is being collected. It contains the requests that will share a commit, and knows when that commit is
-//! due.
+//! A batch of requests that is being collected. The requests in a batch share a commit, and the batch determines when
+//! that commit is due.
 //!
-//! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full, or until its commit is due
-//! according to the [`Pace`].
+//! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full or its commit is due according to
+//! the [`Pace`].
 //!
-//! A request to an idle table is committed immediately. Under load, there is one commit per `batch_age_max`, even if
-//! the requests are small, because many small files would slow down queries.
+//! A request to an idle table is committed immediately. Under load, the committer makes one commit per `batch_age_max`,
+//! even if the requests are small, because many small files would slow down queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,33 +18,33 @@ use crate::error::Result;
 use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The number of commits that may begin in quick succession before the rate is limited to one per `batch_age_max`.
+/// The number of commits that may begin in quick succession. Further commits are limited to one per `batch_age_max`.
 const BURST_COMMITS: u32 = 8;
 
-/// The counts of one request's rows after their commit.
+/// The counts of one request's rows, by outcome, after their commit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Stored {
-    /// The number of rows that this commit stored.
+    /// The number of rows that the commit stored.
     pub(in crate::ingest) accepted: u64,
     /// The number of rows that were already stored.
     pub(in crate::ingest) duplicate: u64,
     /// The number of duplicates whose content is known to differ from the stored row.
     pub(in crate::ingest) conflict: u64,
-    /// The table version that holds the rows, or 0 if no row was stored.
+    /// The table version that contains the rows, or 0 if the commit stored none of them.
     pub(in crate::ingest) version: u64,
 }
 
-/// One request's rows in a table's queue. Only [`TableQueue`](super::queue::TableQueue) creates it.
+/// One request's rows in a table's queue. Only [`TableQueue`](super::queue::TableQueue) creates a `Pending`.
 #[derive(Debug)]
 pub(in crate::ingest) struct Pending {
     /// The rows and their event keys.
     pub(super) prepared: Arc<PreparedRows>,
-    /// The source offsets that are committed with the rows. Empty for a client's request.
+    /// The source offsets that are committed with the rows. Empty for requests from clients.
     pub(super) progress: Vec<Progress>,
-    /// True if the batch must be committed without waiting for more requests. Set if the source already has more rows
-    /// to store, because it waits for this commit before it continues.
+    /// True if the batch must be committed without waiting for more requests. A source that has more rows to store sets
+    /// this field, because the source waits for this commit before it continues.
     pub(super) is_separate: bool,
-    /// The memory reservation for the rows, held until the answer.
+    /// The memory reservation for the rows, which is held until the request is answered.
     pub(super) reservation: MemoryReservation,
     /// The channel for the answer.
     pub(super) reply: oneshot::Sender<Result<Stored>>,
@@ -57,7 +57,7 @@ pub(super) struct Batch {
     pub(super) requests: Vec<Pending>,
     rows: usize,
     bytes: usize,
-    /// True if one of the requests must be committed without waiting for more requests.
+    /// True if one of the requests must be committed immediately, without waiting for more requests.
     is_separate: bool,
     opened: Instant,
 }
@@ -78,23 +78,25 @@ impl Batch {
         self.requests.push(request);
     }
 
-    /// Returns true if no more requests may be added. The batch may exceed the limits because of its last request.
+    /// Returns true if no more requests may be added. The last request may make the batch exceed the limits.
     pub(super) fn is_full(&self, rows_max: usize, bytes_max: usize) -> bool {
         self.is_separate || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
-    /// Returns the time at which the commit should begin. If another commit is still running then, it begins later.
+    /// Returns the time at which the commit should begin. If another commit is still running at that time, this commit
+    /// begins later.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
         pace.earliest(now).min(self.opened + pace.interval)
     }
 }
 
-/// Limits the average rate of commits to one per interval. After an idle period, allows a burst of [`BURST_COMMITS`].
+/// Limits the average rate of a table's commits to one per interval. After an idle period, allows a burst of
+/// [`BURST_COMMITS`] commits.
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// The time at which a full burst becomes available again if no more commits begin. Each commit delays this time by
-    /// one interval.
+    /// The time at which a full burst is available again, provided that no more commits begin. Each commit delays this
+    /// time by one interval.
     used_until: Instant,
 }
 
@@ -104,7 +106,7 @@ impl Pace {
         Self { interval, used_until: now }
     }
 
-    /// Returns the earliest time at which the next commit may begin. After an idle period, this is `now`.
+    /// Returns the earliest time at which the next commit may begin. After an idle period, this time is `now`.
     fn earliest(&self, now: Instant) -> Instant {
         let credit = self.interval * (BURST_COMMITS - 1);
         now + self.used_until.saturating_duration_since(now).saturating_sub(credit)

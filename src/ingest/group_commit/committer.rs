@@ -1,4 +1,4 @@
-//! A table's committer stores batches in order. While it stores one batch, it collects the next.
+//! A table's committer stores batches in order. While the committer stores one batch, it collects the next batch.
 //!
 //! ```text
 //!   Committer (queue, collected batch) ─► run: one task ─ panic ─► run again: reread the lake, continue with the queue
@@ -7,14 +7,15 @@
 //! The committer takes requests from the table's queue and answers each request after its rows are committed.
 //!
 //! A panic ends the run, but the [`Committer`] keeps its queue and the batch that it was collecting. The requests of
-//! the batch that was being stored lose their reply channel, so their senders get an error that asks them to retry. The
-//! next run starts like a restarted process. It reads the latest table version, which shows whether that batch was
-//! committed, and rebuilds the dedupe index.
+//! the batch that was being stored lose their reply channels, so their senders get an error that asks them to retry.
+//! Like a restarted process, the next run reads the latest table version, which shows whether the batch was committed,
+//! and rebuilds the dedupe index.
 //!
-//! **Invariant:** only one batch at a time is deduped, written and committed. Meanwhile, the next batch is collected.
-//! **Invariant:** when the queue closes, all requests in it are committed before the task ends.
-//! **Invariant:** after a panic, the next run reads the state of the table from the lake. It takes nothing from the
-//! failed run but the queue and the collected batch.
+//! **Invariant:** only one batch at a time is deduped, written and committed. Meanwhile, the committer collects the
+//! next batch.
+//! **Invariant:** when the queue is closed, all requests in it are committed before the committer's task ends.
+//! **Invariant:** after a panic, the next run reads the state of the table from the lake. Only the queue and the
+//! collected batch remain from the failed run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +33,10 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::lake::Table;
 use crate::telemetry::Metrics;
 
-/// The time after a panic during which each request is stored in its own batch. If a request causes another panic, only
-/// that request fails.
+/// The time after a panic during which each request is stored in its own batch. If one of these requests causes another
+/// panic, no other request fails.
 const ALONE_TIME: Duration = Duration::from_secs(10);
-/// The pause between two attempts to reread the lake after a panic.
+/// The pause between two attempts to read the lake again after a panic.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The current activity of the table writer.
@@ -44,11 +45,11 @@ enum Stage {
     Idle(Box<TableWriter>),
     /// The table writer is storing a batch. The future returns the table writer when the batch is stored.
     Storing(BoxFuture<'static, Box<TableWriter>>),
-    /// A placeholder while the committer moves from one stage to the next.
+    /// A placeholder while the stage is being replaced.
     Between,
 }
 
-/// The steps of a shutdown, in order. Each step starts when its token is cancelled.
+/// The steps of a shutdown, in order. Cancelling the token of a step starts the step.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ingest) struct ShutdownSignals {
     /// Batches no longer wait for more requests and are committed immediately.
@@ -67,40 +68,40 @@ pub(in crate::ingest) struct TableWriterOpener {
     pub(in crate::ingest) key_hasher: EventKeyHasher,
     pub(in crate::ingest) limits: IngestConfig,
     pub(in crate::ingest) metrics: Arc<Metrics>,
-    /// Notified after each commit of the table.
+    /// Notified after each commit to the table.
     pub(in crate::ingest) committed: Arc<Notify>,
 }
 
-/// A table's committer.
+/// The committer of one table.
 #[derive(Debug)]
 pub(in crate::ingest) struct Committer {
     opener: TableWriterOpener,
     shutdown: ShutdownSignals,
-    /// The state. Each run locks it until the run ends.
+    /// The state. Each run holds the lock on this state until the run ends.
     state: Mutex<CommitterState>,
 }
 
-/// The part of a committer's state that survives a panic.
+/// The state of a committer that survives a panic.
 #[derive(Debug)]
 struct CommitterState {
     queue: mpsc::Receiver<Pending>,
-    /// The batch that is being collected. `None` if it is empty.
+    /// The batch that is being collected. `None` if no request is waiting.
     batch: Option<Batch>,
     pace: Pace,
-    /// The table writer for the first run. It is opened before the server accepts requests. Later runs open their own
-    /// table writers.
+    /// The table writer for the first run. This table writer is opened before the server accepts requests. Later runs
+    /// open their own table writers.
     table_writer: Option<Box<TableWriter>>,
 }
 
 impl TableWriterOpener {
-    /// Opens a table writer. Builds its dedupe index from the latest table version that this server knows.
+    /// Opens a table writer. The dedupe index is built from the latest table version that this server knows.
     pub(in crate::ingest) async fn table_writer(&self) -> Result<TableWriter> {
         let (table, metrics, committed) = (self.table.clone(), self.metrics.clone(), self.committed.clone());
         TableWriter::open(table, self.is_quarantine, self.key_hasher, &self.limits, metrics, committed).await
     }
 
-    /// Opens a table writer after a panic. First reads the latest table version, because it may contain the batch that
-    /// was being stored.
+    /// Opens a table writer after a panic. First reads the latest table version, which may contain the batch that was
+    /// being stored.
     async fn table_writer_after_panic(&self) -> Result<TableWriter> {
         self.table.refresh().await?;
         self.table_writer().await
@@ -166,8 +167,8 @@ impl Committer {
         }
     }
 
-    /// Opens a table writer after a panic, and retries until the lake can be read. Until then, requests are refused
-    /// with a retry time. Returns `None` if the server stops first.
+    /// Opens a table writer after a panic, and retries until the lake can be read. While the lake cannot be read,
+    /// requests are refused with a retry time. Returns `None` if the server stops first.
     async fn reopen(&self, state: &mut CommitterState) -> Option<Box<TableWriter>> {
         loop {
             let error = match self.opener.table_writer_after_panic().await {
@@ -202,7 +203,7 @@ fn start_storing(stage: Stage, batch: Option<Batch>) -> Stage {
     }
 }
 
-/// Waits until the current batch is stored and returns its table writer. Never completes if no batch is being stored.
+/// Waits until the current batch is stored, and returns the table writer. If no batch is being stored, waits forever.
 async fn finish_storing(stage: &mut Stage) -> Box<TableWriter> {
     match stage {
         Stage::Storing(storing) => storing.await,
@@ -210,8 +211,8 @@ async fn finish_storing(stage: &mut Stage) -> Box<TableWriter> {
     }
 }
 
-/// Waits until `due`. Never completes if `due` is `None`. Skips the timer if `due` has already passed, because a timer
-/// takes at least a millisecond.
+/// Waits until `due`. If `due` is `None`, waits forever. If `due` has already passed, returns without a timer, because
+/// a timer takes at least a millisecond.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) if due <= Instant::now() => {}

@@ -1,5 +1,4 @@
-//! Group commit: requests that wait for the same table share one commit, and each request is answered after that
-//! commit.
+//! Group commit: requests that wait for the same table share one commit, and are answered after that commit.
 //!
 //! ```text
 //!   memory ─► a table's queue ─► committer ─► batch (full, or due) ─► store ─► dedupe ─► table.write ─► table.commit
@@ -10,7 +9,7 @@
 //! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. The answer to a request is
 //! either the counts of its rows ([`Stored`]) or an error.
 //!
-//! **Invariant:** memory for a request's bytes is reserved before the request is queued. All tables share one memory
+//! **Invariant:** the memory for a request is reserved before the request is queued. All tables share one memory
 //! budget.
 //! **Invariant:** each table dedupes, writes and commits one batch at a time, and answers a request only after its
 //! commit.

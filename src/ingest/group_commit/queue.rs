@@ -1,7 +1,7 @@
 //! The queue of write requests for one table, from which the table's committer reads. Only this file creates a
 //! [`Pending`].
 //!
-//! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each of them receives a
+//! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each sender receives a
 //! [`WriteAnswer`], which resolves after the commit.
 
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The maximum number of requests in one table's queue. Their bytes are limited by `queue_bytes_max`.
+/// The maximum number of requests in one table's queue. The configuration key `queue_bytes_max` limits the bytes of
+/// these requests.
 const QUEUE_REQUESTS_MAX: usize = 1024;
 
 /// The rows of one request for one table.
@@ -22,16 +23,16 @@ const QUEUE_REQUESTS_MAX: usize = 1024;
 pub(in crate::ingest) struct WriteRequest {
     /// The rows and their event keys.
     pub(in crate::ingest) prepared: Arc<PreparedRows>,
-    /// The memory reservation for the rows, held until the answer.
+    /// The memory reservation for the rows, which is held until the request is answered.
     pub(in crate::ingest) reservation: MemoryReservation,
-    /// The source offsets that are committed with the rows. Empty for a client's request.
+    /// The source offsets that are committed with the rows. Empty for requests from clients.
     pub(in crate::ingest) progress: Vec<Progress>,
-    /// True if the batch must be committed without waiting for more requests. Set if the source already has more rows
-    /// to store, because it waits for this commit before it continues.
+    /// True if the batch must be committed without waiting for more requests. A source that has more rows to store sets
+    /// this field, because the source waits for this commit before it continues.
     pub(in crate::ingest) is_separate: bool,
 }
 
-/// The future answer to a [`WriteRequest`].
+/// The answer to a [`WriteRequest`], which arrives after the commit.
 #[derive(Debug)]
 pub(in crate::ingest) struct WriteAnswer(oneshot::Receiver<Result<Stored>>);
 
@@ -49,7 +50,7 @@ impl WriteRequest {
         Self { prepared, reservation, progress: Vec::new(), is_separate: false }
     }
 
-    /// Splits the request into the input for the committer and the receiver of the answer.
+    /// Splits the request into the committer's input and the receiver of the answer.
     pub(super) fn pending(self) -> (Pending, WriteAnswer) {
         let Self { prepared, reservation, progress, is_separate } = self;
         let (reply, answer) = oneshot::channel();
@@ -65,7 +66,8 @@ impl WriteAnswer {
 }
 
 impl TableQueue {
-    /// Creates the queue of a table. Returns the sending side, and the receiving side for the table's committer.
+    /// Creates the queue of a table. Returns the sending side, and the receiving side, which the table's committer
+    /// uses.
     pub(in crate::ingest) fn new(table: &str, memory_budget: MemoryBudget) -> (Self, mpsc::Receiver<Pending>) {
         let (pending, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         (Self { table: table.into(), pending, memory_budget }, receiver)

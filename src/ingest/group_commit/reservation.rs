@@ -1,4 +1,4 @@
-//! Memory reservations, which limit the total size of all requests that are waiting for a commit, across all tables.
+//! Memory reservations, which limit the total size of all requests that wait for a commit, across all tables.
 //!
 //! A request reserves memory as it grows. If the memory is not available in time, the reservation fails with `Limited`
 //! and a retry time.
@@ -13,13 +13,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The unit of memory reservations. Sizes are rounded up to whole units. A semaphore permit per byte would limit the
-/// budget to 4 GiB, because permits are acquired as 32-bit counts.
+/// The unit of memory reservations. Sizes are rounded up to whole units. With one semaphore permit per byte, the budget
+/// could not exceed 4 GiB, because permits are acquired as 32-bit counts.
 const UNIT_BYTES: usize = 1024;
 /// The retry time in the error for a refused request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The memory that all requests share.
+/// The memory budget that all requests share.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct MemoryBudget {
     free: Arc<Semaphore>,
@@ -45,12 +45,12 @@ impl MemoryBudget {
         (self.units - self.free.available_permits()) * UNIT_BYTES
     }
 
-    /// Returns the maximum time that a request waits for memory, or for a free slot in a queue.
+    /// Returns the maximum time for which a request waits for memory or for a free slot in a queue.
     pub(super) fn wait_max(&self) -> Duration {
         self.wait_max
     }
 
-    /// Creates the error for a request that found no free memory or no free slot in a queue, and counts the refusal.
+    /// Creates the error for a request that could not get memory or a slot in a queue, and counts the refusal.
     pub(in crate::ingest) fn full(&self) -> Error {
         self.metrics.limited("ingest.queue_bytes_max");
         Error::limited("the ingest queue is full: send the request again later, or send smaller requests")
@@ -96,7 +96,8 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Grows the reservation to at least `bytes` in total, as [`MemoryReservation::resize`] does. Never shrinks it.
+    /// Grows the reservation to at least `bytes` in total, as [`MemoryReservation::resize`] does. If the reservation is
+    /// already larger, does not change it.
     pub(in crate::ingest) async fn grow(&mut self, bytes: usize) -> Result<()> {
         if units(bytes) > self.units() { self.resize(bytes).await } else { Ok(()) }
     }
@@ -110,7 +111,8 @@ impl MemoryReservation {
         }
     }
 
-    /// Splits off `bytes` into a new reservation. If less is reserved, splits off everything.
+    /// Splits `bytes` off into a new reservation. If less than `bytes` is reserved, the new reservation gets
+    /// everything.
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
         let permit = self.permit.as_mut().and_then(|permit| permit.split(share));

@@ -1,5 +1,5 @@
-//! Tests for servers that share a table: events that several servers receive, events older than the dedupe window,
-//! sources that move to another server, and lost commit answers.
+//! Tests of servers that share a table: events that several servers receive, events older than the dedupe window,
+//! sources that move to another server, and lost responses to commits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,7 +105,7 @@ fn kinds(answers: &[Result<Stored>]) -> Vec<std::result::Result<(u64, u64), Kind
     answers.iter().map(kind).collect()
 }
 
-/// Returns all ids in the table, sorted as numbers.
+/// Returns all ids in the table in numerical order.
 async fn ids(store: &Store) -> Vec<u32> {
     let mut ids: Vec<u32> = stored(store, TABLE).await.iter().map(|(_, id)| id.parse().unwrap()).collect();
     ids.sort_unstable();
@@ -117,7 +117,7 @@ async fn only_the_source_that_another_server_took_over_is_refused() {
     let store = memory();
     let (mut first, mut second) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&first.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
-    // `second` notices the takeover when it commits. The other requests in its batch are stored.
+    // `second` notices the takeover when it commits. The other requests in the same batch are stored.
     let answers = second.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
     assert_eq!(kinds(&answers), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
     // `second` now refuses the source before it writes anything.
@@ -171,7 +171,7 @@ async fn an_event_that_several_servers_receive_is_stored_once() {
         CommitterServer::start(&store).await,
         CommitterServer::with_window(&store, 0).await,
     ];
-    // No server refreshes the table, so each server notices the commits of the others only when it commits.
+    // No server refreshes the table, so a server notices the commits of other servers only when it commits.
     let mut stored = 0;
     for round in 0..30 {
         let ids = round * 3..round * 3 + 10;

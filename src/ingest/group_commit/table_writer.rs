@@ -1,22 +1,23 @@
 //! The table writer stores batches one after another. Each batch goes through four steps: dedupe, write, commit,
 //! answer.
 //!
-//! [`TableWriter::store`] takes the requests of a batch and answers each of them. If the batch cannot be stored, all
-//! requests get the same error.
+//! [`TableWriter::store`] takes the requests of a batch and answers each of them. If the batch cannot be stored, all of
+//! its requests get the same error.
 //!
-//! If the response to a commit is lost, the commit may have succeeded. It is then in doubt. Before the table writer
-//! starts the next batch, it resolves the in-doubt commit by committing the same files again. The lake applies them
+//! If the response to a commit is lost, the commit is in doubt, because it may have succeeded. Before the table writer
+//! starts the next batch, it resolves the in-doubt commit by committing the same files again. The lake adds each file
 //! only once.
 //!
 //! Rows from a source are committed together with the source's progress. If another server has taken over the source,
-//! only the request from that source is refused. The other requests in its batch are stored.
+//! only the source's request is refused. The other requests in the same batch are stored.
 //!
-//! A batch is deduped against one version of the table. It is committed only if no other server has added rows after
-//! that version. Otherwise, the batch is deduped against the added rows and the commit is tried again.
+//! A batch is deduped against one version of the table. The batch is committed only if no other server has added rows
+//! after that version. Otherwise, the batch is deduped against the added rows, and the table writer tries the commit
+//! again.
 //!
 //! **Invariant:** an event that is sent to two servers is stored once.
 //! **Invariant:** no batch is deduped while the outcome of the previous batch is unknown.
-//! **Invariant:** rows from a source are committed with the source's progress or not at all.
+//! **Invariant:** rows from a source are either committed together with the source's progress or not committed at all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,15 +37,15 @@ use crate::telemetry::Metrics;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The lower bound for `dedupe_ids_max` in a quarantine. The rows in a quarantine have no event times, so ids that are
-/// no longer in the window cannot be looked up in files.
+/// The smallest effective value of `dedupe_ids_max` in a quarantine. The rows in a quarantine have no event times, so
+/// ids that are no longer in the window cannot be looked up in files.
 const QUARANTINE_IDS_MIN: usize = 100_000;
-/// The maximum number of commit attempts for one batch if other writers commit first each time.
+/// The maximum number of commit attempts for one batch, if other writers commit first each time.
 const RACES_MAX: usize = 100;
 /// The retry time in the error for the requests of a failed batch.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes batches to one table. Owns the table's dedupe index and its in-doubt commit, if any.
+/// Writes batches to one table. Owns the table's dedupe index and the in-doubt commit, if there is one.
 #[derive(Debug)]
 pub(in crate::ingest) struct TableWriter {
     table: Arc<Table>,
@@ -52,11 +53,11 @@ pub(in crate::ingest) struct TableWriter {
     attempts_max: u32,
     in_doubt: Option<InDoubtCommit>,
     metrics: Arc<Metrics>,
-    /// Notified after each commit.
+    /// Notified after each commit to the table.
     committed: Arc<Notify>,
 }
 
-/// A batch that is written but not known to be committed.
+/// A batch whose files are written, but which is not known to be committed.
 #[derive(Debug)]
 struct InDoubtCommit {
     files: Vec<DataFile>,
@@ -68,9 +69,10 @@ struct InDoubtCommit {
 
 /// The outcome of an in-doubt commit.
 enum InDoubtOutcome {
-    /// The batch is committed, in this table version.
+    /// The batch is committed in this table version.
     Committed(u64),
-    /// The batch is not committed. It must be deduped against the rows that other servers have added in the meantime.
+    /// The batch is not committed, because other servers have added rows in the meantime. The batch must be deduped
+    /// against these rows.
     Outdated(InDoubtCommit),
 }
 
@@ -98,8 +100,8 @@ impl TableWriter {
             Ok(()) => loop {
                 requests = self.refuse_taken_over(requests);
                 match self.try_store(&requests).await {
-                    // Another server took over a source during the commit. The next iteration stores the other
-                    // requests.
+                    // Another server took over a source during the commit. The next iteration stores the requests from
+                    // other sources and clients.
                     Err(error)
                         if error.kind() == Kind::Conflict
                             && requests.iter().any(|request| self.is_taken_over(request)) => {}
@@ -111,10 +113,11 @@ impl TableWriter {
         match outcome {
             Ok(answers) => {
                 for (Pending { prepared, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    // A sender may ask for the table's freshness as soon as it has the answer. By then, its rows must
-                    // no longer count as in flight.
+                    // A sender may ask for the table's freshness as soon as it has the answer. At that time, the
+                    // sender's rows must no longer count as in flight.
                     drop((prepared, reservation));
-                    // Sending fails if the client has disconnected. If the client retries, its events are duplicates.
+                    // Sending the answer fails if the client has disconnected. If the client retries, its events are
+                    // duplicates.
                     let _gone = reply.send(Ok(stored));
                 }
             }
@@ -133,7 +136,7 @@ impl TableWriter {
         }
     }
 
-    /// Resolves the in-doubt commit of the previous batch, if any.
+    /// Resolves the in-doubt commit of the previous batch, if there is one.
     async fn resolve_in_doubt(&mut self) -> Result<()> {
         if self.in_doubt.is_none() {
             return Ok(());
@@ -210,7 +213,7 @@ impl TableWriter {
                     self.count_duplicates(&duplicates);
                     return Ok(answers(&counts, version));
                 }
-                // Other servers have added rows in the meantime. These rows may include the same events.
+                // Other servers have added rows in the meantime. The added rows may include events of this batch.
                 InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
             }
         }
@@ -234,8 +237,8 @@ impl TableWriter {
         }
     }
 
-    /// Commits the in-doubt batch. After an error, the batch stays in doubt, unless the error means that it will never
-    /// be committed.
+    /// Commits the in-doubt batch. After an error, the batch stays in doubt, unless the error means that the batch will
+    /// never be committed.
     async fn commit_in_doubt(&mut self) -> Result<InDoubtOutcome> {
         let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
         match self.commit(&in_doubt).await {
@@ -272,7 +275,7 @@ impl TableWriter {
         }
     }
 
-    /// Deletes the files of a batch that will not be committed. Does nothing if `batch` is `None`.
+    /// Deletes the files of a batch that will not be committed. If `batch` is `None`, does nothing.
     async fn discard(&self, batch: Option<InDoubtCommit>) {
         if let Some(InDoubtCommit { files, .. }) = batch {
             self.table.discard(&files).await;
@@ -312,13 +315,13 @@ fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     counts.iter().map(answer).collect()
 }
 
-/// Returns true if a commit that failed with this error may still have succeeded, or may succeed later.
+/// Returns true if a commit that failed with this error may have taken effect, or may still take effect later.
 fn may_have_committed(error: &Error) -> bool {
     !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
 
-/// The pauses between the attempts of one operation. The number of pauses is limited. Each pause is twice as long as
-/// the previous one, up to [`PAUSE_MAX`].
+/// The pauses between a limited number of attempts. Each pause is twice as long as the previous one, up to
+/// [`PAUSE_MAX`].
 struct RetryDelays {
     left: u32,
     pause: Duration,
@@ -329,7 +332,7 @@ impl RetryDelays {
         Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
     }
 
-    /// Returns false if no attempts are left. Otherwise, waits before the next attempt and returns true.
+    /// Returns false if no attempts are left. If an attempt is left, waits for the pause and returns true.
     async fn next(&mut self) -> bool {
         if self.left == 0 {
             return false;

@@ -1,12 +1,12 @@
-//! Determines where assigned partitions continue, and moves the client there.
+//! Determines the offsets at which assigned partitions continue, and moves the client to these offsets.
 //!
 //! ```text
 //!   the table's offset ──► if it has none: the offset found at the last assignment
 //!                             └──► if there is none: the brokers' offset for `start` ──► the client
 //! ```
 //!
-//! This file takes the partitions that the group assigned. It creates a
-//! [`PartitionReader`](super::session::PartitionReader) for each partition, and determines the offsets from which the
+//! The input is the list of partitions that the consumer group assigned to this server. For each of these partitions,
+//! this file creates a [`PartitionReader`](super::session::PartitionReader) and determines the offset from which the
 //! client fetches.
 //!
 //! **Invariant:** a partition without a stored offset always begins at the same offset, because the offset for `start`
@@ -27,7 +27,7 @@ use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {
     /// Loads the stored offsets of partitions and resets their readers. Returns the offsets at which the client
-    /// continues. Retries until it succeeds, and fails with `Unavailable` only when the session stops.
+    /// continues. Retries after each error, and fails with `Unavailable` only if the session stops.
     pub(super) fn load_offsets(&mut self, partitions: &[TopicPartition]) -> Result<TopicPartitionList> {
         let partitions = partitions.iter().filter_map(|topic_partition| self.with_own_topic(topic_partition));
         let partitions: Vec<TopicPartition> = partitions.collect();
@@ -49,8 +49,8 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Returns the same partition with the topic string that the session shares, or `None` if the source does not read
-    /// the topic.
+    /// Returns the same partition, but with the topic string that the whole session shares, or `None` if the source
+    /// does not read the topic.
     fn with_own_topic(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
         Some(TopicPartition {
             topic: self.topics.get(&topic_partition.topic)?.clone(),
@@ -58,14 +58,15 @@ impl KafkaSession<'_> {
         })
     }
 
-    /// Resets the readers of partitions to their stored offsets. Returns the offsets at which the client continues.
+    /// Resets the readers of partitions to the partitions' stored offsets. Returns the offsets at which the client
+    /// continues.
     fn reset_readers(
         &mut self,
         stored: BTreeMap<TopicPartition, StoredOffsets>,
         started: Option<i64>,
     ) -> Result<TopicPartitionList> {
-        // A start offset is looked up only once. Otherwise, a partition whose first batch was dropped could begin at a
-        // later offset.
+        // A partition's start offset is looked up only once, because a second lookup, after the first batch was
+        // dropped, could return a later offset.
         let known =
             |topic_partition: &TopicPartition| self.readers.get(topic_partition).and_then(|reader| reader.start);
         let unknown =
@@ -91,8 +92,8 @@ impl KafkaSession<'_> {
             list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset)
                 .map_err(client_failed)?;
             if let (None, Some(_), Some(next), false) = (stored.table, start, next, self.is_paused()) {
-                // Store the start offset before any message is read. Otherwise, a restart could begin at a later
-                // offset.
+                // Store the start offset before reading any message. Without a stored offset, the partition could begin
+                // at a later offset after a restart.
                 self.message_batch.advance_to(&topic_partition, next, Instant::now());
                 if started.is_none() {
                     self.message_batch.started = self.started;
@@ -134,8 +135,8 @@ impl KafkaSession<'_> {
         Ok(starts)
     }
 
-    /// Moves the client to the offsets in `list`. The client cannot seek in a partition that it is not fetching. Such
-    /// partitions are unassigned, and assigned again at the new offset.
+    /// Moves the client to the offsets in `list`. The client cannot seek in a partition that it is not fetching.
+    /// Partitions that the client is not fetching are therefore unassigned, and then assigned again at the new offset.
     pub(super) fn seek(&self, list: TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             return Ok(());
@@ -152,7 +153,7 @@ impl KafkaSession<'_> {
         Ok(())
     }
 
-    /// Withdraws the reported lag of a partition that this server no longer reads, because the lag would become stale.
+    /// Withdraws the reported lag of a partition that this server no longer reads.
     pub(super) fn release(&self, topic_partition: &TopicPartition) {
         self.source.monitor.released(topic_partition);
         self.writer.release(topic_partition);

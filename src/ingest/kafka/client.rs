@@ -1,10 +1,10 @@
-//! The Kafka client of a source, and the events that it reports between messages.
+//! The Kafka client of a source, and the events that the client reports between messages.
 //!
-//! [`connect`] creates a [`KafkaClient`] that joins its group. The client's callbacks run on its own threads. They do
-//! not assign partitions, because only the session knows where a partition continues. Instead, they record
-//! [`ClientEvent`]s for the session.
+//! [`connect`] creates a [`KafkaClient`] that joins the source's consumer group. The client runs its callbacks on its
+//! own threads. The callbacks do not assign partitions, because only the session knows the offset at which a partition
+//! continues. Instead, the callbacks record [`ClientEvent`]s for the session.
 //!
-//! **Invariant:** no log or error message contains the value of an option, because it may be a secret.
+//! **Invariant:** no log or error message contains the value of a configured option, because the value may be a secret.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +30,10 @@ use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
-/// In the client's statistics, the state of a group whose coordinator is reachable.
+/// The state in the client's statistics for a group whose coordinator is reachable.
 const GROUP_UP: &str = "up";
-/// The start of the message that the client reports when it received no login token. `generate_oauth_token` has already
-/// reported the error.
+/// The start of the client's error message for a missing login token. `generate_oauth_token` has already reported why
+/// there is no token.
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 
 /// A consumer that reports its events through [`ClientContextState`].
@@ -44,7 +44,7 @@ pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 pub(super) enum ClientEvent {
     /// The group assigned these partitions to this client. The session must apply the assignment.
     Assigned(Vec<TopicPartition>),
-    /// The group revoked these partitions. The callback has already unassigned them.
+    /// The group revoked these partitions. The callback has already unassigned these partitions.
     Revoked(Vec<TopicPartition>),
     /// A partition's end offset, as the client's statistics report it.
     End(TopicPartition, EndOffset),
@@ -59,13 +59,13 @@ pub(super) struct ClientContextState {
     stop: CancellationToken,
     /// The events that the session has not taken yet.
     events: Mutex<Vec<ClientEvent>>,
-    /// The offset from the last "end reached" event, until the session takes it.
+    /// The offset from the last "end reached" event, or `None` after the session has taken it.
     eof_offset: Mutex<Option<i64>>,
     logged: LoggedTroubles,
 }
 
-/// Creates a client that joins its group and subscribes to its topics. Its callbacks may block on `runtime` until
-/// `stop` is cancelled.
+/// Creates a client that joins the source's group and subscribes to the source's topics. The client's callbacks may
+/// block on `runtime` until `stop` is cancelled.
 pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
     let context = ClientContextState {
@@ -95,8 +95,7 @@ impl ClientContextState {
         self.eof_offset().take()
     }
 
-    /// Records an error for operators. Logs the error as a warning or an error, unless an error of the same kind was
-    /// logged recently.
+    /// Records an error for operators, and logs the error unless an error of the same kind was logged recently.
     fn report(&self, ClientError { trouble, message }: ClientError) {
         let (source, kind) = (&self.source, trouble.as_str());
         let should_log = self.logged.should_log(trouble, Instant::now());
@@ -120,7 +119,7 @@ impl ClientContextState {
 
     fn take_statistics(&self, statistics: Statistics) {
         self.monitor.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
-        // If a partition's leader is unreachable, the partition's values are stale.
+        // If a partition's leader is unreachable, the partition's values in the statistics are stale.
         let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
         let up: BTreeSet<i32> = up.collect();
         let ends = statistics.topics.into_iter().flat_map(|(topic, statistics)| {
@@ -136,12 +135,12 @@ impl ClientContextState {
     }
 
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
-        // A poisoned list is still consistent, because no update can panic midway.
+        // The list of events is consistent even if its lock is poisoned, because no update can panic midway.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn eof_offset(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
-        // A poisoned lock is safe to use, because the offset is written in one step.
+        // The offset is valid even if its lock is poisoned, because it is written in one step.
         self.eof_offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,14 +148,14 @@ impl ClientContextState {
 impl ClientContext for ClientContextState {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// Fetches a login token on the polling thread. If this fails, the client calls the function again ten seconds
-    /// later.
+    /// Fetches a login token on the polling thread. If the fetch fails, the client calls this function again ten
+    /// seconds later.
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let source = &self.source;
         let Some(tokens) = &self.tokens else {
             return Err(format!("the brokers require a token, but [sources.{source}.oauth] is not set").into());
         };
-        // The C library calls this function. A panic that unwound into the library would abort the process.
+        // The C library calls this function. A panic that unwound into the C library would abort the process.
         let fetched = catch(|| self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch())));
         let fetched =
             fetched.unwrap_or_else(|panic| Some(Err(Error::internal("fetching a token panicked").with_source(panic))));
@@ -215,9 +214,9 @@ impl ClientContext for ClientContextState {
         }
         let is_reported_elsewhere = matches!(
             code,
-            // The session receives these errors, looks for gaps and reports them.
+            // The session also receives these errors, and then looks for gaps and reports them.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
-            // The client has already reported an error for each broker.
+            // The client has already reported a separate error for each broker.
             | RDKafkaErrorCode::AllBrokersDown
         );
         if is_reported_elsewhere {
@@ -235,8 +234,8 @@ impl ConsumerContext for ClientContextState {
             self.events().push(ClientEvent::Assigned(partitions));
             return;
         }
-        // Unassign immediately, because closing the client waits for this. The next owner reads the unstored messages
-        // again.
+        // Unassign the partitions immediately, because closing the client waits for this call. The next owner of the
+        // partitions reads the unstored messages again.
         if let Err(error) = client.incremental_unassign(list) {
             tracing::warn!(source = %self.source, %error, "cannot unassign the revoked partitions");
         }
@@ -245,13 +244,14 @@ impl ConsumerContext for ClientContextState {
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = outcome {
-            // This is harmless: only lag tools read the offsets in Kafka. The table contains the authoritative offsets.
+            // A failed commit is harmless, because only tools that show the lag read the offsets in Kafka. The
+            // authoritative offsets are in the table.
             tracing::debug!(source = %self.source, %error, "cannot commit offsets to Kafka");
         }
     }
 }
 
-/// Returns the partitions of a list.
+/// Returns the topic and number of each partition in a list.
 fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
     let elements = list.elements();
     let topic_partition = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };

@@ -1,4 +1,4 @@
-//! A partition's end offset, and the parser for the end offset in the client's "end reached" event.
+//! The end offset of a partition, and the parser for the end offset in the client's "end reached" event.
 
 /// The text before the offset in the client's "end reached" event.
 const EOF_PREFIX: &str = "reached end of partition at offset ";
@@ -7,9 +7,9 @@ const EOF_PREFIX: &str = "reached end of partition at offset ";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EndOffset {
     /// The offset after the last record that a consumer may read. With the default isolation level, `read_committed`,
-    /// this is the last stable offset. Records in open transactions come after it.
+    /// this offset is the last stable offset. Records in open transactions come after this offset.
     pub(super) offset: i64,
-    /// The oldest offset that the leader has. `None` if it is unknown.
+    /// The oldest offset that the leader still has. `None` if the oldest offset is unknown.
     pub(super) low: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use crate::ingest::source::TopicPartition;
 
-    /// The text of each error event from the client.
+    /// Collects the texts of the client's error events.
     #[derive(Default)]
     struct Reasons(Mutex<Vec<String>>);
 
@@ -49,7 +49,7 @@ mod tests {
 
     impl ConsumerContext for Reasons {}
 
-    /// This test fails if a new version of the client changes the text.
+    /// The test fails if a new version of the client changes the text of the event.
     #[test]
     fn end_reached_events_contain_the_offset() {
         let kafka = Kafka::start();

@@ -1,4 +1,4 @@
-//! The Kafka source: its client, and the sessions that it runs one after another.
+//! The Kafka source: the client of a source, and the sessions that run one after another.
 //!
 //! ```text
 //!   source ─► session loop ─► session ─ ends for any reason ─► the next session
@@ -8,8 +8,8 @@
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! A [`Source`] has a checked configuration. Its sessions collect messages in batches, which [`source`](super::source)
-//! stores.
+//! A [`Source`] contains a checked configuration. The sessions of a source collect messages in batches, which
+//! [`source`](super::source) stores.
 //!
 //! **Invariant:** only this folder uses `rdkafka`.
 //! **Invariant:** only the offsets in the table determine where reading continues, never the offsets that Kafka or the

@@ -1,10 +1,10 @@
-//! OAuth tokens with which a source logs in to its brokers.
+//! The OAuth tokens with which a source logs in to its brokers.
 //!
-//! [`OauthTokens`] fetches an [`OauthToken`] for the SASL mechanism `OAUTHBEARER`. The identity provider is configured
-//! in `[sources.NAME.oauth]`. The request uses the `client_credentials` grant (RFC 6749, section 4.4) and HTTP basic
-//! authentication (section 2.3.1).
+//! [`OauthTokens`] fetches an [`OauthToken`] for the SASL mechanism `OAUTHBEARER`. The section `[sources.NAME.oauth]`
+//! configures the identity provider. The request uses the `client_credentials` grant (RFC 6749, section 4.4) and HTTP
+//! basic authentication (section 2.3.1).
 //!
-//! **Invariant:** each fetch has a time limit and a size limit, follows no redirects, and does not retry by itself.
+//! **Invariant:** each fetch has a time limit and a size limit, follows no redirects, and is not retried.
 //! **Invariant:** no log or error message contains the client secret or a token.
 
 use std::fmt;
@@ -24,18 +24,18 @@ use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, Sta
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// The size limit of a response, in bytes.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024;
-/// The maximum number of characters from the provider's error text in an error message.
+/// The maximum number of characters of the provider's error text in an error message.
 const ERROR_TEXT_MAX: usize = 300;
-/// The shortest accepted lifetime of a token, in seconds. If tokens expired sooner, the source would fetch them almost
-/// continuously.
+/// The shortest accepted lifetime of a token, in seconds. If tokens expired earlier, the source would fetch new tokens
+/// almost continuously.
 const LIFETIME_MIN: i64 = 10;
 /// The assumed lifetime of a token without `expires_in`, in seconds. The client fetches the next token when four fifths
 /// of the lifetime have passed.
 const LIFETIME_DEFAULT: i64 = 300;
-/// The maximum lifetime of a token, in seconds. A greater `expires_in` is reduced to this value.
+/// The maximum lifetime of a token, in seconds. A greater `expires_in` is reduced to this maximum.
 const LIFETIME_MAX: i64 = 7 * 24 * 3_600;
 
-/// Fetches the tokens of one source.
+/// Fetches the tokens for one source.
 pub(super) struct OauthTokens {
     url: Url,
     client: Client,
@@ -48,7 +48,7 @@ pub(super) struct OauthTokens {
 /// A token with which a source logs in to its brokers.
 pub(super) struct OauthToken {
     pub(super) text: String,
-    /// The client id to which the token was issued. The client library logs it.
+    /// The id of the client to which the token was issued. The client library logs this id.
     pub(super) principal: String,
     /// When the token expires, in milliseconds since 1970.
     pub(super) expires: i64,
@@ -70,7 +70,7 @@ struct TokenErrorResponse {
     error_description: String,
 }
 
-/// Omits the secret.
+/// The output does not contain the secret.
 impl fmt::Debug for OauthTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OauthTokens({} from {})", self.id, redacted(&self.url))

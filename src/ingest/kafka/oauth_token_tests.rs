@@ -14,7 +14,8 @@ use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 
 const NOW: i64 = 1_800_000_000;
 
-/// Fetches a token from an endpoint that returns this response. Returns the result and the request.
+/// Fetches a token from an endpoint that returns this response. Returns the outcome of the fetch and the request that
+/// the endpoint received.
 async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = OauthConfig {
@@ -44,7 +45,7 @@ async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
 
 #[tokio::test]
 async fn a_token_is_requested_and_parsed_as_rfc_6749_specifies() {
-    // The response, and the expected lifetime of its token in seconds.
+    // Each case is a response, and the expected lifetime of its token in seconds.
     let cases = [
         (r#"{"access_token":"a.b-c","token_type":"bearer","expires_in":600}"#, 600),
         (r#"{"access_token":"a.b-c","expires_in":"3599","ext_expires_in":1}"#, 3_599),
@@ -61,7 +62,7 @@ async fn a_token_is_requested_and_parsed_as_rfc_6749_specifies() {
         );
         let (head, form) = request.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /token HTTP/1.1"), "{head}");
-        // The credentials are `us%3Aer:hunter+2`: each part is form-encoded.
+        // The credentials are `us%3Aer:hunter+2`, because the id and the secret are form-encoded.
         assert!(head.contains("Basic dXMlM0FlcjpodW50ZXIrMg=="), "{head}");
         assert_eq!(form, "grant_type=client_credentials&scope=read+%26+more");
     }

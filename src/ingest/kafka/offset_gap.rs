@@ -1,11 +1,10 @@
-//! Gaps, which arise when the brokers delete messages from a partition before the source has read them.
+//! Handles gaps, which arise when the brokers delete messages from a partition before the source has read them.
 //!
-//! This file handles the client's error that an offset is out of range. Depending on `on_gap`, the partition stops or
-//! continues from the oldest message. In both cases, the gap is logged as an error.
+//! The client reports a gap as an error for an offset that is out of range. Depending on `on_gap`, the partition stops
+//! or continues from the oldest message. In either case, the gap is logged as an error.
 //!
-//! **Invariant:** there is a gap if the brokers no longer have the next offset to read. That offset may be greater than
-//! the offset after the last message. If retention deletes the control records between the two offsets, no message is
-//! lost.
+//! **Invariant:** there is a gap if the brokers no longer have the next offset to read, even if this offset belongs to
+//! a control record and no message is lost.
 
 use std::time::Instant;
 
@@ -20,8 +19,8 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Finds the partitions whose next offset is out of range. The client's error does not name the partition, so all
-    /// partitions are checked.
+    /// Finds the partitions whose next offset is out of range. The check covers all partitions, because the client's
+    /// error does not name the partition.
     pub(super) fn find_gaps(&mut self) -> Result<()> {
         let (mut has_gap, mut list) = (false, TopicPartitionList::new());
         for (topic_partition, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.is_stopped) {
@@ -61,7 +60,7 @@ impl KafkaSession<'_> {
     }
 }
 
-/// Logs which messages are missing, and what the operator can do.
+/// Logs which messages are missing and what the operator can do about it.
 fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
     let problem = match next < low {

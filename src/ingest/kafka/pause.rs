@@ -1,4 +1,4 @@
-//! Pauses a session: it stays in its consumer group but reads no messages.
+//! Pauses a session, which then stays in its consumer group but reads no messages.
 //!
 //! ```text
 //!   running ── the table says paused ──► drop what was read ► the client fetches no more ──┐
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Several times a second, the session checks whether the source is paused in the table, and pauses or resumes its
-//! partitions accordingly. A paused session continues to poll. The server therefore remains a member of the group, and
-//! no partition moves to another server.
+//! partitions. A paused session continues to poll. The server therefore remains a member of the group, and no partition
+//! moves to another server.
 //!
 //! **Invariant:** a paused session takes no messages and commits nothing.
 
@@ -23,12 +23,12 @@ use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
 /// How often the session checks whether the source is paused. The check reads only memory, because other tasks keep the
-/// table's state current.
+/// table's state in memory up to date.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the session requests the end offsets of paused partitions from the brokers. The client receives end
-/// offsets only when it fetches messages, which it does not do for paused partitions.
+/// The interval at which the session requests the end offsets of paused partitions from the brokers. The client
+/// receives end offsets only together with messages, and it does not fetch messages for paused partitions.
 const END_OFFSETS_INTERVAL: Duration = Duration::from_secs(2);
-/// The time limit of a request for end offsets.
+/// The time limit for requesting end offsets.
 const END_OFFSETS_TIME_MAX: Duration = Duration::from_secs(2);
 
 impl KafkaSession<'_> {
@@ -36,7 +36,7 @@ impl KafkaSession<'_> {
         self.pause.since().is_some()
     }
 
-    /// Checks whether the source is paused, at most every [`PAUSE_CHECK_INTERVAL`].
+    /// Checks at most once per [`PAUSE_CHECK_INTERVAL`] whether the source is paused.
     pub(super) fn check_pause_when_due(&mut self, now: Instant) -> Result<()> {
         if now.saturating_duration_since(self.pause_checked) < PAUSE_CHECK_INTERVAL {
             return Ok(());
@@ -61,7 +61,7 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Reports to operators whether the source is paused.
+    /// Shows operators whether the source is paused.
     pub(super) fn report_pause(&self) {
         let source = &self.source.route.source;
         self.source.monitor.paused(self.is_paused());

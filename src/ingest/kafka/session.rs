@@ -1,5 +1,5 @@
-//! A Kafka session, which lasts as long as one client. It collects messages in batches, and stores each batch with its
-//! offsets.
+//! A Kafka session, which lasts as long as its client. The session collects messages in batches, and stores each batch
+//! together with its offsets.
 //!
 //! ```text
 //!   poll ─► message batch ─ due ─► store with offsets ─┬─ stored ────► commit offsets to Kafka (for lag tools only)
@@ -17,7 +17,7 @@
 //! **Invariant:** only the offsets in the table determine where reading continues, never the offsets in Kafka or in
 //! this server's memory.
 //! **Invariant:** a message batch is either stored or dropped as a whole. Dropping a batch loses nothing, because the
-//! session reads its messages again.
+//! session reads the batch's messages again.
 //! **Invariant:** if messages were deleted before they were read, the session reports the gap before it continues.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,36 +39,36 @@ use crate::ingest::source::{
 };
 use crate::telemetry::SourceTrouble;
 
-/// The longest wait in one poll. After each poll, the session checks whether it has to stop, store a batch or handle an
-/// event.
+/// The longest time that one poll waits. After each poll, the session checks whether it has to stop, store a batch or
+/// handle an event.
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The maximum number of queued messages that the session takes before it reads the clock again.
 const MESSAGES_PER_TURN: u32 = 64;
-/// The pause after an error.
+/// The pause after a session error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
-/// The number of stored batches after which a reduced row limit has returned to its full value.
+/// The number of stored batches after which a reduced row limit has grown back to the configured limit.
 const ROW_LIMIT_STEPS: usize = 64;
 /// The time limit of one request to the brokers.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an offset that advanced without a message may wait for a batch whose commit it can share. Usually, the
-/// session reads the end of a transaction before it stores the transaction's messages, so the end needs no separate
-/// commit. Without this time limit, retention could delete the records at the stored offset, which would look like a
-/// gap.
+/// session reads the end of a transaction before it stores the transaction's messages, so the end needs no commit of
+/// its own. If the offset waited longer, retention could delete the records at the stored offset, which would look like
+/// a gap.
 const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The state of a partition that is assigned to this session.
 #[derive(Debug, Default)]
 pub(super) struct PartitionReader {
-    /// The offsets in the table and its quarantine.
+    /// The offsets that are stored in the table and in its quarantine.
     pub(super) stored: StoredOffsets,
-    /// The offset at which reading begins if the table has no offset for the partition. `None` if the first message
-    /// determines it.
+    /// The offset at which reading begins if the table has no offset for the partition. `None` if reading begins at the
+    /// first message.
     pub(super) start: Option<i64>,
     /// The offsets up to which messages were read and stored.
     pub(super) offsets: PartitionOffsets,
-    /// Whether the partition has stopped because of a gap.
+    /// True if the partition has stopped because of a gap.
     pub(super) is_stopped: bool,
-    /// How far the partition is behind its end.
+    /// The partition's lag behind its end offset.
     pub(super) lag: Lag,
 }
 
@@ -81,26 +81,27 @@ pub(super) struct KafkaSession<'a> {
     pub(super) stop: CancellationToken,
     /// The assigned partitions.
     pub(super) readers: BTreeMap<TopicPartition, PartitionReader>,
-    /// The names of the source's topics. All its partitions share these strings.
+    /// The names of the source's topics. All partitions of a topic share the string with the topic's name.
     pub(super) topics: BTreeSet<Arc<str>>,
     /// The partition of the previous message.
     last_partition: Option<TopicPartition>,
-    /// The messages read since the last commit.
+    /// The messages that were read since the last commit.
     pub(super) message_batch: MessageBatch,
-    /// The source's pause in the table, as of the last check.
+    /// The source's pause number in the table, as of the last check.
     pub(super) pause: Pause,
-    /// When the session last checked whether the source is paused.
+    /// The time at which the session last checked whether the source is paused.
     pub(super) pause_checked: Instant,
-    /// When the session last requested the end offsets of paused partitions from the brokers.
+    /// The time at which the session last requested the end offsets of paused partitions.
     pub(super) end_offsets_requested: Instant,
-    /// When an offset first advanced past the stored offset without a message. `None` if every offset is stored or in
-    /// the batch.
+    /// The time at which an offset first advanced past the stored offset without a message. `None` if every offset is
+    /// stored or belongs to the batch.
     pub(super) unstored_since: Option<Instant>,
-    /// When the source first started, in milliseconds since 1970. `None` if the table records it or nothing needs it.
+    /// The time at which the source first started, in milliseconds since 1970. `None` if this time is already stored in
+    /// the table or is not needed.
     pub(super) started: Option<i64>,
     /// The current limits for a batch. The row limit is reduced when a batch is too large.
     limits: BatchLimits,
-    /// The configured row limit.
+    /// The row limit from the configuration.
     rows_max: usize,
 }
 
@@ -135,7 +136,7 @@ impl<'a> KafkaSession<'a> {
         })
     }
 
-    /// Reads and stores messages until `stop` is cancelled. If it fails, the caller starts a new session.
+    /// Reads and stores messages until `stop` is cancelled. After an error, the caller starts a new session.
     pub(super) fn run(mut self) -> Result<()> {
         self.report_pause();
         while !self.stop.is_cancelled() {
@@ -155,15 +156,15 @@ impl<'a> KafkaSession<'a> {
         Ok(())
     }
 
-    /// Returns when the session must store next. Returns `None` if there is nothing to store, for example while the
-    /// session is paused.
+    /// Returns the time at which the session must store the batch. Returns `None` if there is nothing to store, for
+    /// example while the session is paused.
     fn due(&self, now: Instant) -> Option<Instant> {
         let offsets_due = self.unstored_since.filter(|_| !self.is_paused()).map(|since| since + OFFSET_AGE_MAX);
         self.message_batch.due(&self.limits, now).into_iter().chain(offsets_due).min()
     }
 
-    /// Takes up to [`MESSAGES_PER_TURN`] messages that are already queued. Waits for the first one if the queue is
-    /// empty.
+    /// Takes up to [`MESSAGES_PER_TURN`] messages that are already queued. If the queue is empty, waits for the first
+    /// message.
     fn take_queued(&mut self, now: Instant, wait: Duration) -> Result<()> {
         let client = self.client;
         for taken in 0..MESSAGES_PER_TURN {
@@ -187,12 +188,12 @@ impl<'a> KafkaSession<'a> {
             ClientEvent::Assigned(partitions) => {
                 tracing::info!(source = %self.source.route.source, ?partitions, "partitions were assigned");
                 let list = match self.load_offsets(&partitions) {
-                    // The session is stopping. It still assigns the partitions, because closing the client waits for
-                    // the assignment.
+                    // A session that is stopping also assigns the partitions, because closing the client waits for the
+                    // assignment.
                     Err(_) if self.stop.is_cancelled() => offset_list(&partitions, Offset::End)?,
                     list => list?,
                 };
-                // Assign the partitions even if the list is empty, because the rebalance does not finish until this
+                // Assign the partitions even if the list is empty, because the rebalance does not finish before this
                 // call.
                 self.client.incremental_assign(&list).map_err(client_failed)?;
                 if !partitions.is_empty() {
@@ -210,7 +211,7 @@ impl<'a> KafkaSession<'a> {
                 Ok(())
             }
             // The client does not update the end offsets of partitions that it does not fetch. A paused session
-            // therefore requests them from the brokers.
+            // therefore requests the end offsets from the brokers.
             ClientEvent::End(..) if self.is_paused() => Ok(()),
             ClientEvent::End(topic_partition, end) => {
                 self.set_end(&topic_partition, end);
@@ -245,8 +246,8 @@ impl<'a> KafkaSession<'a> {
         self.message_batch.push((topic_partition, offset), payload, tenant_resolution, meta, now);
     }
 
-    /// Stores the message batch and all offsets that have advanced. If this fails, drops the batch and continues from
-    /// the offsets in the table.
+    /// Stores the message batch and all offsets that have advanced. If storing fails, drops the batch and continues
+    /// from the offsets in the table.
     fn store(&mut self) -> Result<()> {
         self.unstored_since = None;
         for (topic_partition, reader) in self.readers.iter().filter(|(_, reader)| !reader.is_stopped) {
@@ -272,7 +273,7 @@ impl<'a> KafkaSession<'a> {
             Ok(stored_batch) => stored_batch,
             Err(error) => return self.drop_batch(error, count),
         };
-        // If the row limit was reduced because a batch was too large, raise it step by step.
+        // If the row limit was reduced because a batch was too large, raise the limit step by step.
         self.limits.rows_max = (self.limits.rows_max + self.rows_max.div_ceil(ROW_LIMIT_STEPS)).min(self.rows_max);
         let metrics = &self.source.metrics.sources;
         let mut committed = Vec::new();
@@ -292,12 +293,12 @@ impl<'a> KafkaSession<'a> {
         }
         self.commit_to_kafka(&committed)?;
         self.source.monitor.progressed();
-        // The source's first commit creates its pause number. Read the number now, because the next commit requires
-        // that it is unchanged.
+        // The source's first commit creates its pause number. Read this number now, because the next commit succeeds
+        // only if the number is unchanged.
         self.check_pause()
     }
 
-    /// Commits offsets to Kafka for tools that show the consumer lag. This server never reads them.
+    /// Commits offsets to Kafka for tools that show the consumer lag. This server never reads these offsets.
     pub(super) fn commit_to_kafka(&self, offsets: &[(TopicPartition, i64)]) -> Result<()> {
         if offsets.is_empty() {
             return Ok(());
@@ -325,7 +326,7 @@ impl<'a> KafkaSession<'a> {
             tracing::error!(%source, messages, ?error, "cannot store a batch; the source will read its messages again");
             self.source.monitor.failed(SourceTrouble::Store, format!("{error:?}"));
             if error.kind() == Kind::Limited {
-                // The batch's columns exceeded the queue's memory limit, or its transform exceeded a limit.
+                // The columns of the batch exceeded the memory limit of the queue, or the transform exceeded a limit.
                 self.limits.rows_max = (self.limits.rows_max.min(messages) / 2).max(1);
             }
             self.wait_after_error();
@@ -351,7 +352,7 @@ impl<'a> KafkaSession<'a> {
                 | RDKafkaErrorCode::LogTruncation,
             ) => self.find_gaps(),
             KafkaError::MessageConsumptionFatal(_) => Err(client_failed(error.clone())),
-            // The client has reported the error in a callback and recovers by itself.
+            // The client has reported the error in a callback, and it recovers without the session.
             _ => Ok(()),
         }
     }
@@ -371,7 +372,7 @@ impl Drop for KafkaSession<'_> {
     }
 }
 
-/// Returns a list in which all partitions have the same logical offset.
+/// Returns a list that contains each partition with the same offset.
 pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for topic_partition in partitions {

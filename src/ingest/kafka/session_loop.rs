@@ -1,6 +1,6 @@
 //! Runs the sessions of a Kafka source one after another.
 //!
-//! If a session fails, the next one starts after a pause and continues from the offsets in the table.
+//! If a session fails, the next session starts after a pause and continues from the offsets in the table.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,16 +16,16 @@ use crate::ingest::writer::Writer;
 use crate::supervise::on_thread;
 use crate::telemetry::SourceTrouble;
 
-/// The shortest pause between two sessions. As long as sessions end soon after they start, the pause doubles, up to
+/// The shortest pause between two sessions. While sessions keep ending soon after they start, the pause doubles, up to
 /// [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two sessions.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 impl Source {
-    /// Waits until the lookup tables of the source's transform are loaded. Then reads and stores messages until `stop`
-    /// is cancelled. If a session fails, a new session starts after a pause and reads the unstored messages again. If a
-    /// session panics, the panic propagates to the caller, which may call this function again.
+    /// Waits until the lookup tables of the source's transform are loaded, and then reads and stores messages until
+    /// `stop` is cancelled. If a session fails, a new session starts after a pause and reads the unstored messages
+    /// again. If a session panics, the panic propagates to the caller, which may call this function again.
     pub async fn run(self: Arc<Self>, writer: Arc<Writer>, stop: CancellationToken) {
         let source = self;
         if let Some(transform) = &source.route.transform
@@ -33,7 +33,7 @@ impl Source {
         {
             return;
         }
-        // A session's thread cannot be aborted. This guard makes the session end soon after the future is dropped.
+        // A session's thread cannot be aborted, so this guard ends the session soon after the future is dropped.
         let stop = stop.child_token();
         let _stop_on_drop = stop.clone().drop_guard();
         let mut pause = PAUSE_MIN;

@@ -1,11 +1,11 @@
-//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`), which stores messages from topics in a table exactly
-//! once.
+//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`), which stores each message from its topics in a table
+//! exactly once.
 //!
 //! This file defines a source, and extracts the payload, tenant and metadata of its messages. `session_loop.rs` runs
 //! the sessions that read and store the messages.
 //!
-//! **Invariant:** a source has no state of its own. After a session ends for any reason, the next one continues from
-//! the offsets in the table.
+//! **Invariant:** a source has no state of its own. After a session ends for any reason, the next session continues
+//! from the offsets in the table.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::supervise::catch;
 use crate::telemetry::{Metrics, PartitionLabel};
 use crate::transform::{Header, Transform};
 
-/// A source with a checked configuration.
+/// A Kafka source with a validated configuration.
 pub struct Source {
     pub(in crate::ingest) route: Route,
     pub(super) config: SourceConfig,
-    /// The tenant of all messages. `None` if the configuration does not name a tenant.
+    /// The tenant to which all messages belong. `None` if the configuration does not name a tenant.
     tenant: Option<TenantId>,
     pub(super) settings: ClientConfig,
-    /// Fetches login tokens. `None` if the source does not log in with tokens.
+    /// Fetches the tokens with which the source logs in to the brokers. `None` if the source does not use tokens.
     pub(super) tokens: Option<Arc<OauthTokens>>,
     pub(in crate::ingest) monitor: Arc<SourceMonitor>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// Omits the client's settings, which contain secrets.
+/// The debug output omits the client's settings because they contain secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({:?})", self.route)
@@ -64,7 +64,7 @@ impl Source {
             TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
         };
         let format = match config.format {
-            // Avro is converted to JSON before the contract decodes it.
+            // Avro messages are converted to JSON before the contract decodes them.
             SourceFormat::Json | SourceFormat::Avro => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
@@ -90,11 +90,11 @@ impl Source {
         }
     }
 
-    /// Returns the tenant of a message, and its payload without the schema registry's header.
+    /// Returns the payload of a message, without the schema registry's header, and the tenant of the message.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
-        // If the source has a message decoder, the header is kept. The decoder removes it, and the quarantine stores
-        // it.
+        // If the source has a message decoder, keep the header: the decoder reads the schema id from it, and the
+        // quarantine stores the message with its header.
         let has_header = self.config.confluent && self.route.reader.is_none();
         let strips_header = has_header && (message.payload().is_some() || self.route.transform.is_none());
         let stripped = if strips_header { without_header(self.route.format, payload) } else { Ok(payload) };
@@ -142,8 +142,8 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
 }
 
-/// Returns a header, or `None` if its name is not valid UTF-8. A producer may send such a name, and the client library
-/// panics on it.
+/// Returns a header, or `None` if its name is not valid UTF-8. The client library panics on an invalid name, which any
+/// producer may send.
 fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
     let header = catch(|| headers.get(index)).ok()?;

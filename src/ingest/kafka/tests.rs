@@ -1,4 +1,4 @@
-//! Tests for Kafka sources, with the client library's mock cluster. They cover start offsets, restarts, tenants,
+//! Tests for Kafka sources, with the client library's mock cluster. The tests cover start offsets, restarts, tenants,
 //! rejected messages, gaps, and conflicts between servers.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
-/// The time within which a condition must become true.
+/// The maximum time to wait until a condition is true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A mock cluster that has one topic with two partitions, and a producer.
@@ -173,7 +173,7 @@ pub(super) fn sorted_ids<T: ToString>(ids: impl IntoIterator<Item = T>) -> Vec<S
 async fn each_message_is_stored_once_across_restarts() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..50).map(event));
-    // The other partition repeats ten of the events, and contains three messages that cannot be stored.
+    // Partition 1 repeats ten events of partition 0 and contains three invalid messages.
     kafka.send(1, (40..60).map(event).chain(["{\"tenant_id\":\"acme\"}".into(), "{".into(), String::new()]));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(50), Some(23)]).await;
@@ -201,7 +201,7 @@ async fn a_table_reports_the_lag_of_its_source() {
     let server = SourceServer::start(&store, &kafka.source()).await;
     let lag =
         || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
-    // The other partition is empty, so it adds no lag.
+    // Partition 1 is empty, so it adds no lag.
     until("everything is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
     // The last message was sent an hour ago, and it cannot be stored while the table is locked.
@@ -262,7 +262,7 @@ async fn a_latest_start_keeps_its_offset() {
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(10), Some(0)]).await;
     server.stop().await;
-    // These messages are sent while the source is down but after its first start, so they must not be skipped.
+    // Messages that are sent while the source is down but after its first start must not be skipped.
     kafka.send(0, (10..15).map(event));
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(15), Some(0)]).await;
@@ -282,7 +282,7 @@ async fn a_gap_stops_the_partition_unless_configured() {
     let (kafka, store) = (Kafka::start(), memory());
     kafka.send(0, (0..10).map(event));
     kafka.send(1, (10..20).map(event));
-    // The table's offset is greater than the end offset of the topic, as if the topic had been recreated.
+    // The offset in the table is greater than the topic's end offset, as if the topic had been recreated.
     move_to(&store, None, 1_000).await;
     let server = SourceServer::start(&store, &kafka.source()).await;
     server.reports("glasshouse_source_stopped{source=\"voice\",topic=\"calls\",partition=\"0\"} 1").await;
@@ -304,7 +304,7 @@ async fn an_overtaken_source_continues_from_the_table() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Another server has stored an offset after five more messages. This server has not seen that commit yet.
+    // Another server has committed five more messages. This server has not read the other server's commit yet.
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
@@ -361,7 +361,7 @@ async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>>
     rows
 }
 
-/// Returns the change event for an order, as Debezium writes it.
+/// Returns a Debezium change event for an order.
 fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
     let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
     let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };

@@ -1,8 +1,8 @@
 //! Decodes the payloads of quarantine entries for a replay, including payloads that only their source can decode.
 //!
-//! [`decode_payloads`] takes entries. For each entry, it returns either bytes that the table's contract can decode, or
-//! the reason why the payload cannot be decoded. If a payload needs its source, the `place` of the entry names that
-//! source. The source must still be configured, and it must not have a transform.
+//! For each entry, [`decode_payloads`] returns either bytes that the table's contract can decode, or the reason why the
+//! payload cannot be decoded. If a payload needs its source, the `place` of the entry names that source. The source
+//! must still be configured, and it must not have a transform.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::ingest::schema_registry::{MessageDecoder, Schemas};
 use crate::ingest::source::{Sources, text_bytes_max};
 use crate::ingest::writer::Writer;
 
-/// The number of entries for which schemas are requested together.
+/// The number of entries whose schemas are requested together.
 const SCHEMA_REQUEST_ENTRIES: usize = 64;
 
 /// A payload in a form that the contract can decode, or the reason and detail of the new rejection.

@@ -7,11 +7,11 @@
 //!       └───────────── a row that closes the entry ◄─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`Quarantine`] takes an [`EntryFilter`]. An operator can select all entries. A tenant can select only its own. The
-//! service returns counts and entries, and the results of replays and drops.
+//! [`Quarantine`] takes an [`EntryFilter`]. An operator can select all entries. A tenant can select only its own
+//! entries. [`Quarantine`] returns counts and entries, and the results of replays and drops.
 //!
-//! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row. A replay adds this row after
-//! the event is stored.
+//! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row. A replay adds the closing row
+//! after the event is stored.
 //! **Invariant:** a tenant sees and changes only its own entries.
 
 mod reader;

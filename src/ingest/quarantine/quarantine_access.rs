@@ -21,13 +21,13 @@ pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 /// Selects one page of the matching entries. Entries are ordered by the time at which they were received.
 #[derive(Debug, Clone)]
 pub struct EntryPage {
-    /// The page begins after this cursor. If it is `None`, the page begins with the oldest entry.
+    /// The page begins after this cursor. Without a cursor, the page begins with the oldest entry.
     pub after: Option<EntryCursor>,
-    /// The maximum number of entries. A value above 1000 counts as 1000.
+    /// The maximum number of entries on the page. Values above 1000 are treated as 1000.
     pub limit: usize,
 }
 
-/// An authorized caller, and the table with the quarantine that the caller uses.
+/// An authorized caller, and the table whose quarantine the caller uses.
 pub(super) struct QuarantineSession<'a> {
     pub(super) access: &'a Access,
     pub(super) table: &'a Arc<IngestTable>,
@@ -37,8 +37,8 @@ pub(super) struct QuarantineSession<'a> {
 }
 
 impl<'a> QuarantineSession<'a> {
-    /// Opens a session. An operator needs the scope `admin`. A tenant needs `scope`, and access to all rows and columns
-    /// of its own entries.
+    /// Opens a session. An operator needs the scope `admin`. A tenant needs the given `scope`, and access to all rows
+    /// and columns of its own entries.
     pub(super) fn open(
         writer: &'a Writer,
         access: &'a Access,
@@ -72,8 +72,8 @@ impl<'a> QuarantineSession<'a> {
         Ok(Self { access, table, reader, filter })
     }
 
-    /// Returns the entries of a page, oldest first. The second value is true if more entries follow. Reads payloads
-    /// only if `reservation` is given.
+    /// Returns the entries of a page, oldest first. The second value is true if more entries follow the page. Reads
+    /// payloads only if `reservation` is given.
     pub(super) async fn page(
         &self,
         page: EntryPage,

@@ -32,8 +32,8 @@ const SCAN_ROWS_MAX: u64 = 4_000_000;
 const COUNTS_MAX: usize = 10_000;
 /// The number of rows per batch if only small columns are read.
 const SMALL_COLUMNS_BATCH_ROWS: usize = 8_192;
-/// The number of rows per batch if payloads are read. The memory reservation grows only after each batch, and a single
-/// payload may be as large as a request body.
+/// The number of rows per batch if payloads are read. The number is low because the memory reservation grows only after
+/// each batch, and a single payload may be as large as a request body.
 const PAYLOAD_BATCH_ROWS: usize = 1;
 
 /// A filter for entries. An entry matches if it meets every condition that is set.
@@ -52,9 +52,9 @@ pub struct EntryFilter {
 /// One rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// The entry's id. It is unique only together with the tenant and the receive time.
+    /// The entry's id, which is unique only together with the tenant and the receive time.
     pub id: String,
-    /// The tenant of the event. Empty if it is unknown.
+    /// The tenant of the event. Empty if the tenant is unknown.
     pub tenant: String,
     /// The time at which the event was received and rejected.
     pub received: Micros,
@@ -62,12 +62,12 @@ pub struct QuarantineEntry {
     pub reason: String,
     /// A sentence that explains the reason.
     pub detail: String,
-    /// The place from which the event came. For a request, it consists of the endpoint and the index in the request.
-    /// For a source, it consists of the source, topic, partition and offset.
+    /// Where the event came from. For an event from a request, the value consists of the endpoint and the index in the
+    /// request. For an event from a source, the value consists of the source, topic, partition and offset.
     pub place: String,
     /// The format of the payload.
     pub format: PayloadFormat,
-    /// The bytes as they were received. `None` if the caller did not request them.
+    /// The payload as it was received. `None` if the caller did not request payloads.
     pub payload: Option<Bytes>,
 }
 
@@ -76,15 +76,15 @@ pub struct QuarantineEntry {
 pub struct EntryCount {
     /// The reason for the rejection.
     pub reason: String,
-    /// The tenant of the events. Empty if it is unknown.
+    /// The tenant of the events. Empty if the tenant is unknown.
     pub tenant: String,
     /// The number of entries.
     pub count: u64,
-    /// The receive times of the oldest and the newest of these entries.
+    /// The receive times of the oldest and the newest counted entry.
     pub received: (Micros, Micros),
 }
 
-/// A position in the list of entries, directly after one of them. Entries are listed in the order in which they were
+/// A position in the list of entries, directly after one entry. Entries are listed in the order in which they were
 /// received.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryCursor {
@@ -93,10 +93,10 @@ pub struct EntryCursor {
     id: String,
 }
 
-/// The part of the matching entries to return.
+/// Which of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// The newest entries, newest first, and the counts of all matching entries. The number limits only the entries.
+    /// The newest entries, newest first, up to the given number, and the counts of all matching entries.
     Newest(usize),
     /// The entries that follow the cursor, oldest first, up to the given number. Without a cursor, the range begins
     /// with the oldest entry.
@@ -106,7 +106,7 @@ pub(super) enum EntryRange {
 /// The result of a scan.
 #[derive(Debug, Default)]
 pub(super) struct FoundEntries {
-    /// The counts by reason and tenant.
+    /// The number of matching entries by reason and tenant.
     counts: BTreeMap<(String, String), EntryCount>,
     entries: BTreeSet<EntryPosition>,
     /// True if there are more matching entries than requested.
@@ -218,7 +218,7 @@ impl QuarantineReader<'_> {
         Ok(found)
     }
 
-    /// Reads the closing rows in a file. Adds to `closed` the hash of each entry that they close.
+    /// Reads the closing rows in a file, and adds the hash of each closed entry to `closed`.
     async fn collect_closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
         let contract = self.table.contract();
         let names = [contract.tenant, contract.time].map(|column| contract.columns[column].name.as_str());
@@ -358,7 +358,7 @@ impl FoundEntries {
     }
 }
 
-/// Returns true if a file may contain matching entries, judging by its statistics.
+/// Returns true if a file may contain matching entries according to its statistics.
 fn may_hold(file: &DataFile, filter: &EntryFilter, range: &EntryRange) -> bool {
     let after = match range {
         EntryRange::Next(Some(after), _) => Some(after.received),

@@ -1,4 +1,5 @@
-//! Replays and drops quarantine entries. An operator may use all entries. A tenant may use only its own.
+//! Replays and drops quarantine entries. An operator may replay and drop all entries, but a tenant only its own
+//! entries.
 //!
 //! ```text
 //!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► closing rows ─► the quarantine's queue
@@ -9,8 +10,8 @@
 //!
 //! **Invariant:** an entry is closed only after its event is stored. If a replay is interrupted between these two
 //! steps, it can be repeated, and the event is then a duplicate. An entry that is rejected again stays open.
-//! **Invariant:** the id of a closing row is derived from the id of its entry. An entry therefore has one closing row,
-//! no matter how often it is closed or by whom.
+//! **Invariant:** the id of a closing row is derived from the id of its entry. An entry therefore has at most one
+//! closing row, even if several requests close it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use crate::tenancy::{Access, Scope, Slot, Slots};
 /// have the same id.
 const SAME_ID_ENTRIES_MAX: usize = 16;
 
-/// The maximum number of quarantine requests that one tenant may have waiting at the same time.
+/// The maximum number of waiting quarantine requests per tenant.
 const TENANT_REQUESTS_WAITING_MAX: usize = 4;
 
 /// Lists, replays and drops rejected events.
@@ -59,7 +60,7 @@ pub struct Quarantine {
 /// The counts of open entries, and the newest open entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuarantineListing {
-    /// The counts by reason and tenant.
+    /// The number of open entries by reason and tenant.
     pub counts: Vec<EntryCount>,
     /// The newest entries, newest first, without payloads.
     pub entries: Vec<QuarantineEntry>,
@@ -68,17 +69,17 @@ pub struct QuarantineListing {
 /// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayResult {
-    /// The number of entries whose events this replay stored. They are closed.
+    /// The number of entries that were closed because this replay stored their events.
     pub accepted: u64,
-    /// The number of entries whose events were already stored. They are closed.
+    /// The number of entries that were closed because their events were already stored.
     pub duplicate: u64,
-    /// The number of entries that were rejected again. They stay open.
+    /// The number of entries that were rejected again. These entries stay open.
     pub rejected: u64,
     /// The first rejected entries, up to `receipt_rejects_max`.
     pub rejects: Vec<ReplayNote>,
     /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
-    /// The cursor for the next page. `None` after the last page.
+    /// The cursor for the next page. `None` if this is the last page.
     pub next: Option<EntryCursor>,
 }
 
@@ -87,7 +88,7 @@ pub struct ReplayResult {
 pub struct ReplayNote {
     /// The entry's id.
     pub id: String,
-    /// The tenant of the entry. Empty if it is unknown.
+    /// The tenant of the entry. Empty if the tenant is unknown.
     pub tenant: String,
     /// The reason for the new rejection.
     pub reason: Reason,
@@ -100,13 +101,13 @@ pub struct ReplayNote {
 pub struct DropResult {
     /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// True if there are more open entries that match.
+    /// True if more open entries match the filter.
     pub more: bool,
 }
 
 /// The result of decoding the payloads of entries again.
 struct DecodedEntries {
-    /// The events that were decoded.
+    /// The decoded events.
     good: PreparedRows,
     /// For each entry, the reason and detail of its new rejection, or `None` if its event was decoded.
     rejections: Vec<Option<(Reason, String)>>,
@@ -124,7 +125,8 @@ impl Quarantine {
         Self { writer, sources, scans: Semaphore::new(1), tenant_slots }
     }
 
-    /// Checks that the caller may replay and drop entries of `table`. An endpoint calls this before it reads a body.
+    /// Checks that the caller may replay and drop entries of `table`. An endpoint calls this function before it reads a
+    /// request's body.
     pub fn authorize_changes(&self, access: &Access, table: &str) -> Result<()> {
         let filter = EntryFilter::default();
         QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &filter).map(|_session| ())
@@ -202,7 +204,7 @@ impl Quarantine {
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
             return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` to select one")));
         }
-        // Entries with the same id contain the same bytes and become one event. That event gets the receive time of the
+        // Entries with the same id contain the same bytes and become one event. The event gets the receive time of the
         // first entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
@@ -217,7 +219,7 @@ impl Quarantine {
         })
     }
 
-    /// Closes entries without storing their events. The entries themselves remain in the lake.
+    /// Closes entries without storing their events. The rows of closed entries remain in the lake.
     pub async fn drop_entries(
         &self,
         access: &Access,
@@ -234,8 +236,8 @@ impl Quarantine {
     }
 
     /// Waits for the permit to scan or change quarantines. There is only one permit, so two requests cannot replay the
-    /// same entry: the second request finds it closed. Only one request per tenant waits for the permit at a time, so a
-    /// tenant with many requests does not delay other tenants.
+    /// same entry: the second request finds the entry closed. Only one request per tenant waits for the permit at a
+    /// time, so a tenant with many requests does not delay other tenants.
     async fn scan_permit(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
             let busy = Error::limited("other requests are scanning quarantines: retry later");
@@ -373,8 +375,8 @@ impl Preparer {
     }
 }
 
-/// Returns the owner of an entry's event. If the entry has no tenant, the event itself must name its tenant, like an
-/// event from an operator.
+/// Returns the owner of an entry's event. If the entry has no tenant, the event must name its tenant, like an event
+/// from an operator.
 fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
@@ -388,7 +390,7 @@ fn no_entry(table: &str, id: &str) -> Error {
     Error::not_found(format!("no open entry `{id}` in the quarantine of `{table}`"))
 }
 
-/// Replaces the receive times in rows.
+/// Sets the receive time of each row.
 fn with_receive_times(contract: &Contract, rows: &EventBatch, received: Vec<Micros>) -> Result<EventBatch> {
     let mut columns = rows.columns().to_vec();
     columns[contract.received] = Arc::new(TimestampMicrosecondArray::from(received).with_timezone("UTC"));

@@ -1,5 +1,5 @@
-//! Tests for listing, replaying and dropping quarantine entries. They check who may do this, which events are stored,
-//! and which receive times the events get.
+//! Tests for listing, replaying and dropping quarantine entries. The tests check who may access an entry, which events
+//! are stored, and which receive times the events get.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::lake::Store;
 use crate::tenancy::testing::{access, access_under};
 use crate::tenancy::{Access, Scope};
 
-/// Two bad events. The first has no id, and the second has a value of the wrong type.
+/// Two bad events. The first event has no id, and the second event has a value of the wrong type.
 const BAD: &str =
     "{\"event_time\":1772366400,\"mos\":1}\n{\"event_id\":\"b\",\"event_time\":1772366400,\"mos\":\"x\"}\n";
 
@@ -127,7 +127,7 @@ async fn a_replay_that_is_interrupted_before_it_closes_the_entry_can_be_repeated
     let ingest = start(&store, &clock).await;
     send(&ingest, &acme, BAD).await;
     let entry = entries(&ingest, &acme).await.remove(0);
-    // Create the state after such a replay: the event is stored, but its entry is still open.
+    // Create the state after an interrupted replay, in which the event is stored but its entry is still open.
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;

@@ -35,18 +35,18 @@ use crate::http_client::{
 };
 use crate::telemetry::{Metrics, RegistryAnswer};
 
-/// The maximum number of schemas to which one schema refers, directly or indirectly.
+/// The maximum number of schemas that one schema may reference, directly or indirectly.
 const REFERENCES_MAX: usize = 64;
-/// The maximum number of new ids in one batch. This limits the number of requests that a producer can cause by sending
-/// invalid ids. A batch with more new ids must be split.
+/// The maximum number of new ids in one batch. The limit bounds the number of requests that a producer can cause by
+/// sending invalid ids. A batch with more new ids must be split.
 const NEW_IDS_MAX: usize = 64;
 /// The maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 8;
 /// The time limit for requesting all new ids in one batch. Schemas that arrive in time are cached, so a retry requests
-/// only the missing ones.
+/// only the missing schemas.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The pause before an unknown id is requested a second time. The first response may have come from a replica that lags
-/// behind.
+/// The pause before an unknown id is requested a second time. The first response may have come from a replica that did
+/// not have the schema yet.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long an unknown id is cached.
 const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(30);
@@ -58,11 +58,11 @@ const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 pub(in crate::ingest) enum ResolvedSchema {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
-    /// A schema of another type. The string is the registry's name for the type.
+    /// A schema of an unsupported type, with the registry's name for the type.
     Other(Arc<str>),
-    /// A schema that cannot be used. The string is the reason.
+    /// A schema that cannot be used, with the reason.
     Unusable(Arc<str>),
-    /// The registry has no such id.
+    /// The registry does not have a schema with this id.
     Unknown,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct RegistryClient {
     cache: Mutex<SchemaCache>,
 }
 
-/// Shows the URLs without their credentials.
+/// The debug output omits the credentials in the URLs.
 impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<_> = self.urls.iter().map(redacted).collect();
@@ -85,7 +85,7 @@ impl fmt::Debug for RegistryClient {
     }
 }
 
-/// A cache of resolved ids. When it is full, it evicts the oldest id first.
+/// A cache of resolved ids, which evicts the oldest id when it is full.
 #[derive(Debug, Default)]
 struct SchemaCache {
     /// The schema for each id, and the time at which it was received.
@@ -107,8 +107,8 @@ struct SchemaResponse {
 /// A reference from one schema to another.
 #[derive(Debug, Clone, Deserialize)]
 struct Reference {
-    /// The name by which the referring schema uses the other schema. In protobuf, it is the path of an import. In Avro,
-    /// it is the full name of a type.
+    /// The name by which the referring schema uses the other schema. In protobuf, the name is the path of an import. In
+    /// Avro, the name is the full name of a type.
     name: String,
     subject: String,
     version: i64,
@@ -140,7 +140,7 @@ impl RegistryClient {
             ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext,
-            // With several URLs, the client tries the next one immediately.
+            // If several URLs are configured, the client tries the next URL instead of the same one again.
             retry: if urls.len() > 1 { Retry::NONE } else { Retry::BRIEF },
         };
         let client = Client::new(settings, &roots)?;
@@ -172,7 +172,7 @@ impl RegistryClient {
         Ok(found)
     }
 
-    /// Requests schemas. If an id is unknown, requests it a second time before it is cached as unknown.
+    /// Requests schemas from the registry. Requests an unknown id a second time before caching it as unknown.
     async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
         let mut fetched = self.fetch_all(ids).await?;
         let unknown: Vec<u32> =
@@ -201,8 +201,8 @@ impl RegistryClient {
                 _ => RegistryAnswer::Found,
             };
             self.metrics.sources.registry(&self.source, answer);
-            // Cache the schema immediately. If the request for another schema fails, a retry then does not request this
-            // one again.
+            // Cache the schema immediately, so that a retry does not request it again after the request for another
+            // schema fails.
             if answer == RegistryAnswer::Found {
                 self.cache().insert(id, schema.clone(), self.config.schemas_max);
             }
@@ -211,7 +211,7 @@ impl RegistryClient {
         futures::stream::iter(requests).buffer_unordered(REQUESTS_MAX).try_collect().await
     }
 
-    /// Requests one schema and the schemas to which it refers, and parses them.
+    /// Requests and parses one schema and the schemas that it references.
     async fn fetch(&self, id: u32) -> Result<ResolvedSchema> {
         let response: SchemaResponse = match self.request(&["schemas", "ids", &id.to_string()], &[]).await {
             Ok(Some(body)) => parse(&body)?,
@@ -237,7 +237,7 @@ impl RegistryClient {
                 ProtoFile::compile(&response.schema, references).map(|file| ResolvedSchema::Protobuf(Arc::new(file)))
             }
         });
-        // A schema in the registry never changes. If a schema is invalid or makes its parser panic, it therefore stays
+        // A schema in the registry never changes. A schema that is invalid or makes its parser panic therefore stays
         // unusable.
         Ok(match parsing.await {
             Ok(Ok(schema)) => schema,
@@ -246,8 +246,8 @@ impl RegistryClient {
         })
     }
 
-    /// Returns the schemas to which a schema refers, directly or indirectly. Each of them has the name that the
-    /// referring schema uses for it. The inner error is the reason why the schemas cannot be used.
+    /// Returns the schemas to which a schema refers, directly or indirectly. Each schema is returned with the name that
+    /// the referring schema uses. The inner error explains why the schemas cannot be used.
     async fn references(&self, mut pending: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         while let Some(Reference { name, subject, version }) = pending.pop() {
@@ -363,14 +363,15 @@ enum RegistryError {
 }
 
 impl SchemaCache {
-    /// Returns the cached result for an id. Ignores an unknown id that was cached too long ago.
+    /// Returns the cached result for an id. Ignores the result if the id was cached as unknown and the entry has
+    /// expired.
     fn find(&self, id: u32) -> Option<ResolvedSchema> {
         let (schema, since) = self.schemas.get(&id)?;
         let is_old = matches!(schema, ResolvedSchema::Unknown) && since.elapsed() >= UNKNOWN_CACHE_TIME;
         (!is_old).then(|| schema.clone())
     }
 
-    /// Adds a schema. Then evicts the oldest ids until at most `count_max` ids are left.
+    /// Adds a schema, and evicts the oldest ids until at most `count_max` ids are left.
     fn insert(&mut self, id: u32, schema: ResolvedSchema, count_max: usize) {
         if self.schemas.insert(id, (schema, Instant::now())).is_none() {
             self.order.push_back(id);

@@ -1,5 +1,5 @@
-//! Tests for the schema registry client with a fake registry on the loopback interface. They cover requests, caching
-//! and error handling.
+//! Tests for the schema registry client with a fake registry on the loopback interface. The tests cover requests,
+//! caching and error handling.
 //!
 //! The responses, including error codes, follow Confluent's documentation of the Schema Registry API.
 
@@ -22,8 +22,8 @@ use crate::error::{Kind, Result};
 use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
-/// A registry on the loopback interface. It returns either the schemas that a test has added, or an error that the test
-/// has set.
+/// A registry on the loopback interface. The registry returns either the schemas that a test has added, or an error
+/// that the test has set.
 pub(super) struct FakeRegistry {
     address: SocketAddr,
     content: Arc<Mutex<RegistryContent>>,
@@ -123,7 +123,7 @@ fn registry(config: &RegistryConfig) -> RegistryClient {
     RegistryClient::new("voice", config, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Resolves ids. Describes each result with one word and, where there is one, a detail.
+/// Resolves ids. Formats each result as a word, followed by a detail if there is one.
 async fn resolve(registry: &RegistryClient, ids: &[u32]) -> Result<Vec<String>> {
     let schemas = registry.resolve(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
     let name = |schema: ResolvedSchema| match schema {

@@ -1,5 +1,5 @@
-//! The message decoder, which converts messages to a form that the table's contract can decode. It converts Avro
-//! messages, protobuf messages with a schema registry's header, and protobuf messages that a transform processes.
+//! The message decoder, which converts messages to a form that the table's contract can decode. The decoder converts
+//! Avro messages, protobuf messages with a schema registry's header, and protobuf messages that a transform processes.
 //!
 //! ```text
 //!   messages ─► header (a zero, a schema's id, a path) ─► schema ─┬─► Avro: JSON text
@@ -12,8 +12,8 @@
 //! received.
 //!
 //! **Invariant:** the result for a message depends only on the message and its schema.
-//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. The batch that contains the
-//! message is read again later.
+//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. Instead, the source reads
+//! the message's batch again later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
 
-/// The size of a header without a path. Such a header consists of a zero byte and a schema id.
+/// The size of a header without a path, which consists of a zero byte and a schema id.
 const HEADER_BYTES: usize = 5;
 /// The maximum number of indexes in the path to a message type.
 const PATH_MAX: usize = 32;
@@ -48,7 +48,7 @@ pub(in crate::ingest) struct MessageDecoder {
     contract: Arc<Contract>,
 }
 
-/// The origin of the schemas that messages use.
+/// Where a source's schemas come from.
 #[derive(Debug)]
 enum SchemaOrigin {
     /// Each message contains the id of a schema in a registry.
@@ -75,15 +75,15 @@ pub(in crate::ingest) type Schemas = BTreeMap<u32, ResolvedSchema>;
 /// The conversion for all messages that have the same header.
 #[derive(Debug, Clone)]
 enum Conversion {
-    /// From Avro messages with this schema to JSON.
+    /// Converts Avro messages with this schema to JSON.
     AvroToJson(Arc<AvroSchema>),
-    /// From protobuf messages of this type to JSON.
+    /// Converts protobuf messages of this type to JSON.
     ProtobufToJson(MessageType),
-    /// No conversion. Only the header is removed.
+    /// Removes the header, and leaves the rest of the message unchanged.
     Unchanged,
 }
 
-/// The reason why a message is rejected, and the detail.
+/// The reason code for rejecting a message, and a sentence that explains it.
 type SchemaRejection = (Reason, String);
 
 impl DecodedMessages {
@@ -109,7 +109,7 @@ impl MessageDecoder {
             SourceFormat::Avro => true,
             SourceFormat::Protobuf => has_transform || config.registry.is_some(),
         };
-        // A contract is missing only if the declaration of the table is invalid. Another check reports that error.
+        // A contract is missing only if the table's declaration is invalid, which another check reports.
         let Some(contract) = contract.filter(|_| is_needed) else { return Ok(None) };
         let key = |field: &str| format!("sources.{name}.{field}");
         let origin = match (&config.registry, &config.schema_file) {
@@ -139,7 +139,7 @@ impl MessageDecoder {
         if self.has_header { payloads.filter_map(schema_id).collect() } else { BTreeSet::new() }
     }
 
-    /// Returns the schemas with these ids. Requests schemas that are not cached from the registry. Fails with
+    /// Returns the schemas with these ids. Requests the schemas from the registry if they are not cached. Fails with
     /// `Unavailable` if the registry is unreachable.
     pub(in crate::ingest) async fn fetch_schemas(&self, ids: BTreeSet<u32>) -> Result<Schemas> {
         match &self.origin {
@@ -150,7 +150,7 @@ impl MessageDecoder {
 
     /// Converts messages to a form that the contract can decode. Rejects a message if it has more than `bytes_max`
     /// bytes before or after the conversion. Fails with `Limited` if the JSON of all messages has more than `body_max`
-    /// bytes. The caller should then pass fewer messages.
+    /// bytes. In that case, the caller should pass fewer messages.
     pub(in crate::ingest) fn decode(
         &self,
         body: &Bytes,
@@ -185,7 +185,7 @@ impl MessageDecoder {
                 }
             }
             if self.to_json {
-                // Separate the messages. Otherwise, the start of the next message could complete a truncated UTF-8
+                // Separate the messages, so that the start of the next message cannot complete a truncated UTF-8
                 // character.
                 json.push(b'\n');
             }

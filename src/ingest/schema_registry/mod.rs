@@ -7,11 +7,11 @@
 //!               └─► bytes for the contract, or a rejection
 //! ```
 //!
-//! [`MessageDecoder`] takes the messages of a batch, or the payloads of quarantine entries. It returns them in a form
-//! that the contract can decode ([`DecodedMessages`]).
+//! [`MessageDecoder`] converts the messages of a batch, or the payloads of quarantine entries, to a form that the
+//! contract can decode ([`DecodedMessages`]).
 //!
-//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. The batch that contains the
-//! message is read again later.
+//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. Instead, the source reads
+//! the message's batch again later.
 
 mod message_decoder;
 

@@ -1,5 +1,5 @@
-//! Tests for sources whose messages need a schema. They cover Avro and protobuf, with a schema registry, with a schema
-//! file, and with a transform.
+//! Tests for sources whose messages need a schema. The tests cover Avro and protobuf, with a schema registry, with a
+//! schema file, and with a transform.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
 
-/// Returns a protobuf event. Its header contains the path to its message type.
+/// Returns a protobuf event, with a header that contains the path to the message type.
 fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
     let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();

@@ -40,16 +40,16 @@ pub(super) struct Operation {
     pub(super) task: AbortHandle,
 }
 
-/// A client, which sends its bodies one after another. It repeats each body until the body is stored.
+/// A client, which sends its bodies in order, and repeats each body until it is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     /// The server to which the client sends.
     pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
-    /// The number of bodies that are stored.
+    /// The number of this client's bodies that are stored.
     pub(super) done: usize,
-    /// The number of the operation in progress, and the step at which the client stops waiting for the operation.
+    /// The number of the operation in progress, and the step at which the client gives up on it.
     pub(super) attempt: Option<(u64, usize)>,
-    /// The step at which the client sends again.
+    /// The step at which the client sends its next request.
     pub(super) idle_until: usize,
 }

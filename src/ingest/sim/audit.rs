@@ -1,7 +1,7 @@
 //! Audits the contents of a lake after a schedule, and reports the first violation.
 //!
-//! The audit does not use the readers under test. It parses the text of the log, and reads Parquet files with only the
-//! `parquet` crate. It checks the following:
+//! The audit does not use the readers under test. Instead, it parses the text of the log, and reads Parquet files only
+//! with the `parquet` crate. The audit checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
 //! - No file is missing or added twice. The size of each file and its number of rows match the log.
@@ -27,7 +27,7 @@ use crate::ingest::testing::{QUARANTINE, TABLE};
 struct ReplayedLog {
     /// The number of rows in each file.
     files: BTreeMap<String, u64>,
-    /// The version of each application transaction.
+    /// The version of each application transaction, by `appId`.
     txns: BTreeMap<String, i64>,
 }
 
@@ -182,7 +182,7 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// Returns the names of all objects under a prefix, and of the object whose name is the prefix itself.
+/// Returns the names of all objects under a prefix, including an object with exactly this name.
 fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());

@@ -1,6 +1,6 @@
 //! Seeded random numbers, which are the only source of randomness in a schedule.
 //!
-//! A generator is created from a seed and a purpose. It returns the same numbers in every run.
+//! A generator is created from a seed and a purpose, and returns the same numbers in every run.
 //!
 //! **Invariant:** generators for different purposes are independent. A change to one part of a schedule does not change
 //! the random numbers in the other parts.

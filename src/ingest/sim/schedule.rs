@@ -41,10 +41,10 @@ use crate::tenancy::testing::access;
 
 /// No faults occur from this step on.
 const FAULTS_UNTIL_STEP: usize = 250;
-/// A schedule fails if it has not ended at this step.
+/// A schedule fails if it has not ended by this step.
 const STEPS_MAX: usize = 6_000;
-/// The number of rounds without a new request after which all tasks are assumed to be waiting for the bucket. Between
-/// two requests, a task needs to be polled fewer times than this.
+/// The number of rounds without a new request after which all tasks are assumed to be waiting for the bucket. No task
+/// needs that many rounds between two requests.
 const IDLE_ROUNDS_MIN: usize = 6;
 /// The number of times that the schedule yields to the other tasks in one round.
 const YIELDS_PER_ROUND: usize = 4;
@@ -53,7 +53,7 @@ const YIELDS_PER_ROUND: usize = 4;
 #[derive(Debug)]
 pub(crate) struct ScheduleResult {
     pub(super) bucket: Arc<StoreScheduler>,
-    /// Provides access to the bucket without faults.
+    /// A store over the bucket, without injected faults.
     store: Store,
     pub(crate) expected: Expected,
     /// The number of processes that crashed.
@@ -92,7 +92,7 @@ pub(super) struct Schedule {
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the schedule for a seed. Fails with a description of all violations that occur in the same step.
+/// Runs the schedule for a seed. Fails with a description of the violations in the first step that has any.
 pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
@@ -152,7 +152,7 @@ impl Schedule {
         Ok(self.crashes)
     }
 
-    /// Waits until all actors are waiting, and handles the results of finished operations.
+    /// Runs until all actors are waiting, and handles the results of finished operations.
     async fn begin_step(&mut self) -> std::result::Result<(), String> {
         if std::mem::take(&mut self.needs_settling) {
             self.settle().await;
@@ -253,19 +253,20 @@ impl Schedule {
         }
     }
 
-    /// Ends the current attempt of a client. The client is idle for some steps. Then it continues at a random server.
+    /// Ends the current attempt of a client. The client is idle for some steps, and then continues with a random
+    /// server.
     fn pause_client(&mut self, client: usize) {
         self.clients[client].attempt = None;
         self.clients[client].idle_until = self.step + self.random.below(8);
-        // Every server can take over, because it sees the events from the other servers.
+        // Any server can continue, because all servers see the events of the others.
         self.clients[client].server = self.random.below(SERVERS);
     }
 
     fn handle_outcome(&mut self, number: u64, outcome: SimOutcome) {
-        // Ignore the results of crashed processes and abandoned attempts. Their operations have been removed.
+        // Ignore the results of crashed processes and abandoned attempts, whose operations have been removed.
         let Some(Operation { actor, process, .. }) = self.waiting.remove(&number) else { return };
         if self.bucket.has_crashed(process) && !matches!(outcome, SimOutcome::Stopped) {
-            // The process has just crashed. `remove_crashed` handles its other operations.
+            // The process crashed in this step. `remove_crashed` handles its other operations.
             if let Actor::Client(client) = actor {
                 self.pause_client(client);
             }
@@ -305,7 +306,7 @@ impl Schedule {
                 }
                 self.clients[client].done += 1;
             }
-            // Errors of this kind ask the client to retry.
+            // `Unavailable` asks the client to retry.
             Err(error) if error.kind() == Kind::Unavailable => {}
             Err(error) => self.failures.push(format!("client {client} was refused: {error:?}")),
         }

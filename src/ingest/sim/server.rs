@@ -1,6 +1,6 @@
-//! A simulated server. It is down, starting, up or stopping, and it can crash at any time.
+//! A simulated server, which is down, starting, up or stopping, and can crash at any time.
 //!
-//! Each start creates an [`Ingest`] with its own table handles, as if it ran in a separate process.
+//! Each start creates an [`Ingest`] with its own table handles, as in a separate process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::ingest::source::StoredOffsets;
 use crate::ingest::testing::{contract, limits};
 use crate::lake::{Store, Table, Tables};
 
-/// The number of commits between two checkpoints. It is small, so that even a short schedule writes several
+/// The number of commits between two checkpoints. The number is small, so that even a short schedule writes several
 /// checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 8;
 
@@ -46,7 +46,7 @@ pub(super) enum ServerState {
 /// The topic reader of a server.
 #[derive(Debug, Default)]
 pub(super) struct TopicReader {
-    /// The partitions that the reader considers assigned to it.
+    /// The partitions that the reader believes are assigned to it.
     pub(super) partitions: BTreeMap<usize, ReaderPartition>,
     /// Whether an operation of the reader is in progress.
     pub(super) busy: bool,
@@ -54,10 +54,10 @@ pub(super) struct TopicReader {
     pub(super) idle_until: usize,
 }
 
-/// A partition as a reader sees it.
+/// A reader's state for one partition.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReaderPartition {
-    /// The stored offsets. `None` until the reader loads them from the tables.
+    /// The partition's stored offsets. `None` until the reader loads the offsets from the tables.
     pub(super) offsets: Option<StoredOffsets>,
     /// The number of batches that the reader still stores before it learns that the partition has moved to the other
     /// server. `None` if the partition has not moved.
@@ -95,8 +95,8 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
-/// The maximum numbers of event ids in memory with which processes run: none, a few, or all ids in a schedule. A
-/// process looks up other ids in the files.
+/// The possible limits for event ids in memory: no ids, a few ids, or all ids of a schedule. A process uses one of
+/// these limits, and looks up other ids in the files.
 pub(super) const DEDUPE_IDS_MAX: [usize; 3] = [0, 9, 10_000];
 
 /// Starts a process that uses the given store client.

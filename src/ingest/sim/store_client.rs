@@ -1,5 +1,5 @@
-//! The store client of one simulated process. Its requests wait for the [`StoreScheduler`], which decides their
-//! outcome.
+//! The store client of one simulated process. The client's requests wait for the [`StoreScheduler`], which decides
+//! their outcome.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Determines the outcome of each request to the store.
 //!
-//! The seed and the [`Request`] determine the outcome of the request, its delay, and its outcome if the process crashes
-//! before the response. The time of the request has no influence.
+//! The seed and the [`Request`] determine the delay and the outcome of the request, including the outcome after a crash
+//! of the process. The time of the request does not matter.
 //!
 //! The faults are those of a store with strong consistency and conditional puts: requests fail before or after they
 //! take effect, responses are truncated, and puts arrive late. However, a stored object is visible to every later list
@@ -23,12 +23,12 @@ pub(super) enum StoreAction {
     Delete,
 }
 
-/// The identity of a request. It is the same in every run of the schedule.
+/// The identity of a request, which is the same in every run of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
     pub(super) action: StoreAction,
-    /// The path of the object. The name of a data file is random, so for a data file, this is the path of its folder.
+    /// The path of the object. For a data file, this is the path of the folder, because the file's name is random.
     pub(super) object: String,
     /// The number of requests with the same action and object that the process has sent before.
     pub(super) number: u32,
@@ -62,8 +62,8 @@ pub(super) struct FaultRates {
     slow_percent: usize,
 }
 
-/// The maximum number of steps before a late put takes effect. With the smaller maximum, the sender is usually still
-/// retrying. With the larger maximum, the next process has usually started.
+/// The maximum number of steps before a late put takes effect. When a put is at most 8 steps late, its sender is
+/// usually still retrying. When a put is 80 steps late, the next process has usually started.
 const LATE_MAX: [usize; 2] = [8, 80];
 /// The maximum number of requests that may overtake a slow request.
 const SLOW_MAX: usize = 25;

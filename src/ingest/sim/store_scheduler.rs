@@ -6,8 +6,8 @@
 //!   process ─► store client ─► queue ─┴─ one at a time, in seeded random order ┴─► late puts ─ ─ ─► objects in memory
 //! ```
 //!
-//! A process submits a request with [`StoreScheduler::ask`]. It gets a verdict when [`StoreScheduler::step`] chooses
-//! the request.
+//! A process submits a request with [`StoreScheduler::ask`]. The scheduler decides the outcome when
+//! [`StoreScheduler::step`] chooses the request.
 //!
 //! **Invariant:** the bucket does not change between two steps, so the schedule determines the order of all effects.
 //! **Invariant:** after a crash, a process has no effect except through the puts that were in flight.
@@ -44,7 +44,7 @@ pub(super) enum PutVerdict {
     Go,
     /// The caller may perform the read or list, but must truncate the response.
     CutOff,
-    /// The put has been decided. This is its result.
+    /// The result of the put, which the scheduler has performed or refused.
     Put(Result<PutResult>),
     /// The request fails.
     Fail(Error),
@@ -64,11 +64,11 @@ struct QueuedRequest {
 /// The time at which a process crashes: during its n-th request of the given kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CrashPoint {
-    /// Any queued request.
+    /// During any queued request.
     QueuedRequest(usize),
-    /// Puts of log entries.
+    /// During the put of a log entry.
     Commit(usize),
-    /// Requests from the Delta kernel for a checkpoint.
+    /// During a checkpoint request from the Delta kernel.
     KernelRequest(usize),
 }
 
@@ -83,7 +83,7 @@ struct Process {
 }
 
 impl Process {
-    /// Counts a request. Returns true if the process crashes during this request.
+    /// Counts a request. Returns true if the process must crash during this request.
     fn crashes_at(&mut self, request: &Request, is_queued: bool) -> bool {
         let is_commit = is_queued && request.action == StoreAction::Create;
         self.queued_requests += usize::from(is_queued);
@@ -115,7 +115,7 @@ struct Inner {
     faults_ended: bool,
     processes: Vec<Process>,
     queue: Vec<QueuedRequest>,
-    /// Late puts. The number is the number of steps until the put takes effect.
+    /// Late puts, each with the number of steps until it takes effect.
     late: Vec<(usize, PendingPut)>,
     /// The number of requests so far, by process, action and object.
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
@@ -124,7 +124,7 @@ struct Inner {
 }
 
 impl StoreScheduler {
-    /// Creates an empty bucket. The thread of the caller is the thread of the schedule.
+    /// Creates an empty bucket. The calling thread becomes the thread of the schedule.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
@@ -161,7 +161,7 @@ impl StoreScheduler {
         self.crash(&mut self.lock(), process);
     }
 
-    /// Ends all faults and crashes. Late puts still take effect.
+    /// Ends all faults and crashes. Puts that are already late still take effect.
     pub(super) fn end_faults(&self) {
         let mut inner = self.lock();
         inner.faults_ended = true;
@@ -184,8 +184,8 @@ impl StoreScheduler {
         self.lock().trace.clone()
     }
 
-    /// Applies the late puts that are due, and gives a verdict on one queued request. If its process crashes during
-    /// this request, all queued requests of the process get a verdict. Returns false if no request is queued.
+    /// Applies the late puts that are due, and decides the outcome of one queued request. If the process that sent the
+    /// request crashes, the outcome of all its queued requests is decided, too. Returns false if no request is queued.
     pub(super) fn step(&self) -> bool {
         let mut inner = self.lock();
         let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
@@ -218,7 +218,7 @@ impl StoreScheduler {
         self.arrive(&mut inner, late);
     }
 
-    /// Submits a request and waits for its verdict.
+    /// Submits a request and waits for the scheduler's decision.
     pub(super) async fn ask(
         &self,
         process: usize,
@@ -257,7 +257,7 @@ impl StoreScheduler {
         }
     }
 
-    /// Crashes a process. Each of its puts in flight takes effect, is lost, or takes effect later.
+    /// Crashes a process. Each put that the process has in flight takes effect, is lost, or takes effect later.
     fn crash(&self, inner: &mut Inner, process: usize) {
         if std::mem::replace(&mut inner.processes[process].has_crashed, true) {
             return;
@@ -283,8 +283,8 @@ impl StoreScheduler {
             None => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // For these requests, the caller performs the request after the verdict. Every other outcome therefore
-                // refuses the request.
+                // The caller performs a read, list or delete after the decision, so every other outcome refuses the
+                // request.
                 _ => PutVerdict::Fail(failure("refused")),
             },
             Some(put) => self.put(inner, outcome, put),

@@ -1,7 +1,7 @@
-//! The topic readers in a schedule. Each server has one reader. It reads the partitions that are assigned to the
+//! The topic readers in a schedule. Each server has one reader, which reads the partitions that are assigned to the
 //! server.
 //!
-//! A reader loads the stored offsets of its partitions. It then stores batches of messages with a [`SourceWriter`], as
+//! A reader loads the stored offsets of its partitions, and then stores batches of messages with a [`SourceWriter`], as
 //! a real source does.
 
 use std::collections::{BTreeMap, BTreeSet};

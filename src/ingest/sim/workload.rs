@@ -3,8 +3,8 @@
 //!
 //! A seed determines the [`Workload`]. The requests and messages contain valid, repeated and invalid events.
 //!
-//! **Invariant:** the id of an event names its sender. If an event is missing or stored twice, its origin is therefore
-//! known.
+//! **Invariant:** the id of an event names its sender. A missing or duplicate event can therefore be traced to its
+//! sender.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -91,7 +91,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
                 let of = tenant.unwrap_or_else(|| random.pick(&TENANTS));
                 sent.push((of, format!("client-{number}-{}", sent.len()), random.below(DAYS)));
             }
-            // Send the newest event or an earlier one. The earlier event may be in the same body.
+            // Send the newest event or an earlier event. An earlier event may be in the same body.
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();

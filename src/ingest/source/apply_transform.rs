@@ -1,13 +1,13 @@
-//! Applies a source's transform to its messages. The resulting rows are decoded like other rows. If a row is invalid,
-//! the quarantine stores the whole message from which it came.
+//! Applies a source's transform to its messages. The resulting rows are decoded like received events. If a row is
+//! invalid, the quarantine stores the whole message from which it came.
 //!
 //! ```text
 //!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► valid rows
 //!                   └─────────────────────► rejected messages ◄──────────────┘
 //! ```
 //!
-//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. It is
-//! CPU-intensive, so it runs on the blocking pool.
+//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. Transforming
+//! messages is CPU-intensive, so it runs on the blocking pool.
 //!
 //! **Invariant:** a reject contains the bytes and the offset of its message as they were received, not the output of
 //! the transform.
@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::ingest::prepare::{PreparedBatch, Preparer, ReceivedMessages};
 use crate::transform::{self, Rows, Transform};
 
-/// The decoded rows from one run of a transform.
+/// The decoded rows that one run of a transform produced.
 struct DecodedRows {
     batches: Vec<EventBatch>,
     rejects: Vec<Reject>,
@@ -131,8 +131,8 @@ fn tenant_resolution(
     envelope: Envelope,
     stamp: &DecodeOptions,
 ) -> std::result::Result<bool, (Reason, String)> {
-    // Debezium sends a tombstone after each delete event. The tombstone only makes Kafka delete the key, so it is
-    // skipped, no matter whether its tenant is known.
+    // Debezium sends a tombstone after each delete event to make Kafka delete the key. Tombstones are skipped, even if
+    // their tenant is unknown.
     if envelope == Envelope::Debezium && message.is_tombstone() {
         return Ok(false);
     }
@@ -157,7 +157,7 @@ fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, de
     Reject { index: index as u64, tenant, bytes: body.slice(message.range.clone()), reason, detail }
 }
 
-/// Adds a reject unless its message already has one.
+/// Adds a reject unless its message already has a reject.
 fn reject(rejects: &mut BTreeMap<u64, Reject>, reject: Reject) {
     rejects.entry(reject.index).or_insert(reject);
 }

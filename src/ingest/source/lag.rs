@@ -1,11 +1,12 @@
-//! The lag of one partition of a source: how far it is behind the broker.
+//! The lag of one partition of a source: how far the source is behind the broker.
 //!
-//! [`Lag`] takes the partition's [`PartitionOffsets`], the times of messages as they are read, and, from time to time,
-//! the partition's end offset. It returns the lag, and a [`LagState`] for the freshness of the table. It does not read
-//! the clock: all times are arguments.
+//! [`Lag`] takes the partition's [`PartitionOffsets`], the time of each message that is read, and periodic reports of
+//! the partition's end offset. [`Lag`] returns the lag, and a [`LagState`] for the freshness of the table. [`Lag`] does
+//! not read the clock: all times are arguments.
 //!
 //! **Invariant:** the reported lag is never smaller than the actual lag. If a value is unknown, the lag is unknown.
-//! **Invariant:** a partition whose messages are all stored has no lag, even if its last records are not messages.
+//! **Invariant:** a partition whose messages are all stored has no lag, even if control records follow its last
+//! message.
 
 use super::partition_offsets::PartitionOffsets;
 use crate::clock::Micros;
@@ -19,8 +20,8 @@ pub(in crate::ingest) struct Lag {
     /// The oldest offset that the broker has. The lag is measured from this offset while the first offset to read is
     /// unknown.
     low: Option<i64>,
-    /// A lower bound for the times of the waiting messages. It is the time of the first message that was read after the
-    /// last commit. Until such a message is read, the previous bound remains.
+    /// A lower bound for the times of the waiting messages: the time of the first message that was read after the last
+    /// commit. Until such a message is read, the previous bound remains.
     oldest: Option<Micros>,
 }
 
@@ -40,7 +41,7 @@ impl Lag {
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// Returns the number of offsets from the settled offset to the end. This is an upper bound for the number of
+    /// Returns the number of offsets from the settled offset to the end. The result is an upper bound for the number of
     /// waiting messages. Returns `None` while either offset is unknown.
     pub(in crate::ingest) fn messages(&self, offsets: &PartitionOffsets) -> Option<i64> {
         let (end, _) = self.end?;
@@ -105,7 +106,7 @@ mod tests {
         assert_eq!(partition.messages(&offsets), Some(1), "offset 5 may be a message");
         offsets.reach_end(6);
         assert_eq!((partition.state(&offsets), partition.messages(&offsets)), (LagState::Complete(40), Some(0)));
-        // The same holds after a restart, although the table does not contain the offset 6.
+        // The lag is also 0 after a restart, although the table does not contain the offset 6.
         let mut again = PartitionOffsets::default();
         again.reset(Some(5), None);
         assert_eq!(partition.messages(&again), Some(1));

@@ -4,8 +4,8 @@
 //! its maximum age. The code in this file performs no I/O and does not read the clock.
 //!
 //! **Invariant:** for each partition, a batch contains all messages that were read since the batch began, up to the
-//! partition's `next` offset. The batch can therefore be stored together with that offset, or dropped as a whole and
-//! read again.
+//! partition's `next` offset. The batch can therefore be stored together with the `next` offset, or dropped as a whole
+//! and read again.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub(in crate::ingest) struct TopicPartition {
     pub(in crate::ingest) partition: i32,
 }
 
-/// The tenant of a message, as far as it is known before decoding.
+/// What is known about a message's tenant before the message is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::ingest) enum TenantResolution {
     /// Each event names its tenant.
@@ -46,14 +46,14 @@ pub(in crate::ingest) struct BatchMessage {
     pub(in crate::ingest) topic_partition: TopicPartition,
     pub(in crate::ingest) offset: i64,
     pub(in crate::ingest) tenant_resolution: TenantResolution,
-    /// The message's metadata. `None` if the source has no transform, because only transforms use it.
+    /// The message's metadata. `None` if the source has no transform, because only transforms use the metadata.
     pub(in crate::ingest) meta: Option<Arc<MessageMeta>>,
 }
 
-/// The parts of a message other than its payload.
+/// A message's key, headers and other metadata.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct MessageMeta {
-    /// Whether the message has no payload. An empty payload counts as a payload.
+    /// True if the message has no payload. False if the payload is empty.
     pub(in crate::ingest) is_tombstone: bool,
     pub(in crate::ingest) key: Option<Vec<u8>>,
     pub(in crate::ingest) headers: Vec<Header>,
@@ -87,9 +87,10 @@ pub(in crate::ingest) struct MessageBatch {
     metadata_bytes: usize,
     pub(in crate::ingest) messages: Vec<BatchMessage>,
     pub(in crate::ingest) ranges: BTreeMap<TopicPartition, OffsetRange>,
-    /// When the source was first started, in milliseconds since 1970. `None` if this batch does not need to store it.
+    /// When the source was first started, in milliseconds since 1970. `None` if this batch does not need to store the
+    /// time.
     pub(in crate::ingest) started: Option<i64>,
-    /// Whether the batch is committed without waiting for other requests. Set for full batches, because more messages
+    /// Whether the batch is committed without waiting for other requests. True for full batches, because more messages
     /// are already waiting.
     pub(in crate::ingest) commit_now: bool,
     /// An additional condition for the commit: the pause number in the table must be unchanged.
@@ -97,8 +98,8 @@ pub(in crate::ingest) struct MessageBatch {
     first_read: Option<Instant>,
 }
 
-/// Compares partition numbers before topics. The partition of every message is looked up, and numbers compare faster
-/// than strings.
+/// Compares partition numbers before topics, because the partition of every message is looked up and numbers compare
+/// faster than strings.
 impl Ord for TopicPartition {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_topic =
@@ -127,8 +128,8 @@ impl TenantResolution {
 }
 
 impl MessageBatch {
-    /// Creates an empty batch that can hold `bytes` and a little more without growing. If the body grew, it would have
-    /// to be copied.
+    /// Creates an empty batch with a capacity of slightly more than `bytes` bytes, because the body would be copied if
+    /// it had to grow.
     pub(in crate::ingest) fn with_capacity(bytes: usize, messages: usize) -> Self {
         Self {
             body: BytesMut::with_capacity(bytes + bytes / 8),
@@ -149,7 +150,7 @@ impl MessageBatch {
         let start = self.body.len();
         self.body.extend_from_slice(payload);
         let range = start..self.body.len();
-        // Separate the messages. Otherwise, the start of the next message could complete a truncated UTF-8 character.
+        // Separate the messages, so that the start of the next message cannot complete a truncated UTF-8 character.
         self.body.extend_from_slice(b"\n");
         self.metadata_bytes += meta.as_ref().map_or(0, |meta| meta.bytes());
         self.advance(&topic_partition, offset + 1, 1, now);
@@ -182,7 +183,7 @@ impl MessageBatch {
         Some(if self.is_full(limits) { now } else { first_read + limits.age_max })
     }
 
-    /// Returns true if no more messages may be added. The batch may exceed the limits because of its last message.
+    /// Returns true if no more messages may be added. The last message may make the batch exceed its limits.
     pub(in crate::ingest) fn is_full(&self, limits: &BatchLimits) -> bool {
         self.messages.len() >= limits.rows_max || self.bytes() >= limits.bytes_max
     }

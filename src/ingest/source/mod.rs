@@ -1,4 +1,4 @@
-//! The part of sources that does not depend on a client library: message batches, offsets, lag and pauses.
+//! Message batches, offsets, lag and pauses of sources, independent of the client library.
 //!
 //! ```text
 //!   a client ─► MessageBatch ─► source writer ─► message decoder ─► transform ─► the queues of the table, with the offsets
@@ -8,8 +8,9 @@
 //!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
-//! This module takes the messages that a client has read. It writes rows, offsets and pauses to the table, and rejected
-//! messages to the table's quarantine. Operators see and change the state of the sources through [`Sources`].
+//! This module takes the messages that a client has read. The module writes rows, offsets and pauses to the source's
+//! table, and rejected messages to the table's quarantine. Operators see and change the state of the sources through
+//! [`Sources`].
 //!
 //! **Invariant:** no code in this module depends on `rdkafka`, so batches and offsets can be tested without a broker.
 //! **Invariant:** the offsets of a source, and whether it is paused, are stored only in its table.

@@ -46,7 +46,7 @@ pub(super) struct ReadPartition {
 /// The state that the monitor's lock protects.
 #[derive(Debug, Default)]
 struct MonitorState {
-    /// The last error. It is kept after it is resolved.
+    /// The last error, which is kept after it is resolved.
     error: Option<SourceError>,
     /// Whether the group's coordinator is reachable.
     is_connected: bool,

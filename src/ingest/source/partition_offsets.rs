@@ -12,8 +12,8 @@
 //! ```
 //!
 //! [`PartitionOffsets`] takes the offset in the table, the messages that are read, the end offsets that the client
-//! reaches, and the commits. It returns the next offset to read, the offset from which the lag is measured, and the
-//! offset to store. It performs no I/O.
+//! reaches, and the commits. [`PartitionOffsets`] returns the next offset to read, the offset from which the lag is
+//! measured, and the offset to store. [`PartitionOffsets`] performs no I/O.
 //!
 //! **Invariant:** `stored <= settled <= next`, except after a gap, when a recreated topic is read from its beginning.
 //! **Invariant:** no offset in `stored..settled` belongs to a message that can still be read.
@@ -62,7 +62,7 @@ impl PartitionOffsets {
         self.next.is_none_or(|next| next <= end)
     }
 
-    /// Records that every message before `end` was read. Returns true if that advanced `settled`.
+    /// Records that every message before `end` was read. Returns true if `settled` advanced.
     pub(in crate::ingest) fn reach_end(&mut self, end: i64) -> bool {
         if !self.may_reach(end) {
             return false;
@@ -101,7 +101,7 @@ impl PartitionOffsets {
     }
 
     /// Returns the next offset to read if it differs from the stored offset. If the table has no offset yet, returns
-    /// `None` until a message has been read, because a partition's first offset is stored together with a message.
+    /// `None` until a message has been read. A partition's first offset is always stored together with a message.
     pub(in crate::ingest) fn offset_to_store(&self) -> Option<i64> {
         let is_due = self.stored.is_some() || self.has_unstored;
         self.next.filter(|next| is_due && self.stored != Some(*next))

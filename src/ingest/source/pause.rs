@@ -1,11 +1,11 @@
 //! Pauses and resumes a source. The state is stored in the source's table, where all servers of the lake read it.
 //!
-//! The state is stored as one application transaction, `pause:<source>`. Its number is the time at which the source was
-//! last paused or resumed, in milliseconds since 1970. An odd number means that the source is paused. An even number
-//! means that it is running. The number never decreases.
+//! The state is stored as one application transaction, `pause:<source>`. The transaction's number is the time at which
+//! the source was last paused or resumed, in milliseconds since 1970. An odd number means that the source is paused,
+//! and an even number means that it is running. The number never decreases.
 //!
 //! When an operator pauses or resumes a source, the server adds a log entry without rows. Every batch from the source
-//! carries a [`Progress`]. It makes the commit conditional on the pause number that was valid when the batch was read.
+//! carries a [`Progress`], which makes the commit conditional on the pause number at the time when the batch was read.
 //!
 //! **Invariant:** after a source is paused, no server commits rows from it to the table until the source resumes. The
 //! lake refuses batches that were read before the pause.
@@ -54,8 +54,8 @@ impl Pause {
 }
 
 /// Pauses or resumes the source of `route`, and returns the resulting pause number. Writes nothing if the source is
-/// already in that state. Fails with `Unavailable` if the lake does not respond. In that case, the caller may safely
-/// retry.
+/// already in that state. Fails with `Unavailable` if the lake does not respond. The caller may safely retry after this
+/// error.
 pub(super) async fn set(table: &Table, route: &Route, is_paused: bool, now: Micros) -> Result<Pause> {
     for _ in 0..ATTEMPTS_MAX {
         let pause = Pause::of(&*table.refresh().await?, route);

@@ -5,8 +5,8 @@
 //!                  └─ panics ──► halves, quarters, … ─► the messages that panic on their own ─► rejected ─► decode the rest
 //! ```
 //!
-//! [`isolate`] takes the messages of a source and a decoder, and returns the decoded messages. It is CPU-intensive, so
-//! it runs on the blocking pool.
+//! [`isolate`] takes the messages of a source and a decoder, and returns the decoded messages. Decoding is
+//! CPU-intensive, so [`isolate`] runs on the blocking pool.
 //!
 //! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues. If the
 //! batch failed instead, the source would read it again forever.
@@ -18,12 +18,12 @@ use crate::contract::Reason;
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The `detail` column of the quarantine entry for a message on which decoding panics. Tenants can read it.
+/// The `detail` column of the quarantine entry for a message on which decoding panics. Tenants can read this text.
 const QUARANTINE_DETAIL: &str =
     "an internal error occurred while decoding this message; the server's log shows the cause";
 
-/// Decodes messages. If `decode` panics, finds the messages that panic on their own, marks them as refused, and decodes
-/// all messages again. Fails with `Internal` if the second attempt also panics.
+/// Decodes messages. If `decode` panics, finds the messages that cause a panic, marks them as refused, and decodes all
+/// messages again. Fails with `Internal` if the second attempt also panics.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
     let panic = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,
@@ -45,12 +45,12 @@ pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessa
     let decoded = decoded.map_err(|_| Error::internal("decoding a batch of messages panicked").with_source(panic))?;
     tracing::error!(
         messages,
-        "decoding panicked on messages from a source; they are written to the quarantine: {panic_text}"
+        "decoding panicked on messages from a source, so they are written to the quarantine: {panic_text}"
     );
     decoded
 }
 
-/// Returns the indexes of the messages that panic on their own.
+/// Returns the indexes of the messages that make `decode` panic even when decoded alone.
 fn find_panicking(count: usize, panics: impl Fn(Range<usize>) -> bool) -> Vec<usize> {
     let (mut found, mut work) = (Vec::new(), Vec::from([Range { start: 0, end: count }]));
     while let Some(range) = work.pop().filter(|range| !range.is_empty()) {
@@ -80,8 +80,8 @@ mod tests {
         BatchMessage { range: 0..0, topic_partition, offset, tenant_resolution, meta: None }
     }
 
-    /// Returns the offsets of the decoded messages and of the refused messages. Panics on an offset that is a multiple
-    /// of seven.
+    /// Returns two lists of offsets: those of the decoded messages, and those of the refused messages. Panics on an
+    /// offset that is a multiple of seven.
     fn decode(messages: &[BatchMessage]) -> Result<(Vec<i64>, Vec<i64>)> {
         let (mut good, mut bad) = (Vec::new(), Vec::new());
         for message in messages {
@@ -117,6 +117,9 @@ mod tests {
         };
         let messages: Vec<BatchMessage> = (1..6).map(message).collect();
         assert_eq!(isolate(&messages, together).unwrap_err().kind(), Kind::Internal);
-        assert_eq!(isolate(&messages, |_| Err::<(), _>(Error::limited("too much"))).unwrap_err().kind(), Kind::Limited);
+        assert_eq!(
+            isolate(&messages, |_| Err::<(), _>(Error::limited("the batch is too large"))).unwrap_err().kind(),
+            Kind::Limited
+        );
     }
 }

@@ -5,8 +5,8 @@
 //!   pause  ──► the table of the source ──► every server that reads it, through the log
 //! ```
 //!
-//! [`Sources`] takes the name of a source and returns its [`SourceState`]. It does not check the caller's access. The
-//! endpoints must allow only operators to use it.
+//! [`Sources`] takes the name of a source and returns its [`SourceState`]. [`Sources`] does not check the caller's
+//! access, so the endpoints must restrict it to operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct SourceState {
     pub paused_since: Option<Micros>,
     /// Whether an error currently prevents the source from reading or storing messages on this server.
     pub is_failing: bool,
-    /// The last error on this server. It may already be resolved.
+    /// The last error on this server, which may already be resolved.
     pub error: Option<SourceError>,
     /// The partitions for which the table has an offset, and those that this server reads.
     pub partitions: Vec<PartitionProgress>,
@@ -55,9 +55,8 @@ pub struct PartitionProgress {
     pub partition: i32,
     /// The next offset to read, according to the table. `None` if the table has no offset for the partition.
     pub offset: Option<i64>,
-    /// The number of offsets before the partition's end that are not committed yet. This is an upper bound for the
-    /// number of waiting messages. `None` on servers that do not read the partition, and until the brokers have
-    /// reported the end.
+    /// The number of uncommitted offsets before the partition's end. The value is an upper bound for the number of
+    /// waiting messages. `None` on servers that do not read the partition, and until the brokers have reported the end.
     pub lag: Option<i64>,
     /// Whether this server reads the partition.
     pub is_here: bool,

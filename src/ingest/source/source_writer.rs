@@ -10,9 +10,9 @@
 //! the offset at which the batch began.
 //! **Invariant:** rejected messages are in the quarantine before the table's offset advances past them.
 //!
-//! The quarantine also stores offsets of partitions. Their only purpose is to make one of two commits fail if two
-//! servers read the same rejected message. They do not describe the rows in the quarantine, and they may be ahead of
-//! the table's offsets or far behind them.
+//! The quarantine also stores offsets of partitions. If two servers read the same rejected message, these offsets make
+//! one of the two commits fail. The quarantine's offsets do not describe its rows, and may be ahead of the table's
+//! offsets or far behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::lake::{LagState, Progress};
 
 /// The value of the tenant label in metrics for events from a source.
 const SOURCE: &str = "(source)";
-/// A batch reserves at most 1/8 of the queue's memory.
+/// The divisor that limits a batch's memory: a batch reserves at most 1/8 of the queue's memory.
 const QUEUE_SHARE: usize = 8;
 /// The assumed ratio between the size of decoded text and the size of the binary messages. The size limit of a batch is
 /// divided by this ratio.
@@ -83,7 +83,7 @@ impl SourceWriter {
     pub(in crate::ingest) fn limits(&self) -> BatchLimits {
         let limits = &self.writer.limits;
         BatchLimits {
-            // One call to the decoder can handle `MESSAGES_MAX` messages, even if it rejects all of them.
+            // The decoder can reject at most `MESSAGES_MAX` messages in one call.
             rows_max: limits.batch_rows_max.min(MESSAGES_MAX),
             bytes_max: self.batch_bytes_max(),
             age_max: limits.batch_age_max,
@@ -139,8 +139,8 @@ impl SourceWriter {
                 reject_indexes.iter().map(|index| &messages[*index as usize].topic_partition).collect();
             let advances = partitions.into_iter().filter_map(|topic_partition| {
                 let after = offsets_of(topic_partition).quarantine;
-                // The quarantine's offset never moves backward. After an error, messages may be read again. Their
-                // quarantine entries then have the same ids, so they are duplicates.
+                // The quarantine's offset never moves backward. After an error, messages may be read again. Their new
+                // quarantine entries have the same ids as the old entries and are therefore duplicates.
                 let next = message_batch.ranges.get(topic_partition)?.next.max(after.unwrap_or(0));
                 Some((topic_partition, Progress { app: route.app(topic_partition), after, next }))
             });
@@ -263,8 +263,7 @@ fn batch_share(limits: &IngestConfig) -> usize {
     limits.batch_bytes_max.min(limits.queue_bytes_max / QUEUE_SHARE).max(1)
 }
 
-/// Returns the maximum number of bytes in the text that is decoded from one batch, or from quarantine entries that are
-/// replayed together.
+/// Returns the maximum size, in bytes, of the text that is decoded from one batch or for one replay.
 pub(in crate::ingest) fn text_bytes_max(limits: &IngestConfig) -> usize {
     batch_share(limits) * TEXT_SHARES_MAX
 }

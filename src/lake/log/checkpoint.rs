@@ -3,7 +3,7 @@
 //! Reads a table's log and returns the complete [`TableState`]. `deltalake` reads and writes the checkpoints, and
 //! removes expired entries. Entries after a checkpoint are read by the same code that follows the log.
 //!
-//! **Invariant:** a gap in the log is an error. It never results in a table with missing rows.
+//! **Invariant:** a gap in the log is an error, so a table is never loaded with missing rows.
 
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ const READS_MAX: usize = 16;
 #[derive(Debug)]
 pub(in crate::lake) struct LoadedTable {
     pub(in crate::lake) state: TableState,
-    /// The version of the checkpoint from which the table was loaded. `None` if it was loaded from log entries alone.
+    /// The version of the checkpoint from which the table was loaded. `None` if the table was loaded from log entries
+    /// alone.
     pub(in crate::lake) checkpoint: Option<u64>,
 }
 
@@ -125,8 +126,8 @@ async fn replay(
     changes.apply(contract, None)
 }
 
-/// Reads a checkpoint file's application transactions. `deltalake` can also return them, but only one at a time, and it
-/// replays the whole log for each.
+/// Reads a checkpoint file's application transactions. `deltalake` can also return application transactions, but only
+/// one at a time, and it replays the whole log for each.
 async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)>> {
     let batches = read_columns(&store.objects, file.location.clone(), file.size, &["txn"]).await.map_err(|error| {
         Error::unavailable(format!("cannot read checkpoint `{}`", file.location)).with_source(error)

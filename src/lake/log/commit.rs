@@ -13,9 +13,9 @@
 //! version. A delayed put can therefore never become a second copy of the commit.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
 //! since. If two writers both find an event to be new, only one of them stores it.
-//! **Invariant:** a source's progress changes only if it has the value that the writer expects. This is checked before
-//! each put, against the state that the entry follows. If two writers read the same part of a source, one commits it
-//! and the other is refused.
+//! **Invariant:** a source's progress changes only if it has the value that the writer expects. The progress is checked
+//! before each put, against the state that the entry follows. If two writers read the same messages of a source, one of
+//! them commits the messages and the other is refused.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,8 @@ use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
 use crate::lake::log::table_state::{Changes, TableState, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
-/// The maximum number of attempts for one commit. An attempt fails if another writer takes the version, or if its
-/// result is in doubt. One handle makes one commit at a time, so it competes only with other processes.
+/// The maximum number of attempts for one commit. An attempt fails if another writer takes the version, or if the
+/// result of the put is in doubt. A handle makes one commit at a time, so it competes only with other processes.
 const ATTEMPTS_MAX: usize = 100;
 
 /// The maximum number of in-doubt results during one commit. The limit can be low, because the store's client also
@@ -52,7 +52,7 @@ struct CommitRequest {
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
-    /// The version after which no other writer may have added rows. `None` if other writers' rows do not matter.
+    /// The version after which no other writer may have added rows. `None` if other writers may have added rows.
     seen: Option<u64>,
     /// The encoded log entry.
     bytes: Bytes,
@@ -60,13 +60,13 @@ struct CommitRequest {
 
 impl Table {
     /// Commits files and the progress of sources in one log entry, and returns its version. If other writers commit
-    /// first, the commit is retried, provided that the contract still fits and that they did not change the progress of
-    /// the same sources. If the result of a put is in doubt, the entry is read back. The table's snapshot includes the
-    /// files before this function returns.
+    /// first, the commit is retried, unless they changed the progress of the same sources or the contract no longer
+    /// fits. If the result of a put is in doubt, the entry is read back. The table's snapshot includes the files before
+    /// this function returns.
     ///
-    /// Returns `Conflict` if a source's progress does not have the expected value. The snapshot then has the new value.
-    /// After `Unavailable`, the commit may have succeeded: commit the same files and progress again. They are stored
-    /// once. If a version already includes them, that version is returned.
+    /// Returns `Conflict` if a source's progress does not have the expected value. After this error, the snapshot
+    /// contains the actual value. After `Unavailable`, the commit may have succeeded. The caller can safely commit the
+    /// same files and progress again. If a version already includes them, the retry returns that version.
     pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
         match append(self, files, progress, None).await? {
             Committed::At(version) => Ok(version),
@@ -74,8 +74,8 @@ impl Table {
         }
     }
 
-    /// Commits like [`Table::commit`], but only if no other writer has added rows since version `seen`, the version
-    /// against which the rows were deduplicated.
+    /// Does the same as [`Table::commit`], but only if no other writer has added rows since version `seen`. The rows
+    /// were deduplicated against that version.
     pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
         append(self, files, progress, Some(seen)).await
     }
@@ -160,8 +160,7 @@ impl CommitRequest {
         is_done.then_some(snapshot.version)
     }
 
-    /// Checks that each source's progress has the expected value. If it does not, another writer has taken over the
-    /// source.
+    /// Checks that each source's progress has the expected value. Otherwise, another writer has taken over the source.
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
         match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
             Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
@@ -175,7 +174,7 @@ impl CommitRequest {
         }
     }
 
-    /// Refuses the commit if `winner` removes one of our files. Such a file was already committed and has since been
+    /// Refuses the commit if `winner` removes one of our files. A removed file was already committed and has since been
     /// replaced. Schema and protocol are checked when the log is followed, and progress is checked before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
@@ -191,7 +190,7 @@ impl CommitRequest {
         }
     }
 
-    /// Publishes the snapshot that includes our entry, after the entry was written to the log.
+    /// Publishes the snapshot that includes our entry. The entry must already be in the log.
     async fn finish(&self, table: &Table, before: &TableState, version: u64) -> Result<Committed> {
         if table.gap_check_due() {
             return self.confirm(table).await;

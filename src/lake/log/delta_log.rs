@@ -109,7 +109,7 @@ pub(in crate::lake) struct LogEntry {
 pub(in crate::lake) enum PutOutcome {
     /// The entry was written.
     Written,
-    /// The version already has an entry. It may be ours, if the client retried a put that had succeeded.
+    /// The version already has an entry. The existing entry may be ours if the client retried a put that had succeeded.
     Taken,
     /// The put failed without a clear result. The entry may have been written, may be written later, or may never be
     /// written.
@@ -121,7 +121,7 @@ pub(in crate::lake) enum PutOutcome {
 pub(in crate::lake) struct LogListing {
     /// The complete checkpoints and their files, by version.
     pub(in crate::lake) checkpoints: BTreeMap<u64, Vec<ObjectMeta>>,
-    /// The versions with an entry.
+    /// The versions that have a log entry.
     pub(in crate::lake) entries: BTreeSet<u64>,
 }
 

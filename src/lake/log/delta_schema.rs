@@ -1,12 +1,12 @@
 //! Converts a contract to a Delta schema, and adds a contract's new columns to a stored schema.
 //!
-//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. If the two do not fit
-//! together, returns a `Conflict` error that names the column and the fix.
+//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. If the contract does not
+//! fit the stored schema, returns a `Conflict` error that names the column and the fix.
 //!
-//! A contract may add nullable columns. They are appended to the stored columns, and readers match columns by name. A
-//! column that the contract no longer has stays in the table and is null in new files. External readers still see it,
-//! but queries do not. A contract must not change a column's type or nullability, and must not add a column whose name
-//! differs from a stored one only in case.
+//! A contract may add nullable columns. New columns are appended to the stored columns, and readers match columns by
+//! name. A column that the contract no longer has stays in the table and is null in new files. External readers still
+//! see the column, but queries do not. A contract must not change a column's type or nullability, and must not add a
+//! column whose name differs from a stored one only in case.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};

@@ -8,8 +8,8 @@
 //!   delta_schema: contract ─► Delta schema
 //! ```
 //!
-//! **Invariant:** an entry is written only if its version has no entry yet. A snapshot is immutable, and a newer one
-//! replaces it as a whole.
+//! **Invariant:** an entry is written only if its version has no entry yet. A snapshot is immutable, and a newer
+//! snapshot replaces it as a whole.
 
 pub(super) mod checkpoint;
 pub(super) mod commit;

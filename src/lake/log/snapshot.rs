@@ -1,6 +1,7 @@
-//! Snapshots: a table's live files at one version, with their statistics for pruning, all in memory.
+//! Snapshots. A snapshot keeps in memory a table's live files at one version, and their statistics for pruning.
 //!
-//! Applying the changes of later log entries to a snapshot creates the next snapshot. The previous one stays unchanged.
+//! Applying the changes of later log entries to a snapshot creates the next snapshot. The previous snapshot stays
+//! unchanged.
 //!
 //! **Invariant:** files are sorted by (day, smallest tenant, path), and each path appears once.
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use crate::clock::Micros;
 
-/// One Parquet file. Its bounds include every row but need not be tight, because they are used only for pruning.
+/// One Parquet file. The bounds include every row but need not be tight, because they are used only for pruning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataFile {
     /// The path relative to the table, not percent-encoded.
@@ -43,15 +44,15 @@ pub struct Snapshot {
     pub txns: BTreeMap<String, i64>,
 }
 
-/// The progress of a source, stored as a Delta application transaction. A commit sets it only if it has the expected
-/// value.
+/// The progress of a source, stored as a Delta application transaction. A commit sets the progress only if the table
+/// has the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The `appId`: the name of the source, or of a part of it that has its own progress.
+    /// The `appId`, which names the source, or a part of the source that has its own progress, such as a partition.
     pub app: String,
-    /// The expected version in the table, or `None` if the table must not have one yet.
+    /// The expected version in the table, or `None` if the table must not have a version for this `appId` yet.
     pub after: Option<i64>,
-    /// The new version. If it equals `after`, the commit only checks the version and does not change it.
+    /// The new version. If `next` equals `after`, the commit only checks the version and does not change it.
     pub next: i64,
 }
 
@@ -80,19 +81,19 @@ impl Snapshot {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Returns the files that `before`, an older snapshot of the table, does not have. This takes one binary search per
-    /// file.
+    /// Returns the files that are not in `before`, an older snapshot of the table. Needs one binary search per file.
     pub fn since(&self, before: &Self) -> Vec<Arc<DataFile>> {
         self.files.iter().filter(|file| !before.contains(file)).cloned().collect()
     }
 
-    /// Returns true if the file is live in this snapshot. This takes one binary search.
+    /// Returns true if the file is live in this snapshot. Needs one binary search.
     pub fn contains(&self, file: &DataFile) -> bool {
         self.files.binary_search_by(|live| live.key().cmp(&file.key())).is_ok()
     }
 }
 
-/// The file changes of one or more log entries: for each path, the added file, or `None` if the last change removed it.
+/// The file changes of one or more log entries, by path. A value is the added file, or `None` if the last change
+/// removed the file.
 pub(in crate::lake) type FileChanges = BTreeMap<Arc<str>, Option<DataFile>>;
 
 /// Returns the live files after `changes`. Copies the list, which takes 0.3 ms for 10,000 files.

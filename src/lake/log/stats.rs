@@ -1,8 +1,8 @@
 //! File statistics: bounds of tenants, times and ids, as the JSON text in a Delta `add` action.
 //!
 //! Writes a file's bounds as JSON, and reads the JSON from any Delta writer. Bounds include every row of the file, but
-//! they need not be tight: long strings are truncated (and a truncated upper bound is increased), and times have
-//! millisecond precision.
+//! they need not be tight. Long strings are truncated, and a truncated upper bound is increased. Times have millisecond
+//! precision.
 //!
 //! Most Delta writers truncate the latest time to milliseconds, so some rows may be later than the stored bound. When
 //! we write the latest time, we therefore round it up. When we read a latest time in whole milliseconds, we interpret
@@ -23,7 +23,7 @@ const STRING_CHARS_MAX: usize = 64;
 /// The number of microseconds in a millisecond.
 const MILLISECOND: Micros = 1_000;
 
-/// The smallest and the largest value, both inclusive. `None` if they are unknown.
+/// The smallest and the largest value, both inclusive. `None` if the values are unknown.
 pub(in crate::lake) type Bound<T> = Option<(T, T)>;
 
 /// The row count and bounds of a file.
@@ -117,8 +117,8 @@ impl FileBounds {
     }
 }
 
-/// Returns a string that is greater than every string that starts with `prefix`: the smallest one that is not longer
-/// than `prefix`. Returns `None` if there is no such string.
+/// Returns a string that is greater than every string that starts with `prefix`. Of the strings that are not longer
+/// than `prefix`, returns the smallest, or `None` if there is no such string.
 fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {

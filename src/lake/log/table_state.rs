@@ -44,7 +44,7 @@ pub(in crate::lake) struct Changes {
 }
 
 impl Changes {
-    /// Creates empty changes that lead to `version`.
+    /// Creates an empty set of changes up to `version`.
     pub(in crate::lake) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
     }

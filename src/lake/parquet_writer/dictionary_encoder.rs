@@ -4,10 +4,10 @@
 //!   strings or dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
 //! ```
 //!
-//! Takes a dictionary array or plain strings, together with their levels, and returns a column chunk. Plain strings
-//! cost one hash lookup each. If there are too many distinct strings, it returns `None`, and Parquet's writer encodes
-//! the column instead. Most columns of an event are dictionaries. Parquet's writer would look up each of their values
-//! in a hash table, which takes longer than the rest of the encoding.
+//! Takes a dictionary array or plain strings, together with their repetition and definition levels, and returns a
+//! column chunk. Plain strings cost one hash lookup each. If there are too many distinct strings, the encoder returns
+//! `None`, and Parquet's writer encodes the column instead. Most columns of an event are dictionaries. Parquet's writer
+//! would look up each of their values in a hash table, which takes longer than the rest of the encoding.
 //!
 //! The format is specified by Apache Parquet in `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md`
 //! (data pages).
@@ -31,7 +31,8 @@ use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, Tex
 /// The number of values that are sampled to estimate whether a column has few distinct strings.
 const SAMPLE: usize = 256;
 /// A column is encoded as a dictionary if each distinct string occurs at least this often in the sample, on average. A
-/// column of distinct strings is thus never a dictionary, and keeps its statistics even in a small file.
+/// column of distinct strings is therefore never encoded as a dictionary, and keeps its statistics even in a small
+/// file.
 const REPEATS: usize = 4;
 /// The number of rows per page, the same as in all other columns.
 const PAGE_ROWS: usize = 20_000;
@@ -46,7 +47,7 @@ pub(in crate::lake) struct DictionaryEncoder {
     compression: Compression,
 }
 
-/// The relation between a leaf column's strings and the rows. It determines the repetition and definition levels.
+/// How a leaf column's strings map to the rows, which determines the repetition and definition levels.
 pub(in crate::lake) enum TextLevels {
     /// One string or null per row.
     Rows,
@@ -223,7 +224,8 @@ impl IndexedTexts {
         Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), indexes }
     }
 
-    /// Indexes plain strings. Returns `None` if there are more than [`DICTIONARY_VALUES_MAX`] distinct ones.
+    /// Builds a dictionary and its indexes from plain strings. Returns `None` if there are more than
+    /// [`DICTIONARY_VALUES_MAX`] distinct strings.
     fn of_strings(strings: &StringArray) -> Option<Self> {
         let (mut dictionary, mut indexes) =
             (DictionaryBuilder::default(), Vec::with_capacity(strings.len() - strings.null_count()));

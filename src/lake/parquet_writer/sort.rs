@@ -4,8 +4,8 @@
 //!   rows ─► sort by (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
-//! Takes rows of one contract in any order, and returns [`EncodedFile`]s in memory. It uses neither the store nor the
-//! clock. A tenant's rows are contiguous in a file, so the tenant's queries read few pages.
+//! Takes rows of one contract in any order, and returns [`EncodedFile`]s in memory. Sorting uses neither the store nor
+//! the clock. A tenant's rows are contiguous in a file, so the tenant's queries read few pages.
 
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::lake::log::stats::{FileBounds, string_bound, time_bound};
 use crate::lake::parquet_writer::parquet_file::{WriteOptions, parquet_file};
 use crate::lake::parquet_writer::take::gather;
 
-/// The number of recently seen tenants that [`ranks`] caches.
+/// The number of tenants in the cache of [`ranks`].
 const TENANTS_CACHED: usize = 64;
 
 /// A Parquet file that is encoded but not stored yet.
@@ -103,9 +103,9 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name. It has only
-/// eight bytes of the id, which follow the prefix that all ids share. Whole ids are compared only if these bytes are
-/// equal.
+/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name. The key
+/// contains only the eight bytes of the id that follow the common prefix of all ids. Whole ids are compared only if
+/// these bytes are equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
     /// The day, tenant rank and time, packed into one number that has the same order.
@@ -127,7 +127,7 @@ impl SortKey {
         ((self.day_tenant_time >> 96) as u32 ^ (1 << 31)).cast_signed()
     }
 
-    /// Returns the packed parts, which are compared first. The whole id and the row are compared after them.
+    /// Returns the packed fields, which are compared before the whole id and the row index.
     fn packed(&self) -> (u128, u64) {
         (self.day_tenant_time, self.id)
     }

@@ -1,7 +1,7 @@
 //! Gathers rows of a batch by index.
 //!
-//! Takes rows and indexes, and returns the rows at these indexes. Arrow's `take` kernel returns the same rows. This
-//! implementation is optimized for short strings and small maps, and takes a third of the time.
+//! Arrow's `take` kernel returns the same rows. This implementation is optimized for short strings and small maps, and
+//! takes only a third of the kernel's time.
 
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(seed);
             let (count, wanted) = (rng.random_range(1..200), rng.random_range(0..300));
             let rows = rows(count, &mut rng);
-            // Also gather from a slice, whose columns do not begin at the start of their buffers.
+            // Also gather from a slice, so that columns do not begin at the start of their buffers.
             let first = rng.random_range(0..count);
             for rows in [rows.clone(), rows.slice(first, count - first)] {
                 let indexes: Vec<u32> = (0..wanted).map(|_| rng.random_range(0..rows.num_rows() as u32)).collect();

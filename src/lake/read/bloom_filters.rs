@@ -24,7 +24,7 @@ impl FileBloomFilters {
         Self { groups }
     }
 
-    /// Returns true if the file may contain the id. If this returns false, the file does not contain it.
+    /// Returns false if the file certainly does not contain the id, and true if the file may contain it.
     pub(in crate::lake) fn may_contain(&self, id: &str) -> bool {
         self.groups.iter().any(|group| group.as_ref().is_none_or(|filter| filter.check(id)))
     }
@@ -35,7 +35,7 @@ impl FileBloomFilters {
     }
 }
 
-/// A cache of filters by file path. It evicts the filters that were loaded first.
+/// A cache of filters by file path, which evicts the filters that were loaded first.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct BloomFilterCache(Mutex<CachedFilters>);
 
@@ -51,7 +51,7 @@ impl BloomFilterCache {
         self.cached().by_path.get(path).cloned()
     }
 
-    /// Caches a file's filters, and evicts the oldest ones if the cache is larger than its limit.
+    /// Caches a file's filters, and evicts the oldest filters if the cache exceeds its limit.
     pub(in crate::lake) fn insert(&self, path: &Arc<str>, filter: FileBloomFilters) -> Arc<FileBloomFilters> {
         let (filter, mut cached) = (Arc::new(filter), self.cached());
         if cached.by_path.insert(path.clone(), filter.clone()).is_none() {

@@ -1,4 +1,4 @@
-//! Reads the event keys (tenant and id) of one file. The dedupe index is built from them.
+//! Reads the event keys (tenant and id) of one file, from which the dedupe index is built.
 
 use std::sync::Arc;
 

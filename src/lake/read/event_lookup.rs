@@ -5,10 +5,11 @@
 //!             (in memory)                        (cached)                (page index)
 //! ```
 //!
-//! Takes the [`EventKeys`] of events and a list of files, and returns for each event whether one of the files contains
-//! it. An event that is sent again has the same time, so only the pages that include this time are read.
+//! Takes the [`EventKeys`] of events and a list of files, and returns for each event whether a file contains it. An
+//! event that is sent again has the same time, so only the pages that include this time are read.
 //!
-//! **Invariant:** the steps before the comparison may let an absent event pass, but they never drop a stored event.
+//! **Invariant:** the filters before the final comparison may let an absent event pass, but they never drop a stored
+//! event.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -162,7 +163,7 @@ async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: V
     Ok(found.into_iter().collect())
 }
 
-/// Loads the bloom filters on the file's ids. Files from other writers may not have any.
+/// Loads the bloom filters on the file's ids. Files from other writers may have no bloom filters.
 async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;

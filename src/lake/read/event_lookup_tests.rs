@@ -1,5 +1,5 @@
 //! Tests the table operations that deduplication uses: reading a file's keys, looking up stored events, and committing
-//! only if no rows were added after the version that the new rows were compared with.
+//! only if no other writer has added rows.
 
 use arrow::array::AsArray;
 use object_store::ObjectStoreExt;
@@ -83,7 +83,7 @@ async fn rows_are_committed_only_after_the_version_they_were_compared_with() {
         Committed::At(1),
         "the same commit again, as after an in-doubt result"
     );
-    // The other handle does not know of that commit until it puts its entry.
+    // The other handle learns of the first handle's commit only when it puts its own entry.
     let files = write(&other, 10..20).await;
     assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
     assert_eq!(ids(&other).await, expected(0..10), "the handle knows of the commit now");

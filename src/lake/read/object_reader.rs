@@ -15,7 +15,8 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-/// The number of bytes that are read first, from the end of a file. For most files, they include the whole footer.
+/// The number of bytes that are read first, from the end of a file. For most files, this range includes the whole
+/// footer.
 const FOOTER_BYTES: usize = 64 * 1024;
 /// The number of rows per batch.
 const BATCH_ROWS: usize = 8_192;

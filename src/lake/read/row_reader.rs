@@ -1,7 +1,7 @@
-//! Reads rows of one file batch by batch: the named columns, and either all rows or those at given row numbers.
+//! Reads rows of one file batch by batch: the named columns, and either all rows or the rows at given row numbers.
 //!
-//! This reader is for maintenance, such as the quarantine's operator commands. Queries must not use it, because it does
-//! not filter by tenant.
+//! This reader is for maintenance, such as the quarantine's operator commands. Queries must not use this reader,
+//! because it does not filter by tenant.
 
 use std::sync::Arc;
 
@@ -17,8 +17,9 @@ use crate::lake::read::object_reader::ObjectReader;
 use crate::lake::{DataFile, Table};
 
 impl Table {
-    /// Streams rows of a file in batches of at most `batch_rows`: the columns in `names` that the file has, and either
-    /// all rows or those at `row_numbers` (ascending, from 0). Returns `Unavailable` if the file cannot be read.
+    /// Streams rows of a file in batches of at most `batch_rows` rows. Reads the columns in `names` that the file has.
+    /// Reads either all rows or only the rows at `row_numbers`, which must be ascending and count from 0. Returns
+    /// `Unavailable` if the file cannot be read.
     pub async fn rows(
         &self,
         file: &DataFile,

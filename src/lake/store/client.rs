@@ -29,7 +29,7 @@ use crate::lake::store::durable_folder::DurableFolder;
 pub struct Store {
     /// The client for the whole store (a bucket, or the root of the file system).
     pub objects: Arc<dyn ObjectStore>,
-    /// The store's root URL (`s3://bucket/`, `file:///`). The query engine registers `objects` under it.
+    /// The store's root URL (`s3://bucket/`, `file:///`). The query engine registers `objects` under this URL.
     pub root: Url,
     /// The lake's prefix in the store.
     pub prefix: Path,
@@ -151,8 +151,8 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
         builder = builder.with_config(key, value);
     }
     // Connections are pooled, and the runtime that opened the store drives all of them. Otherwise, the query threads
-    // would drive every connection that a query opens, and a commit that reuses such a connection would wait for those
-    // threads.
+    // would drive the connections that queries open, and a commit that reuses one of these connections would wait for
+    // the query threads.
     if let Ok(runtime) = Handle::try_current() {
         builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }

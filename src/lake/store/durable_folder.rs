@@ -48,7 +48,7 @@ fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
         false => std::fs::hard_link(&staged, path),
     });
     if written.is_err() || !replace {
-        // A failure is ignored, because a leftover file is never listed and its name is never reused.
+        // Ignore a failed deletion, because a leftover file is never listed and its name is never reused.
         let _ = std::fs::remove_file(&staged);
     }
     written.and_then(|()| sync_folder(folder))
@@ -72,7 +72,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
         if kind.is_dir() {
             swept += sweep(&entry.path(), before_ms)?;
         } else if kind.is_file() && is_staged(&entry.file_name()) {
-            // The file may be gone, because its writer may have just finished.
+            // The file may already be gone, because its writer may have just finished.
             let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
@@ -84,7 +84,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
     Ok(swept)
 }
 
-/// Returns true if the name was made by [`staged`].
+/// Returns true if [`staged`] created the name.
 fn is_staged(name: &OsStr) -> bool {
     let number = name.to_str().and_then(|name| name.rsplit_once('#')).map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))

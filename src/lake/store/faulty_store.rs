@@ -1,4 +1,4 @@
-//! An object store for tests. Its puts of log entries fail as planned by the test.
+//! An object store for tests, in which puts of log entries fail as the test plans.
 
 use std::collections::VecDeque;
 use std::fmt;

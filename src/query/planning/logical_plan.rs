@@ -9,10 +9,10 @@
 //!   function                    ─► the session's function of the same name, or an error
 //! ```
 //!
-//! **Invariant:** a plan reads only the session's tables and calls only the session's functions. It never uses a table
-//! or function that it carries, and reads no files. A plan that was built in another tenant's session reads the tables
-//! of this session, never those of the other tenant.
-//! **Invariant:** columns are resolved by name. A column that this session does not see is unknown everywhere in the
+//! **Invariant:** a plan reads only the session's tables and calls only the session's functions. Tables and functions
+//! inside the plan are never used, and no files are read. Even a plan that was built in another tenant's session reads
+//! only the tables of this session.
+//! **Invariant:** columns are resolved by name. A column that this session may not see is unknown everywhere in the
 //! plan.
 
 use std::collections::{BTreeSet, HashMap};
@@ -44,12 +44,12 @@ use crate::sql::functions;
 pub(in crate::query) struct PlanNames {
     /// The names of tables and table functions.
     tables: BTreeSet<TableReference>,
-    /// The names of recursive queries. The inner part of such a query uses this name to read the rows of the previous
-    /// iteration.
+    /// The names of recursive queries. The recursive term of a query uses the query's name to read the rows of the
+    /// previous iteration.
     recursive: BTreeSet<String>,
 }
 
-/// The session's tables and functions that replace those of a plan.
+/// The session's tables and functions, which replace the tables and functions in a plan.
 pub(in crate::query) struct Bindings<'a> {
     view: &'a PlanningView,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
@@ -86,12 +86,12 @@ impl PlanNames {
 }
 
 impl Bindings<'_> {
-    /// Returns the plan with the session's tables and functions in place of its own.
+    /// Replaces the tables and functions in the plan with the session's tables and functions.
     pub(in crate::query) fn rebind(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         Ok(plan.clone().transform_up_with_subqueries(|node| self.rebind_node(node))?.data)
     }
 
-    /// Rebinds one node. Its inputs must already be rebound.
+    /// Rebinds a node whose inputs are already rebound.
     fn rebind_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let names = NamePreserver::new(&node);
         let node = node.map_expressions(|expr| {
@@ -100,13 +100,14 @@ impl Bindings<'_> {
         })?;
         let node = match node.data {
             LogicalPlan::TableScan(scan) => self.rebind_scan(scan)?,
-            // EXPLAIN shows the rebound plan, not the one that the caller's session built.
+            // EXPLAIN shows the rebound plan, not the plan that the caller sent.
             LogicalPlan::Explain(explain) => LogicalPlan::Explain(Explain {
                 stringified_plans: vec![explain.plan.to_stringified(PlanType::InitialLogicalPlan)],
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // In this session, a column may be missing or have another type. A node that uses a missing column fails.
+            // A column of the sent plan may be missing in this session or have another type. A node that uses a missing
+            // column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
@@ -125,7 +126,8 @@ impl Bindings<'_> {
         let columns = columns.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
         let (name, mut rows) =
             (scan.table_name.clone(), LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&source), None)?);
-        // Tables treat the filters and the limit of a scan as hints, so nodes above the scan must apply them.
+        // Tables use the filters and the limit of a scan only as hints. Nodes above the scan must therefore apply the
+        // filters and the limit.
         if let Some(filter) = conjunction(scan.filters) {
             rows = rows.filter(filter)?;
         }
@@ -146,19 +148,19 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// Returns the source to scan if `given` is not a table in a catalog. It is then the rows of a recursive query, a
-    /// value series, or the freshness of a table. Returns `None` for a table in a catalog.
+    /// Returns the source to scan if `given` provides the rows of a recursive query, a generated series, or the
+    /// freshness of a table. Returns `None` if `given` is a table in a catalog.
     fn non_catalog_source(
         &self,
         scan: &TableScan,
         given: &Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // The source holds only a name and a schema. Its rows exist only while its recursive query runs.
+            // The source contains only a name and a schema. The rows exist only while the recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {
-            // The source holds only the first value, the last value and the step.
+            // A generated series contains only its first value, last value and step.
             return Ok(Some(Arc::clone(&scan.source)));
         }
         if let Some(row) = given.downcast_ref::<FreshnessRow>() {
@@ -168,7 +170,7 @@ impl Bindings<'_> {
         Ok(None)
     }
 
-    /// Replaces the function of a call with the session's function of the same name.
+    /// Replaces the function in a call with the session's function of the same name.
     fn rebind_function(&self, expr: Expr) -> Result<Transformed<Expr>> {
         let state: &SessionState = &self.view.state;
         Ok(Transformed::yes(match expr {
@@ -202,7 +204,7 @@ impl Bindings<'_> {
     }
 }
 
-/// Returns the name that the plan itself gives to the column at `index`.
+/// Returns the name of the column at `index` in the sent plan.
 fn column_name(scan: &TableScan, index: usize) -> Result<String> {
     let schema = scan.source.schema();
     let field = schema.fields().get(index);
@@ -210,7 +212,7 @@ fn column_name(scan: &TableScan, index: usize) -> Result<String> {
     Ok(field.name().clone())
 }
 
-/// Finds the session's function with this name.
+/// Returns the session's function with the given name, or an error if there is no such function.
 fn known<'a, F>(functions: &'a HashMap<String, F>, name: &str) -> Result<&'a F> {
     functions.get(name).ok_or_else(|| refused(Error::invalid(format!("unknown function `{name}`"))))
 }

@@ -1,5 +1,6 @@
-//! Tests of statements that are sent as logical plans. A plan returns the same rows or error as the SQL text from which
-//! it was built, even if it was built in another session. The tables and functions that a plan carries are never used.
+//! Tests of statements that are sent as logical plans. A plan must return the same rows or the same error as the SQL
+//! text from which it was built, even if it was built in another session. The tables and functions inside the sent plan
+//! are never used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,9 +37,9 @@ async fn run(session: &Session, plan: LogicalPlan, parameter: Option<i64>) -> Re
     Ok(text(&batches))
 }
 
-/// Statements that together contain each kind of plan node, table and function that binding handles.
+/// Statements that together contain all kinds of plan nodes, tables and functions that the binding handles.
 const PLAN_SHAPES: [&str; 20] = [
-    // Scans, with and without filters that the optimizer moves into them.
+    // Scans, with and without filters that the optimizer pushes down.
     "SELECT * FROM calls ORDER BY event_id LIMIT 3",
     "SELECT count(*) FROM calls WHERE y = 20 OR 1 / (y - 20) = 0",
     "SELECT max(event_id) FROM glasshouse.public.calls WHERE event_time >= '2026-01-03T00:00:00Z' AND y < 3",
@@ -54,7 +55,7 @@ const PLAN_SHAPES: [&str; 20] = [
     "SELECT DISTINCT ON (region) region, event_id FROM calls ORDER BY region, event_id",
     "SELECT y, sum(y) OVER (ORDER BY event_time ROWS 2 PRECEDING), lag(y) OVER (ORDER BY event_time) FROM calls ORDER BY event_time",
     "SELECT 'a' || region || 'b', repeat(region, 2) FROM calls WHERE region IS NOT NULL ORDER BY event_id LIMIT 2",
-    // Rows that are not stored, and metadata.
+    // Rows that do not come from a table, and metadata.
     "VALUES (1, 'a'), (2, 'b')",
     "SELECT unnest([1, 2, 3])",
     "SELECT sum(value) FROM generate_series(1, 10)",
@@ -174,17 +175,17 @@ async fn invisible_tables_and_columns_are_unknown_in_a_logical_plan() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    // The row rules of the session that runs the plan apply, not those of the session that built it.
+    // The row rules of the session that runs the plan apply, not the row rules of the session that built the plan.
     let plan = maker.unchecked_plan("SELECT count(*), max(account) FROM calls").await.unwrap();
     assert_eq!(run(&engine.session(&north).unwrap(), plan, None).await.unwrap(), [["14", "north"]]);
-    // Columns are found by name, although their positions differ between the two sessions.
+    // Columns are resolved by name. Their positions differ between the two sessions.
     let plan = maker.unchecked_plan("SELECT y FROM calls WHERE event_id = 'acme-0003'").await.unwrap();
     for plan in [maker.optimized(&plan), plan] {
         assert_eq!(run(&engine.session(&narrow).unwrap(), plan, None).await.unwrap(), [["3"]]);
     }
 }
 
-/// A plan node that the server does not know.
+/// A custom plan node that the server does not know.
 #[derive(Debug, PartialEq, Eq, Hash, PartialOrd)]
 struct UnknownNode {
     input: LogicalPlan,
@@ -267,7 +268,8 @@ async fn tables_and_functions_inside_a_logical_plan_are_never_used() {
     );
     let plan = LogicalPlanBuilder::empty(true).project(vec![upper.call(vec![lit("a")])]).unwrap().build().unwrap();
     assert_eq!(run(&session, plan, None).await.unwrap(), [["A"]]);
-    // One of the engine's functions without our size limit resolves to the session's function, which has the limit.
+    // The plan contains the engine's function without a size limit. It resolves to the session's function, which has a
+    // limit.
     let functions = SessionStateDefaults::default_scalar_functions();
     let repeat = functions.iter().find(|function| function.name() == "repeat").unwrap();
     let call = repeat.call(vec![lit("x"), lit(2_000_000_000_i64)]);
@@ -297,7 +299,7 @@ async fn filters_and_limits_inside_a_scan_are_applied() {
 
 #[test]
 fn size_and_depth_of_logical_plans_are_limited() {
-    // Building and dropping such a deep plan recurses, and needs a larger stack than a test thread has.
+    // Building and dropping a deep plan is recursive, and needs a larger stack than the stack of a test thread.
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(exceed_plan_limits());
@@ -351,5 +353,8 @@ async fn exceed_plan_limits() {
         plan = left.union(right.build().unwrap()).unwrap().build().unwrap();
     }
     let error = run(&session, plan, None).await.unwrap_err();
-    assert!(error.message().starts_with("the plan of the statement has more than 1000000 parts"), "{error:?}");
+    assert!(
+        error.message().starts_with("the plan of the statement has more than 1000000 nodes and expressions"),
+        "{error:?}"
+    );
 }

@@ -1,11 +1,11 @@
-//! Planning: turns a statement into a checked plan.
+//! Turns a statement into a checked plan.
 //!
 //! ```text
 //!   SQL ─► plan_cache ─ if not cached ─► statement (parse, read-only?) ─► planner ─► plan_size, engine bugs ─► Planned
 //!   logical plan ─► plan_size, read-only? ─► logical_plan (tables and functions of the session) ─► planner ──────┘
 //! ```
 //!
-//! **Invariant:** security never depends on editing SQL text. Every statement that is not a query is refused.
+//! **Invariant:** security never depends on rewriting SQL text. Every statement that is not a query is refused.
 
 pub(super) mod erased_plan;
 pub(super) mod logical_plan;

@@ -15,11 +15,11 @@ use crate::tenancy::Access;
 
 /// The tables and functions to which a session resolves the names in a statement.
 pub(in crate::query) struct PlanningView {
-    /// The engine's functions, rules and options, with the session's catalog.
+    /// The session state: the engine's functions, rules and options, and the session's catalog.
     pub(in crate::query) state: ErasedPlan<SessionState>,
     /// The tables that the caller may see.
     pub(in crate::query) tables: Arc<SessionTables>,
-    /// The function `freshness('table')` over these tables.
+    /// The function `freshness('table')` for the tables that the caller may see.
     pub(in crate::query) freshness: Arc<FreshnessFunction>,
 }
 
@@ -30,7 +30,7 @@ impl PlanningView {
         for (name, table) in &*engine.tables {
             if let (Ok(tenant), Some(rules), Some(source)) = (access.tenant(), access.rules(name), engine.source(name))
             {
-                // The watermark is taken before the snapshot, so the snapshot contains everything up to the watermark.
+                // The watermark is taken before the snapshot, so the snapshot contains all rows up to the watermark.
                 let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
                 let table = SessionTable::of_tenant(table, table.snapshot(), source.clone(), tenant, rules);
                 let all_versions = table.all_versions();

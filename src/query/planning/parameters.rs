@@ -1,10 +1,10 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
 //! The placeholders are numbered before the statement is parsed. Before each run, the statement is planned again with a
-//! typed literal in place of each placeholder ([`bound_values`]). So binding a value has the same result as writing it
-//! as a literal.
+//! typed literal in place of each placeholder ([`bound_values`]). Binding a value therefore has the same result as
+//! writing the value as a literal.
 //!
-//! **Invariant:** a bound value keeps its own type and is never changed. It is never part of SQL text.
+//! **Invariant:** a bound value keeps its own type and is never changed. A bound value is never inserted into SQL text.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ const PARAMETERS_MAX: usize = 1000;
 const VALUES_BYTES_MAX: usize = 64 << 20;
 
 /// Replaces the `?` placeholders of a statement with `$1`, `$2`, and so on, from left to right. A statement cannot
-/// contain both kinds.
+/// contain both `?` and `$1` placeholders.
 pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let mut numbered = Vec::with_capacity(tokens.len());
     let (mut question_marks, mut has_dollars) = (0, false);
@@ -58,9 +58,9 @@ pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWi
     Ok(numbered)
 }
 
-/// If a token starts with a question mark, returns the tokens that follow the mark. Returns `None` for any other token.
-/// The tokenizer reads the `?-` of `x = ?-1` as one token, because some databases have such an operator. The engine has
-/// no operator that starts with a question mark.
+/// If a token starts with a question mark, returns the tokens that the rest of its text stands for. Returns `None` for
+/// any other token. The tokenizer reads `?-` in `x = ?-1` as one token, because some databases have an operator `?-`.
+/// The engine has no operator that starts with a question mark.
 fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     match token {
         Token::Question => Some(&[]),
@@ -75,17 +75,17 @@ fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     }
 }
 
-/// A statement with placeholders. It is planned for each row of bound values.
+/// A statement with placeholders, which is planned again for each row of bound values.
 #[derive(Debug)]
 pub(in crate::query) struct ParameterizedStatement {
     pub(in crate::query) statement: ErasedPlan<Statement>,
-    /// The placeholders by name, with the number of uses of each.
+    /// The number of uses of each placeholder, keyed by the placeholder's name.
     placeholders: BTreeMap<String, usize>,
 }
 
 impl ParameterizedStatement {
-    /// Returns `None` if the statement has no placeholders. Otherwise names the columns of `statement` that have no
-    /// name.
+    /// Returns `None` if the statement has no placeholders. Otherwise, adds names to the unnamed result columns of
+    /// `statement`.
     pub(in crate::query) fn of(statement: &mut Statement) -> Option<Self> {
         let placeholders = bound_values::placeholders(statement);
         if placeholders.is_empty() {
@@ -95,7 +95,7 @@ impl ParameterizedStatement {
         Some(Self { statement: ErasedPlan::new(statement.clone()), placeholders })
     }
 
-    /// Returns the statement with a marker for each placeholder.
+    /// Returns the statement with a marker in place of each placeholder.
     pub(in crate::query) fn marked(&self) -> Statement {
         let mut statement = Statement::clone(&self.statement);
         bound_values::substitute(&mut statement);
@@ -107,14 +107,15 @@ impl ParameterizedStatement {
         vec![value.clone(); self.placeholders.len()]
     }
 
-    /// Adds to `found` the placeholders of this statement that are missing there.
+    /// Adds the placeholders of this statement that are missing in `found`.
     pub(in crate::query) fn complete(&self, found: &mut Placeholders) {
         for name in self.placeholders.keys() {
             found.entry(name.clone()).or_insert(None);
         }
     }
 
-    /// Refuses values that would make the plan too large, because the plan contains a copy of a value for each use.
+    /// Refuses values that would make the plan too large. The plan contains a copy of a value for each use of its
+    /// placeholder.
     pub(in crate::query) fn check_size(&self, values: &[ScalarValue]) -> Result<()> {
         let size = |(name, uses): (&String, &usize)| {
             let value = ordinal(name).and_then(|ordinal| values.get(ordinal - 1));
@@ -125,26 +126,26 @@ impl ParameterizedStatement {
             return Ok(());
         }
         Err(Error::limited(format!(
-            "the bound values take {bytes} bytes, counted each time they are used, but at most {VALUES_BYTES_MAX} are \
-             allowed: bind smaller values, or use each of them fewer times"
+            "the bound values take {bytes} bytes, and each use of a value counts, but at most {VALUES_BYTES_MAX} are \
+             allowed: bind smaller values, or use them less often"
         )))
     }
 }
 
-/// Returns example values. They are used to plan a statement that cannot be planned with placeholders.
+/// Returns example values for placeholders. They are used to plan statements that cannot be planned without values.
 pub(in crate::query) fn examples() -> [ScalarValue; 4] {
     let day = ScalarValue::new_interval_mdn(0, 1, 0);
     [ScalarValue::Null, ScalarValue::Int64(Some(1)), ScalarValue::from("day"), day]
 }
 
-/// The placeholders of a plan by name, with their inferred types. The type is `Null` if it is ambiguous, and `None` if
-/// nothing is known about it.
+/// The inferred types of a plan's placeholders, keyed by their names. A type is `Null` if it is ambiguous, and `None`
+/// if no type could be inferred.
 pub(in crate::query) type Placeholders = BTreeMap<String, Option<DataType>>;
 
-/// Returns the placeholders of a plan. Their types are only guesses for clients that need a type to bind a value,
-/// because a bound value keeps its own type. Usually the engine infers a type from the other operand. A placeholder
-/// directly inside a cast has the type of the cast, and a placeholder in LIMIT or OFFSET is an integer. In arithmetic
-/// with times, no type can be inferred from the other operand, because `ts - $1` may subtract a time or an interval.
+/// Returns the placeholders of a plan. The types are only hints for clients that need a type to bind a value. A bound
+/// value keeps its own type. Usually, the engine infers the type from the other operand. A placeholder directly inside
+/// a cast has the type of the cast, and a placeholder in LIMIT or OFFSET is an integer. In arithmetic with times, no
+/// type can be inferred from the other operand, because `ts - $1` may subtract a time or an interval.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, DataFusionError> {
     let mut found = Placeholders::new();
     plan.apply_with_subqueries(|node| {
@@ -205,7 +206,7 @@ fn ordinal(name: &str) -> Option<usize> {
     name.strip_prefix('$').and_then(|digits| digits.parse().ok()).filter(|ordinal| *ordinal > 0)
 }
 
-/// Returns one field per placeholder, in order. Its type is `Null` if no type could be inferred.
+/// Returns one field for each placeholder, in order. The type of a field is `Null` if no type could be inferred.
 pub(in crate::query) fn schema(found: &Placeholders) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
     for (name, kind) in found {
@@ -229,7 +230,7 @@ pub(in crate::query) fn schema(found: &Placeholders) -> Result<Schema> {
     Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
 }
 
-/// Returns the values in a row of bound parameters, each with its own type.
+/// Returns the values in a row of bound parameters, with their own types.
 pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
     let count = parameters.fields().len();
     if rows.num_columns() != count {
@@ -246,7 +247,7 @@ pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usi
     values.collect()
 }
 
-/// Returns true if the values have the inferred types. In that case, they can be inserted into the existing plan.
+/// Returns true if the values have the inferred types, so they can be inserted into the existing plan.
 pub(in crate::query) fn are_as_inferred(parameters: &Schema, values: &[ScalarValue]) -> bool {
     let is_as_inferred = |(field, value): (&FieldRef, &ScalarValue)| {
         *field.data_type() != DataType::Null && *field.data_type() == value.data_type()
@@ -254,13 +255,13 @@ pub(in crate::query) fn are_as_inferred(parameters: &Schema, values: &[ScalarVal
     parameters.fields().iter().zip(values).all(is_as_inferred)
 }
 
-/// Returns the error for a number of values that does not match the number of parameters.
+/// Returns the error for a wrong number of bound values.
 pub(in crate::query) fn mismatch(expected: usize, given: usize) -> Error {
     Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// Extracts the value from a union, a dictionary or a run, which some clients bind. Converts view types and large types
-/// to the types that literals in SQL text have.
+/// Extracts the value from a union, dictionary or run-end encoded array, which some clients bind. Converts view types
+/// and large types to the types of SQL literals.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),

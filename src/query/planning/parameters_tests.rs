@@ -1,4 +1,4 @@
-//! Tests of bound parameters: binding a value has the same result as writing it as a literal.
+//! Tests of bound parameters. Binding a value must have the same result as writing the value as a literal.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::error::{Kind, Result};
 use crate::query::Session;
 use crate::query::testing::{engine, reader, text};
 
-/// Runs a statement for each value in one column of bound values. Returns the type of its first result column, and all
-/// results.
+/// Runs a statement for each value in a column of bound values. Returns the type of the first result column, and all
+/// result rows.
 async fn bound(session: &Session, sql: &str, values: ArrayRef) -> Result<(DataType, Vec<Vec<String>>)> {
     let planned = session.plan(sql).await?;
     let rows = RecordBatch::try_from_iter_with_nullable([("0", values, true)]).unwrap();
@@ -56,7 +56,7 @@ fn hour() -> ArrayRef {
     Arc::new(IntervalMonthDayNanoArray::from(vec![hour]))
 }
 
-/// Returns values of all types, each with its literal in SQL.
+/// Returns values of all types and their SQL literals.
 fn values() -> Vec<(ArrayRef, String)> {
     let mut values: Vec<(ArrayRef, String)> = vec![
         (int64(5), "5".to_owned()),
@@ -133,7 +133,7 @@ fn typed_values() -> Vec<(ArrayRef, String)> {
     values
 }
 
-/// Statements with one value, which replaces `{}`.
+/// Statements in which a literal or a placeholder replaces `{}`.
 const STATEMENTS: [&str; 40] = [
     "SELECT {} AS x",
     "SELECT -{} AS x",
@@ -225,14 +225,14 @@ async fn a_bound_value_keeps_its_type() {
         ("SELECT CAST($1 AS TIMESTAMP)", noon, "2024-01-01T12:00:00"),
         ("SELECT TIMESTAMP '2024-01-01 12:00:00' - $1", hour(), "2024-01-01T11:00:00"),
         ("SELECT count(*) > 0 FROM calls WHERE event_time < now() - $1", hour(), "true"),
-        // Positions in which only a literal is allowed, or in which an integer literal is the position of a column.
+        // Places where only a literal is allowed, or where an integer literal refers to a column by its position.
         ("SELECT date_part($1, TIMESTAMP '2024-01-31 12:00:00')", words("day"), "31"),
         ("SELECT count(*) FROM generate_series(1, $1)", int64(4), "4"),
         ("SELECT count(*) FROM (SELECT y FROM calls LIMIT $1)", int32(4), "4"),
         ("SELECT count(*) FROM (SELECT max(y) FROM calls GROUP BY $1)", int64(1), "1"),
         ("SELECT max(y) FROM calls GROUP BY ($1)", int64(1), "6"),
         ("SELECT count(*) FROM (SELECT y FROM calls ORDER BY $1)", int64(9), "40"),
-        // The same value, used twice and in subqueries.
+        // A value that is used twice or in subqueries.
         ("SELECT a + b FROM (SELECT $1 AS a, $1 AS b)", int64(2), "4"),
         ("SELECT (SELECT $1) + (SELECT max($1))", int64(2), "4"),
         ("WITH t AS (SELECT $1 AS x) SELECT count(*) FROM calls JOIN t ON y = x", int64(3), "6"),

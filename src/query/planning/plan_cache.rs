@@ -1,12 +1,12 @@
-//! A cache of recent plans. A client typically prepares, describes and fetches a statement, and a dashboard repeats it.
-//! The statement is planned only once for all these calls.
+//! A cache of recent plans. A client typically prepares, describes and fetches a statement, and a dashboard repeats the
+//! statement. The cache makes it possible to plan the statement only once.
 //!
-//! A cached plan is returned only if everything on which it depends is unchanged. If a statement has no parameters and
-//! its plan does not depend on the time, its physical plan is also cached
+//! A cached plan is used only if the caller's rights and the tables that it reads are unchanged. If a statement has no
+//! parameters and its plan does not depend on the time, its physical plan is also cached
 //! ([`ReusablePlan`](crate::query::planning::reusable_plan::ReusablePlan)).
 //!
-//! **Invariant:** the key of a plan includes a fingerprint of the caller's rights. A plan is valid only while each of
-//! its tables is at the version for which the plan was built, so a query always reads the newest known snapshots.
+//! **Invariant:** the key of a plan includes a fingerprint of the caller's rights. A plan is valid only until a table
+//! that it reads has a new version, so a query always reads the newest known snapshots.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,17 +21,17 @@ use crate::tenancy::Access;
 /// The maximum number of cached plans for all callers together. The limit is low because the size of a plan grows with
 /// the number of files that it reads.
 const PLANS_MAX: usize = 64;
-/// The maximum size of a statement whose plan is cached, in bytes. This bounds the size of the cache.
+/// The maximum size of a statement whose plan is cached, in bytes. This limit also bounds the size of the cache.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
-/// The cached plans.
+/// The plan cache, which all callers share.
 #[derive(Default)]
 pub(in crate::query) struct PlanCache(Mutex<CachedPlans>);
 
 #[derive(Default)]
 struct CachedPlans {
     plans: HashMap<PlanKey, CachedPlan>,
-    /// The number of look-ups so far. It serves as a clock for finding the least recently used plan.
+    /// The number of look-ups so far, which serves as the clock of the least-recently-used order.
     lookups: u64,
 }
 
@@ -39,7 +39,7 @@ struct CachedPlan {
     planned: Planned,
     /// The tables that the plan reads.
     tables: Vec<Arc<SessionTable>>,
-    /// The number of the look-up that last used this plan.
+    /// The value of `lookups` when this plan was last used.
     used: u64,
 }
 
@@ -56,7 +56,7 @@ impl PlanKey {
 }
 
 impl PlanCache {
-    /// Returns the plan at `key` if it is still valid.
+    /// Returns the plan for `key` if it is still valid.
     pub(in crate::query) fn find(&self, key: PlanKey) -> Option<Planned> {
         let mut cache = self.lock();
         cache.lookups += 1;
@@ -79,7 +79,7 @@ impl PlanCache {
         cache.plans.insert(key, CachedPlan { planned, tables, used });
     }
 
-    /// Locks the cache. A panic cannot leave it half updated, so a poisoned lock is safe to use.
+    /// Locks the cache. A panic cannot leave the cache inconsistent, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, CachedPlans> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Limits on the nesting depth and the size of a logical plan.
 //!
 //! Planning and optimization recurse through a plan and visit each node many times. Without limits, a small statement
-//! could keep a thread busy for hours. The tables of a statement are also counted before planning (`table_reads.rs`).
+//! could keep a thread busy for hours. `table_reads.rs` also limits the number of tables before a statement is planned.
 
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::common::{Result as PlanResult, ScalarValue};
@@ -11,11 +11,12 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain, too_many_relations};
 
-/// The maximum nesting depth of an expression: the longest chain of operators, plus a margin for the nesting around it.
+/// The maximum nesting depth of an expression: the maximum length of an operator chain, plus a margin for other
+/// nesting.
 const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
-/// The maximum nesting depth of plan nodes. Each UNION of a chain adds two levels.
+/// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// The maximum number of nodes and expressions in a plan. If a plan refers to the same part several times, each
+/// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, each
 /// reference counts.
 const PARTS_MAX: usize = 1_000_000;
 
@@ -27,8 +28,8 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
 }
 
-/// Refuses a plan that was sent by a caller if it refers to too many tables, or if its literals exceed the size limit
-/// for a statement.
+/// Refuses a plan from a caller if the plan refers to too many tables, or if its literals exceed the size limit of a
+/// statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut bytes) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {
@@ -55,7 +56,7 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
     Ok(())
 }
 
-/// Returns the size of a literal in bytes, without the fixed size that every literal has.
+/// Returns the size of a literal on the heap, in bytes.
 fn literal_bytes(value: &ScalarValue) -> usize {
     value.size().saturating_sub(size_of::<ScalarValue>())
 }
@@ -67,7 +68,7 @@ struct SizeCounter {
     outcome: Result<()>,
 }
 
-/// Counts the parts of one expression for a [`SizeCounter`].
+/// Counts the subexpressions of an expression for a [`SizeCounter`].
 struct ExprCounter<'a> {
     plan: &'a mut SizeCounter,
     depth: usize,
@@ -86,7 +87,8 @@ impl SizeCounter {
             return TreeNodeRecursion::Continue;
         }
         self.refuse(Error::limited(format!(
-            "the plan of the statement has more than {PARTS_MAX} parts: reference fewer tables, columns and WITH queries"
+            "the plan of the statement has more than {PARTS_MAX} nodes and expressions: reference fewer tables, columns \
+             and WITH queries"
         )))
     }
 

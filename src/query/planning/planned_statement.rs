@@ -1,4 +1,4 @@
-//! The result of planning: a statement that is ready to run.
+//! A statement that has been planned and is ready to run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,34 +18,35 @@ use crate::query::planning::reusable_plan::ReusablePlan;
 /// A checked, planned, read-only statement.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// The logical plan, whose placeholders have no values yet.
+    /// The logical plan, which may still contain placeholders.
     pub plan: ErasedPlan<LogicalPlan>,
-    /// The declared schema of the result, which FlightInfo, GetSchema and the stream report.
+    /// The declared schema of the result, which FlightInfo, GetSchema and the result stream contain.
     pub schema: SchemaRef,
-    /// One field per placeholder, in order, with the inferred type, or `Null` if the type cannot be inferred.
+    /// A field for each placeholder, in order. Its type is the inferred type, or `Null` if the type cannot be inferred.
     pub parameters: Schema,
     /// True if the statement specifies the order of its rows.
     pub ordered: bool,
-    /// The statement itself, which is used to plan it again with bound values. `None` if it has no placeholders or is a
-    /// logical plan.
+    /// The SQL statement, which is planned again with bound values. `None` if the statement has no placeholders or was
+    /// sent as a logical plan.
     pub(in crate::query) template: Option<Arc<ParameterizedStatement>>,
-    /// Further rows of parameters. The plan is for the first row, and the statement runs for these rows afterwards.
+    /// The rows of parameters after the first row. `plan` is for the first row, and the statement runs for the other
+    /// rows afterwards.
     pub(in crate::query) more_rows: Option<Arc<MoreRows>>,
-    /// The cached physical plan. `None` if each run of the statement needs a new one.
+    /// The cached physical plan, or `None` if each run of the statement needs a new physical plan.
     pub reusable: Option<Arc<ReusablePlan>>,
 }
 
-/// The rows of parameters for which a statement still has to be planned.
+/// Rows of parameters for which a statement still has to be planned.
 #[derive(Debug)]
 pub(in crate::query) struct MoreRows {
-    /// The statement with its placeholders.
+    /// The statement with unbound placeholders.
     pub(in crate::query) unbound: Planned,
     pub(in crate::query) rows: RecordBatch,
 }
 
 impl Planned {
-    /// Returns true if the statement calls a table function. The plan is inspected instead of the text, in which a WITH
-    /// query can hide the function's name.
+    /// Returns true if the statement calls a table function. This function inspects the plan and not the SQL text,
+    /// where a WITH query can hide the name of a table function.
     pub(in crate::query) fn calls_table_function(&self) -> bool {
         let mut calls = false;
         let walked = self.plan.apply_with_subqueries(|node| {

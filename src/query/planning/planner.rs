@@ -1,8 +1,8 @@
 //! Plans and runs the statements of one session. The planner resolves the statement's tables, runs the checks, and
 //! determines the declared schema of the result.
 //!
-//! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement, and running that statement
-//! with values for its placeholders produces a stream of rows. Everything in this file runs on the query runtime.
+//! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement. Running it with values for its
+//! placeholders produces a stream of rows. All code in this file runs on the query runtime.
 //!
 //! **Invariant:** SQL text and logical plans pass the same security checks, because these checks run on the plan.
 
@@ -44,22 +44,22 @@ use crate::sql::syntax::{self, ambiguous_names, bound_values, using_joins};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
-/// The planner of one session, which also starts the planned statements.
+/// Plans the statements of one session, and starts them.
 pub(in crate::query) struct Planner {
     pub(in crate::query) engine: Arc<Engine>,
     pub(in crate::query) access: Access,
-    /// The session's tables and functions. They are created on first use, because a statement with a cached plan does
-    /// not need them.
+    /// The session's tables and functions. The view is created on first use, because a statement with a cached plan
+    /// does not need it.
     view: OnceLock<PlanningView>,
     started: Instant,
 }
 
-/// A statement in the form that is passed to the engine's planner.
+/// A checked and rewritten statement, which is passed to the engine's planner.
 struct Rewritten {
     statement: Statement,
     /// The session's tables that the statement reads.
     tables: Vec<Arc<SessionTable>>,
-    /// True if the statement contains the caller's name.
+    /// True if the rewritten statement contains the caller's name, for example because it uses `current_user`.
     names_user: bool,
 }
 
@@ -68,13 +68,13 @@ impl Planner {
         Self { engine, access, view: OnceLock::new(), started: Instant::now() }
     }
 
-    /// Returns the view of the session's tables and functions. The first call creates it.
+    /// Returns the view of the session's tables and functions. The view is created on the first call.
     pub(in crate::query) fn view(&self) -> &PlanningView {
         self.view.get_or_init(|| PlanningView::new(&self.engine, &self.access))
     }
 
-    /// Returns the time by which the statement must end: `query.time_max` after the session was created, or earlier if
-    /// the token expires first.
+    /// Returns the deadline of the statement: `query.time_max` after the session was created, or the expiry of the
+    /// token if that is earlier.
     pub(in crate::query) fn deadline(&self) -> QueryDeadline {
         QueryDeadline::new(self.started, self.token_left(), &self.engine.config)
     }
@@ -109,9 +109,9 @@ impl Planner {
             planned.schema = names.restore(&planned.schema, &planned.plan);
         }
         self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
-        // Planning evaluates the arguments of table functions, so a cached `generate_series(now(), …)` would return old
-        // times. Callers with equal rights share plans, so a cached `current_user` could return the name of another
-        // caller.
+        // Planning evaluates the arguments of table functions, so a cached plan of `generate_series(now(), …)` would
+        // return old times. Callers with equal rights share plans, so a cached plan with `current_user` could return
+        // the name of another caller.
         if let Some(key) = PlanKey::of(&self.access, sql)
             && !planned.calls_table_function()
             && !names_user
@@ -121,8 +121,8 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Plans a statement again that the engine refused because of its output names. Returns the original error if the
-    /// names were not the only problem.
+    /// Plans a statement with unique output names after the engine refused the original names. Returns the original
+    /// error if planning fails for another reason.
     async fn plan_with_unique_names(
         &self,
         sql: &str,
@@ -133,7 +133,7 @@ impl Planner {
             let mut statement = self.rewritten(sql, Some((&mut names, casts)))?.statement;
             let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
             let state = &self.view().state;
-            // Some names are compared only when the plan is optimized.
+            // The engine compares some names only when it optimizes the plan.
             let planned = state.statement_to_plan(statement).await.and_then(|plan| match state.optimize(&plan) {
                 Err(error) if output_names::is_duplicate(&error) => Err(error),
                 _ => Ok(plan),
@@ -147,8 +147,8 @@ impl Planner {
         Err(output_names::to_error(&refused).unwrap_or_else(|| self.explain(refused, sql)))
     }
 
-    /// Parses, checks and rewrites a statement, and resolves its tables. If `names` is given, also replaces the output
-    /// names.
+    /// Parses, checks and rewrites a statement, and resolves its tables. Also replaces the output names if `names` is
+    /// given.
     fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let state = &self.view().state;
@@ -162,7 +162,7 @@ impl Planner {
         Ok(Rewritten { statement, tables, names_user })
     }
 
-    /// Checks a logical plan, and replaces its tables and functions with those of this session.
+    /// Checks a logical plan, and replaces its tables and functions with the session's tables and functions.
     pub(in crate::query) async fn plan_logical(&self, plan: &ErasedPlan<LogicalPlan>) -> Result<Planned> {
         plan_size::check(plan)?;
         plan_size::check_input(plan, &self.engine.config)?;
@@ -174,8 +174,9 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Builds the physical plan of a statement that has no parameters. This way, a statement that the engine cannot run
-    /// is refused before it runs. The first run uses this plan, unless it depends on the time of the query.
+    /// Builds the physical plan of a statement that has no parameters. A statement that the engine cannot run is thus
+    /// refused during planning. The first run uses this physical plan, unless the plan depends on the time of the
+    /// query.
     async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
         let is_explain =
             matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
@@ -189,9 +190,9 @@ impl Planner {
         Ok(())
     }
 
-    /// Plans a statement again after planning `failed`. Some calls, such as `sum($1)` and `date_part($1, ts)`, cannot
-    /// be planned without a value for a placeholder. They are planned with example values to determine the columns of
-    /// the result. The types of their parameters remain unknown.
+    /// Plans a statement with example values after planning `failed`. Function calls such as `sum($1)` and
+    /// `date_part($1, ts)` cannot be planned without a value for the placeholder. The example values determine only the
+    /// columns of the result. The types of the parameters remain unknown.
     async fn plan_with_examples(
         &self,
         template: Option<Arc<ParameterizedStatement>>,
@@ -219,7 +220,7 @@ impl Planner {
         plan_size::check(&plan).map(|()| plan)
     }
 
-    /// Plans the statement again with rows of bound values. The returned plan runs once for each row, in order.
+    /// Binds rows of values to a statement. The returned statement runs once for each row, in order.
     pub(in crate::query) async fn bind(&self, planned: &Planned, rows: &RecordBatch) -> Result<Planned> {
         let mut bound = self.bind_row(planned, rows, 0).await?;
         if rows.num_rows() > 1 {
@@ -254,7 +255,8 @@ impl Planner {
         Ok(Planned { schema, reusable: None, ..bound })
     }
 
-    /// Checks a plan that is bound to the session's tables and functions. Determines its parameters and its schema.
+    /// Checks a plan that is bound to the session's tables and functions. Determines the parameters and the schema of
+    /// the plan.
     fn check(&self, plan: LogicalPlan, template: Option<Arc<ParameterizedStatement>>) -> Result<Planned> {
         statement::check_plan(&plan)?;
         values_subqueries::check(&plan)?;
@@ -274,7 +276,7 @@ impl Planner {
     }
 
     /// Returns the schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). If
-    /// coercion fails because a placeholder has an unknown type, returns the schema of the uncoerced plan.
+    /// coercion fails because the type of a placeholder is unknown, returns the schema before coercion.
     fn coerced_schema(&self, plan: &LogicalPlan, parameters: &Schema) -> Result<DFSchemaRef> {
         if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
             return Ok(Arc::clone(plan.schema()));
@@ -289,7 +291,7 @@ impl Planner {
         }
     }
 
-    /// Starts a planned statement. Returns the stream of its rows, which ends at `deadline` at the latest.
+    /// Starts a planned statement, and returns its rows as a stream, which ends at `deadline` at the latest.
     pub(in crate::query) async fn run(
         self: &Arc<Self>,
         planned: &Planned,
@@ -327,9 +329,9 @@ impl Planner {
         Ok(Box::pin(RecordBatchStreamAdapter::new(engine_schema, first.chain(next.try_flatten()))))
     }
 
-    /// Runs the statement for one of the further rows of parameters.
+    /// Runs the statement for a row of parameters after the first row.
     async fn execute_row(&self, more: &MoreRows, row: usize, schema: &Schema) -> Result<SendableRecordBatchStream> {
-        // Without this yield, a statement with many rows of parameters and empty results would run past the time limit.
+        // The yield lets the time limit end a statement that has many rows of parameters and only empty results.
         tokio::task::yield_now().await;
         let bound = self.bind_row(&more.unbound, &more.rows, row).await?;
         for (declared, bound) in schema.fields().iter().zip(bound.schema.fields()) {
@@ -352,7 +354,7 @@ impl Planner {
         execute_stream(physical, task).map_err(|error| from_engine(error, &self.engine.config))
     }
 
-    /// Returns the physical plan to run, which is either the plan that was built during planning or a new one.
+    /// Returns the physical plan to run, which is either the plan that was built during planning or a new plan.
     async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         match planned.reusable.as_ref().and_then(|reusable| reusable.take()) {
             Some(physical) => physical,
@@ -382,12 +384,13 @@ impl Planner {
         self.access.expires().saturating_sub(self.engine.clock.now())
     }
 
-    /// Translates a planning error.
+    /// Translates an error of the engine's planner.
     fn to_error(&self, error: DataFusionError) -> Error {
         from_planner(error, &self.engine.config)
     }
 
-    /// Translates an error from planning the text `sql`. If the error is about an unknown name, adds an explanation.
+    /// Translates an error that the engine's planner returned for `sql`. Adds an explanation if the error is about an
+    /// unknown name.
     fn explain(&self, error: DataFusionError, sql: &str) -> Error {
         let parse = || statement::parse(sql, &self.engine.config).ok();
         match unknown_names::explain(&error, &self.view().state, parse) {
@@ -397,7 +400,7 @@ impl Planner {
     }
 }
 
-/// Returns the schema to declare for a plan. A column that consists of an untyped placeholder is declared as text.
+/// Returns the declared result schema. A column that consists of an untyped placeholder is declared as text.
 fn declared_schema(schema: &DFSchema, parameters: &Schema) -> Schema {
     let fields = schema.fields().iter().map(|field| {
         let kind = match field.data_type() {

@@ -1,8 +1,8 @@
 //! The cached physical plan of a statement.
 //!
-//! A statement can have a cached physical plan if it has no parameters and its plan does not depend on time or chance.
-//! If the state of every node can be rebuilt, each run uses a copy of the plan. Otherwise only the first run uses the
-//! plan.
+//! A statement can have a cached physical plan if it has no parameters and the plan contains no functions such as
+//! `now()` and `random()`. If the state of every node can be reset, each run uses a copy of the plan. Otherwise, only
+//! the first run uses the plan.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,7 +14,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 
 use crate::query::planning::erased_plan::ErasedPlan;
 
-/// The nodes of a physical plan that can run again, because their state is rebuilt for each run.
+/// The nodes of a physical plan that can run again, because their state can be reset for each run.
 const REPEATABLE: [&str; 10] = [
     "AggregateExec",
     "CoalescePartitionsExec",
@@ -31,14 +31,14 @@ const REPEATABLE: [&str; 10] = [
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
 #[derive(Debug, Default)]
 pub struct ReusablePlan {
-    /// A plan that can run again. Only copies of it are run.
+    /// A plan that can run again. Each run uses a copy of the plan.
     repeatable: OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>,
     /// A plan that can run only once and has not run yet.
     single: Mutex<Option<ErasedPlan<Arc<dyn ExecutionPlan>>>>,
 }
 
 impl ReusablePlan {
-    /// Returns an empty entry, or `None` if the physical plan for this statement cannot be cached.
+    /// Returns an empty `ReusablePlan`, or `None` if the physical plan for this statement cannot be cached.
     pub(in crate::query) fn for_statement(plan: &LogicalPlan) -> Option<Arc<Self>> {
         is_timeless(plan).then(Arc::default)
     }
@@ -49,7 +49,7 @@ impl ReusablePlan {
         self.repeatable.get().map(|plan| &**plan)
     }
 
-    /// Returns the plan to run, or `None` if there is none left.
+    /// Returns a plan to run, or `None` if no plan is stored.
     pub(in crate::query) fn take(&self) -> Option<Result<Arc<dyn ExecutionPlan>, DataFusionError>> {
         if let Some(plan) = self.repeatable.get() {
             return Some(reset_plan_states(Arc::clone(plan)));
@@ -63,7 +63,7 @@ impl ReusablePlan {
         let is_repeatable = is_repeatable(&plan);
         let plan = ErasedPlan::new(plan);
         if is_repeatable {
-            // If a concurrent call was faster, it stored an equal plan.
+            // Setting fails if a concurrent call has already stored an equal plan.
             let _ = self.repeatable.set(plan);
         } else {
             *self.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
@@ -71,7 +71,7 @@ impl ReusablePlan {
     }
 }
 
-/// Returns true if the plan only reads data and contains nothing that depends on time or chance (`now()`, `random()`).
+/// Returns true if the plan only reads data, and contains no functions that depend on the time or on random numbers.
 fn is_timeless(plan: &LogicalPlan) -> bool {
     let is_volatile = |expr: &Expr| {
         Ok(match expr {
@@ -92,7 +92,7 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
 }
 
 /// Returns true if a plan can run again. A sort with a limit cannot run again, because it passes a dynamic filter to
-/// the nodes below it.
+/// its input nodes.
 pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
     REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)

@@ -1,10 +1,11 @@
 //! Parses SQL text and accepts only a single read-only query.
 //!
-//! The result is a syntax tree with numbered placeholders. The error for any other statement names its kind, such as
-//! `INSERT`. The plan that is built from the tree is checked again ([`check_plan`]), although either check alone would
-//! be sufficient.
+//! The result is a syntax tree with numbered placeholders. The error for any other statement names the statement's
+//! kind, such as `INSERT`. [`check_plan`] also checks the plan that is built from the tree, although one check would be
+//! sufficient.
 //!
-//! **Invariant:** only the engine's own tokenizer and parser interpret the text. Our code never searches or edits it.
+//! **Invariant:** only the engine's own tokenizer and parser interpret the text. Our code never searches or rewrites
+//! SQL text.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -28,16 +29,16 @@ use crate::sql::syntax::table_command;
 /// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;
 
-/// The maximum number of operators above the deepest expression of a statement. A stack of [`STACK_BYTES_MIN`] bytes is
-/// large enough for this number.
+/// The maximum length of an operator chain in a statement. A stack of [`STACK_BYTES_MIN`] bytes is large enough for a
+/// chain of this length.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
-/// The minimum stack size in bytes for a thread that plans and runs statements. It is three times the measured need of
-/// the longest allowed chain of operators.
+/// The minimum stack size in bytes for a thread that plans and runs statements. The size is three times the stack size
+/// that a chain of `CHAIN_MAX` operators needs.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
-/// The maximum number of table references in a statement. Each reference to the same table counts.
+/// The maximum number of table references in a statement. Repeated references to the same table count, too.
 pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
-/// Parses a single statement, and refuses anything but a query.
+/// Parses a single statement, and refuses it unless it is a query.
 pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
     if sql.len() > config.sql_bytes_max {
         return Err(Error::limited(format!(
@@ -59,8 +60,8 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         .with_recursion_limit(DEPTH_MAX)
         .build()
         .map_err(to_error)?;
-    // The engine's parser also supports statements that we refuse (COPY, CREATE EXTERNAL TABLE). If such a statement
-    // contains a syntax error, the refusal is clearer than the parser's error.
+    // The engine's parser also supports statements such as COPY, which are always refused. If such a statement contains
+    // a syntax error, the refusal is clearer than the parser's error.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
         Ok(statements) => statements,
@@ -77,7 +78,7 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
     Ok(statement)
 }
 
-/// Refuses a plan that contains, at any depth, a node that does more than read. The error names the kind of statement.
+/// Refuses a plan if any of its nodes does more than read. The error names the kind of statement.
 pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     let explain = if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) { "EXPLAIN " } else { "" };
     let mut keyword = None;
@@ -90,7 +91,7 @@ pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
 }
 
 /// Returns the SQL keyword for a plan node that does more than read, or `None` for a node that only reads. The match
-/// has no wildcard arm, so a new kind of node must be classified before the code compiles.
+/// has no wildcard arm, so the code does not compile until a new kind of node has been classified.
 fn node_keyword(node: &LogicalPlan) -> Option<Cow<'static, str>> {
     let keyword = match node {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
@@ -183,8 +184,8 @@ fn check_sql(statement: &ast::Statement, keyword: &str) -> Result<()> {
     }
 }
 
-/// Checks everything inside a query. A query can contain statements that write, for example `WITH x AS (DELETE …)`, or
-/// an `INSERT` as its body.
+/// Checks a query and all its subqueries. A query can contain statements that write, for example `WITH x AS (DELETE …)`
+/// or an `INSERT` as the body of the query.
 struct ReadOnlyCheck {
     relations: usize,
     reads: TableReads,
@@ -229,8 +230,8 @@ impl ast::Visitor for ReadOnlyCheck {
 }
 
 /// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. Each operator adds a
-/// level to the syntax tree, which would become too deep for the stack. The check runs before parsing. A comma ends a
-/// chain, and a closing parenthesis ends the chain inside the parentheses.
+/// level to the syntax tree, which could become too deep for the stack. The check therefore runs before parsing. A
+/// comma ends a chain, and a closing parenthesis ends the chain inside the parentheses.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut levels, mut depth) = (vec![0], 0);
     for token in tokens {
@@ -303,8 +304,8 @@ fn is_string(token: &Token) -> bool {
     )
 }
 
-/// Refuses a statement that does not parse if its first keyword writes data or changes options. The error names the
-/// keyword.
+/// Refuses a statement with a syntax error if the first keyword is that of a statement that writes data or changes
+/// options. The error names the keyword.
 fn refuse_writes(keyword: &str) -> Result<()> {
     const WRITES: [&str; 19] = [
         "INSERT",

@@ -1,7 +1,7 @@
-//! Limits the number of tables that a statement reads, before it is planned.
+//! Limits the number of tables that a statement reads. The limit is checked before planning.
 //!
 //! Without this limit, planning a small statement could keep a thread busy for hours. For example, if each WITH query
-//! reads the previous one twice, the size of the plan doubles with every WITH query.
+//! reads the previous WITH query twice, the size of the plan doubles with every WITH query.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use crate::error::{Error, Result};
 const READS_MAX: usize = 1_000;
 
 /// Counts the tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree reports
-/// each query and table, in the order of the text.
+/// each query and table in the order in which they are written.
 #[derive(Debug, Default)]
 pub(in crate::query) struct TableReads {
-    /// For each query that encloses the current node, the number of tables read so far.
+    /// The number of tables that were counted so far, for each query that encloses the current node.
     open: Vec<usize>,
-    /// The names of the WITH queries that have not ended yet, keyed by the address of the query.
+    /// The names of the WITH queries that the visitor has not left yet, keyed by the address of the query.
     defined: HashMap<usize, String>,
-    /// The number of tables that each WITH query reads, by name. If two WITH queries share a name, the larger number is
-    /// used.
+    /// The number of tables that each WITH query reads, keyed by the query's name. If two WITH queries have the same
+    /// name, the larger number counts.
     known: HashMap<String, usize>,
 }
 
 impl TableReads {
-    /// Starts a query.
+    /// Called when the visitor enters a query.
     pub(in crate::query) fn enter(&mut self, query: &Query) {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
             self.defined.insert(address(&cte.query), cte.alias.name.value.to_lowercase());
@@ -34,8 +34,8 @@ impl TableReads {
         self.open.push(0);
     }
 
-    /// Ends a query. The tables of a WITH query count for each reference to it. The tables of any other query count for
-    /// the enclosing query.
+    /// Called when the visitor leaves a query. The tables in a WITH query count once for each reference to this query.
+    /// The tables in any other query count towards the enclosing query.
     pub(in crate::query) fn leave(&mut self, query: &Query) -> Result<()> {
         let reads = self.open.pop().unwrap_or(0);
         match self.defined.remove(&address(query)) {
@@ -48,7 +48,7 @@ impl TableReads {
         }
     }
 
-    /// Counts a table reference. A reference to a WITH query counts as many tables as that query reads.
+    /// Counts a table reference. A reference to a WITH query counts as the number of tables that the WITH query reads.
     pub(in crate::query) fn read(&mut self, relation: &TableFactor) -> Result<()> {
         let with_query = match relation {
             TableFactor::Table { name, .. } => self.known.get(&name.to_string().replace('"', "").to_lowercase()),
@@ -64,13 +64,13 @@ impl TableReads {
             return Ok(());
         }
         Err(Error::limited(format!(
-            "the statement reads more than {READS_MAX} tables once its WITH queries are expanded: reference them less \
-             often"
+            "the statement reads more than {READS_MAX} tables once its WITH queries are expanded: reference the \
+             WITH queries less often"
         )))
     }
 }
 
-/// Returns the address of a query, which identifies it within its statement.
+/// Returns the address of a query, which identifies the query within its statement.
 fn address(query: &Query) -> usize {
     std::ptr::from_ref(query).addr()
 }

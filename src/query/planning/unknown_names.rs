@@ -1,8 +1,8 @@
-//! Explains errors about names that the planner cannot find. These are functions, and columns that exist only in
-//! another part of the statement.
+//! Explains errors about names that the planner cannot resolve: unknown functions, and columns that are not visible
+//! where the statement uses them.
 //!
-//! The suggestions depend only on the names, so they are the same in every process. The engine's own suggestions depend
-//! on the order of a hash map.
+//! The suggestions depend only on the names, so they are the same in every process. The engine's suggestions depend on
+//! the order of a hash map.
 
 use std::ops::ControlFlow;
 
@@ -15,8 +15,8 @@ use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
 use crate::error::{Error, did_you_mean};
 use crate::sql::engine_text::root;
 
-/// Returns our error for an unknown function, or for a column that exists but cannot be used where the statement uses
-/// it. Returns `None` for any other error. `parse` parses the statement again.
+/// Returns our error for an unknown function, or for a column that exists but is not visible where the statement uses
+/// it. Returns `None` for any other error. `parse` returns the parsed statement.
 pub(in crate::query) fn explain(
     error: &DataFusionError,
     state: &SessionState,
@@ -49,13 +49,14 @@ pub(in crate::query) fn unknown_function(name: &str, state: &SessionState) -> Er
     }
     let scalar = state.scalar_functions().keys().chain(state.higher_order_functions().keys());
     let known = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
-    // Many names have three letters, so a name that differs in two of them would be a poor suggestion.
+    // Many functions have names of three letters. A name that differs in two letters would be a poor suggestion.
     let near = |known: &&str| strsim::damerau_levenshtein(name, known) <= (known.len() / 3).max(1);
     let near = did_you_mean(name, known.map(String::as_str).filter(near));
     Error::invalid(format!("unknown function `{name}`{near}"))
 }
 
-/// Returns true if the statement contains a table with the column's qualifier, but not where the column is used.
+/// Returns true if the statement contains a table with the column's qualifier, but the table is not visible where the
+/// column is used.
 fn is_hidden(field: &Column, visible: &[Column], statement: &Statement) -> bool {
     let Some(relation) = &field.relation else { return false };
     let name = relation.table();
@@ -72,7 +73,7 @@ fn is_hidden(field: &Column, visible: &[Column], statement: &Statement) -> bool 
     }
 }
 
-/// Finds a table with this name or alias.
+/// Finds a table with the given name or alias.
 struct TableNamed<'a> {
     name: &'a str,
 }

@@ -1,12 +1,12 @@
-//! Refuses subqueries inside VALUES. The engine evaluates the rows of VALUES while it builds the physical plan, before
-//! any subquery has run.
+//! Refuses subqueries inside VALUES. The engine cannot run them, because it evaluates the rows of VALUES while it
+//! builds the physical plan.
 
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
 
-/// Refuses a plan that contains, at any depth, a VALUES with a subquery.
+/// Refuses a plan if any VALUES in it contains a subquery.
 pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut is_refused = false;
     let walked = plan.apply_with_subqueries(|node| {

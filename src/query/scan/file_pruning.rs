@@ -1,13 +1,13 @@
-//! File pruning: selects the files in a [`Snapshot`] that may hold rows for a tenant, given the user's filters.
+//! File pruning selects the files in a [`Snapshot`] that may contain rows for a tenant and the user's filters.
 //!
-//! Pruning compares the filters with the files' statistics, which are in memory. It does no IO and evaluates no
-//! expression, so it takes well under a millisecond for ten thousand files.
+//! Pruning compares the filters with the files' statistics, which are in memory. Pruning does no IO and evaluates no
+//! expressions, so it takes well under a millisecond for ten thousand files.
 //!
 //! **Invariant:** pruning is only an optimization, because the tenant barrier and the user's filters are applied again
 //! to every row.
-//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier. They compare a plain column
-//! with a literal of the column's type, cannot fail, and have no side effects. Pruning also accepts casts of a time
-//! column, because it evaluates no expressions.
+//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier. Leakproof filters compare a
+//! plain column with a literal of the column's type, cannot fail, and have no side effects. Pruning also accepts casts
+//! of a time column, because it evaluates no expressions.
 
 use std::sync::Arc;
 
@@ -21,19 +21,19 @@ use crate::clock::DAY;
 use crate::contract::{EVENT_DATE, RECEIVED_TIME, TenantId};
 use crate::lake::{DataFile, Snapshot};
 
-/// The number of nanoseconds in a microsecond, which is the unit for times.
+/// The number of nanoseconds in a microsecond. Statistics of times are in microseconds.
 const MICRO: i128 = 1_000;
-/// The number of nanoseconds in a day, which is the unit for dates.
+/// The number of nanoseconds in a day. Statistics of dates are in days.
 const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
-/// An inclusive range of days or microseconds. It is empty if `min > max`.
+/// An inclusive range of days or microseconds. The range is empty if `min > max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanRange {
     pub(in crate::query) min: i64,
     pub(in crate::query) max: i64,
 }
 
-/// The ranges that the user's filters allow for the columns that have file statistics.
+/// The ranges to which the user's filters limit the columns with file statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanBounds {
     /// The range of the event date, in UTC days since 1970.
@@ -44,7 +44,8 @@ pub(in crate::query) struct ScanBounds {
     pub(in crate::query) received: ScanRange,
 }
 
-/// Returns the files that may hold rows of `tenant` within `bounds`, in the snapshot's order. `None` means all tenants.
+/// Returns the files that may contain rows of `tenant` within `bounds`, in the snapshot's order. If `tenant` is `None`,
+/// all tenants match.
 pub(in crate::query) fn prune(
     snapshot: &Snapshot,
     tenant: Option<&TenantId>,
@@ -73,7 +74,7 @@ impl ScanRange {
         Self { min: self.min.max(other.min), max: self.max.min(other.max) }
     }
 
-    /// Returns true if a file with these minimum and maximum values may hold a value in the range, or if the file has
+    /// Returns true if a file with the given minimum and maximum may contain a value in the range, or if the file has
     /// no statistics.
     fn overlaps(self, statistics: Option<(i64, i64)>) -> bool {
         statistics.is_none_or(|(min, max)| self.min <= max && min <= self.max && self.min <= self.max)
@@ -81,18 +82,18 @@ impl ScanRange {
 }
 
 impl ScanBounds {
-    /// The ranges that exclude nothing.
+    /// Bounds that contain all values.
     pub(in crate::query) const ALL: Self =
         Self { days: ScanRange::ALL, times: ScanRange::ALL, received: ScanRange::ALL };
 
-    /// Returns the bounds that all `filters` together imply. `time` is the name of the table's time column.
+    /// Returns the bounds within which a row can match all `filters`. `time` is the name of the table's time column.
     pub(in crate::query) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
         let conjuncts = filters.into_iter().flat_map(iter_conjunction);
         conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_filter(filter, time)))
     }
 
-    /// Returns the bounds that `filter` implies. The bounds of an OR include those of each alternative. The function
-    /// does not recurse, because a chain of ORs can be long.
+    /// Returns the bounds within which a row can match `filter`. The bounds of an OR include the bounds of all its
+    /// alternatives. The function is not recursive, because a chain of ORs can be long.
     fn of_filter(filter: &Expr, time: &str) -> Self {
         let (mut pending, mut bounds) = (vec![filter], None);
         while let Some(filter) = pending.pop() {
@@ -142,7 +143,7 @@ impl ScanBounds {
         let range = |unit: i128| matching_range(op, value, unit);
         match column.name.as_str() {
             EVENT_DATE => self.days = self.days.intersect(range(DAY_NANOS)),
-            // CAST(event_time AS DATE) = '2026-01-31' matches every microsecond of that day.
+            // The filter CAST(event_time AS DATE) = '2026-01-31' matches every microsecond of that day.
             name if name == time && whole_days => self.times = self.times.intersect(range(DAY_NANOS).days_as_times()),
             name if name == time => self.times = self.times.intersect(range(MICRO)),
             RECEIVED_TIME if whole_days => self.received = self.received.intersect(range(DAY_NANOS).days_as_times()),
@@ -159,7 +160,7 @@ impl ScanBounds {
         }
     }
 
-    /// Returns the smallest bounds that include both.
+    /// Returns the smallest bounds that include both `self` and `other`.
     fn hull(self, other: Self) -> Self {
         let hull = |a: ScanRange, b: ScanRange| ScanRange { min: a.min.min(b.min), max: a.max.max(b.max) };
         Self {
@@ -169,8 +170,8 @@ impl ScanBounds {
         }
     }
 
-    /// Returns the days for which files must be opened. The range of times also limits these days, because each row is
-    /// in a file for the day of its event time.
+    /// Returns the range of days for which files must be opened. Both the range of dates and the range of times limit
+    /// these days, because each row is in a file for the day of its event time.
     fn file_days(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
@@ -183,8 +184,8 @@ impl ScanRange {
     }
 }
 
-/// Returns the column if the expression is a plain column or a column inside a cast that preserves the order of times.
-/// Such a cast is to a date, or to a time with microsecond precision or finer. The type of the cast is also returned.
+/// Returns the column in a plain column expression, or the column and the target type in a cast. The cast must keep the
+/// order of times: its target must be a date, or a timestamp in microseconds or a finer unit.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),
@@ -231,9 +232,9 @@ fn matching_range(op: Operator, value: i128, unit: i128) -> ScanRange {
     }
 }
 
-/// Returns true if `filter` may be used below the barrier to skip row groups and pages by their statistics. Such a
+/// Returns true if `filter` may be used below the barrier to skip row groups and pages by their statistics. A leakproof
 /// filter compares plain columns of `schema` with literals of the same type (comparisons, ranges, lists, null tests),
-/// or combines such filters with AND, OR and NOT.
+/// or combines leakproof filters with AND, OR and NOT.
 pub(in crate::query) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
     let mut leakproof = true;
     let visited = filter.apply(|expr| {
@@ -320,7 +321,7 @@ mod tests {
         ])
     }
 
-    /// Parses a filter and simplifies it as the optimizer does before it passes a filter to a scan.
+    /// Parses a filter, and simplifies it in the same way as the optimizer.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();
@@ -381,8 +382,7 @@ mod tests {
 
     #[test]
     fn matching_range_contains_exactly_the_matching_values() {
-        // Compares the range with the definition of each operator, including for values that are not multiples of the
-        // unit.
+        // Compares the range with the definition of each operator. Some values are not multiples of the unit.
         let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
         for unit in [1, 7, 1000] {
             for value in -15..=15 {

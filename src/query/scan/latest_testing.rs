@@ -1,9 +1,9 @@
-//! Test support for tables that show latest versions: orders that change, tenants with the same keys, and a simple
-//! implementation that computes the expected results.
+//! Test support for tables that show latest versions. It contains changes of orders, tenants with the same keys, and a
+//! simple implementation that computes the expected results.
 //!
-//! The tests detect a query that evaluates an expression on a superseded version. In such a version, the amount is 20,
-//! so `1 / (amount - 20)` fails. The note is not a number, so casting it fails with an error that contains the note.
-//! Its state does not occur in any latest version.
+//! The tests detect a query that evaluates an expression on a superseded version. In a superseded version, the amount
+//! is 20, so `1 / (amount - 20)` fails. The note is not a number, so casting it fails with an error that contains the
+//! note. The state of a superseded version does not occur in any latest version.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::query::testing::{NEW_YEAR, config};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Scope};
 
-/// One version of a row of the table `orders`.
+/// A version of a row in the table `orders`.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct Change {
     pub(in crate::query) tenant: &'static str,
@@ -29,7 +29,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) position: Option<i64>,
     pub(in crate::query) received: i64,
     pub(in crate::query) id: String,
-    /// The number of days between the new year and the change. It determines which file contains the version.
+    /// The number of days between the new year and the change. The day determines which file contains the version.
     pub(in crate::query) day: i64,
     pub(in crate::query) account: &'static str,
     pub(in crate::query) state: &'static str,
@@ -38,7 +38,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) deleted: Option<bool>,
 }
 
-/// Creates a version of an order that is visible if it is the latest.
+/// Creates a version of an order that is visible if it is the latest version.
 pub(in crate::query) fn change(order: &'static str, position: i64, state: &'static str) -> Change {
     Change {
         tenant: "acme",
@@ -56,7 +56,7 @@ pub(in crate::query) fn change(order: &'static str, position: i64, state: &'stat
     }
 }
 
-/// Creates a version that must stay hidden because the test also adds a later one.
+/// Creates a superseded version, which no query may show.
 pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
@@ -71,7 +71,7 @@ pub(in crate::query) fn latest(key: &[&str], by: &str) -> LatestConfig {
     LatestConfig { key, by: by.to_owned(), deleted: Some("deleted".to_owned()) }
 }
 
-/// Computes the latest version of each key, without deleted keys. Tests compare query results with it.
+/// Computes the latest version of each key, without deleted keys. Tests compare query results with these versions.
 pub(in crate::query) fn latest_of(
     changes: &[Change],
     key: impl Fn(&Change) -> String,
@@ -128,8 +128,8 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// Creates the event for a change. Key columns of other types are derived from the line, and order columns of other
-/// types from the position.
+/// Creates the event for a change. Additional key columns, which have other types, contain values derived from `line`.
+/// Additional order columns contain values derived from `position`.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({
@@ -143,7 +143,7 @@ fn event(change: &Change) -> Value {
     })
 }
 
-/// Creates a lake in memory with the table `orders`, and writes each of `commits`.
+/// Creates an in-memory lake with the table `orders`, and writes all `commits`.
 pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) -> Arc<Tables> {
     let lake = LakeConfig { url: "memory:///".to_owned(), row_group_rows_max: 128, ..LakeConfig::default() };
     let store = Store::open(&lake).unwrap();
@@ -156,7 +156,7 @@ pub(in crate::query) async fn lake(latest: LatestConfig, commits: &[&[Change]]) 
     tables
 }
 
-/// Writes `changes`, in this order, as one commit.
+/// Writes `changes` in the given order, in one commit.
 pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     let table = &tables["orders"];
     let received = |change: &Change| -> Micros { NEW_YEAR + change.received * SECOND };

@@ -1,5 +1,5 @@
-//! Tests of tables that show latest versions. The result is correct for any order of arrival, and no query reveals an
-//! older version, another tenant's rows, or another sub-account's rows.
+//! Tests of tables that show latest versions. Results must be correct for any order of arrival. No query may reveal an
+//! older version, or the rows of another tenant or sub-account.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,8 @@ use crate::error::Kind;
 use crate::query::planning::plan_cache::PlanKey;
 use crate::query::testing::{ask, config, run};
 
-/// Returns changes for two tenants with the same keys. They include ties, nulls, deletes, and versions on several days.
+/// Returns changes for two tenants with the same keys. The changes include ties, nulls, deletes, and versions on
+/// several days.
 fn history() -> Vec<Change> {
     let of = |tenant: &'static str, changes: Vec<Change>| {
         changes.into_iter().map(move |change| Change { tenant, id: format!("{tenant}-{}", change.id), ..change })
@@ -20,16 +21,16 @@ fn history() -> Vec<Change> {
         old("moves", 1),
         old("moves", 2),
         change("moves", 3, "paid"),
-        // The latest version has the earliest event time, so it is in the file for an earlier day.
+        // The latest version has an earlier event time than the other version, so it is in the file for an earlier day.
         Change { day: 0, ..change("early", 9, "sent") },
         Change { day: 40, ..old("early", 8) },
-        // Among versions with equal positions, the one that was received last is the latest. Further ties are broken by
-        // the greatest id.
+        // Among versions with equal positions, the last received version is the latest. The greatest id breaks further
+        // ties.
         old("ties", 5),
         later(change("ties", 5, "held")),
         Change { id: "id-a".to_owned(), ..old("ids", 5) },
         Change { id: "id-b".to_owned(), ..change("ids", 5, "kept") },
-        // A null position counts as the smallest.
+        // A null position counts as the smallest position.
         null(Change { received: 99, ..old("null", 2) }),
         change("null", -4, "open"),
         null(old("nulls", 3)),
@@ -65,7 +66,7 @@ fn shuffled(changes: &[Change], seed: u64) -> Vec<Change> {
     changes
 }
 
-/// Returns the ids of a tenant's changes in order, as query rows.
+/// Returns the sorted ids of a tenant's changes, in the form of query rows.
 fn ids(changes: &[Change], tenant: &str) -> Vec<Vec<String>> {
     let own: BTreeSet<&str> =
         changes.iter().filter(|change| change.tenant == tenant).map(|change| change.id.as_str()).collect();
@@ -135,9 +136,9 @@ async fn keys_and_order_columns_of_every_type_work() {
     }
 }
 
-/// Statements that `acme` runs, with the expected rows. Each would return other rows if a filter, a limit or a
-/// statistic were applied before the latest versions are selected. Some would also fail if an expression were evaluated
-/// on a superseded version.
+/// Statements that `acme` runs, with the expected rows. Each statement would return other rows if filters, limits or
+/// statistics were applied before the latest versions are selected. Some statements would also fail if an expression
+/// were evaluated on a superseded version.
 const STATEMENTS: &[(&str, &[&[&str]])] = &[
     ("SELECT count(*) FROM orders", &[&["10"]]),
     ("SELECT count(1), count(state), count(DISTINCT order_id) FROM orders", &[&["10", "10", "9"]]),
@@ -209,7 +210,7 @@ const STATEMENTS: &[(&str, &[&[&str]])] = &[
         "SELECT state FROM orders WHERE order_id = 'moves' UNION ALL SELECT state FROM orders WHERE position = 2 AND order_id = 'moves'",
         &[&["paid"]],
     ),
-    // The table with all versions shows the whole history of `acme`, and no rows of any other tenant.
+    // The table with all versions shows the whole history of `acme`, and no rows of other tenants.
     ("SELECT count(*) FROM orders_changes", &[&["22"]]),
     ("SELECT count(*) FROM orders_changes WHERE tenant <> 'acme' OR state = 'coda'", &[&["0"]]),
     (
@@ -313,7 +314,7 @@ async fn row_rules_are_applied_to_the_latest_version() {
             let found = ask(&engine, &north_access, &format!("SELECT count(*) FROM {sql}")).await.unwrap();
             assert_eq!(found, [[count]], "{sql}");
         }
-        // Row rules on a key column, on a missing column, and with an empty value.
+        // Row rules on a key column and on a missing column, and row rules with an empty value.
         for (column, value, count) in [("order_id", "leaves", "1"), ("gone", "x", "0"), ("account", "", "0")] {
             let access = reader_under("acme", sub_account_policy(column, &[]), value).await;
             let found = ask(&engine, &access, "SELECT count(*) FROM orders").await.unwrap();
@@ -418,7 +419,7 @@ async fn session_reads_one_snapshot_during_commits() {
 #[tokio::test]
 async fn version_selection_is_subject_to_the_memory_limit() {
     let names: Vec<String> = (0..3_000).map(|number| format!("{number:0>200}")).collect();
-    // The keys of a change must be `'static`, so the strings are leaked.
+    // The test leaks the strings, because the keys of a change must be `'static`.
     let changes: Vec<Change> = names.into_iter().map(|name| change(name.leak(), 1, "open")).collect();
     let tables = lake(by_order(), &[&changes]).await;
     let small = engine_with(&tables, QueryConfig { memory_bytes_max: 1 << 20, ..config() });

@@ -1,7 +1,7 @@
 //! Selects the latest version of each key among rows that arrive in any order.
 //!
-//! The input is a series of batches that together contain all versions of their keys. For each key, the latest version
-//! so far is recorded, together with the batch and the row that store it.
+//! The input is a sequence of batches that contains all versions of each key. For each key, the code records the latest
+//! version so far, and the batch and the row in which it is stored.
 //!
 //! ```text
 //!   batch ─► number of each row's key ─► later than the known version? ─ yes ─► store the row ─┐
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! **Invariant:** the latest version does not depend on the order of the rows. It is the version with the greatest
-//! `by`, where null is the smallest value. Ties are broken by the greatest receive time, then by the greatest id.
-//! **Invariant:** at most about two rows per key are stored, and their memory is accounted for.
+//! `by`, where null is the smallest value. Ties are broken by the greatest receive time, and then by the greatest id.
+//! **Invariant:** at most about two rows per key are stored, and their memory counts towards the query's memory limit.
 
 use std::cmp::Ordering;
 use std::mem;
@@ -25,42 +25,42 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// The number of batches that may be stored in addition to those that one row per key would fill. The number of batches
-/// is limited because each batch takes about a kilobyte, even if it has few rows.
+/// The maximum number of stored batches is this number plus the number of batches that one row per key fills. The
+/// number is limited because even a batch with few rows takes about a kilobyte.
 const SPARE_BATCHES: usize = 8;
 
-/// The indexes of the input columns that identify and order versions.
+/// The indexes of the input columns that identify keys and order versions.
 #[derive(Debug, Clone)]
 pub(in crate::query) struct VersionLayout {
-    /// The columns of the key.
+    /// The indexes of the key columns.
     pub(in crate::query) key: Vec<usize>,
-    /// The column that orders versions: an integer, timestamp or date.
+    /// The index of the integer, timestamp or date column that orders versions.
     pub(in crate::query) by: usize,
-    /// The column with the receive time.
+    /// The index of the column with the receive time.
     pub(in crate::query) received: usize,
-    /// The text column with the id of each version.
+    /// The index of the text column with the id of each version.
     pub(in crate::query) id: usize,
-    /// The number of columns to return, starting from the first.
+    /// The number of columns to return, starting with the first column.
     pub(in crate::query) columns: usize,
 }
 
-/// The latest version of each key so far.
+/// Selects the latest version of each key from the batches that are added.
 pub(in crate::query) struct LatestVersions {
     layout: Arc<VersionLayout>,
-    /// The distinct keys. Each key has a number, counted from 0.
+    /// The distinct keys, which are numbered from 0.
     keys: Box<dyn GroupValues>,
-    /// The latest version of each key, by key number.
+    /// The latest version of each key, indexed by the key's number.
     latest: Vec<Option<Version>>,
     stored: Vec<StoredRows>,
     stored_rows: usize,
     stored_bytes: usize,
-    /// The key number of each row of the current batch.
+    /// The number of the key for each row in the current batch.
     row_keys: Vec<usize>,
     batch_rows: usize,
     reservation: MemoryReservation,
 }
 
-/// The values that order a version, and the location of its row.
+/// The values that order a version, and the location of the version's row.
 #[derive(Debug, Clone, Copy)]
 struct Version {
     by: Option<i64>,
@@ -69,14 +69,14 @@ struct Version {
     row: usize,
 }
 
-/// A stored batch. It holds the columns to return and the id. Some of its rows may already be superseded.
+/// A stored batch, which contains the columns to return and the id. Some of the rows may already be superseded.
 struct StoredRows {
     rows: RecordBatch,
-    /// The key number of each row.
+    /// The number of the key for each row.
     keys: Vec<usize>,
 }
 
-/// The columns of one batch that order versions.
+/// The columns of a batch that order versions.
 struct VersionColumns {
     by: Int64Array,
     received: Int64Array,
@@ -105,7 +105,7 @@ impl LatestVersions {
         })
     }
 
-    /// Adds a batch of rows. Fails if the rows to store exceed the query's memory limit.
+    /// Adds a batch of rows. Fails if the stored rows exceed the query's memory limit.
     pub(in crate::query) fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let keys: Vec<ArrayRef> = self.layout.key.iter().map(|index| Arc::clone(batch.column(*index))).collect();
         self.keys.intern(&keys, &mut self.row_keys)?;
@@ -121,7 +121,7 @@ impl LatestVersions {
         self.update_reservation()
     }
 
-    /// Returns the latest version of each key, in the columns to return.
+    /// Returns the latest versions of all keys, with only the columns to return.
     pub(in crate::query) fn finish(self) -> impl Iterator<Item = Result<RecordBatch>> {
         let Self { layout, latest, stored, mut stored_bytes, reservation, .. } = self;
         let columns: Vec<usize> = (0..layout.columns).collect();
@@ -133,8 +133,8 @@ impl LatestVersions {
         })
     }
 
-    /// Records each row in the current batch that is later than the known version for its key. Returns the number of
-    /// rows in the batch that are now the latest of their keys.
+    /// Records each row in the current batch that is later than the recorded version of its key. Returns the number of
+    /// rows in the batch that are now the latest versions.
     fn compare(&mut self, columns: &VersionColumns) -> usize {
         let (number, mut rows) = (self.stored.len(), 0);
         let id_index = self.layout.id.min(self.layout.columns);
@@ -159,8 +159,9 @@ impl LatestVersions {
         rows
     }
 
-    /// Stores the current batch, in which `later_rows` rows are the latest for their keys. If fewer than half of the
-    /// batch's rows are the latest, only those are copied and stored. Otherwise the batch is stored without a copy.
+    /// Stores the current batch, in which `later_rows` rows are the latest versions of their keys. If these are fewer
+    /// than half of the rows, only these rows are copied and stored. Otherwise, the whole batch is stored without a
+    /// copy.
     fn store(&mut self, batch: &RecordBatch, later_rows: usize) -> Result<()> {
         let VersionLayout { columns, id, .. } = *self.layout;
         let indexes: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
@@ -179,8 +180,8 @@ impl LatestVersions {
         self.stored.push(rows);
     }
 
-    /// Drops superseded rows and copies the others. The caller runs this only when about half of the stored rows can be
-    /// dropped, so the cost of copying stays proportional to the input.
+    /// Drops superseded rows and copies the others. The caller compacts only when about half of the stored rows can be
+    /// dropped, so the cost of copying is proportional to the input size.
     fn compact(&mut self) -> Result<()> {
         let Some(first) = self.stored.first() else { return Ok(()) };
         let mut rows = BatchCoalescer::new(first.rows.schema(), self.batch_rows);
@@ -201,7 +202,7 @@ impl LatestVersions {
         Ok(())
     }
 
-    /// Adjusts the reservation to the memory in use.
+    /// Changes the memory reservation to the number of bytes in use.
     fn update_reservation(&mut self) -> Result<()> {
         let latest = self.latest.capacity() * size_of::<Option<Version>>();
         let row_keys = self.row_keys.capacity() * size_of::<usize>();
@@ -210,7 +211,7 @@ impl LatestVersions {
 }
 
 impl StoredRows {
-    /// Keeps only the rows that are the latest of their keys. `number` is the number of this batch.
+    /// Keeps only the rows that are the latest versions of their keys. `number` is the number of this batch.
     fn only_latest(self, number: usize, latest: &[Option<Version>]) -> Result<Self> {
         let is_latest = |row: usize, key: usize| {
             latest[key].as_ref().is_some_and(|version| version.batch == number && version.row == row)
@@ -223,8 +224,8 @@ impl StoredRows {
         Ok(Self { rows: take_record_batch(&self.rows, &UInt64Array::from(indexes))?, keys })
     }
 
-    /// Records batch `number` as the location of the latest versions of all keys in this batch. Each of its rows must
-    /// be the latest of its key.
+    /// Records batch `number` as the location of the latest versions of all keys in this batch. Every row of the batch
+    /// must be the latest version of its key.
     fn update_locations(&self, number: usize, latest: &mut [Option<Version>]) {
         for (row, key) in self.keys.iter().enumerate() {
             if let Some(version) = &mut latest[*key] {
@@ -300,7 +301,7 @@ mod tests {
             let mut versions = versions(&pool);
             let mut bytes_max = 0;
             for round in 0..rounds {
-                // Each round adds a later version of every key. Every second round has the keys in reverse order.
+                // Each round adds a later version of every key. Every second round adds the keys in reverse order.
                 let key = |index: i64| if round % 2 == 0 { index } else { keys - 1 - index };
                 let rows: Vec<(i64, i64)> = (0..keys).map(|index| (key(index), round * keys + key(index))).collect();
                 for rows in rows.chunks(BATCH_ROWS) {

@@ -1,14 +1,15 @@
-//! A plan node that selects the latest version of each key. It is below the barrier, where optimizers cannot change it.
+//! A plan node that selects the latest version of each key. The node is below the barrier, where optimizers cannot
+//! change it.
 //!
-//! It reads a private scan of all versions, and returns the first columns of the latest versions.
+//! The node reads a private scan of all versions, and returns the requested columns of the latest versions.
 //!
 //! ```text
 //!   Parquet scan ─► tenant ─► key filters ─► hash partitioning by key ─► latest version of each key ─► barrier (row rules)
 //! ```
 //!
 //! **Invariant:** only the tenant condition and filters on key columns precede the selection, because they have the
-//! same result for all versions of a key. Any other filter could remove the latest version, and an older version
-//! would then be returned.
+//! same result for all versions of a key. Any other filter could remove the latest version, and the node would then
+//! return an older version.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::query::scan::latest_versions::{LatestVersions, VersionLayout};
 
-/// Adds the selection of the latest versions on top of `plan`. Applies `conditions` before the selection, in order.
+/// Returns a plan that selects the latest versions from the rows of `plan`. The plan first applies `conditions`, in the
+/// given order.
 pub(in crate::query) fn latest_versions(
     mut plan: Arc<dyn ExecutionPlan>,
     conditions: &[Arc<dyn PhysicalExpr>],
@@ -113,7 +115,7 @@ impl ExecutionPlan for LatestVersionsExec {
     }
 }
 
-/// Reads the whole input, then returns a stream of the latest versions.
+/// Reads the whole input, and then returns a stream of the latest versions.
 async fn select(
     mut input: SendableRecordBatchStream,
     mut versions: LatestVersions,
@@ -141,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// Creates one partition of the scan. Every partition holds one version of each of 100 keys.
+    /// Creates a partition of the scan. Every partition contains a version of each key, and there are 100 keys.
     fn partition(number: i64) -> Vec<RecordBatch> {
         let column = |of: &dyn Fn(i64) -> i64| Arc::new((0..100).map(of).collect::<Int64Array>()) as ArrayRef;
         let ids: ArrayRef = Arc::new((0..100).map(|key| Some(format!("{key} {number}"))).collect::<StringArray>());

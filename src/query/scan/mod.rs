@@ -1,5 +1,5 @@
-//! Reads a table for one caller: selects the files, applies the barrier, and selects the latest versions if the table
-//! declares `latest`.
+//! Reads a table for a caller. A scan selects the files, applies the barrier, and selects the latest versions if the
+//! table declares `latest`.
 //!
 //! ```text
 //!   table_provider ─► file_pruning (by tenant and time) ─► scan_spec ─► tenant_scan (plan leaf)

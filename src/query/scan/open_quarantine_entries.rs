@@ -1,18 +1,18 @@
 //! Selects the open entries in a quarantine with an anti join. The join is below the barrier, where optimizers cannot
 //! change it.
 //!
-//! Stored rows never change, so an entry is closed by a second row. The build side of the join reads these closing
-//! rows.
+//! Stored rows never change, so a second row closes an entry. The build side of the join reads these closing rows.
 //!
 //! ```text
 //!   closing rows of the tenant (time, resolves) ─► build side ─┐
 //!   rows ───────────────────────────────────────────────────► anti join ─► barrier (tenant, open entry, row rules)
 //! ```
 //!
-//! **Invariant:** a closing row has the same tenant and time as its entry, so a condition on the time excludes both
-//! rows or neither. No other condition from the caller limits which closing rows are read. For example, a condition on
-//! the receive time could match an entry but not its closing row, which is received later.
-//! **Invariant:** only the tenant's own closing rows are held in memory. They count toward the query's memory limit.
+//! **Invariant:** a closing row has the same tenant and time as the entry that it closes, so a condition on the time
+//! excludes both rows or neither. No other condition from the caller is applied to closing rows. For example, a
+//! condition on the receive time could match an entry but not the closing row, which is received later.
+//! **Invariant:** only the tenant's own closing rows are held in memory. These rows count towards the query's memory
+//! limit.
 
 use std::sync::Arc;
 
@@ -25,9 +25,8 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 
-/// Removes the closed entries from `rows`, and keeps the columns of `rows`. The rows in `closing` that match
-/// `is_closing` close entries. Each pair in `on` names a column of the closing row and the column of its entry that has
-/// the same value.
+/// Removes closed entries from `rows`. A row of `closing` is a closing row if it matches `is_closing`. Each pair in
+/// `on` contains the name of a column in the closing row, and the name of the column in the entry with the same value.
 pub(in crate::query) fn open_entries(
     rows: Arc<dyn ExecutionPlan>,
     closing: Arc<dyn ExecutionPlan>,

@@ -1,4 +1,4 @@
-//! Tests of quarantines in SQL: a quarantine shows only the tenant's open entries, and no closing rows.
+//! Tests of quarantines in SQL. A quarantine must show only the tenant's open entries, and no closing rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::query::testing::{NEW_YEAR, ask, config};
 use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
-/// A row of the quarantine: tenant, time in seconds, id, and the id of the entry that the row closes.
+/// The columns of a quarantine row: tenant, time in seconds, id, and the id of the entry that the row closes.
 type Row = (&'static str, i64, &'static str, Option<&'static str>);
 
 fn contract() -> Contract {
@@ -44,7 +44,7 @@ fn batch(contract: &Contract, rows: &[Row]) -> EventBatch {
             (RESOLVES, _) => Arc::new(rows.iter().map(|row| row.3).collect::<StringArray>()),
             ("reason", _) => Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.2))),
             (name, DataType::Timestamp(..)) => {
-                // A closing row is received an hour after its entry.
+                // A closing row is received an hour after the entry that it closes.
                 let delay = |row: &Row| if name == RECEIVED_TIME && row.3.is_some() { 3600 } else { 0 };
                 let times = rows.iter().map(|row| NEW_YEAR + (row.1 + delay(row)) * SECOND);
                 Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
@@ -84,7 +84,7 @@ async fn quarantine_shows_only_open_entries() {
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_time < '2026-01-02T00:00:00Z'", &["1"]),
         ("acme", "SELECT count(*) FROM calls_quarantine WHERE event_date > '2026-01-01'", &["1"]),
         ("acme", "SELECT reason FROM calls_quarantine WHERE reason = 'c'", &[]),
-        // The closing row for `c` is in another file and was received after this time.
+        // The closing row for `c` is in another file, and was received after the time in the filter.
         ("acme", "SELECT quarantine_id FROM calls_quarantine WHERE received_time < '2026-01-01T00:30:00Z'", &["b"]),
         (
             "acme",

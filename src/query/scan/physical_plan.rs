@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Invariant:** these plans are below the barrier. `TenantScan` applies the tenant condition and the row rules to
-//! every row that they produce, and reveals nothing about the rows that it removes.
+//! every row that these plans return, and reveals nothing about the rows that it removes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,12 +38,12 @@ use crate::query::scan::open_quarantine_entries::open_entries;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::table_source::TableSource;
 
-/// The Parquet decoder does not evaluate the pruning predicate on rows before it decodes the other columns. Doing so
-/// would double the requests to the object store and save little. The rows of one tenant are contiguous in a file, so
-/// the page index is enough to find them.
+/// True if the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. Evaluating
+/// the predicate on rows would double the number of requests to the object store, and save little work. A tenant's rows
+/// are contiguous in a file, so the page index is enough to find them.
 const DECODER_FILTERS: bool = false;
 
-/// A resolved scan, which builds a new physical plan for each of its runs.
+/// A resolved scan, which builds a new physical plan for each run.
 pub(in crate::query) struct ScanPlan {
     rows: ParquetScan,
     step: Step,
@@ -56,26 +56,26 @@ enum Step {
     OpenEntries(Box<ClosingRows>),
 }
 
-/// How to select the latest version of each key.
+/// Parameters for selecting the latest version of each key.
 struct VersionSelection {
-    /// The conditions to apply before the selection, in order. The tenant condition comes first, so no user filter is
-    /// evaluated on a row of another tenant.
+    /// The conditions that are applied before the selection, in the given order. The tenant condition comes first, so
+    /// no user filter is evaluated on a row of another tenant.
     conditions: Vec<Arc<dyn PhysicalExpr>>,
     layout: Arc<VersionLayout>,
     partitions: usize,
     batch_rows: usize,
 }
 
-/// How to find the rows that close quarantine entries.
+/// Parameters for finding the rows that close quarantine entries.
 struct ClosingRows {
     scan: ParquetScan,
     is_closing: Arc<dyn PhysicalExpr>,
-    /// Pairs of columns, by name. A row closes an entry if, for every pair, the first column of the row equals the
+    /// Pairs of column names. A row closes an entry if, for every pair, the first column of the closing row equals the
     /// second column of the entry.
     on: Vec<(String, String)>,
 }
 
-/// A scan of Parquet files that can be built for each run.
+/// Parameters for a scan of Parquet files, from which a plan node is built for each run.
 struct ParquetScan {
     table: TableSchema,
     source: TableSource,
@@ -86,7 +86,7 @@ struct ParquetScan {
     read: Vec<usize>,
 }
 
-/// Resolves the names in a spec with the table that it describes.
+/// Resolves the column names in a scan spec.
 struct Resolver<'a> {
     spec: &'a ScanSpec,
     table: &'a Table,
@@ -95,8 +95,8 @@ struct Resolver<'a> {
 }
 
 impl ScanPlan {
-    /// Resolves `spec`, which must describe a scan of `table`. The rows of the plan start with the columns of the spec,
-    /// followed by the columns that only the barrier needs.
+    /// Resolves `spec`, which must describe a scan of `table`. The plan returns the columns of the spec, followed by
+    /// the columns that only the barrier needs.
     pub(in crate::query) fn resolve(
         spec: &ScanSpec,
         table: &Table,
@@ -134,7 +134,7 @@ impl ScanPlan {
         Ok(Self { rows: resolver.parquet_scan(read, predicate)?, step })
     }
 
-    /// Builds a plan that has never run.
+    /// Builds a new plan for a run.
     pub(in crate::query) fn build(&self) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = self.rows.build()?;
         match &self.step {
@@ -170,8 +170,8 @@ impl Resolver<'_> {
         Ok(self.table.contract().table_schema().index_of(name)?)
     }
 
-    /// Creates a scan of the columns `read`. It may skip rows that do not match `predicate` or the time range of the
-    /// spec.
+    /// Creates a scan of the columns `read`. The scan may skip rows that do not match `predicate` or the time range of
+    /// the spec.
     fn parquet_scan(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
         let contract = self.table.contract();
         let full = contract.table_schema();
@@ -192,8 +192,8 @@ impl Resolver<'_> {
         })
     }
 
-    /// Creates the selection of the latest versions from rows with the columns `read`. It returns the first `columns`
-    /// of them.
+    /// Creates the selection of the latest versions. The selection reads the columns `read`, and returns the first
+    /// `columns` of them.
     fn version_selection(
         &self,
         read: &[usize],
@@ -229,7 +229,8 @@ impl Resolver<'_> {
         })
     }
 
-    /// Creates the scan for the rows that close entries. In such a row, the column `resolves` names the entry.
+    /// Creates the scan for the rows that close entries. The column `resolves` of a closing row contains the id of the
+    /// closed entry.
     fn closing_rows(&self, resolves: &str) -> Result<ClosingRows> {
         let contract = self.table.contract();
         let name = |index: usize| contract.columns[index].name.clone();
@@ -265,7 +266,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends the indexes that `read` does not contain yet.
+/// Appends the indexes to `read` that it does not contain yet.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

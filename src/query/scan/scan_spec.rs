@@ -1,12 +1,12 @@
-//! The description of a scan as plain data. It determines which rows and columns of a table are read.
+//! A scan spec describes a scan as plain data. It determines which rows and columns of a table are read.
 //!
-//! A [`ScanSpec`] can be compared, printed and copied. `ScanPlan` (`physical_plan.rs`) turns it into a physical plan,
-//! both for tenants' queries and for the operator's.
+//! A [`ScanSpec`] can be compared, printed and copied. `ScanPlan` (`physical_plan.rs`) converts a spec to a physical
+//! plan, both for tenants' queries and for the operator's queries.
 //!
-//! **Invariant:** a spec holds only plain data: names, files, typed literals, and comparisons of columns with literals.
-//! It holds no closure, open file or function, so another process could run the same scan.
-//! **Invariant:** a spec refers to columns by name, not by index. Another process might have a table with other
-//! columns. In that case a name would not be found, but the scan could not read a hidden column by mistake.
+//! **Invariant:** a spec contains only plain data: names, files, typed literals, and comparisons of columns with
+//! literals. It contains no closures, open files or functions, so another process could run the same scan.
+//! **Invariant:** a spec refers to columns by name, not by index. If the table had other columns in another process,
+//! the scan might fail to find a name, but it could not read a hidden column by mistake.
 
 use std::sync::Arc;
 
@@ -18,36 +18,37 @@ use crate::contract::{Contract, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::file_pruning::ScanRange;
 
-/// A description of one scan of a table.
+/// The description of a scan of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::query) struct ScanSpec {
     /// The name of the table in the lake.
     pub(in crate::query) table: Arc<str>,
-    /// The SQL name, which EXPLAIN shows. It differs from `table` only for the companion table with all versions.
+    /// The SQL name, which EXPLAIN shows. The SQL name differs from `table` only for the companion table with all
+    /// versions.
     pub(in crate::query) name: Arc<str>,
-    /// The version of the table to which the files belong.
+    /// The version of the table that contains the files.
     pub(in crate::query) version: u64,
     /// The files to open in each partition. The number of partitions is configured, and does not depend on the number
     /// of files.
     pub(in crate::query) partitions: Vec<Vec<Arc<DataFile>>>,
     /// The names of the columns to return, in order.
     pub(in crate::query) columns: Vec<String>,
-    /// The tenant whose rows the scan may return, or all tenants.
+    /// The scope of the scan, which is a tenant or all tenants.
     pub(in crate::query) scope: RowScope,
     /// The row rules of the caller's policy. A row must match all of them.
     pub(in crate::query) rules: Vec<Expr>,
-    /// Which of the tenant's rows the scan returns.
+    /// The selection of rows: all rows, the latest versions, or the open quarantine entries.
     pub(in crate::query) rows: ShownRows,
-    /// The query's filters that help to skip row groups and pages. All of them are leakproof, and the engine
+    /// The query's filters that help to skip row groups and pages. All these filters are leakproof, and the engine
     /// applies them again above the scan.
     pub(in crate::query) filters: Vec<Expr>,
-    /// The range of event times in microseconds. The scan may skip rows outside it.
+    /// The range of event times in microseconds. The scan may skip rows outside of this range.
     pub(in crate::query) times: ScanRange,
-    /// The number of rows after which a partition may stop, or `None` if it must read all rows.
+    /// The number of rows after which a partition may stop, or `None` if the partition must read all rows.
     pub(in crate::query) limit: Option<usize>,
 }
 
-/// The tenant whose rows a scan may return, or all tenants.
+/// The scope of a scan, which determines from which tenants it may return rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum RowScope {
     /// The rows of one tenant.
@@ -56,7 +57,7 @@ pub(in crate::query) enum RowScope {
     AllTenants,
 }
 
-/// Which of the rows in scope a scan returns. Columns are given by name.
+/// The selection of rows that a scan returns from the rows in scope. Columns are referred to by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum ShownRows {
     /// All rows.
@@ -67,25 +68,25 @@ pub(in crate::query) enum ShownRows {
         key: Vec<String>,
         /// The column that orders versions. The version with the greatest value is the latest.
         by: String,
-        /// The column that is true in a version that deletes its key.
+        /// The boolean column that is true if a version deletes its key.
         deleted: Option<String>,
     },
-    /// The entries in a quarantine that no other row closes.
+    /// The quarantine entries that are open, because no other row closes them.
     OpenEntries {
-        /// The column in which a closing row names its entry.
+        /// The column that contains the id of the closed entry in a closing row.
         resolves: String,
     },
 }
 
 impl ScanSpec {
-    /// Returns the conditions on every row that the scan returns, with the tenant condition first. The list can be
-    /// empty only if the scope is all tenants.
+    /// Returns the conditions that every returned row must match. The tenant condition is the first one. The list can
+    /// be empty only if the scope is all tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
         scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
     }
 
-    /// Returns the conditions that may be applied before the latest versions or open entries are selected.
+    /// Returns the `conditions` that may be applied before the latest versions or open entries are selected.
     pub(in crate::query) fn early<'a>(
         &self,
         contract: &Contract,
@@ -104,8 +105,8 @@ impl RowScope {
         }
     }
 
-    /// Returns the condition for a row to be in scope, or `None` if all rows are. The tenant is a typed literal and
-    /// never part of SQL text.
+    /// Returns the condition that rows in scope must match, or `None` if all rows are in scope. The tenant is a typed
+    /// literal and never part of SQL text.
     pub(in crate::query) fn condition(&self, contract: &Contract) -> Option<Expr> {
         let value = |tenant: &TenantId| lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned())));
         self.tenant().map(|tenant| column(&contract.columns[contract.tenant].name).eq(value(tenant)))
@@ -113,7 +114,7 @@ impl RowScope {
 }
 
 impl ShownRows {
-    /// Returns which rows a table shows according to its declaration.
+    /// Returns the selection of rows that the declaration of a table defines.
     pub(in crate::query) fn of(contract: &Contract) -> Self {
         let name = |index: usize| contract.columns[index].name.clone();
         match (&contract.latest, contract.resolves) {
@@ -127,7 +128,7 @@ impl ShownRows {
         }
     }
 
-    /// Returns the condition that the selection adds to each returned row.
+    /// Returns the additional condition that rows must match after the selection, if there is one.
     fn condition(&self) -> Option<Expr> {
         match self {
             Self::LatestVersions { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),
@@ -136,9 +137,9 @@ impl ShownRows {
         }
     }
 
-    /// Returns true if `filter` may determine which rows are read. If a table shows latest versions, the filter must
-    /// have the same result for all versions of a key. Otherwise the scan could skip the latest version and return an
-    /// older one.
+    /// Returns true if a scan may apply `filter` before it selects rows. If a table shows latest versions, the filter
+    /// must have the same result for all versions of a key. Otherwise, the scan could skip the latest version and
+    /// return an older version.
     pub(in crate::query) fn allows_early(&self, filter: &Expr, contract: &Contract) -> bool {
         let Self::LatestVersions { key, .. } = self else { return true };
         let tenant = &contract.columns[contract.tenant].name;
@@ -146,13 +147,13 @@ impl ShownRows {
     }
 }
 
-/// Returns a reference to the column with exactly this name. Case is significant, and a dot is part of the name.
+/// Returns a reference to the column with exactly the name `name`. Case is significant, and a dot is part of the name.
 pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
 /// Creates a schema from the fields without their metadata. Descriptions and units are only needed in catalogs, and the
-/// metadata of a plan could differ from that of its stream.
+/// metadata of a plan could differ from the metadata of its stream.
 pub(in crate::query) fn without_metadata<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
     let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

@@ -1,5 +1,5 @@
-//! Tests of scan specs. The same query from the same caller always has the same spec. A different query or caller has a
-//! different spec. No spec holds a user expression that could be evaluated on a row of another tenant.
+//! Tests of scan specs. The same query from the same caller always has the same spec. Different queries or callers have
+//! different specs. No spec contains a user expression that could be evaluated on a row of another tenant.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::query::testing::{account, engine, policy, reader, reader_under};
 use crate::query::{Engine, Session};
 use crate::tenancy::Access;
 
-/// Plans a statement and returns the specs of its scans, in plan order.
+/// Plans a statement, and returns the specs of the scans in the order in which the plan contains them.
 async fn scans(engine: &Arc<Engine>, access: &Access, sql: &str) -> Vec<ScanSpec> {
     let session: Session = engine.session(access).unwrap();
     let planned = session.plan(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));

@@ -1,6 +1,7 @@
-//! The table provider of a session: one lake table at one snapshot, with the columns and rows that the caller may see.
+//! The table provider of a session. It provides a snapshot of a lake table, with the columns and rows that the caller
+//! may see.
 //!
-//! A query on a [`SessionTable`] becomes a [`TenantScan`], whose [`ScanSpec`] lists the files that may hold matching
+//! A query on a [`SessionTable`] becomes a [`TenantScan`], whose [`ScanSpec`] lists the files that may contain matching
 //! rows. A table declared with `latest` appears as two tables: one with the latest versions under its own name, and a
 //! companion table with all versions. Queries in the operator's configuration see the same tables with the rows of all
 //! tenants, and without row rules.
@@ -10,13 +11,13 @@
 //!   latest versions   prune files by key filters ─► read ─► tenant ─► key filters ─► latest version ─► row rules, not deleted
 //! ```
 //!
-//! **Invariant:** a column that the policy does not list does not exist here. No schema, error or suggestion names it.
+//! **Invariant:** a column that the policy does not list does not exist for the caller. No schema, error or suggestion
+//! contains its name.
 //! **Invariant:** row rules apply to the latest version. A row that has moved to another sub-account disappears from
 //! the first sub-account, and no older version takes its place.
-//! **Invariant:** a quarantine shows only its open entries. It shows neither closed entries nor the rows that close
-//! them.
-//! **Invariant:** an invalid row rule matches no row. A rule is invalid if its column is unknown, or if none of its
-//! values can be converted to the type of the column.
+//! **Invariant:** a quarantine shows only open entries, and neither closed entries nor the rows that close entries.
+//! **Invariant:** an invalid row rule matches no row. A rule is invalid if the column is unknown, or if no value of the
+//! rule can be converted to the type of the column.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,7 +39,7 @@ use crate::query::scan::table_source::TableSource;
 use crate::query::scan::tenant_scan::TenantScan;
 use crate::tenancy::{RowRule, TableRules};
 
-/// A table, with the columns and rows that one caller may see.
+/// A table with the columns and rows that a caller may see.
 pub(in crate::query) struct SessionTable {
     table: Arc<Table>,
     contract: Arc<Contract>,
@@ -50,13 +51,13 @@ pub(in crate::query) struct SessionTable {
     /// The row rules of the caller's policy.
     rules: Vec<Expr>,
     rows: ShownRows,
-    /// The visible columns.
+    /// The columns that the caller may see.
     schema: SchemaRef,
 }
 
 impl SessionTable {
-    /// Creates a tenant's view of a table. Depending on its declaration, it shows all rows, the latest version
-    /// of each key, or the open entries of a quarantine.
+    /// Creates a tenant's view of a table. Depending on the table's declaration, the view shows all rows, the latest
+    /// version of each key, or the open entries of a quarantine.
     pub(in crate::query) fn of_tenant(
         table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
@@ -81,8 +82,8 @@ impl SessionTable {
         }
     }
 
-    /// Creates the operator's view of a table: all columns, and the rows of all tenants. A quarantine shows every
-    /// stored row.
+    /// Creates the operator's view of a table, with all columns and the rows of all tenants. The view of a quarantine
+    /// shows every stored row.
     pub(in crate::query) fn of_operator(table: &Arc<Table>, snapshot: Arc<Snapshot>, source: TableSource) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let rows = match ShownRows::of(&contract) {
@@ -140,8 +141,8 @@ impl SessionTable {
         self.table.snapshot().version == self.snapshot.version
     }
 
-    /// Describes a scan of the visible columns with the indexes in `projection`, or of all visible columns if it is
-    /// `None`.
+    /// Describes a scan of the visible columns at the indexes in `projection`, or of all visible columns if
+    /// `projection` is `None`.
     pub(in crate::query) fn spec(
         &self,
         projection: Option<&Vec<usize>>,
@@ -156,7 +157,8 @@ impl SessionTable {
         let early = filters.iter().filter(|filter| self.rows.allows_early(filter, &self.contract));
         let mut bounds = ScanBounds::of(early.clone(), self.time_column());
         if matches!(self.rows, ShownRows::OpenEntries { .. }) {
-            // A closing row has the same time as its entry, but is received later. It can be in any file for that time.
+            // A closing row has the same time as the entry that it closes, but is received later. It can be in any file
+            // for that time.
             bounds.received = ScanRange::ALL;
         }
         let files = prune(&self.snapshot, self.scope.tenant(), &bounds);
@@ -201,8 +203,8 @@ impl TableProvider for SessionTable {
         Ok(Arc::new(TenantScan::new(spec, &self.table, &self.source, state)?))
     }
 
-    /// Accepts the filters that help to skip files, row groups or pages. The engine applies all filters again above the
-    /// barrier.
+    /// Accepts the filters that may help to skip files, row groups or pages. The engine applies all filters again above
+    /// the barrier.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let time = self.time_column();
         Ok(filters
@@ -226,7 +228,7 @@ impl fmt::Debug for SessionTable {
     }
 }
 
-/// Returns the condition for a row rule. The rule's values become typed literals, never part of SQL text.
+/// Returns the condition for a row rule. The rule's values become typed literals, and never become part of SQL text.
 fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
     let values: Vec<Expr> = rule
@@ -238,7 +240,7 @@ fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
-/// Distributes files over exactly `count` partitions with about the same number of bytes in each.
+/// Distributes files over exactly `count` partitions of about the same size in bytes.
 fn balanced_partitions(mut files: Vec<Arc<DataFile>>, count: usize) -> Vec<Vec<Arc<DataFile>>> {
     let mut partitions: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); count.max(1)];
     files.sort_by_key(|file| std::cmp::Reverse(file.size));

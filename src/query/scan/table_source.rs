@@ -8,10 +8,10 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 /// The location of a table's files, and the reader for them.
 #[derive(Clone)]
 pub(in crate::query) struct TableSource {
-    /// The URL under which the object store is registered.
+    /// The URL with which the object store is registered.
     pub(in crate::query) store: ObjectStoreUrl,
-    /// The reader of Parquet files, which caches their metadata.
+    /// The reader for Parquet files, which caches the metadata of files.
     pub(in crate::query) reader: Arc<dyn ParquetFileReaderFactory>,
-    /// The number of partitions of a scan.
+    /// The number of partitions in each scan.
     pub(in crate::query) partitions: usize,
 }

@@ -1,20 +1,21 @@
-//! The barrier: the only node in a user's plan that reads stored rows. Optimizers see it as a leaf.
+//! The tenant barrier, which is the only node in a user's plan that reads stored rows. For optimizers, the node is a
+//! leaf.
 //!
-//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`). It returns only the rows that
-//! match the caller's predicate, in the requested columns. Queries in the operator's configuration see the rows of all
-//! tenants, and read them through the same node.
+//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`). It returns the requested
+//! columns of the rows that match the caller's predicate. Queries in the operator's configuration use the same node,
+//! but read the rows of all tenants.
 //!
 //! ```text
 //!   private plan ─► barrier predicate on every batch ─► requested columns ─► the user's plan
 //! ```
 //!
 //! **Invariant:** [`TenantScan`] is a leaf without visible children. Optimizers cannot push a filter, limit, ordering
-//! or dynamic filter into it. It reports no statistics, and only the metrics of its own output. So no user expression
-//! is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about such rows or their files,
-//! including counts, names and pruning.
-//! **Invariant:** an error below the barrier is reported as a failure of the lake, not of the statement, and its text
-//! appears only in the log. The only exception is a query that exceeds its memory limit, which is reported without
-//! details.
+//! or dynamic filter into it. The node reports no statistics, and only the metrics of its own output. Therefore, no
+//! user expression is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about the rows of
+//! other tenants or their files.
+//! **Invariant:** an error below the barrier is reported as a failure of the lake, not of the statement. The text of
+//! the error appears only in the log. The only exception is a query that exceeds its memory limit, which is reported
+//! without details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,12 +43,12 @@ use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metad
 use crate::query::scan::table_source::TableSource;
 use crate::sql::engine_text::root;
 
-/// The plan node that reads one table for one caller.
+/// The plan node that reads a table for a caller.
 pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
-    /// Builds the private plan for each run.
+    /// The scan plan that builds a private plan for each run.
     plan: Arc<ScanPlan>,
-    /// The private plan for this run. In its rows, the requested columns come first, followed by those that only the
+    /// The private plan for the current run. It returns the requested columns, followed by the columns that only the
     /// barrier needs.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
@@ -57,13 +58,13 @@ pub(in crate::query) struct TenantScan {
 
 /// The condition that every row must match, and the columns to return.
 struct Barrier {
-    /// `None` only for the operator's scan of all tenants' rows.
+    /// The predicate, which is `None` only if the operator scans the rows of all tenants.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
 }
 
 impl TenantScan {
-    /// Creates the scan that `spec` describes. `table` must be the table that the spec names.
+    /// Creates the scan that `spec` describes. `table` must be the table with the name in the spec.
     pub(in crate::query) fn new(
         spec: ScanSpec,
         table: &Table,
@@ -108,14 +109,14 @@ impl TenantScan {
         &self.spec
     }
 
-    /// Returns the number of metrics of the private plan, which is 0 if the plan has not run.
+    /// Returns the number of metrics in the private plan, which is 0 if the plan has not run.
     pub(in crate::query) fn metrics_below(&self) -> usize {
         self.source.metrics().map_or(0, |metrics| metrics.iter().count())
     }
 }
 
 impl Barrier {
-    /// Selects the rows of `batch` that the caller may see, and appends them to `rows` in the columns to return.
+    /// Selects the rows of `batch` that the caller may see, and appends the returned columns of these rows to `rows`.
     fn filter_into(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -135,12 +136,11 @@ impl Barrier {
     }
 }
 
-/// The state of reading one partition.
+/// The state while a partition is read.
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
-    /// Collects the caller's rows into full batches. Without this, the batch sizes would reveal where other tenants'
-    /// rows are.
+    /// Collects the caller's rows into full batches. Smaller batches would reveal where other tenants' rows are stored.
     rows: BatchCoalescer,
     metrics: BaselineMetrics,
     ended: bool,
@@ -196,8 +196,8 @@ impl ExecutionPlan for TenantScan {
         Ok(self)
     }
 
-    /// Creates a copy with a new private plan. The engine calls this method for each iteration of a recursive query,
-    /// and for each run of a cached plan.
+    /// Creates a copy of the node with a new private plan. The engine calls this method for each iteration of a
+    /// recursive query, and for each run of a cached plan.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self {
             spec: Arc::clone(&self.spec),
@@ -213,7 +213,7 @@ impl ExecutionPlan for TenantScan {
         let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // With a LIMIT, a batch is returned as soon as it has enough rows, even if it is not full.
+        // With a LIMIT, a batch is returned as soon as it has enough rows for the limit, even if it is not full.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
@@ -256,8 +256,8 @@ fn stop_after(
     })
 }
 
-/// Replaces an error from below the barrier with one that reveals nothing. The original error is kept as its source,
-/// and appears only in the log.
+/// Replaces an error from below the barrier with an error that reveals nothing. The original error is kept as the
+/// source, and appears only in the log.
 fn hide_error(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
         return DataFusionError::ResourcesExhausted("inside a table scan".to_owned());

@@ -14,9 +14,9 @@ use super::{NAME_PREFIX, Rewriter};
 pub(super) struct Domain {
     /// The columns of the outer rows.
     pub(super) columns: Vec<Column>,
-    /// For each column, a value of its type if the column can be null, and otherwise `None`.
+    /// For each nullable column, a value that replaces NULL in comparisons. For all other columns, `None`.
     defaults: Vec<Option<ScalarValue>>,
-    /// The distinct keys, with one column for each outer column.
+    /// The plan that returns the distinct keys, with one column for each outer column.
     rows: Arc<LogicalPlan>,
 }
 
@@ -58,7 +58,7 @@ impl Domain {
         Ok((plan, fresh.into_iter().map(Column::new_unqualified).collect()))
     }
 
-    /// Returns the conditions for two keys to be equal. Two nulls count as equal.
+    /// Returns the conditions under which two keys are equal. Two nulls count as equal.
     ///
     /// The conditions are plain equalities instead of `IS NOT DISTINCT FROM`. The engine treats `IS NOT DISTINCT FROM`
     /// as a mode of the whole join, so equalities that it later moves into the join would also match nulls.
@@ -84,13 +84,13 @@ impl Domain {
     }
 }
 
-/// Keeps the columns that `schema` contains.
+/// Returns the `columns` that `schema` contains.
 pub(super) fn resolve(columns: Vec<Column>, schema: &DFSchema) -> Vec<Column> {
     columns.into_iter().filter(|column| schema.has_column(column)).collect()
 }
 
-/// Returns true if a plan returns the same rows each time it is read. The rows of the outer query are read several
-/// times. If one read lacked a key, the subquery would appear to have no rows for this key.
+/// Returns true if the plan returns the same rows each time it runs. The plan of the outer rows runs several times. If
+/// a run missed a key, the subquery would appear to have no rows for this key.
 fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     let mut stable = true;
     plan.apply_with_subqueries(|node| {
@@ -109,7 +109,7 @@ fn is_stable(plan: &LogicalPlan) -> Result<bool> {
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(is_stable_value),
             LogicalPlan::Window(window) => window.window_expr.iter().all(is_stable_value),
-            // This pass itself adds a limit to a subquery without outer columns if it reads only one row of it.
+            // The pass itself generates a LIMIT if it needs only one row from a subquery without outer columns.
             LogicalPlan::Limit(limit) => is_generated(&limit.input),
             _ => false,
         };
@@ -121,18 +121,19 @@ fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     Ok(stable)
 }
 
-/// Returns true if this pass named the last column of the plan.
+/// Returns true if this pass generated the last column of the plan.
 fn is_generated(plan: &LogicalPlan) -> bool {
     plan.schema().fields().last().is_some_and(|field| field.name().starts_with(NAME_PREFIX))
 }
 
-/// Returns true if the value of an aggregate or window function does not depend on the order of equal rows.
+/// Returns true if the value of the aggregate or window function does not depend on the order of rows with equal sort
+/// keys.
 fn is_stable_value(expr: &Expr) -> bool {
     const UNSTABLE_AGGREGATES: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
     const STABLE_WINDOWS: [&str; 9] =
         ["rank", "dense_rank", "percent_rank", "cume_dist", "count", "min", "max", "sum", "avg"];
     match expr {
-        // This pass uses `first_value` itself, for the value of at most one row.
+        // This pass also generates `first_value`, but only over at most one row.
         Expr::Alias(alias)
             if alias.name.starts_with(NAME_PREFIX) && matches!(*alias.expr, Expr::AggregateFunction(_)) =>
         {

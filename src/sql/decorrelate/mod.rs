@@ -1,9 +1,10 @@
-//! Replaces subqueries in expressions, and LATERAL joins, with ordinary joins and aggregates before the engine sees them.
+//! Replaces LATERAL joins and subqueries in expressions with ordinary joins and aggregates, before the engine plans
+//! them.
 //!
-//! The engine's own rules support few forms of subqueries, and return wrong results for some of them. This pass
-//! implements the general method from "Unnesting arbitrary queries" (Neumann and Kemper). It evaluates the subquery
-//! once, for all distinct values of the outer columns to which the subquery refers. Then it joins the outer rows with
-//! the result.
+//! The engine's own rules support only a few forms of subqueries, and some of these return wrong results. This pass
+//! implements the general method from "Unnesting arbitrary queries" (Neumann and Kemper). It evaluates each subquery
+//! once, for all distinct values of the outer columns to which the subquery refers. The pass then joins the outer rows
+//! with the result.
 //!
 //! ```text
 //!   node over I, with a subquery Q(k) in an expression
@@ -13,10 +14,9 @@
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
 //!
-//! Subqueries that the engine handles correctly and fast are left to it (`supported_subqueries.rs`).
+//! The pass leaves a subquery to the engine if the engine evaluates it correctly and fast (`plain.rs`).
 //!
-//! **Invariant:** after the pass, a plan refers to outer columns only inside the subqueries that are left to the
-//! engine.
+//! **Invariant:** after the pass, only subqueries that are left to the engine refer to outer columns.
 //! **Invariant:** the schema of the plan does not change. Every expression reads the same tables as before, so the
 //! tenant barrier still applies to all of them.
 
@@ -54,7 +54,8 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
         return Ok(Transformed::no(plan));
     }
     let plan = Rewriter::default().rewrite(plan, false)?;
-    // An expression that replaces a subquery may be nullable although the engine assumed that the subquery was not.
+    // An expression that replaces a subquery may be nullable, even if the engine assumed that the subquery cannot
+    // return NULL.
     let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
     if let Some(column) = supported_subqueries::all_outer_columns(&plan)?.first() {
         return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
@@ -62,8 +63,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
     Ok(Transformed::yes(plan))
 }
 
-/// Returns true if an expression in the plan contains a subquery, or if the plan contains a LATERAL join, INTERSECT ALL
-/// or EXCEPT ALL.
+/// Returns true if the plan contains a subquery in an expression, a LATERAL join, INTERSECT ALL or EXCEPT ALL.
 fn contains_subquery(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|node| {
         let mut found = matches!(node, LogicalPlan::Subquery(_)) || multiset::is_multiset(node);
@@ -81,7 +81,7 @@ fn is_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_))
 }
 
-/// Returns the columns of the outer query to which the plan refers, except those to which only its subqueries refer.
+/// Returns the columns of the outer query to which the plan itself refers. References in its subqueries do not count.
 fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     plan.apply(|node| {
@@ -99,7 +99,7 @@ fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Returns a projection of the plan to exactly the columns of `schema`.
+/// Projects the plan to the columns of `schema`.
 fn project_to(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
     let columns = schema.iter().map(|field| Expr::Column(Column::from(field))).collect();
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
@@ -119,7 +119,7 @@ impl Rewriter {
         format!("{NAME_PREFIX}{}", self.names)
     }
 
-    /// Counts a visited node, and fails if there are too many.
+    /// Counts a visited node, and fails if the pass has visited too many nodes.
     fn count_node(&mut self) -> Result<()> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
@@ -128,7 +128,8 @@ impl Rewriter {
         Ok(())
     }
 
-    /// Rewrites the subqueries in a plan. If `force` is false, plain subqueries are left to the engine.
+    /// Rewrites the subqueries in a plan. If `force` is false, subqueries that the engine evaluates correctly stay as
+    /// they are.
     fn rewrite(&mut self, plan: LogicalPlan, force: bool) -> Result<LogicalPlan> {
         Ok(plan.transform_up(|node| self.rewrite_node(node, force))?.data)
     }
@@ -191,7 +192,7 @@ impl Rewriter {
         project_to(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows))?), &schema)
     }
 
-    /// If all subqueries in `expr` are plain, rewrites their plans. The subqueries themselves are left to the engine.
+    /// Rewrites the plans inside the subqueries of `expr` if the engine can evaluate all these subqueries itself.
     fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
         if !supported_subqueries::is_plain_conjunct(&expr)? {
             return Ok(expr);
@@ -263,7 +264,7 @@ impl Rewriter {
     }
 
     /// Rewrites a join that has subqueries in its condition. An inner join becomes a filter over the joined rows. In an
-    /// outer join, each subquery must refer to only one side, and is evaluated on that side.
+    /// outer join, each subquery may refer to only one side of the join, and is evaluated on that side.
     fn join_condition(&mut self, join: Join) -> Result<LogicalPlan> {
         let mut conditions: Vec<_> = join.on.into_iter().map(|(left, right)| left.eq(right)).collect();
         conditions.extend(join.filter);
@@ -309,7 +310,7 @@ impl Rewriter {
         project_to(LogicalPlan::Join(joined), &join.schema)
     }
 
-    /// Replaces a LATERAL join with an ordinary one.
+    /// Replaces a LATERAL join with an ordinary join.
     fn lateral(&mut self, join: &Join) -> Result<LogicalPlan> {
         let Some((inner, alias)) = lateral_side(&join.right) else { return plan_err!("unexpected LATERAL join") };
         if !matches!(join.join_type, JoinType::Inner | JoinType::Left) {
@@ -363,8 +364,8 @@ impl Rewriter {
         Ok(replaced)
     }
 
-    /// Replaces the subqueries in an expression with columns that it adds to `rows`, which must be `base` with more
-    /// columns.
+    /// Replaces the subqueries in an expression with new columns in `rows`. `rows` must contain the rows and columns of
+    /// `base`.
     fn replace(&mut self, expr: Expr, rows: &mut LogicalPlan, base: &Arc<LogicalPlan>) -> Result<Expr> {
         let replaced = expr.transform_up(|expr| {
             if is_subquery(&expr) {
@@ -381,7 +382,7 @@ fn is_lateral(plan: &LogicalPlan) -> bool {
     lateral_side(plan).is_some()
 }
 
-/// Returns the query of a LATERAL item and its alias.
+/// Returns the query and the alias of a LATERAL item.
 fn lateral_side(plan: &LogicalPlan) -> Option<(&LogicalPlan, Option<&TableReference>)> {
     match plan {
         LogicalPlan::Subquery(subquery) => Some((&subquery.subquery, None)),

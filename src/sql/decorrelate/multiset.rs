@@ -1,6 +1,6 @@
-//! INTERSECT ALL and EXCEPT ALL. The engine plans them as semi and anti joins, which keep either all copies of a row or
-//! none. This file numbers the copies of each row. That makes every row distinct, so the join keeps the right number of
-//! copies.
+//! Rewrites INTERSECT ALL and EXCEPT ALL. The engine plans them as semi and anti joins, which keep either all copies of
+//! a row or none. This file numbers the copies of each row, and adds the number to the join condition. Every row is
+//! then distinct, so the join keeps the right number of copies.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt as _, Join, LogicalPlan, Wi
 
 use super::{NAME_PREFIX, Rewriter, project_to};
 
-/// Returns true if the plan is INTERSECT ALL or EXCEPT ALL. Without ALL, the left side of the plan is distinct.
+/// Returns true if the plan is INTERSECT ALL or EXCEPT ALL. Without ALL, the left input of the join would be a
+/// DISTINCT.
 pub(super) fn is_multiset(node: &LogicalPlan) -> bool {
     let LogicalPlan::Join(join) = node else { return false };
     let (left, right) = (join.left.schema(), join.right.schema());
@@ -24,13 +25,13 @@ pub(super) fn is_multiset(node: &LogicalPlan) -> bool {
         && join.on.len() == right.fields().len()
 }
 
-/// Returns true if this file has already numbered the rows.
+/// Returns true if the plan's rows are already numbered.
 fn is_numbered(plan: &LogicalPlan) -> bool {
     let last = plan.schema().fields().last();
     matches!(plan, LogicalPlan::Window(_)) && last.is_some_and(|field| field.name().starts_with(NAME_PREFIX))
 }
 
-/// Numbers the copies of each row on both sides, and also joins on the number.
+/// Numbers the copies of each row on both sides of the join, and adds the number to the join condition.
 pub(super) fn rewrite(node: LogicalPlan, names: &mut Rewriter) -> Result<LogicalPlan> {
     let schema = Arc::clone(node.schema());
     let LogicalPlan::Join(mut join) = node else { return Ok(node) };

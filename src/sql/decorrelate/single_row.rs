@@ -1,5 +1,5 @@
-//! `subquery_value(value, rows)` returns the value of a subquery that returned `rows` rows. It cannot be called by
-//! name.
+//! `subquery_value(value, rows)` returns the value of a subquery that returned `rows` rows. Statements cannot call this
+//! function.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// Returns `value` if `rows` is 0 or 1. If there are more rows, the statement fails with an error for the caller. If
-/// `rows` is NULL, the subquery was not evaluated for the key of the outer row. That happens only if two reads of the
-/// outer rows return different rows.
+/// Returns `value` if `rows` is 0 or 1. If `rows` is more than 1, the statement fails with an error for the caller.
+/// `rows` is NULL if the subquery was not evaluated for the key of the outer row. This case occurs only if the plan of
+/// the outer rows returns other rows when it runs again.
 pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
     ScalarUDF::new_from_impl(SubqueryValue { signature: Signature::any(2, Volatility::Immutable) })
         .call(vec![value, rows])

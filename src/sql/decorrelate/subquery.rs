@@ -19,21 +19,21 @@ use super::single_row::subquery_value;
 use super::unnest::Unnested;
 use super::{Rewriter, outer_columns};
 
-/// The outer rows, to which columns are added.
+/// The plan of the outer rows, to which the results of subqueries are added as columns.
 struct Outer<'a> {
     rows: &'a mut LogicalPlan,
-    /// The keys of the rows, or `None` if the subquery has no outer columns.
+    /// The distinct keys of the outer rows, or `None` if the subquery has no outer columns.
     domain: Option<Domain>,
 }
 
-/// The rows of a subquery. Each row has a value and a key.
+/// The rows that a subquery returns. Each row has a value and a key.
 struct Values {
     plan: Arc<LogicalPlan>,
     keys: Vec<Column>,
     value: Column,
 }
 
-/// Returns the columns that a subquery expression takes from the outer rows.
+/// Returns the columns of the outer rows that a subquery expression uses.
 pub(super) fn columns_of(expr: &Expr) -> Result<Vec<Column>> {
     let (operand, plan) = match expr {
         Expr::Exists(test) => (None, &test.subquery.subquery),
@@ -134,8 +134,8 @@ impl Rewriter {
         Ok(subquery_value(results[1].clone(), results[0].clone()))
     }
 
-    /// Replaces `value IN (subquery)`. The result is true if a row equals the value. Otherwise it is null if a row is
-    /// null, or if the value is null and there are rows. In all other cases it is false.
+    /// Replaces `value IN (subquery)`. The result is true if a row equals the value. Otherwise, the result is null if a
+    /// row is null, or if the value is null and the subquery returns rows. In all other cases, the result is false.
     fn contained(
         &mut self,
         value: Expr,
@@ -147,7 +147,7 @@ impl Rewriter {
         let (outer, values) = self.values(subquery, rows, base)?;
         let Outer { rows, domain } = outer;
         let value = cast(value, kind.clone());
-        // The distinct rows that are not null, in which an equal one is searched for.
+        // The subquery's distinct values other than NULL, which are compared with `value`.
         let (found, item) = (self.fresh(), self.fresh());
         let key_names: Vec<_> = values.keys.iter().map(|_| self.fresh()).collect();
         let column = Expr::Column(values.value.clone());
@@ -212,8 +212,8 @@ impl Rewriter {
     }
 
     /// Computes aggregates over the rows of each key, and joins the outer rows with them. Returns the columns with the
-    /// results, and a column that is 1, or NULL for outer rows with a missing key. For keys without rows, the results
-    /// in `counts` are 0 instead of NULL.
+    /// results, and a marker column. The marker is 1, or NULL for outer rows with a missing key. For keys without rows,
+    /// the results in `counts` are 0 instead of NULL.
     fn aggregated(
         &mut self,
         plan: Arc<LogicalPlan>,
@@ -257,7 +257,7 @@ fn renamed<'a>(keys: &'a [Column], names: &'a [String]) -> impl Iterator<Item = 
     keys.iter().zip(names).map(|(key, name)| Expr::Column(key.clone()).alias(name))
 }
 
-/// Returns the type in which a value is compared with the rows of a subquery.
+/// Returns the common type to which a value and the column of a subquery are cast before they are compared.
 fn common_type(value: &Expr, subquery: &LogicalPlan, rows: &LogicalPlan) -> Result<DataType> {
     let Some(field) = subquery.schema().fields().first() else {
         return plan_err!("a subquery used as a value must return one column");

@@ -1,12 +1,13 @@
-//! Recognizes the subqueries that the engine evaluates correctly and fast. They are left to the engine.
+//! Recognizes the subqueries that the engine evaluates correctly and fast. These subqueries are called plain, and stay
+//! as they are:
 //!
-//! - `EXISTS`, `NOT EXISTS` and `IN` as a condition of WHERE, if the outer columns occur only in WHERE conditions of
-//!   the subquery, above rows without outer columns. For `IN`, these conditions must be equalities, and the tested
-//!   value must be a column.
-//! - `NOT IN` as a condition of WHERE, if the tested value is not a constant and the subquery has no outer columns.
+//! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in the subquery's WHERE
+//!   conditions, and not below its joins, aggregates or limits. For `IN`, these conditions must be equalities, and the
+//!   tested value must be a column.
+//! - `NOT IN` in a WHERE condition, if the tested value contains a column and the subquery contains no outer columns.
 //! - Scalar subqueries without outer columns.
-//! - Scalar subqueries that compute aggregates without GROUP BY, if the outer columns occur only in equalities with
-//!   columns of the subquery, above rows without outer columns.
+//! - Scalar subqueries that compute aggregates without GROUP BY, if outer columns occur only in WHERE conditions of the
+//!   form `outer column = inner column`.
 
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
@@ -54,7 +55,7 @@ fn has_subquery(expr: &Expr) -> Result<bool> {
     expr.exists(|expr| Ok(is_subquery(expr)))
 }
 
-/// Returns the outer columns of a plan, including those to which its nested subqueries refer.
+/// Returns the outer columns to which a plan and its nested subqueries refer.
 pub(super) fn all_outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut columns = outer_columns(plan)?;
     plan.apply(|node| {
@@ -76,12 +77,13 @@ pub(super) fn all_outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Returns true if one of the node's inputs has the column.
+/// Returns true if an input of the node has the column.
 fn in_inputs(node: &LogicalPlan, column: &Column) -> bool {
     node.inputs().iter().any(|input| input.schema().has_column(column))
 }
 
-/// Returns true if outer columns occur only in WHERE conditions, above rows without outer columns.
+/// Returns true if outer columns occur only in WHERE conditions, and not in or below other nodes such as joins,
+/// aggregates and limits.
 fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool> {
     let has_plain_exprs = |node: &LogicalPlan| -> Result<bool> {
         let mut plain = true;
@@ -105,13 +107,13 @@ fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool>
     }
 }
 
-/// Returns true if no condition contains a subquery. If `only_equalities` is true, outer columns must also occur only
-/// in equalities with columns.
+/// Returns true if the predicate contains no subquery. If `only_equalities` is true, each outer column must also be
+/// compared with a column for equality.
 fn is_plain_filter(predicate: &Expr, only_equalities: bool) -> Result<bool> {
     Ok(!has_subquery(predicate)? && (!only_equalities || has_only_equalities(predicate)))
 }
 
-/// Returns true if the plan computes aggregates over rows that equalities with outer columns select.
+/// Returns true if the plan computes aggregates, and if outer columns occur only in equalities below the aggregation.
 fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Projection(projection) => {
@@ -139,7 +141,7 @@ fn is_plain_equality(plan: &LogicalPlan) -> Result<bool> {
     }
 }
 
-/// Returns true if outer columns occur only in conditions that are equalities with columns.
+/// Returns true if outer columns occur only in conditions of the form `outer column = inner column`.
 fn has_only_equalities(predicate: &Expr) -> bool {
     split_conjunction(predicate).into_iter().all(|conjunct| {
         !contains_outer(conjunct)

@@ -1,5 +1,5 @@
-//! Rewrites the plan of a subquery so that it returns the rows for all keys of the outer query together, with the key
-//! of each row.
+//! Rewrites the plan of a subquery so that it returns the rows for all keys of the outer query at once. Each row
+//! contains its key.
 //!
 //! ```text
 //!   a part without outer columns   ─► D × part
@@ -26,14 +26,14 @@ use datafusion::logical_expr::{
 use super::domain::Domain;
 use super::{Rewriter, outer_columns};
 
-/// A plan that contains the columns of a subquery and the key of each row. It may contain further columns.
+/// A plan that contains the columns of a subquery and the key of each row. The plan may contain further columns.
 pub(super) struct Unnested {
     pub(super) plan: LogicalPlan,
     pub(super) keys: Vec<Column>,
 }
 
 impl Unnested {
-    /// Returns a projection to the columns of `schema`, followed by the keys with new names.
+    /// Projects the plan to the columns of `schema`, followed by the key columns with new names.
     pub(super) fn exact(self, schema: &DFSchema, names: &mut Rewriter) -> Result<Self> {
         let mut columns: Vec<_> = schema.iter().map(|field| Expr::Column(Column::from(field))).collect();
         let mut keys = Vec::with_capacity(self.keys.len());
@@ -124,8 +124,8 @@ impl Rewriter {
         if aggregate.group_expr.is_empty() { self.with_empty_groups(aggregate, grouped, domain) } else { Ok(grouped) }
     }
 
-    /// Adds the keys for which an aggregate without GROUP BY had no input rows, because it returns one row in this case
-    /// too.
+    /// Adds a row for each key for which an aggregate without GROUP BY had no input rows. Such an aggregate always
+    /// returns one row.
     fn with_empty_groups(&mut self, aggregate: &Aggregate, grouped: Unnested, domain: &Domain) -> Result<Unnested> {
         let marker = self.fresh();
         let mut columns: Vec<_> = grouped.plan.schema().columns().into_iter().map(Expr::Column).collect();
@@ -230,7 +230,7 @@ pub(super) fn refers_to(plan: &LogicalPlan, domain: &Domain) -> Result<bool> {
     Ok(outer_columns(plan)?.iter().any(|column| domain.position(column).is_some()))
 }
 
-/// Replaces the outer columns in an expression with the keys.
+/// Replaces the outer columns in an expression with the key columns.
 pub(super) fn substitute(expr: Expr, domain: &Domain, keys: &[Column]) -> Result<Expr> {
     if expr.is_volatile() {
         return not_impl_err!("a volatile function such as random() in a subquery that refers to the outer query");
@@ -247,7 +247,7 @@ pub(super) fn substitute(expr: Expr, domain: &Domain, keys: &[Column]) -> Result
     Ok(replaced.data)
 }
 
-/// Replaces the outer columns in expressions. The expressions keep their names.
+/// Replaces the outer columns in expressions with the key columns, and keeps the names of the expressions.
 pub(super) fn substitute_named(exprs: &[Expr], domain: &Domain, keys: &[Column]) -> Result<Vec<Expr>> {
     let names = NamePreserver::new_for_projection();
     let replaced = exprs.iter().map(|expr| {
@@ -257,7 +257,7 @@ pub(super) fn substitute_named(exprs: &[Expr], domain: &Domain, keys: &[Column])
     replaced.collect()
 }
 
-/// Returns the value of an aggregate that has no input rows.
+/// Returns the value of an aggregate without input rows.
 fn empty_value(expr: &Expr, kind: &DataType) -> Result<ScalarValue> {
     match expr {
         Expr::Alias(alias) => empty_value(&alias.expr, kind),

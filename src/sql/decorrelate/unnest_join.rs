@@ -1,5 +1,5 @@
-//! Joins in a subquery. Each side that refers to the outer query carries the key. If the join type requires it, both
-//! sides carry the key. If both sides carry it, the join also compares the keys.
+//! Rewrites joins inside a subquery. Each side that refers to the outer query gets the key columns. If the join type
+//! requires it, both sides get the key columns. If both sides have key columns, the join also compares them.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ impl Rewriter {
     }
 }
 
-/// Joins two sides with the type and conditions of `join` and some additional conditions.
+/// Joins `left` and `right` with the type and conditions of `join`, and additional conditions.
 fn joined(
     join: &Join,
     left: LogicalPlan,

@@ -1,4 +1,5 @@
-//! The aggregate functions of every session. Some of the engine's functions are replaced, and our own are added.
+//! The aggregate functions of every session. This file replaces some of the engine's functions, and adds our own
+//! functions.
 
 use std::sync::Arc;
 

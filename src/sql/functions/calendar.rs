@@ -1,7 +1,8 @@
-//! Conversions between microseconds since 1970 and the fields of the proleptic Gregorian calendar, in a time zone.
+//! Converts microseconds since 1970 to years, months and days in a time zone, and back. Uses the proleptic Gregorian
+//! calendar.
 //!
-//! Many of the engine's own functions convert to nanoseconds, which cover only the years 1678 to 2261. The code here
-//! uses microseconds, and works for all years that ingest accepts. The time zones come from `chrono-tz`.
+//! Many of the engine's own functions convert to nanoseconds, which cover only the years 1678 to 2261. This file uses
+//! microseconds, which cover all years that ingest accepts. The time zones come from `chrono-tz`.
 
 use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray as _, PrimitiveArray, TimestampMicrosecondArray};
@@ -13,19 +14,19 @@ use datafusion::logical_expr::ColumnarValue;
 
 use crate::clock::{DAY, Micros, SECOND};
 
-/// A day of the calendar.
+/// A calendar date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Date {
     pub(super) year: i64,
-    /// From 1 to 12.
+    /// The month, from 1 to 12.
     pub(super) month: i64,
-    /// From 1 to 31.
+    /// The day of the month, from 1 to 31.
     pub(super) day: i64,
 }
 
 impl Date {
-    /// Returns the date of a day number, which counts from 1970-01-01. The algorithm is from H. Hinnant,
-    /// "chrono-compatible low-level date algorithms".
+    /// Returns the date that is `day` days after 1970-01-01. The algorithm is from the paper "chrono-compatible
+    /// low-level date algorithms" by Howard Hinnant.
     pub(super) fn of_day(day: i64) -> Self {
         let shifted = day + 719_468;
         let era = shifted.div_euclid(146_097);
@@ -38,12 +39,12 @@ impl Date {
         Self { year, month, day: day_of_year - (153 * from_march + 2) / 5 + 1 }
     }
 
-    /// Returns the date at a local time.
+    /// Returns the date of a local time.
     pub(super) fn at(local: Micros) -> Self {
         Self::of_day(local.div_euclid(DAY))
     }
 
-    /// Returns the day number.
+    /// Returns the number of days since 1970-01-01.
     pub(super) fn day_number(self) -> i64 {
         let year = if self.month <= 2 { self.year - 1 } else { self.year };
         let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -56,7 +57,7 @@ impl Date {
         self.year * 12 + self.month - 1
     }
 
-    /// Returns the first day of the month with this number (see [`Self::month_number`]).
+    /// Returns the first day of a month, given its [`Self::month_number`].
     pub(super) fn of_month(number: i64) -> Self {
         Self { year: number.div_euclid(12), month: number.rem_euclid(12) + 1, day: 1 }
     }
@@ -66,7 +67,7 @@ impl Date {
         Self::of_month(self.month_number() + 1).day_number() - Self { day: 1, ..self }.day_number()
     }
 
-    /// Returns the start of the day in local time.
+    /// Returns the local time at which the day starts.
     pub(super) fn start(self) -> Result<Micros> {
         self.day_number().checked_mul(DAY).ok_or_else(out_of_range)
     }
@@ -77,7 +78,7 @@ impl Date {
 pub(crate) struct Zone(Option<Tz>);
 
 impl Zone {
-    /// Returns the time zone of a type. Dates and timestamps without a time zone are in UTC.
+    /// Returns the time zone of a data type. Dates and timestamps without a time zone are in UTC.
     pub(super) fn of(kind: &DataType) -> Result<Self> {
         match kind {
             DataType::Timestamp(_, Some(name)) => Self::parse(name),
@@ -114,22 +115,22 @@ impl Zone {
         instant.checked_add(self.offset(instant)?).ok_or_else(out_of_range)
     }
 
-    /// Converts a local time to an instant. If a local time occurs twice, the first occurrence is taken. A local time
-    /// that is skipped is moved forward by the length of the gap.
+    /// Converts a local time to an instant. If a local time occurs twice, the first occurrence counts. A local time
+    /// that a clock change skips is moved forward by the length of the gap.
     pub(super) fn instant(self, local: Micros) -> Result<Micros> {
         let Some(zone) = self.0 else { return Ok(local) };
         let offset = match zone.offset_from_local_datetime(&naive(local)?) {
             MappedLocalTime::Single(offset) | MappedLocalTime::Ambiguous(offset, _) => {
                 i64::from(offset.fix().local_minus_utc()) * SECOND
             }
-            // The offset before the gap is the one that applies a day earlier.
+            // One day earlier, the offset that precedes the gap still applies.
             MappedLocalTime::None => self.offset(local.checked_sub(DAY).ok_or_else(out_of_range)?)?,
         };
         local.checked_sub(offset).ok_or_else(out_of_range)
     }
 }
 
-/// Returns true if the name means UTC.
+/// Returns true if the name stands for UTC.
 pub(super) fn is_utc(name: &str) -> bool {
     matches!(name, "UTC" | "+00:00" | "Z")
 }
@@ -143,8 +144,8 @@ pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("a timestamp is out of range".to_owned())
 }
 
-/// Returns the microsecond type for an argument that is a time: a timestamp, a date, or text. Returns `None` for other
-/// types.
+/// Returns the type to which a timestamp, date or text argument is cast: a timestamp in microseconds. Returns `None`
+/// for other types.
 pub(super) fn timestamp_type(kind: &DataType) -> Option<DataType> {
     match kind {
         DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
@@ -154,12 +155,12 @@ pub(super) fn timestamp_type(kind: &DataType) -> Option<DataType> {
     }
 }
 
-/// The type of timestamps without a zone.
+/// The type of timestamps without a time zone.
 pub(crate) fn naive_timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, None)
 }
 
-/// Returns an argument as an array of microseconds.
+/// Casts an argument to an array of timestamps in microseconds.
 pub(super) fn micros(value: &ColumnarValue, rows: usize) -> Result<TimestampMicrosecondArray> {
     let array = value.clone().into_array(rows)?;
     let kind = timestamp_type(array.data_type()).unwrap_or_else(naive_timestamp);

@@ -1,9 +1,9 @@
-//! Arithmetic operators that fail where the engine's would return a wrong value.
+//! Arithmetic operators that fail where the engine's operators would return a wrong value.
 //!
-//! The engine's integers wrap around, and its doubles can be divided by zero. Its decimal quotients have four more
-//! digits than the dividend. The operators here fail on an overflow and on a division by zero, and a decimal quotient
-//! has at least [`QUOTIENT_SCALE`] digits after the point. The analyzer rules (`rules/`) put these operators into
-//! plans. They cannot be called by name.
+//! In the engine, integers wrap around, doubles can be divided by zero, and a decimal quotient has only four more
+//! digits than the dividend. The operators in this file fail on an overflow and on a division by zero. Their decimal
+//! quotients have at least [`QUOTIENT_SCALE`] digits after the point. The analyzer rules (`rules/`) add these operators
+//! to plans, but statements cannot call them by name.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(crate) enum CheckedOperator {
 }
 
 impl CheckedOperator {
-    /// Returns the checked form of one of the engine's operators, or `None` if there is none.
+    /// Returns the checked form of one of the engine's operators, or `None` if the operator has no checked form.
     pub(crate) fn of(operator: Operator) -> Option<Self> {
         match operator {
             Operator::Plus => Some(Self::Add),
@@ -46,7 +46,8 @@ impl CheckedOperator {
         }
     }
 
-    /// Returns a call of this operator. The arguments must already have the types that the operator needs.
+    /// Returns an expression that calls this operator. The arguments must already have the types that the operator
+    /// needs.
     pub(crate) fn call(self, args: Vec<Expr>) -> Expr {
         let signature = Signature::user_defined(Volatility::Immutable);
         let func = Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic { operator: self, signature }));
@@ -98,7 +99,7 @@ impl ScalarUDFImpl for CheckedArithmetic {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the name that the engine gives to its own operator.
+    /// Returns the same name as for the engine's operator, so that column names do not change.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match args {
             [value] => Ok(format!("(- {})", value.schema_name())),
@@ -131,7 +132,7 @@ fn sum_type(left: &DataType, operator: Operator, right: &DataType) -> Result<Dat
     BinaryTypeCoercer::new(left, &operator, right).get_result_type()
 }
 
-/// Returns the type of `left / right`. It has room for at least eight digits before the decimal point.
+/// Returns the type of `left / right`. A decimal type allows at least eight digits before the decimal point.
 fn quotient_type(left: &DataType, right: &DataType) -> DataType {
     match (left, right) {
         (DataType::Decimal128(_, left), DataType::Decimal128(_, right)) => {
@@ -141,7 +142,7 @@ fn quotient_type(left: &DataType, right: &DataType) -> DataType {
     }
 }
 
-/// Evaluates `kernel` on two values. Each of them may be a scalar.
+/// Evaluates `kernel` on two values, which may be arrays or scalars.
 pub(crate) fn apply(
     left: &ColumnarValue,
     right: &ColumnarValue,

@@ -1,7 +1,8 @@
-//! The function `date_part`. Calls to `extract` and to the functions from `year(…)` to `second(…)` are rewritten to it.
+//! The SQL function `date_part`. Calls to `extract`, `year`, `second` and similar functions are rewritten to
+//! `date_part`.
 //!
-//! It extends the engine's function. Seconds keep their fraction. The parts of intervals and of differences between
-//! timestamps are those of PostgreSQL, where 53 hours between two timestamps are two days and five hours.
+//! Unlike the engine's function, it keeps the fraction of seconds. It splits intervals and timestamp differences as
+//! PostgreSQL does: a difference of 53 hours has two days and five hours.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::sql::functions::definition::wrong_arguments;
 
 const USAGE: &str = "date_part('hour', time)";
 
-/// The function `date_part`.
+/// Implements `date_part`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DatePart {
     signature: Signature,
@@ -110,7 +111,7 @@ impl ScalarUDFImpl for DatePart {
     }
 }
 
-/// A part of a time.
+/// The field to extract from a time or an interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Epoch,
@@ -127,7 +128,7 @@ enum Part {
     Decade,
     Century,
     Millennium,
-    /// A part that intervals do not have, such as the day of the week.
+    /// A field that dates have but intervals do not, such as the day of the week.
     OfDate(String),
 }
 
@@ -163,13 +164,13 @@ impl Part {
         }
     }
 
-    /// Returns true if this file computes this part of a timestamp, instead of the engine.
+    /// Returns true if this file, and not the engine, computes the field of a timestamp.
     fn is_own(&self) -> bool {
         use Part::{Century, Decade, Epoch, Millennium, Millisecond, Second};
         matches!(self, Epoch | Second | Millisecond | Decade | Century | Millennium)
     }
 
-    /// Returns a part that can have a fraction.
+    /// Returns the value of a field that can have a fraction.
     fn fraction(&self, time: Micros, local: Micros) -> f64 {
         match self {
             Self::Epoch => seconds(time),
@@ -228,7 +229,7 @@ fn seconds(micros: Micros) -> f64 {
     micros as f64 / 1e6
 }
 
-/// The fields of an interval.
+/// An interval in months, days and microseconds.
 struct Fields {
     months: i64,
     days: i64,

@@ -1,7 +1,7 @@
-//! The functions `date_trunc`, `date_bin` and `time_bucket`, in microseconds.
+//! The functions `date_trunc`, `date_bin` and `time_bucket`. They compute in microseconds.
 //!
-//! In a time zone, a unit shorter than a day keeps the UTC offset of the input. A day or a longer unit begins at local
-//! midnight. If midnight is skipped, the unit begins at the first instant after it.
+//! In a time zone, truncation to a unit shorter than a day keeps the UTC offset of the input. A day or a longer unit
+//! begins at local midnight. If a clock change skips midnight, the unit begins at the first instant after the gap.
 
 use std::sync::Arc;
 
@@ -55,18 +55,18 @@ pub(super) const TIME_BUCKET: FunctionDefinition = FunctionDefinition {
 
 const TRUNC: &str = "date_trunc('day', time)";
 const BIN: &str = "date_bin(INTERVAL '15 minutes', time) or date_bin(INTERVAL '15 minutes', time, origin)";
-/// 2000-01-01, a Saturday.
+/// 2000-01-01T00:00:00Z, which was a Saturday.
 const Y2000: Micros = 946_684_800 * SECOND;
 
 /// A unit of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// A fixed number of microseconds, at most a day.
+    /// A unit of at most a day, in microseconds.
     Fixed(Micros),
     Week,
-    /// A number of months. The first unit in a year starts with January.
+    /// A unit of one or more months. The first unit of a year starts with January.
     Months(i64),
-    /// Centuries and millennia begin in the year 1.
+    /// A unit of several years, counted from the year 1: a century or a millennium.
     YearsFromOne(i64),
 }
 
@@ -102,11 +102,11 @@ impl Unit {
         })
     }
 
-    /// Returns the number of the unit that contains a local time. Consecutive units have consecutive numbers.
+    /// Returns the index of the unit that contains a local time. Consecutive units have consecutive indexes.
     pub(super) fn number(self, local: Micros) -> i64 {
         match self {
             Self::Fixed(length) => local.div_euclid(length),
-            // 1970-01-01 was a Thursday.
+            // Weeks begin on Monday, and 1970-01-01 was a Thursday.
             Self::Week => (local.div_euclid(DAY) + 3).div_euclid(7),
             Self::Months(months) => Date::at(local).month_number().div_euclid(months),
             Self::YearsFromOne(years) => (Date::at(local).year - 1).div_euclid(years),
@@ -141,7 +141,7 @@ fn is_time_of_day(kind: &DataType) -> bool {
     matches!(kind, DataType::Time32(_) | DataType::Time64(_))
 }
 
-/// Returns a text argument if it is constant and not NULL, and `None` otherwise.
+/// Returns the value of a constant text argument, or `None` if the argument is not constant or is NULL.
 pub(super) fn constant_text(value: Option<&ColumnarValue>) -> Option<&str> {
     match value {
         Some(ColumnarValue::Scalar(scalar)) => scalar.try_as_str().flatten(),
@@ -159,7 +159,7 @@ fn date_trunc(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     map_times(args, |instant, zone| unit.truncate(instant, zone))
 }
 
-/// Applies `each` to the second argument of a call, and returns timestamps of the same type.
+/// Applies `each` to the timestamps in the second argument, and returns timestamps of the same type.
 fn map_times(args: &ScalarFunctionArgs, each: impl Fn(Micros, Zone) -> Result<Micros>) -> Result<ColumnarValue> {
     let kind = args.args[1].data_type();
     let zone = Zone::of(&kind)?;
@@ -172,7 +172,7 @@ fn map_times(args: &ScalarFunctionArgs, each: impl Fn(Micros, Zone) -> Result<Mi
     Ok(ColumnarValue::Array(Arc::new(starts.with_timezone_opt(name))))
 }
 
-/// In a time zone, truncation can reverse the order of two instants. The order is kept only in UTC.
+/// Truncation keeps the order of instants only in UTC. In another time zone, it can reverse the order of two instants.
 fn trunc_ordering(input: &[ExprProperties]) -> SortProperties {
     let [unit, time] = input else { return SortProperties::Unordered };
     let is_utc = match time.range.data_type() {
@@ -209,7 +209,7 @@ fn coerce_bin(kinds: &[DataType]) -> Result<Vec<DataType>> {
     }
 }
 
-/// The length of a bin.
+/// The length of a bin of `date_bin` or `time_bucket`.
 #[derive(Clone, Copy)]
 enum Stride {
     Micros(Micros),

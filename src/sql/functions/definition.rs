@@ -1,7 +1,7 @@
-//! A scalar function of our own that is defined by a few plain Rust functions.
+//! Defines our own scalar functions as constants.
 //!
-//! DataFusion requires a type with a dozen methods for each function. [`FunctionDefinition`] implements these methods
-//! once, and each function is a constant of this type.
+//! DataFusion requires a type with a dozen methods for each function. This file implements these methods once, for all
+//! functions that are defined as a [`FunctionDefinition`].
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,24 +15,24 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// The parts of a scalar function.
+/// The definition of a scalar function.
 #[derive(Clone, Copy)]
 pub(super) struct FunctionDefinition {
     pub(super) name: &'static str,
     /// Returns the types to which the arguments are cast.
     pub(super) coerce: fn(&[DataType]) -> Result<Vec<DataType>>,
-    /// Returns the result type, given the types of the arguments and the values of those that are constant.
+    /// Returns the result type, given the argument types and the values of constant arguments.
     pub(super) returns: fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>,
     /// Computes the result. The arguments have the types that `coerce` returned.
     pub(super) call: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
     /// Returns how the result is ordered, given the ordering of the arguments.
     pub(super) ordering: fn(&[ExprProperties]) -> SortProperties,
-    /// True if the result column is named after the first argument, as for a cast.
+    /// True if the result column gets the name of the first argument, as with a cast.
     pub(super) keeps_name: bool,
 }
 
 impl FunctionDefinition {
-    /// Returns the function for the engine's registry.
+    /// Converts the definition to a function for the engine's registry.
     pub(super) fn function(self) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::new_from_impl(Defined {
             definition: self,
@@ -41,7 +41,7 @@ impl FunctionDefinition {
     }
 }
 
-/// The ordering of a function whose results are not sorted.
+/// The ordering for functions with unsorted results.
 pub(super) fn unordered(_: &[ExprProperties]) -> SortProperties {
     SortProperties::Unordered
 }
@@ -102,7 +102,7 @@ impl fmt::Debug for Defined {
     }
 }
 
-// Names are unique among the definitions.
+// The name of a definition is unique.
 impl PartialEq for Defined {
     fn eq(&self, other: &Self) -> bool {
         self.definition.name == other.definition.name

@@ -1,4 +1,4 @@
-//! An accumulator for DISTINCT, which passes each value to another accumulator only once. It also works in moving
+//! An accumulator for DISTINCT, which passes each value to another accumulator only once. It also supports moving
 //! windows.
 
 use std::collections::HashMap;
@@ -21,18 +21,18 @@ pub(super) struct DistinctValues {
 }
 
 impl DistinctValues {
-    /// Creates an accumulator of values of the type `kind`.
+    /// Creates an accumulator for values of the type `kind`.
     pub(super) fn boxed(kind: DataType, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
         Box::new(Self { copies: HashMap::new(), kind, inner })
     }
 
-    /// Returns the field of the state: a list of the values.
+    /// Returns the field for the accumulator's state, which is a list of the distinct values.
     pub(super) fn state_field(name: &str, kind: &DataType) -> FieldRef {
         let item = Field::new_list_field(kind.clone(), true);
         Arc::new(Field::new_list(format_state_name(name, "distinct"), item, true))
     }
 
-    /// Returns the values for which `is_used` returns true. NULLs are ignored.
+    /// Returns the values for which `is_used` is true. NULLs are ignored.
     fn select(
         &mut self,
         values: &ArrayRef,
@@ -49,7 +49,7 @@ impl DistinctValues {
     }
 }
 
-/// Gives the two zeros, and all NaNs, the same bits.
+/// Replaces −0 with 0, and all NaNs with the same NaN, so that equal values have the same bits.
 pub(super) fn normalized(values: &ArrayRef) -> ArrayRef {
     match values.data_type() {
         DataType::Float64 => Arc::new(

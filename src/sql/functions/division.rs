@@ -1,4 +1,4 @@
-//! The function `div(a, b)`: the quotient, truncated towards zero.
+//! The function `div(a, b)`, which returns the quotient, truncated towards zero.
 
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 
-/// The function `div`.
 pub(super) const DIV: FunctionDefinition = FunctionDefinition {
     name: "div",
     coerce: |kinds| match kinds {

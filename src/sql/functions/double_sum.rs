@@ -1,8 +1,10 @@
-//! The exact sum of doubles. It does not depend on their order or on the number of partitions.
+//! Computes the exact sum of doubles. The result does not depend on the order of the values or the number of
+//! partitions.
 //!
-//! Most values of a group have similar exponents. They are added as integers to one i128, which covers [`WINDOW_BITS`]
-//! exponents, starting near that of the first value. Other values go to [`Limbs`] on the heap. NaNs and infinities are
-//! only counted, so they can be removed again when they leave a moving window.
+//! Most values of a group have similar exponents. An inline `i128` holds the sum of the values in an exponent window: a
+//! range of [`WINDOW_BITS`] exponents that begins near the exponent of the first value. Values with other exponents are
+//! added to [`Limbs`] on the heap. NaNs and infinities are only counted, so they can be removed again when they leave a
+//! moving window.
 
 use std::sync::Arc;
 
@@ -16,33 +18,34 @@ use crate::sql::functions::block_sum::{BLOCK_VALUES_MAX, block_sum};
 use crate::sql::functions::exact_number::{Exact, Limbs, power_of_two};
 use crate::sql::functions::running_total::Total;
 
-/// The number of exponents that the inline integer covers. It leaves 127 − 53 − 34 = 40 bits of headroom, which is
+/// The number of exponents in the exponent window. The inline integer has 127 − 53 − 34 = 40 bits of headroom, which is
 /// enough for 10¹² values.
 const WINDOW_BITS: u64 = 34;
 
-/// The base of a sum that has no finite value yet. Every exponent is outside the window at this base.
+/// The base of the exponent window before the first finite value. With this base, every exponent is outside the window.
 const NO_BASE: u64 = 0x4000;
 
-/// The position of the base in `tag`. The bits below it hold the number of values.
+/// The bit position of the window's base in `tag`. The lower bits of `tag` contain the number of values.
 const COUNT_BITS: u32 = 48;
 
-/// The minimum number of values for which [`block_sum`] is faster than adding them one by one.
+/// The minimum number of values for which [`block_sum`] is faster than adding the values one by one.
 const BLOCK_VALUES_MIN: usize = 32;
 
-/// The power of two of the fraction's last bit, for a value whose exponent field is zero.
+/// The exponent bias of doubles, increased by the 52 bits of the fraction. A finite double is an integer times
+/// `2^(exponent field - 1075)`.
 pub(super) const EXPONENT_BIAS: i32 = 1075;
 
-/// The exact sum and the number of some doubles.
+/// The exact sum of doubles, and the number of these doubles.
 #[derive(Debug)]
 pub(super) struct DoubleSum {
-    /// The sum of the values within the window, in units of `2^(base - 1075)`.
+    /// The sum of the values in the exponent window, in units of `2^(base - 1075)`.
     window: i128,
-    /// The base of the window, and the number of values.
+    /// The base of the exponent window in the high bits, and the number of values in the low bits.
     tag: u64,
     rest: Option<Box<Rest>>,
 }
 
-/// The part of a sum that does not fit into the window.
+/// The sum of the values outside the exponent window, and the numbers of NaNs and infinities.
 #[derive(Debug, Default)]
 struct Rest {
     limbs: Limbs,
@@ -57,7 +60,7 @@ impl Default for DoubleSum {
     }
 }
 
-/// Splits a finite double into an integer with its sign and the exponent field.
+/// Splits a finite double into a signed integer and the exponent field.
 #[inline]
 pub(super) fn split(bits: u64) -> (i64, u64) {
     let exponent = bits >> 52 & 0x7ff;
@@ -73,8 +76,8 @@ impl DoubleSum {
         self.tag >> COUNT_BITS
     }
 
-    /// Adds a value, or the negated value if it leaves the sum. Returns the number of bytes by which the heap has
-    /// grown.
+    /// Adds a finite value to the sum, or adds `step` to the number of infinities or NaNs. Returns the number of bytes
+    /// that were allocated on the heap.
     #[inline]
     fn put(&mut self, bits: u64, step: i64) -> usize {
         let exponent = bits >> 52 & 0x7ff;
@@ -82,7 +85,7 @@ impl DoubleSum {
         if shift > WINDOW_BITS {
             return self.put_outside(bits, step);
         }
-        // The window contains neither subnormal nor special values, so the hidden bit is set.
+        // The exponent window contains no subnormal numbers, infinities or NaNs, so the hidden bit is set.
         let integer = (bits & ((1 << 52) - 1) | 1 << 52).cast_signed();
         let sign = bits.cast_signed() >> 63;
         self.window += i128::from((integer ^ sign) - sign) << shift;
@@ -98,7 +101,8 @@ impl DoubleSum {
         let value = f64::from_bits(bits);
         if value.is_finite() && self.base() == NO_BASE {
             let (_, exponent) = split(bits);
-            // The base is rounded to a multiple of 16, so the partial sums of a group usually have the same window.
+            // The base is rounded to a multiple of 16, so the partial sums of a group usually have the same exponent
+            // window.
             let base = (exponent & !15).saturating_sub(8).clamp(1, 2046 - WINDOW_BITS);
             self.tag = self.tag & ((1 << COUNT_BITS) - 1) | base << COUNT_BITS;
             if exponent - base <= WINDOW_BITS && bits >> 52 & 0x7ff != 0 {
@@ -154,7 +158,8 @@ impl DoubleSum {
         if self.rest.is_none() && self.window == 0 {
             return 0.0;
         }
-        // Above 64, neither the power of two nor the result can be subnormal, so only the conversion rounds.
+        // If the base is at least 64, neither the power of two nor the result can be subnormal. In this case, only the
+        // conversion rounds.
         if self.rest.is_none() && self.base() >= 64 {
             return self.window as f64 * power_of_two(self.scale());
         }
@@ -170,7 +175,7 @@ impl DoubleSum {
         sum / count
     }
 
-    /// Adds a partial sum, but not its number of values.
+    /// Adds the sum from a partial state. The caller adds the number of values.
     fn merge_sum(&mut self, sum: Option<f64>, exact: Option<&[u8]>) {
         match (sum, exact) {
             (Some(sum), None) => {
@@ -200,9 +205,9 @@ impl DoubleSum {
         }
     }
 
-    /// Returns the columns of partial sums. A state consists of the number of values and their sum. If the sum is NaN,
-    /// infinite or a single value, it is stored as a double. Otherwise it is stored as the integers that make up the
-    /// exact sum.
+    /// Returns the columns of partial states. A state consists of the number of values and their sum. A sum that is
+    /// NaN, infinite or a single value is stored as a double. Any other sum is stored as the integers that represent
+    /// the exact sum.
     pub(super) fn states_of<'a>(totals: impl ExactSizeIterator<Item = &'a Self> + Clone) -> Result<Vec<ArrayRef>> {
         let counts = UInt64Array::from_iter_values(totals.clone().map(Self::count));
         let mut sums = Float64Builder::with_capacity(totals.len());
@@ -306,7 +311,7 @@ mod tests {
         sum
     }
 
-    /// Values of all sizes, the same in each run.
+    /// Returns pseudorandom values of all magnitudes, which are the same in each run.
     fn values(count: u64) -> Vec<f64> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let next = |_| {

@@ -1,13 +1,14 @@
-//! `sum`, `avg`, `var` and `stddev`. Their results are exact and do not depend on the order of the rows.
+//! The aggregates `sum`, `avg`, `var` and `stddev` with exact results, which do not depend on the order of the rows.
 //!
-//! In the engine's own functions, integers wrap around, doubles are added in the order in which partitions arrive, and
-//! rounding errors accumulate in moving windows. These functions replace them under the same names and types.
+//! In the engine's functions, integers wrap around, sums of doubles depend on the order of the partitions, and rounding
+//! errors accumulate in moving windows. The functions in this file have the same names and types and replace the
+//! engine's functions.
 //!
 //! ```text
 //!   function ─► Kind ─► a Total for the type of the argument ─► a Finish that rounds and checks the range
 //! ```
 //!
-//! The average of decimals has at least 16 digits after the point where they fit, like a quotient of decimals.
+//! The engine's `avg` over decimals is not replaced, because it is already exact.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use crate::sql::functions::running_total::{Finish, GroupTotals, Total, TotalAccu
 use crate::sql::functions::variance_total::VarianceTotal;
 use crate::sql::functions::wide_sum::WideSum;
 
-/// The largest precision of a 256-bit decimal for which the engine's sum cannot wrap around.
+/// The maximum precision of a 256-bit decimal for which the engine's sum cannot wrap around.
 const HUGE_DECIMAL_DIGITS_MAX: u8 = 66;
 
 /// Replaces the functions that this file implements, and returns the others unchanged.
@@ -49,7 +50,7 @@ pub(crate) fn with_exact(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggregate
             _ => return function,
         };
         let integers = match kind {
-            // The average is computed from the integers themselves, not from the doubles nearest to them.
+            // The average is computed from the integers themselves. Casting them to doubles first would round them.
             Kind::Average => sum.as_ref().map(|sum| sum.signature().clone()),
             _ => None,
         };
@@ -66,7 +67,7 @@ enum Kind {
     Variance { is_sample: bool, is_root: bool },
 }
 
-/// A replacement function. Its name, types and documentation are those of the engine's function.
+/// An exact aggregate function with the name, types and documentation of the engine's function that it replaces.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactAggregate {
     inner: Arc<AggregateUDF>,
@@ -74,7 +75,7 @@ struct ExactAggregate {
     signature: Signature,
 }
 
-/// Builds a value for the total that [`with_total`] selects.
+/// A function that is generic over the type of the total, which [`with_total`] selects.
 trait Build {
     type Output;
 
@@ -112,8 +113,8 @@ impl Build for BuildFields<'_> {
 }
 
 impl Kind {
-    /// Calls `build` with the total for arguments of the type `input`. Returns `None` if the engine's function should
-    /// be used. `name` is the text of the expression, for use in errors.
+    /// Selects the type of the total for arguments of the type `input`, and calls `build` with this type. Returns
+    /// `None` if the engine's function should be used. Errors contain `name`, which is the text of the expression.
     fn with_total<B: Build>(self, input: &DataType, output: &DataType, name: &str, build: B) -> Option<B::Output> {
         match self {
             Self::Variance { is_sample, is_root } => {
@@ -288,7 +289,7 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => ("interval", ""),
         _ => ("decimal", ": cast the argument to DOUBLE"),
     };
-    // The engine uses this name for the argument of a single DISTINCT aggregate.
+    // `alias1` is the engine's internal name for the argument of a single DISTINCT aggregate.
     let name = if name == "sum(alias1)" { "sum(DISTINCT …)" } else { name };
     DataFusionError::Execution(format!("{kind} out of range in {name}{advice}"))
 }

@@ -1,4 +1,4 @@
-//! Exact comparisons of 64-bit integers with doubles.
+//! Compares 64-bit integers with doubles exactly.
 //!
 //! The engine first casts the integer to a double. Beyond 2^53, this cast is not exact, so different numbers would be
 //! equal.
@@ -16,17 +16,17 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-/// A comparison of an integer, which is the first argument, with a double, which is the second.
+/// An exact comparison of an integer, the first argument, with a double, the second argument.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactComparison {
     operator: Operator,
-    /// True if the double was written first.
+    /// True if the double is the left operand in the statement.
     is_swapped: bool,
     signature: Signature,
 }
 
-/// Returns the exact form of a comparison with operands of these types, or `None` if it does not compare a 64-bit
-/// integer with a double. It must be called before type coercion, which casts the integer.
+/// Returns the exact form of a comparison with operands of these types, or `None` if the operands are not a 64-bit
+/// integer and a double. Call this function before type coercion, which casts the integer to a double.
 pub(crate) fn exact_comparison(binary: &BinaryExpr, left_kind: &DataType, right_kind: &DataType) -> Option<Expr> {
     use DataType::{Float32, Float64, Int64, UInt64};
     let is_swapped = match (left_kind, right_kind) {

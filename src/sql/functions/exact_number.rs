@@ -1,7 +1,7 @@
-//! A number of any size, in fixed point: the exact result of adding, multiplying and comparing doubles.
+//! Fixed-point numbers of any size, for exact sums, products and comparisons of doubles.
 //!
-//! Values are added to [`Limbs`]. A value is an integer times a power of two, and each limb collects the values of 32
-//! neighbouring powers:
+//! [`Limbs`] is a sum to which values are added. A value is an integer times a power of two. Each limb is the sum of
+//! the values with 32 consecutive powers:
 //!
 //! ```text
 //!   Limbs:   Σ limbs[i] · 2^(32 (first + i))     limbs overlap: each is a signed i128
@@ -12,11 +12,11 @@
 
 use std::cmp::Ordering;
 
-/// The number of bits in a digit, which is also the distance between two limbs in bits.
+/// The number of bits in a digit. The weights of two consecutive limbs differ by the factor `2^DIGIT_BITS`.
 const DIGIT_BITS: i32 = 32;
 
-/// A sum of integers times powers of two. A limb has at least 40 bits of headroom above the largest value that is added
-/// to it. That is enough for 10¹² values.
+/// A sum of integers times powers of two. A limb has at least 40 bits more than the largest value that is added to it,
+/// so it can hold the sum of 10¹² values.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Limbs {
     first: i32,
@@ -24,7 +24,7 @@ pub(super) struct Limbs {
 }
 
 impl Limbs {
-    /// Adds `integer · 2^exponent`. The integer has at most 54 bits.
+    /// Adds `integer · 2^exponent`. The integer must have at most 54 bits.
     pub(super) fn add(&mut self, integer: i64, exponent: i32) {
         let index = exponent.div_euclid(DIGIT_BITS);
         *self.limb(index) += i128::from(integer) << exponent.rem_euclid(DIGIT_BITS);
@@ -41,7 +41,7 @@ impl Limbs {
         }
     }
 
-    /// Returns the number of bytes on the heap.
+    /// Returns the number of bytes that the limbs use on the heap.
     pub(super) fn heap(&self) -> usize {
         self.limbs.capacity() * size_of::<i128>()
     }
@@ -85,7 +85,7 @@ impl Limbs {
     pub(super) fn exact(&self) -> Exact {
         let (mut digits, mut carry) = (Vec::with_capacity(self.limbs.len() + 4), 0);
         for limb in &self.limbs {
-            // The headroom of a limb also leaves room for the carry from the limbs below it.
+            // The addition cannot overflow, because a limb also has headroom for the carry from the limbs below it.
             let sum = limb + carry;
             digits.push(sum as u32);
             carry = sum >> DIGIT_BITS;
@@ -96,7 +96,8 @@ impl Limbs {
         }
         let is_negative = carry == -1;
         if is_negative {
-            // The sign is stored separately, so the digits are negated (two's complement).
+            // The sign is stored separately. The digits of a negative number are in two's complement, so they are
+            // negated.
             digits.push(u32::MAX);
             let mut borrow = true;
             for digit in &mut digits {
@@ -108,7 +109,7 @@ impl Limbs {
     }
 }
 
-/// An exact number.
+/// An exact number, which consists of a sign and 32-bit digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Exact {
     is_negative: bool,
@@ -195,7 +196,8 @@ impl Exact {
     /// Returns the double nearest to the number times `2^scale`. The result is rounded only once, half to even.
     pub(super) fn scaled(&self, scale: i32) -> f64 {
         let Some(top) = self.digits.last() else { return 0.0 };
-        // The 128 highest bits. The lowest of them is also set if any bit below it is set.
+        // The 128 highest bits. The last of these bits is also set if a lower bit of the number is set, so that ties
+        // round correctly.
         let zeros = top.leading_zeros();
         let (mut bits, mut exponent) = (0_u128, (self.first - 4) * DIGIT_BITS + scale - zeros.cast_signed());
         exponent += i32::try_from(self.digits.len()).unwrap_or(0) * DIGIT_BITS;
@@ -210,14 +212,14 @@ impl Exact {
         if self.is_negative { -magnitude } else { magnitude }
     }
 
-    /// Returns the exponent of the highest bit plus one: the number is less than `2^size`.
+    /// Returns the smallest `size` for which the absolute value is less than `2^size`.
     pub(super) fn size(&self) -> i32 {
         let zeros = self.digits.last().map_or(0, |top| top.leading_zeros());
         (self.first + i32::try_from(self.digits.len()).unwrap_or(0)) * DIGIT_BITS - zeros.cast_signed()
     }
 }
 
-/// Rounds `bits · 2^exponent`, where the highest bit is set, to the nearest double.
+/// Rounds `bits · 2^exponent` to the nearest double. The highest bit of `bits` must be set.
 fn round(bits: u128, exponent: i32) -> f64 {
     // A double has 53 bits, or fewer if it is subnormal.
     let lowest = (exponent + 75).max(-1074);
@@ -231,7 +233,8 @@ fn round(bits: u128, exponent: i32) -> f64 {
     (kept + u128::from(is_up)) as f64 * power_of_two(lowest)
 }
 
-/// Returns `2^exponent`, down to the smallest subnormal double, or infinity.
+/// Returns `2^exponent` as a double. The result is 0 below the smallest subnormal number, and infinity above the
+/// largest double.
 pub(super) fn power_of_two(exponent: i32) -> f64 {
     match exponent {
         -1022..=1023 => f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52),

@@ -1,17 +1,17 @@
-//! Limits the result size of functions that can return far more than they are given.
+//! Limits the result size of functions that can return much more data than their arguments contain.
 //!
-//! Each of these functions is wrapped. The wrapper estimates the size of the result before the call, and refuses a
-//! result of more than [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates,
-//! but not for the values that functions return. Without this limit, it would allocate the result of `repeat('x',
-//! 2000000000)` unchecked.
+//! A wrapper around each function estimates the size of the result before the call, and refuses a result of more than
+//! [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates, but not for the
+//! values that functions return. Without this limit, `repeat('x', 2000000000)` would allocate 2 GB outside of the
+//! query's memory limit.
 //!
 //! ```text
 //!   call ─► estimate per row ─► do all rows fit? ─ yes ─► call
 //!                                                └─ no ─► call on groups of rows that fit, within the limit in total
 //! ```
 //!
-//! **Invariant:** the limit applies to one call on one batch. The arguments of an outer call are results of inner
-//! calls, which have the same limit, so nesting calls does not evade it.
+//! **Invariant:** the limit applies to each call on a batch. Nested calls cannot exceed the limit, because it applies
+//! to the results of the inner calls, too.
 
 use std::sync::Arc;
 
@@ -51,13 +51,14 @@ fn limited(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     (!is_limited).then(|| Arc::new(ScalarUDF::new_from_impl(LimitedFunction { inner: Arc::clone(function), growth })))
 }
 
-/// Returns true if `function` is the size-limited `||`. It exists only in analyzed plans and cannot be called by name.
+/// Returns true if `function` is the size-limited `||`. The function exists only in analyzed plans, and statements
+/// cannot call it by name.
 pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<LimitedConcat>()
 }
 
-/// The last analyzer rule. It wraps array literals and `||`, which are functions that the planner does not take from
-/// the registry.
+/// The last analyzer rule, which wraps the functions of array literals and of `||`. The planner does not take these
+/// functions from the registry.
 #[derive(Debug)]
 pub(crate) struct ResultSizeRule;
 
@@ -92,8 +93,8 @@ fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A function with a size limit. It does not implement `simplify`, because the engine would replace it with a function
-/// that has no limit.
+/// A function with a size limit. It does not implement `simplify`, which could replace the function with another
+/// function that has no limit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LimitedFunction {
     inner: Arc<ScalarUDF>,
@@ -154,8 +155,8 @@ impl ScalarUDFImpl for LimitedFunction {
 }
 
 impl LimitedFunction {
-    /// Calls the function on groups of rows. The estimated result of each group is within the limit. Fails once the
-    /// results together exceed the limit.
+    /// Calls the function on groups of rows for which the estimated result is within the limit. Fails as soon as the
+    /// total size of the results exceeds the limit.
     fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
         let (mut results, mut bytes, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
         while start < sizes.len() {

@@ -13,38 +13,37 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use crate::sql::functions::time_series::out_of_series;
 
-/// The assumed size in bytes for a number, and for the slot of a list element.
+/// The assumed size of a number or a list slot, in bytes.
 const WORD: usize = 16;
 /// The maximum size of a UTF-8 character in bytes.
 const CHAR_BYTES_MAX: usize = 4;
 /// The length of a day in nanoseconds.
 const DAY_NANOSECONDS: i64 = 86_400_000_000_000;
-/// The number of character comparisons that count as one byte of the size limit.
+/// The number of character comparisons that count as one byte towards the size limit.
 const STEPS_PER_BYTE: usize = 16;
 
-/// How the size of a function's result depends on its arguments.
+/// Describes how the size of a function's result depends on the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FunctionSize {
     /// The function repeats its first argument as often as its second argument specifies.
     Repeat,
     /// The function pads its first argument to the length that its second argument specifies.
     Pad,
-    /// The function replaces each occurrence of the second argument in the first with the third.
+    /// The function replaces each occurrence of the second argument in the first argument with the third argument.
     Replace,
     /// The function replaces matches of a pattern, its second argument, with its third argument. It replaces all
     /// matches if the flag `g` is set, and otherwise the first match.
     ReplacePattern,
-    /// The result can hold the longest of the other arguments once for each element of the first argument.
+    /// The result can contain the longest of the other arguments once for each element of the first argument.
     PerElement,
     /// The result lists the values from the first argument to the second, in steps of the third.
     Range,
-    /// The result is as long as all arguments together.
+    /// The result is the concatenation of all arguments.
     Sum,
-    /// The result is as long as all arguments together, plus a copy of the first argument between each two of the
-    /// others.
+    /// The result is the concatenation of the arguments after the first one, with the first argument as the separator.
     Separated,
     /// The result is small, but each character of the first argument is compared with each character of the second. The
-    /// number of comparisons is limited in the same way as a size.
+    /// size limit applies to the number of comparisons.
     Product,
 }
 
@@ -93,7 +92,7 @@ pub(crate) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Resul
             let (text, to) = (size(0), size(2));
             let has_flags = args.args.len() > 3;
             let matches = |row| if has_flags { text.at(row).saturating_add(1) } else { 1 };
-            // A replacement may refer to groups (`\1`), and each group can be as long as the text.
+            // A replacement may refer to capture groups (`\1`), and each group can be as long as the text.
             let groups = |row: usize| to.at(row).saturating_mul(text.at(row)) / 2;
             per_row(&|row| {
                 text.at(row).saturating_add(matches(row).saturating_mul(to.at(row))).saturating_add(groups(row))
@@ -124,7 +123,8 @@ pub(crate) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Resul
     })
 }
 
-/// Estimates the size of a list of values from a start to an end at a given step. Times are compared in nanoseconds.
+/// Estimates the size of the list that a function such as `range` returns for a start, an end and a step. Times are
+/// compared in nanoseconds.
 fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |index: usize| args.args.get(index);
     let (start, stop) = match (arg(0), arg(1)) {
@@ -140,7 +140,7 @@ fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     Ok(rows.collect())
 }
 
-/// One number per row, or one number for all rows.
+/// A number for each row, or a single number for all rows.
 enum Measure<N> {
     Same(N),
     Each(Vec<N>),
@@ -156,7 +156,7 @@ impl<N: Copy> Measure<N> {
 }
 
 impl Measure<usize> {
-    /// Returns the size of each value in bytes. A null has the size 0.
+    /// Returns the size of each value in bytes. The size of a null is 0.
     fn sizes(value: Option<&ColumnarValue>) -> Self {
         match value {
             None => Self::Same(0),
@@ -174,7 +174,7 @@ impl Measure<usize> {
         }
     }
 
-    /// Returns each value as a count. Negative numbers and nulls count as 0.
+    /// Converts each value to a count. Negative numbers and nulls become 0.
     fn counts(value: Option<&ColumnarValue>) -> Result<Self> {
         let count = |number: i64| usize::try_from(number).unwrap_or(0);
         Ok(match Measure::<i64>::signed(value)? {
@@ -201,8 +201,8 @@ impl Measure<usize> {
 }
 
 impl Measure<i64> {
-    /// Returns each value as a signed integer. Dates, times and intervals are in nanoseconds, and other values are
-    /// cast. A null counts as 0.
+    /// Converts each value to a signed integer. Dates, times and intervals are converted to nanoseconds, and other
+    /// values are cast. Nulls become 0.
     fn signed(value: Option<&ColumnarValue>) -> Result<Self> {
         Ok(match value {
             None => Self::Same(0),
@@ -221,7 +221,7 @@ fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
         }
         DataType::Timestamp(_, zone) => {
             let kind = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
-            // The engine casts in the same way, and would return NULL for a time that is out of range.
+            // The engine's function also casts to nanoseconds. It would return NULL for a time that is out of range.
             let nanoseconds = cast(array, &kind)?;
             if nanoseconds.null_count() > array.null_count() {
                 return Err(out_of_series());
@@ -272,8 +272,8 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
     }
 }
 
-/// Returns the average size of a value in bytes. It is used for nested types, because their values cannot be measured
-/// individually.
+/// Returns the average size of a value in bytes. It is used for nested types, because the sizes of their individual
+/// values are not known.
 fn average_size(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD

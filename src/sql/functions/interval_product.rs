@@ -1,4 +1,4 @@
-//! The product of an interval and a number, and the quotient of an interval and a number.
+//! Multiplies intervals by numbers, and divides intervals by numbers.
 //!
 //! As in PostgreSQL, months, days and time are multiplied separately. A fraction of a month becomes days (30 per
 //! month), and a fraction of a day becomes time (24 hours per day).
@@ -107,7 +107,8 @@ impl ScalarUDFImpl for IntervalProduct {
 }
 
 impl IntervalProduct {
-    /// Multiplies or divides every part by a double. Returns `None` if the result is out of range.
+    /// Multiplies or divides the months, days and time of an interval by a double. Returns `None` if the result is out
+    /// of range.
     fn scale(&self, interval: IntervalMonthDayNano, number: f64) -> Result<Option<IntervalMonthDayNano>> {
         if self.is_quotient && number == 0.0 {
             return Err(DataFusionError::ArrowError(Box::new(arrow::error::ArrowError::DivideByZero), None));
@@ -131,7 +132,7 @@ impl IntervalProduct {
     }
 }
 
-/// Multiplies every part by an integer. Returns `None` on an overflow.
+/// Multiplies the months, days and time of an interval by an integer. Returns `None` on an overflow.
 fn multiply(interval: IntervalMonthDayNano, factor: i64) -> Option<IntervalMonthDayNano> {
     let part = |value: i32| i32::try_from(i64::from(value).checked_mul(factor)?).ok();
     Some(IntervalMonthDayNano::new(

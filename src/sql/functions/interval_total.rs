@@ -1,4 +1,4 @@
-//! The exact sum of intervals. Months, days and fractions of a day are added separately.
+//! Computes the exact sum of intervals. Months, days and fractions of a day are added separately.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use datafusion::error::Result;
 
 use crate::sql::functions::running_total::Total;
 
-/// An interval type, split into integers that are added separately.
+/// An interval type with values that can be split into integers, which are added separately.
 pub(super) trait Parts: ArrowPrimitiveType + std::fmt::Debug {
-    /// Returns the parts of a value. Parts that the type does not have are zero.
+    /// Returns the months, days and fraction of a day in a value. A field that the type does not have is zero.
     fn parts(value: Self::Native) -> [i128; 3];
 
-    /// Returns the value with these parts, or `None` if one of them is out of range.
+    /// Returns the value with the given months, days and fraction of a day, or `None` if a field is out of range.
     fn value(parts: [i128; 3]) -> Option<Self::Native>;
 }
 
@@ -49,7 +49,7 @@ impl Parts for IntervalMonthDayNanoType {
     }
 }
 
-/// The sum and the number of some intervals.
+/// The sum of intervals, and the number of these intervals.
 #[derive(Debug)]
 pub(super) struct IntervalTotal<T> {
     parts: [i128; 3],

@@ -2,8 +2,8 @@
 //! the greatest or smallest value in another column.
 //!
 //! Rows in which the compared value is NULL are ignored. `arg_max` and `arg_min` also ignore rows in which the returned
-//! value is NULL, as in ClickHouse and DuckDB. `max_by` and `min_by` do not, as in Trino and Spark. If several rows
-//! qualify, the smallest returned value is taken, so the result does not depend on the order of the rows.
+//! value is NULL, as in ClickHouse and DuckDB. `max_by` and `min_by` can return NULL, as in Trino and Spark. If several
+//! rows qualify, the smallest of their values is returned, so the result does not depend on the order of the rows.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 
-/// Returns the functions.
+/// Returns `max_by`, `min_by`, `arg_max` and `arg_min`.
 pub(crate) fn functions() -> [Arc<AggregateUDF>; 4] {
     let function = |name, is_max, keeps_null| {
         let signature = Signature::any(2, Volatility::Immutable);
@@ -36,7 +36,7 @@ pub(crate) fn functions() -> [Arc<AggregateUDF>; 4] {
 struct ExtremeRow {
     name: &'static str,
     is_max: bool,
-    /// True if rows in which the returned value is NULL are not ignored.
+    /// True if rows with NULL as the returned value are also considered.
     keeps_null: bool,
     signature: Signature,
 }
@@ -81,7 +81,7 @@ impl AggregateUDFImpl for ExtremeRow {
     }
 }
 
-/// The best row so far. `compared` is NULL until there is one.
+/// The best row so far. `compared` is NULL until a row has been found.
 #[derive(Debug)]
 struct ExtremeRowAccumulator {
     value: ScalarValue,
@@ -91,11 +91,11 @@ struct ExtremeRowAccumulator {
 }
 
 impl ExtremeRowAccumulator {
-    /// Returns the best row of a batch.
+    /// Returns the index of the best row in a batch.
     fn best(&self, values: &ArrayRef, compared: &ArrayRef) -> Result<Option<usize>> {
         let options = SortOptions { descending: self.is_max, nulls_first: false };
         let order = arrow::array::make_comparator(compared, compared, options)?;
-        // Values of some nested types cannot be compared. In that case, any of the best rows is taken.
+        // Values of some nested types cannot be compared. An arbitrary row wins a tie between such values.
         let tie =
             arrow::array::make_comparator(values, values, SortOptions { descending: false, nulls_first: false }).ok();
         let candidates =

@@ -8,7 +8,7 @@
 //!   rules/ ─► checked_arithmetic, exact_comparison, rounding_cast (operators that cannot be called by name)
 //! ```
 //!
-//! **Invariant:** a function allocates its result only after the size check.
+//! **Invariant:** a function with a size limit allocates its result only after the size check.
 
 use datafusion::logical_expr::ScalarUDF;
 
@@ -43,7 +43,7 @@ mod to_char;
 pub(super) mod variance_total;
 pub(super) mod wide_sum;
 
-/// The engine's functions that can fail on arguments of the right types.
+/// The engine's functions that can fail for some values of the correct types.
 const FALLIBLE: [&str; 26] = [
     "abs",
     "arrow_cast",
@@ -73,7 +73,8 @@ const FALLIBLE: [&str; 26] = [
     "to_unixtime",
 ];
 
-/// Returns true if `function` is an operator that the analyzer rules put into a plan. It cannot be called by name.
+/// Returns true if `function` is an operator that the analyzer rules add to plans. Statements cannot call these
+/// operators by name.
 pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
     function_limits::is_concat_operator(function)
         || rounding_cast::is_cast_operand(function)
@@ -82,7 +83,7 @@ pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
         || interval_product::is_interval_product(function)
 }
 
-/// Returns true if a call to `function` can fail.
+/// Returns true if `function` can fail for some values of the correct types.
 pub(super) fn is_fallible(function: &ScalarUDF) -> bool {
     checked_arithmetic::is_checked_operator(function)
         || interval_product::is_interval_product(function)

@@ -1,7 +1,7 @@
-//! The aggregates `mode` and `percentile_disc`, which return one of the values of a group.
+//! The aggregates `mode` and `percentile_disc`, which return a value of the group.
 //!
-//! Both count the copies of each value. The result depends only on the values, not on their order. Values can leave a
-//! moving window.
+//! Both count the copies of each value, so the result does not depend on the order of the values. Both support moving
+//! windows.
 //!
 //! ```sql
 //! mode() WITHIN GROUP (ORDER BY x)                 mode(x)
@@ -21,7 +21,7 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Colu
 
 use crate::sql::functions::distinct_values::normalized;
 
-/// Returns the functions.
+/// Returns `mode` and `percentile_disc`.
 pub(crate) fn functions() -> [Arc<AggregateUDF>; 2] {
     let function = |name, aliases: &[&str], has_fraction| {
         Arc::new(AggregateUDF::new_from_impl(ValueAggregate {
@@ -38,7 +38,7 @@ pub(crate) fn functions() -> [Arc<AggregateUDF>; 2] {
 struct ValueAggregate {
     name: &'static str,
     aliases: Vec<String>,
-    /// True if the second argument is a fraction.
+    /// True if the function has a second argument, which is a fraction.
     has_fraction: bool,
     signature: Signature,
 }
@@ -112,7 +112,7 @@ fn fraction(args: &AccumulatorArgs) -> Result<f64> {
     }
 }
 
-/// The values of a group, with the number of copies of each.
+/// The distinct values of a group, with the number of copies of each value.
 #[derive(Debug)]
 struct ValueCounts {
     copies: HashMap<ScalarValue, u64>,
@@ -123,7 +123,7 @@ struct ValueCounts {
 }
 
 impl ValueCounts {
-    /// Calls `change` with each value that is not NULL.
+    /// Calls `change` for each value except NULL.
     fn each(
         &mut self,
         values: &ArrayRef,
@@ -138,7 +138,7 @@ impl ValueCounts {
         Ok(())
     }
 
-    /// Returns the values in the order of ORDER BY, each with its number of copies.
+    /// Returns the distinct values in the order of ORDER BY, with the number of copies of each value.
     fn sorted(&self) -> Vec<(&ScalarValue, u64)> {
         let mut sorted: Vec<_> = self.copies.iter().map(|(value, copies)| (value, *copies)).collect();
         sorted.sort_by(|(a, _), (b, _)| {
@@ -148,7 +148,7 @@ impl ValueCounts {
         sorted
     }
 
-    /// Returns the first value in sorted order at which the running count reaches the given fraction of all values.
+    /// Returns the first value, in sort order, whose cumulative share reaches the given fraction.
     fn percentile(&self, fraction: f64) -> Option<ScalarValue> {
         let count: u64 = self.copies.values().sum();
         let position = (fraction * count as f64).ceil() as u64;
@@ -160,7 +160,8 @@ impl ValueCounts {
         found.map(|(value, _)| value.clone())
     }
 
-    /// Returns the most frequent value, or the first one if several are equally frequent.
+    /// Returns the most frequent value. If several values are equally frequent, returns the first of them in sort
+    /// order.
     fn mode(&self) -> Option<ScalarValue> {
         let most = self.copies.values().max()?;
         self.sorted().into_iter().find(|(_, copies)| copies == most).map(|(value, _)| value.clone())

@@ -1,8 +1,8 @@
 //! Prepares the operand of a cast to a number, so the engine's cast returns the same result as PostgreSQL.
 //!
-//! - To an integer: the engine truncates. PostgreSQL rounds a double half to even and a decimal half away from zero.
-//!   The range check is left to the engine's cast of the rounded value.
-//! - From text: PostgreSQL ignores the whitespace around a number.
+//! - Casts to an integer: the engine truncates, but PostgreSQL rounds doubles half to even and decimals half away from
+//!   zero. This file rounds the operand. The engine's cast then checks the range.
+//! - Casts from text: PostgreSQL ignores the whitespace around a number, so this file removes it.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-/// Returns the prepared operand of a cast of `value` from type `from` to type `to`, or `None` if the engine's cast needs
-/// no preparation.
+/// Prepares the operand for a cast of `value` from type `from` to type `to`. Returns `None` if the cast needs no
+/// preparation.
 pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType) -> Option<Expr> {
     let is_affected = match from {
         DataType::Float32 | DataType::Float64 => to.is_integer(),
@@ -69,7 +69,7 @@ impl ScalarUDFImpl for CastOperand {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the name of the argument, so the name of the cast does not change.
+    /// Returns the name of the argument, so that the name of the cast expression does not change.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(args.iter().map(|arg| arg.schema_name().to_string()).collect())
     }
@@ -107,7 +107,7 @@ impl CastOperand {
                 let texts = array.as_string_view().iter();
                 Arc::new(texts.map(|text| text.map(trim)).collect::<StringViewArray>())
             }
-            // The engine rounds half away from zero when it reduces the scale.
+            // The engine rounds decimals half away from zero when it reduces their scale.
             kind => {
                 let options = CastOptions { safe: false, ..CastOptions::default() };
                 cast_with_options(array, &self.return_type(std::slice::from_ref(kind))?, &options)?
@@ -116,7 +116,7 @@ impl CastOperand {
     }
 }
 
-/// Removes the characters that C's `isspace` accepts.
+/// Removes leading and trailing whitespace, as defined by C's `isspace`.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
 }

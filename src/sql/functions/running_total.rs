@@ -1,12 +1,13 @@
-//! The accumulators of `sum`, `avg` and the variance family: one generic implementation over a running total.
+//! The accumulators of `sum`, `avg`, variance and standard deviation. They share one generic implementation over a
+//! running total.
 //!
 //! ```text
 //!   without GROUP BY, and in windows ─► TotalAccumulator    one total; values can leave a moving window
 //!   with GROUP BY                    ─► GroupTotals         one total per group
 //! ```
 //!
-//! **Invariant:** a total is exact, and only [`Finish`] rounds or checks it. So a result depends neither on the order
-//! of the rows nor on the number of partitions, and results in moving windows do not drift.
+//! **Invariant:** a total is exact, and only [`Finish`] rounds or checks it. A result therefore does not depend on the
+//! order of the rows or the number of partitions, and rounding errors do not accumulate in moving windows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
-/// The exact running total of some values.
+/// The exact running total of a group's values.
 pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
-    /// The type of the values.
+    /// The type of the values that are added.
     type Input: ArrowPrimitiveType;
 
     /// The names and types of the columns that hold a partial total.
     const STATE: &'static [(&'static str, DataType)];
 
-    /// Adds a value. Returns the number of bytes by which the heap has grown.
+    /// Adds a value. Returns the number of bytes that were allocated on the heap.
     fn add(&mut self, value: <Self::Input as ArrowPrimitiveType>::Native) -> usize;
 
     /// Adds several values.
@@ -42,31 +43,32 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
     /// Returns the number of values.
     fn count(&self) -> u64;
 
-    /// Returns the number of bytes on the heap.
+    /// Returns the number of bytes that the total uses on the heap.
     fn heap(&self) -> usize;
 
     /// Returns the columns of [`Total::STATE`], with a row for each total.
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>>;
 
-    /// Adds the partial total in one row. Returns the number of bytes by which the heap has grown.
+    /// Adds the partial total in one row of `states`. Returns the number of bytes that were allocated on the heap.
     fn merge(&mut self, states: &[ArrayRef], row: usize) -> Result<usize>;
 
-    /// Returns the partial totals of single values, if the type can build them without creating a total for each value.
+    /// Converts each value to a partial total. Returns `None` if the type cannot do this without creating a total for
+    /// each value.
     fn states_of_values(_values: &PrimitiveArray<Self::Input>) -> Option<Vec<ArrayRef>> {
         None
     }
 }
 
-/// Computes results from totals: rounds, divides, and checks the range.
+/// A function that computes results from totals: it divides, rounds, and checks the range.
 pub(super) type Finish<T> = Arc<dyn Fn(&[T]) -> Result<ArrayRef> + Send + Sync>;
 
-/// Returns the fields of the state of an aggregate with the name `name`.
+/// Returns the state fields for an aggregate with the name `name`.
 pub(super) fn state_fields<T: Total>(name: &str) -> Vec<FieldRef> {
     let field = |(state, kind): &(&str, DataType)| Field::new(format_state_name(name, state), kind.clone(), true);
     T::STATE.iter().map(|state| Arc::new(field(state))).collect()
 }
 
-/// One total.
+/// The accumulator for a single total.
 pub(super) struct TotalAccumulator<T> {
     total: T,
     finish: Finish<T>,
@@ -122,10 +124,10 @@ impl<T: Total> Accumulator for TotalAccumulator<T> {
     }
 }
 
-/// One total per group.
+/// The totals of all groups.
 pub(super) struct GroupTotals<T> {
     totals: Vec<T>,
-    /// The number of bytes on the heap for all totals.
+    /// The number of bytes that all totals use on the heap.
     heap: usize,
     finish: Finish<T>,
 }

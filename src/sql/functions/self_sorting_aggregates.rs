@@ -1,8 +1,8 @@
-//! Aggregates that sort their own rows. Several of them in one statement can therefore use different orders.
+//! Aggregates that sort their own rows, so several aggregates in one statement can use different orders.
 //!
-//! For an ordered aggregate, the engine requires its input in that order. It refuses a statement in which two
-//! aggregates need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on their
-//! order.
+//! The engine sorts the input of an aggregate that has an ORDER BY. It refuses a statement with two aggregates that
+//! need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on the order of the
+//! rows.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(crate) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggre
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OwnOrder {
     inner: Arc<AggregateUDF>,
-    /// True if the function reads the values of ORDER BY in order to sort by them.
+    /// True if the function sorts by the values of ORDER BY, and therefore reads these values.
     uses_order: bool,
 }
 
@@ -79,8 +79,7 @@ impl AggregateUDFImpl for OwnOrder {
         self.inner.create_groups_accumulator(args)
     }
 
-    /// The engine calls this if its rows happen to be in the order of the aggregate. The order makes no difference
-    /// here.
+    /// Returns the function unchanged, because the result does not depend on the order of the input.
     fn with_beneficial_ordering(self: Arc<Self>, _: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         Ok(Some(self))
     }

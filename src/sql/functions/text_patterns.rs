@@ -1,7 +1,7 @@
 //! The functions `like_pattern` and `similar_to_pattern`, which convert SQL patterns to the engine's patterns.
 //!
 //! The engine's `LIKE` supports only the escape character `\`, and its `SIMILAR TO` matches a regular expression
-//! anywhere in the text. The two functions also convert patterns that are not constant.
+//! anywhere in the text. The two functions convert constant patterns and patterns that are computed for each row.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ fn similar_to_pattern(pattern: &str, escape: Option<char>) -> Result<String> {
             continue;
         }
         match char {
-            // A class such as `[:alpha:]` inside brackets.
+            // A character class inside brackets, such as `[:alpha:]`.
             '[' if in_class && chars.peek() == Some(&':') => {
                 converted.push('[');
                 for char in chars.by_ref() {
@@ -116,7 +116,7 @@ fn similar_to_pattern(pattern: &str, escape: Option<char>) -> Result<String> {
     Ok(converted)
 }
 
-/// Appends a character that matches itself.
+/// Appends a character that matches only itself, and escapes it if necessary.
 fn push_literal(pattern: &mut String, char: char) {
     if char.is_ascii_punctuation() {
         pattern.push('\\');

@@ -1,4 +1,4 @@
-//! The engine's time functions, with replacements for those that convert to nanoseconds, and some functions of our own.
+//! Replaces the engine's time functions that convert to nanoseconds, and adds our own functions.
 //!
 //! | function | instead of the engine's |
 //! |---|---|
@@ -27,7 +27,7 @@ use crate::sql::functions::date_part::DatePart;
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 use crate::sql::functions::{date_difference, date_trunc, division, text_patterns, to_char};
 
-/// Replaces and adds functions.
+/// Replaces some of the engine's functions, and adds our own functions.
 pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let own = [
         date_trunc::DATE_TRUNC,
@@ -51,7 +51,7 @@ pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Sca
     all
 }
 
-/// Adds the names under which other databases know a function.
+/// Adds the names that a function has in other databases.
 fn with_aliases(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let aliases: &[&str] = match function.name() {
         "ceil" => &["ceiling"],
@@ -78,7 +78,7 @@ impl Now {
     }
 }
 
-/// The type of instants.
+/// The type of timestamps with a time zone.
 fn instant_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
@@ -116,8 +116,8 @@ impl ScalarUDFImpl for Now {
 }
 
 /// The function `at_time_zone(time, 'zone')`, to which `time AT TIME ZONE 'zone'` is rewritten. A timestamp with a time
-/// zone becomes the same instant in the given zone. A timestamp without one is interpreted as local time in the given
-/// zone.
+/// zone becomes the same instant in the given zone. A timestamp without a time zone is interpreted as local time in the
+/// given zone.
 const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     name: "at_time_zone",
     coerce: |kinds| match kinds {
@@ -146,7 +146,7 @@ const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `to_timestamp(value [, format …])`. A number means seconds since 1970.
+/// The function `to_timestamp(value [, format …])`. A number is interpreted as seconds since 1970.
 const TO_TIMESTAMP: FunctionDefinition = FunctionDefinition {
     name: "to_timestamp",
     coerce: |kinds| {
@@ -186,7 +186,8 @@ fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::Float64 => {
             let times: TimestampMicrosecondArray = value.as_primitive::<Float64Type>().try_unary(|seconds| {
                 let micros = (seconds * 1e6).round();
-                // 2^63 is out of range. For NaN, the comparison is false.
+                // Values of 2^63 or more are out of range. NaN is also refused, because the comparison with NaN is
+                // false.
                 if micros.abs() < 9_223_372_036_854_775_808.0 { Ok(micros as i64) } else { Err(out_of_range()) }
             })?;
             Arc::new(times.with_timezone("UTC"))

@@ -1,7 +1,7 @@
 //! The table functions `generate_series` and `range`, for timestamps in microseconds.
 //!
-//! The engine's functions accept only constants in nanoseconds. This file converts the constants to nanoseconds, and
-//! the rule `time_coercion` converts the series back to microseconds.
+//! The engine's functions accept only constants in nanoseconds. This file converts the constants from microseconds to
+//! nanoseconds. The rule in `time_coercion.rs` converts the generated timestamps back.
 
 use std::sync::Arc;
 

@@ -18,7 +18,6 @@ use crate::clock::{DAY, Micros, SECOND};
 use crate::sql::functions::calendar::{Date, Zone, micros, timestamp_type};
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 
-/// The function `to_char`.
 pub(super) const TO_CHAR: FunctionDefinition = FunctionDefinition {
     name: "to_char",
     coerce: |kinds| match kinds {
@@ -36,7 +35,7 @@ pub(super) const TO_CHAR: FunctionDefinition = FunctionDefinition {
 };
 
 const USAGE: &str = "to_char(time, 'YYYY-MM-DD HH24:MI:SS')";
-/// The maximum size of a format. It bounds the size of the result.
+/// The maximum size of a format string. This limit also bounds the size of the result.
 const FORMAT_BYTES_MAX: usize = 256;
 
 const MONTHS: [&str; 12] = [
@@ -55,15 +54,15 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// The patterns, in the order in which they are tried: a longer pattern comes before its prefixes. Case matters only
-/// for names.
+/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. Case matters only
+/// for patterns of names, such as `Month`.
 const PATTERNS: [&str; 53] = [
     "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
     "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",
     "SS", "US", "WW", "CC", "AM", "PM", "am", "pm", "A.M.", "P.M.", "a.m.", "p.m.", "OF", "TZH", "TZM", "TZ", "RM",
     "AD", "BC", "ad", "bc",
 ];
-/// The patterns that are a single letter.
+/// The patterns that consist of a single letter.
 const LETTERS: [&str; 6] = ["Y", "I", "D", "W", "Q", "J"];
 
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -115,17 +114,17 @@ fn strftime(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     })
 }
 
-/// A piece of a format.
+/// A token of a format string.
 #[derive(Debug, PartialEq)]
 enum Token<'a> {
-    /// Text that is copied.
+    /// Text that is copied to the result.
     Text(&'a str),
     /// A pattern. `fill` is false after `FM`, which disables leading zeros and padding. `ordinal` requests an ordinal
-    /// suffix after the number.
+    /// suffix such as `th`.
     Field { name: &'static str, fill: bool, ordinal: Option<bool> },
 }
 
-/// Splits a format into patterns and text.
+/// Splits a format string into patterns and text.
 fn tokens(format: &str) -> Vec<Token<'_>> {
     let (mut tokens, mut rest) = (Vec::new(), format);
     let mut fill = true;
@@ -153,7 +152,7 @@ fn tokens(format: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// Finds the pattern at the start of a format.
+/// Finds the pattern at the start of a format string.
 fn pattern(format: &str) -> Option<(&'static str, &str)> {
     let find = |is_exact: bool| {
         PATTERNS.iter().chain(&LETTERS).find_map(|name| {
@@ -163,7 +162,7 @@ fn pattern(format: &str) -> Option<(&'static str, &str)> {
     };
     let exact = find(true);
     let other = find(false);
-    // `month` and `MONTH` are different patterns, but `yyyy` is `YYYY`.
+    // `month` and `MONTH` are different patterns, but `yyyy` and `YYYY` are the same pattern.
     match (exact, other) {
         (Some(exact), Some(other)) if exact.0.len() >= other.0.len() => Some(exact),
         (Some(exact), None) => Some(exact),
@@ -176,7 +175,7 @@ fn strip<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     start.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
-/// A time, split into its fields.
+/// A local time that is split into fields.
 struct Moment<'a> {
     date: Date,
     day: i64,
@@ -208,7 +207,7 @@ impl<'a> Moment<'a> {
         (year, (thursday - first) / 7 + 1)
     }
 
-    /// Returns the value and the number of digits of a numeric pattern.
+    /// Returns the number that a numeric pattern stands for, and the minimum number of digits.
     fn number(&self, name: &str) -> Option<(i64, usize)> {
         let hour = self.time / (3_600 * SECOND);
         let Date { year, month, day } = self.date;
@@ -247,7 +246,7 @@ impl<'a> Moment<'a> {
         })
     }
 
-    /// Returns the value and the padded width of a pattern that is a word.
+    /// Returns the word that a pattern stands for, and the width to which the word is padded.
     fn word(&self, name: &str) -> (String, usize) {
         let month = MONTHS[self.date.month.clamp(1, 12) as usize - 1];
         let day = DAYS[self.weekday() as usize];
@@ -293,7 +292,7 @@ impl<'a> Moment<'a> {
     }
 }
 
-/// Returns the year without its sign. The year 0 is the year 1 BC.
+/// Returns the number of the year within its era (BC or AD). The year 0 is the year 1 BC.
 fn before_christ(year: i64) -> i64 {
     if year > 0 { year } else { 1 - year }
 }
@@ -307,7 +306,7 @@ impl Token<'_> {
         let Some((number, digits)) = moment.number(name) else {
             let (word, width) = moment.word(name);
             let width = if fill { width } else { 0 };
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(text, "{word:<width$}");
             return;
         };
@@ -332,7 +331,7 @@ mod tests {
 
     #[test]
     fn formats_agree_with_postgres() {
-        // 2026-03-09T05:04:03.000021Z, a Monday.
+        // 2026-03-09T05:04:03.000021Z, which is a Monday.
         let time = 1_773_032_643_000_021;
         for (format, expected) in [
             ("YYYY-MM-DD HH24:MI:SS", "2026-03-09 05:04:03"),

@@ -1,7 +1,7 @@
-//! The exact totals behind variance and standard deviation: the sum of the values and the sum of their squares.
+//! The exact sum of values and the exact sum of their squares, from which variance and standard deviation are computed.
 //!
-//! With rounded sums, `(n · Σx² − (Σx)²) / n²` is numerically useless, because nearly equal numbers are subtracted.
-//! Here both sums and the difference are exact, so equal values have a variance of exactly zero.
+//! With rounded sums, `(n · Σx² − (Σx)²) / n²` would be inaccurate, because it subtracts nearly equal numbers. Both
+//! sums and the difference are exact, so equal values have a variance of exactly zero.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::sql::functions::double_sum::{DoubleSum, EXPONENT_BIAS, split};
 use crate::sql::functions::exact_number::{Limbs, power_of_two};
 use crate::sql::functions::running_total::Total;
 
-/// The number of low bits of a square that are added separately from the high bits.
+/// The number of low bits in a square. The low bits and the high bits are added separately.
 const LOW_BITS: i32 = 53;
 
-/// The exact sums of some values and of their squares.
+/// The exact sum of values, and the exact sum of their squares.
 #[derive(Debug, Default)]
 pub(super) struct VarianceTotal {
     sum: DoubleSum,
@@ -36,8 +36,8 @@ impl VarianceTotal {
         self.squares.add(sign * high as i64, exponent + LOW_BITS);
     }
 
-    /// Returns the sum of the squared distances from the mean, divided by the number of values, or by one less for a
-    /// sample. Returns `None` if there are too few values.
+    /// Returns the variance: the population variance, or the sample variance if `is_sample` is true. Returns `None` if
+    /// there are too few values.
     pub(super) fn variance(&self, is_sample: bool) -> Option<f64> {
         let count = self.count();
         if count == 0 || is_sample && count == 1 {
@@ -48,13 +48,13 @@ impl VarianceTotal {
         }
         let difference = self.squares.exact().times(count).minus(&self.sum.exact().square());
         let divisor = count as f64 * if is_sample { count - 1 } else { count } as f64;
-        // The difference may be out of range for a double although the quotient is not.
+        // The difference may be out of range for a double even if the quotient is in range.
         let scale = difference.size();
         let (half, rest) = (scale / 2, scale - scale / 2);
         Some(difference.scaled(-scale) / divisor * power_of_two(half) * power_of_two(rest))
     }
 
-    /// Builds the results of `variance`, or of the standard deviation.
+    /// Computes the variance for each total, or the standard deviation if `is_root` is true.
     pub(super) fn results(totals: &[Self], is_sample: bool, is_root: bool) -> ArrayRef {
         let variances = totals.iter().map(|total| total.variance(is_sample));
         Arc::new(

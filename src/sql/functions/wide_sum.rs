@@ -1,4 +1,4 @@
-//! The exact sum of integers, decimals and durations, in 192 bits.
+//! Computes the exact sum of integers, decimals or durations, in 192 bits.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use datafusion::error::Result;
 
 use crate::sql::functions::running_total::Total;
 
-/// The exact sum and the number of some integers of at most 128 bits.
+/// The exact sum of integers of at most 128 bits, and the number of these integers.
 pub(super) struct WideSum<T> {
     low: i128,
     /// The number of times that `low` has overflowed, minus the number of times that it has underflowed.
@@ -81,8 +81,8 @@ where
     }
 
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>> {
-        // The declared precision is too small for some values. No digits are lost, because nothing reads them as
-        // decimals.
+        // Some sums have more digits than the declared precision. No digits are lost, because no code reads these sums
+        // as decimals.
         let low = Decimal128Array::from_iter_values(totals.iter().map(|total| total.low));
         Ok(vec![
             Arc::new(UInt64Array::from_iter_values(totals.iter().map(|total| total.count))),

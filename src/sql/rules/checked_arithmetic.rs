@@ -1,9 +1,9 @@
 //! Replaces arithmetic and casts that would return wrong values. Runs after the engine's type coercion.
 //!
-//! - `+`, `-`, `*` and unary minus on integers, durations and intervals: an overflow is an error.
-//! - Division of doubles: a division by zero is an error.
-//! - Casts to numbers: a double or a decimal is rounded when cast to an integer, and whitespace around a number in text
-//!   is ignored.
+//! - An overflow of `+`, `-`, `*` or unary minus on integers, durations and intervals is an error.
+//! - A division of doubles by zero is an error.
+//! - A cast of a double or decimal to an integer rounds, and a cast of text to a number ignores whitespace around the
+//!   number.
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
@@ -52,7 +52,7 @@ fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Returns true if the expression must be replaced for some operand types.
+/// Returns true if the expression must be replaced, depending on the types of its operands.
 fn is_candidate(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(binary) => CheckedOperator::of(binary.op).is_some(),
@@ -87,7 +87,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-/// Returns the prepared operand of a cast, or `None` if it needs no preparation.
+/// Returns the prepared operand of a cast, or `None` if the operand needs no preparation.
 fn operand(value: &Expr, to: &DataType, schema: &DFSchema) -> Option<Box<Expr>> {
     if !to.is_numeric() {
         return None;
@@ -109,7 +109,7 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
 /// the same type if they are numbers.
 fn is_affected(binary: &BinaryExpr, schema: &DFSchema) -> bool {
     let is_leaf = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_));
-    // The type of a literal or a column is cheap to find. The type of a long chain of operators is not.
+    // The type of a literal or a column is cheap to find, unlike the type of a long chain of operators.
     let (first, second) =
         if is_leaf(&binary.right) { (&binary.right, &binary.left) } else { (&binary.left, &binary.right) };
     let Ok(kind) = first.get_type(schema) else { return false };

@@ -1,4 +1,4 @@
-//! Chooses the types of expressions that contain decimals, before the engine's type coercion.
+//! Chooses the types of expressions with decimals. The rule runs before the engine's type coercion.
 //!
 //! A literal with a decimal point is a decimal, which is exact. If a decimal is combined with a double, the result is a
 //! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
@@ -26,7 +26,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
 use crate::sql::functions::exact_comparison::exact_comparison;
 
-/// Casts decimals to doubles where the two are combined, and replaces the division of decimals.
+/// Casts decimals to doubles in expressions that contain both, and replaces divisions of decimals.
 #[derive(Debug)]
 pub(crate) struct ExactNumbersRule;
 
@@ -39,13 +39,13 @@ impl AnalyzerRule for ExactNumbersRule {
         if !has_fractions(&plan)? {
             return Ok(plan);
         }
-        // A changed type also changes the schemas of the parent nodes.
+        // If a type changes, the schemas of the parent nodes also change.
         let is_changed = Cell::new(false);
         plan.transform_up_with_subqueries(|plan| rewrite_node(plan, &is_changed)).map(|plan| plan.data)
     }
 }
 
-/// Returns true if a column, literal or cast in the plan is a decimal or a double.
+/// Returns true if the type of a column, literal or cast in the plan is a decimal or a double.
 fn has_fractions(plan: &LogicalPlan) -> Result<bool> {
     let is_fraction = |kind: &DataType| kind.is_decimal() || kind.is_floating();
     let mut found = false;
@@ -102,7 +102,7 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
     Ok(Transformed::yes(plan))
 }
 
-/// Casts the decimal columns of an input to doubles if another input has doubles in the same positions.
+/// Casts decimal columns in the inputs of a UNION to doubles if another input has a double in the same position.
 fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     let kind =
@@ -229,7 +229,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 }
 
 /// Casts the literal `places` in `round(decimal, places)` to the type that the function needs. The result type depends
-/// on this value, and the function would not see it through a cast expression.
+/// on this literal, and the function can read only a literal of that type, not a cast.
 fn shorten_places(args: &mut [Expr]) -> bool {
     let [_, Expr::Literal(places, _)] = args else { return false };
     match places {
@@ -276,7 +276,7 @@ fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr
     Transformed::yes(Expr::BinaryExpr(binary))
 }
 
-/// Returns the 128-bit decimal type that holds all values of a number type exactly.
+/// Returns the 128-bit decimal type that represents all values of a numeric type exactly.
 fn decimal128(kind: &DataType) -> Option<DataType> {
     match kind {
         DataType::Decimal128(_, scale) if *scale >= 0 => Some(kind.clone()),
@@ -293,7 +293,7 @@ fn cast_to(expr: Expr, from: &DataType, to: DataType) -> Expr {
     if *from == to { expr } else { Expr::Cast(Cast::new(Box::new(expr), to)) }
 }
 
-/// Casts the decimals to doubles if there are also doubles. Returns true if an expression was changed.
+/// Casts decimals to doubles if `exprs` contains both. Returns true if an expression was changed.
 fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
     let exprs: Vec<_> = exprs.into_iter().map(|expr| (expr.get_type(schema).unwrap_or(DataType::Null), expr)).collect();
     let is_mixed = exprs.iter().any(|(kind, _)| kind.is_floating()) && exprs.iter().any(|(kind, _)| kind.is_decimal());
@@ -307,7 +307,7 @@ fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
     is_mixed
 }
 
-/// Returns the expression as a double. A literal becomes the double nearest to it.
+/// Casts an expression to a double. A literal becomes the nearest double.
 fn to_double(expr: Expr) -> Expr {
     if let Expr::Literal(value, metadata) = &expr
         && let Ok(ScalarValue::Utf8(Some(text))) = value.cast_to(&DataType::Utf8)

@@ -1,13 +1,13 @@
-//! Keeps the engine from relying on the order of rows around GROUPING SETS, ROLLUP and CUBE.
+//! Prevents the engine from relying on sorted rows in queries with GROUPING SETS, ROLLUP and CUBE.
 //!
 //! If rows are sorted by a group column, an aggregate returns each group as soon as the next group starts. With
-//! grouping sets, each row belongs to several groups, and the column is NULL in some of them. A group can therefore
-//! start again after it was returned, and would appear twice in the result (apache/datafusion#16965,
-//! apache/datafusion#24421). For the same reason, the engine may wrongly treat a group column as constant or as
-//! partitioned although it contains NULLs.
+//! grouping sets, each row belongs to several groups, and the group column is NULL in some of these groups. A group can
+//! therefore start again after it was returned, and would appear twice in the result (apache/datafusion#16965,
+//! apache/datafusion#24421). For the same reason, the engine may wrongly assume that a group column is constant or that
+//! rows are partitioned by it.
 //!
-//! This rule puts a node below and another above each such aggregate. The node passes its rows on, and hides everything
-//! that the engine knows about their order and partitions.
+//! This rule inserts a node below and above each aggregate with grouping sets. The node passes rows on unchanged, and
+//! hides from the engine how they are sorted and partitioned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties,
 };
 
-/// Returns our own physical optimizer rules, followed by the engine's.
+/// Returns our physical optimizer rule and the engine's physical optimizer rules.
 pub(crate) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let own: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GroupingSetsRule);
     std::iter::once(own).chain(PhysicalOptimizer::new().rules).collect()
 }
 
-/// The optimizer rule.
+/// The optimizer rule that hides the order of rows from aggregates with grouping sets.
 #[derive(Debug)]
 struct GroupingSetsRule;
 

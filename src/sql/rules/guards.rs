@@ -1,10 +1,10 @@
 //! Ensures that AND, OR and the FILTER of an aggregate protect expressions that may fail.
 //!
 //! `WHERE b <> 0 AND a / b > 1` must not divide by zero. But the engine evaluates both sides of AND on all rows, and
-//! its optimizer changes their order. This rule runs after the engine's rules. It moves the parts of a condition that
-//! may fail into a CASE, and uses the other parts as its WHEN condition. A CASE evaluates a branch only on the rows
-//! that select it. The branches are small integers, because the optimizer would turn a CASE of booleans back into AND
-//! and OR.
+//! its optimizer changes their order. This rule runs after the engine's rules. It moves those operands of AND or OR
+//! that may fail into a CASE, and uses the other operands as the WHEN condition. A CASE evaluates a branch only on the
+//! rows for which its condition is true. The branches are small integers, because the optimizer would turn a CASE of
+//! booleans back into AND and OR.
 //!
 //! ```text
 //!   safe AND fallible  ─►  safe AND CASE WHEN safe THEN CAST(fallible AS TINYINT) ELSE 0 END = 1
@@ -12,9 +12,9 @@
 //!   sum(fallible) FILTER (WHERE f)  ─►  sum(CASE WHEN f THEN fallible END) FILTER (WHERE f)
 //! ```
 //!
-//! All parts that cannot fail protect the others, regardless of where they are written. Parts that can fail protect the
-//! parts after them. A condition on one table does not protect an expression on another table, because that expression
-//! is evaluated before the join.
+//! An operand that cannot fail protects all operands that can fail, regardless of their order. An operand that can fail
+//! protects the operands after it. A condition on one table does not protect an expression on another table, because
+//! that expression is evaluated before the join.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
@@ -28,10 +28,10 @@ use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::sql::functions::is_fallible;
 
-/// The maximum number of parts that protect each other in one condition.
+/// The maximum number of operands that get their own CASE in one condition.
 const NESTED_MAX: usize = 8;
 
-/// Moves expressions that may fail behind the conditions that protect them.
+/// The optimizer rule that uses CASE to protect expressions that may fail.
 #[derive(Debug)]
 pub(crate) struct GuardRule;
 
@@ -45,12 +45,12 @@ impl OptimizerRule for GuardRule {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-        // A scan uses its filters only to select files and pages, and evaluates nothing that can fail.
+        // A scan uses its filters only to select files and pages, and evaluates no expressions that can fail.
         if matches!(plan, LogicalPlan::TableScan(_)) || !has_condition(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let guards = Guards { schema: merge_schema(&plan.inputs()) };
-        // A row for which the condition is NULL is not returned, so NULL protects in the same way as false.
+        // The condition removes a row if it is NULL or false, so NULL can be treated in the same way as false.
         let is_filter = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
@@ -60,7 +60,7 @@ impl OptimizerRule for GuardRule {
     }
 }
 
-/// Returns true if the node contains AND, OR or FILTER, and an expression that may fail for some types.
+/// Returns true if the node contains AND, OR or FILTER, and an expression that may fail, depending on its types.
 fn has_condition(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
@@ -88,8 +88,8 @@ struct Guards {
 }
 
 impl Guards {
-    /// Guards everything inside an expression. `is_filter` is true if the expression is the whole condition of a filter
-    /// or a join.
+    /// Protects an expression and its subexpressions. `is_filter` is true if the expression is the whole condition of a
+    /// filter or a join.
     fn rewrite(&self, expr: Expr, is_filter: bool) -> Result<Transformed<Expr>> {
         let mut is_top = is_filter;
         expr.transform_down(|expr| {
@@ -167,7 +167,7 @@ impl Guards {
         Ok((parts, changed))
     }
 
-    /// Protects the arguments of an aggregate. The engine evaluates them on all rows, and applies the FILTER
+    /// Protects the arguments of an aggregate. The engine evaluates the arguments on all rows, and applies the FILTER
     /// afterwards.
     fn rewrite_aggregate(&self, mut call: AggregateFunction) -> Transformed<Expr> {
         let mut changed = false;
@@ -212,20 +212,20 @@ impl Guards {
             },
             _ => return false,
         };
-        // An expression without a column was already computed by the optimizer, or fails on every row.
+        // The optimizer has already computed an expression without columns, or the expression fails for every row.
         fails
             && expr.exists(|expr| Ok(matches!(expr, Expr::Column(_) | Expr::OuterReferenceColumn(..)))).unwrap_or(true)
     }
 }
 
-/// Combines all parts after the first few into one, because each nested CASE needs stack.
+/// Combines all operands after the first [`NESTED_MAX`] into one operand, because each nested CASE needs stack space.
 fn nested(mut parts: Vec<Expr>, join: fn(Vec<Expr>) -> Option<Expr>) -> Vec<Expr> {
     let rest = parts.split_off(parts.len().min(NESTED_MAX));
     parts.extend(join(rest));
     parts
 }
 
-/// Returns `guard AND rest`, where `rest` is evaluated only on the rows that `guard` allows.
+/// Returns an expression for `guard AND rest` that evaluates `rest` only on the rows for which `guard` is not false.
 fn protect(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     if is_filter {
         return choose(guard, tiny(rest), lit(0_i8));

@@ -1,4 +1,4 @@
-//! Analyzer and optimizer rules that correct what the engine's own rules do to a plan.
+//! Analyzer and optimizer rules that prevent wrong results and unnecessary errors of the engine's own rules.
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► engine's type coercion ─► checked_arithmetic
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! **Invariant:** a rule adds no tables or functions to which the session has no access.
-//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. It changes a type
-//! only where the engine's type would lose digits.
+//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. A rule changes a type
+//! only if values of the engine's type would lose digits.
 
 pub(super) mod checked_arithmetic;
 pub(super) mod exact_numbers;

@@ -1,9 +1,9 @@
-//! Keeps the engine from adding sums of doubles that are already rounded.
+//! Prevents the engine from computing a sum by adding rounded sums of groups.
 //!
 //! For `sum(x), count(DISTINCT y)`, the engine's rule `single_distinct_aggregation_to_group_by` first groups by `y` and
-//! then adds the sums of these groups. Each of these sums was already rounded, or checked against the range of its
-//! type. The result would differ from that of `sum(x)` alone, and an integer sum could fail although the total is in
-//! range. This rule applies the engine's rule only to aggregates without such a sum.
+//! then adds the sums of these groups. The sums of the groups are already rounded and range-checked. The result would
+//! therefore differ from the result of `sum(x)` alone, and an integer sum could fail even if the total is in range.
+//! This file applies the engine's rule only to queries without such a sum.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
 const RULE: &str = "single_distinct_aggregation_to_group_by";
 
-/// Returns the engine's optimizer rules. One of them is wrapped.
+/// Returns the engine's optimizer rules, with a wrapper around `single_distinct_aggregation_to_group_by`.
 pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let wrap = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         RULE => Arc::new(SingleDistinct(rule)),

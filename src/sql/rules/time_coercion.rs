@@ -1,11 +1,10 @@
-//! Chooses common types for times before the engine does.
+//! Chooses common types for dates and timestamps. The rule runs before the engine's type coercion.
 //!
-//! The engine compares timestamps and dates in nanoseconds, which cover only the years 1678 to 2261. A single row with
-//! the date 9999-12-31 would make such a query fail. This rule casts the date to the type of the timestamp. It also
-//! adds times to dates as PostgreSQL does. The engine would drop the hours of `DATE '2026-01-01' + INTERVAL '36
-//! hours'`.
+//! The engine compares timestamps with dates in nanoseconds, which cover only the years 1678 to 2261. A single row with
+//! the date 9999-12-31 would make the query fail. This rule casts the date to the type of the timestamp. It also adds
+//! intervals to dates as PostgreSQL does. The engine would drop the hours in `DATE '2026-01-01' + INTERVAL '36 hours'`.
 //!
-//! **Invariant:** the rule coerces only values that the engine would otherwise coerce itself.
+//! **Invariant:** the rule coerces only values that the engine would otherwise coerce.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::calendar::{Zone, complete_seconds, naive_timestamp};
 
-/// The first analyzer rule.
+/// The analyzer rule that chooses common types for dates and timestamps.
 #[derive(Debug)]
 pub(crate) struct TimeCoercionRule;
 
@@ -41,7 +40,7 @@ impl AnalyzerRule for TimeCoercionRule {
     }
 }
 
-/// Rewrites one node. Its inputs must already be rewritten.
+/// Rewrites a node whose inputs are already rewritten.
 fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let plan = match plan {
         LogicalPlan::Union(union) => return rewrite_union(union),
@@ -65,14 +64,14 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }
 }
 
-/// Returns true if the scan reads the rows of `generate_series` in nanoseconds.
+/// Returns true if the scan reads timestamps in nanoseconds from `generate_series`.
 fn is_time_series(scan: &TableScan) -> Result<bool> {
     let is_nanos = |field: &Arc<Field>| matches!(field.data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _));
     Ok(scan.projected_schema.fields().iter().any(is_nanos)
         && source_as_provider(&scan.source)?.is::<GenerateSeriesTable>())
 }
 
-/// Converts a series of timestamps to microseconds.
+/// Converts the timestamps of a series to microseconds.
 fn rewrite_series(scan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let columns = scan.schema().iter().map(|(qualifier, field)| {
         let column = Expr::Column(Column::from((qualifier, field)));
@@ -88,7 +87,7 @@ fn rewrite_series(scan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(scan))?)))
 }
 
-/// Casts the join keys of JOIN … USING, which are pairs of expressions instead of comparisons.
+/// Casts the keys of JOIN … USING, because a plan stores them as pairs of expressions and not as comparisons.
 fn rewrite_join(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
     let mut changed = false;
@@ -99,7 +98,7 @@ fn rewrite_join(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::new_transformed(LogicalPlan::Join(join), changed))
 }
 
-/// Casts the dates in a column of a union that also has timestamps.
+/// Casts the dates in the columns of a UNION that contain both dates and timestamps.
 fn rewrite_union(union: Union) -> Result<Transformed<LogicalPlan>> {
     let targets: Vec<Option<DataType>> = (0..union.schema.fields().len())
         .map(|index| {
@@ -194,7 +193,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::new_transformed(expr, changed))
 }
 
-/// Casts the dates in `timestamp IN (SELECT date …)`, or in the reverse case. Returns true if `test` was changed.
+/// Casts the dates in `timestamp IN (SELECT date …)` and `date IN (SELECT timestamp …)`. Returns true if `test` was
+/// changed.
 fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool> {
     let columns = Arc::clone(test.subquery.subquery.schema());
     let Some((qualifier, field)) = columns.iter().next() else { return Ok(false) };
@@ -210,8 +210,9 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Checks the time zone in a cast to a timestamp. Reads an integer as seconds, as the engine does for nanoseconds.
-/// Completes a constant that has no seconds. Returns true if `inner` was changed.
+/// Rewrites the operand of a cast to a timestamp, and checks the time zone. Interprets an integer as seconds, as the
+/// engine does in casts to nanoseconds. Adds seconds to a constant without seconds. Returns true if `inner` was
+/// changed.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
@@ -258,8 +259,8 @@ fn cast(expr: Expr, kind: DataType) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), kind))
 }
 
-/// Returns the type to which dates are cast, which is that of the first timestamp. Returns `None` unless there are both
-/// dates and timestamps.
+/// Returns the type to which dates are cast, based on the time zone of the first timestamp. Returns `None` unless
+/// `kinds` contains both dates and timestamps.
 fn common_type(kinds: &[Option<DataType>]) -> Option<DataType> {
     let mut kinds_known = kinds.iter().flatten();
     let zone = kinds_known.find_map(|kind| match kind {
@@ -275,14 +276,15 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates among timestamps, converts constants in nanoseconds to microseconds where they are exact and meet times
-/// of other units, and completes constant texts. Returns true if an expression changed.
+/// Casts dates that are combined with timestamps, and adds seconds to constant texts without seconds. Converts
+/// constants in nanoseconds to microseconds if no digits are lost and they are combined with other units. Returns true
+/// if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
     unify_with(exprs, kinds, true)
 }
 
-/// Does the same as [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false: the unit of a difference
-/// of times is the finer one.
+/// Like [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false, because a difference of times has
+/// the finer unit.
 fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nanos: bool) -> bool {
     if !kinds.iter().flatten().any(|kind| matches!(kind, DataType::Timestamp(_, _))) {
         return false;
@@ -312,7 +314,7 @@ fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nano
     changed
 }
 
-/// Casts a date to a timestamp if the interval that is added to it has a time of day or is not constant.
+/// Casts a date to a timestamp if the added interval has a time of day or is not constant.
 fn widen_date(left: &mut Expr, right: &mut Expr, kinds: &[Option<DataType>; 2]) -> bool {
     let (date, interval) = match kinds {
         [Some(date), Some(DataType::Interval(_) | DataType::Duration(_))] if is_date(date) => (left, right),

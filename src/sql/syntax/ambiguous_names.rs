@@ -14,11 +14,11 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Visit as _, Visitor};
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{flow, name_of, query_of};
 
-/// Returns the names of outer columns that are ambiguous in the subquery that uses them. Such a name is correct only if
-/// the SQL text qualifies it.
+/// Returns the names of outer columns for which a subquery has several columns with the same name. The statement must
+/// qualify such a name.
 pub(crate) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    // Only our own closures could return an error, and they never do.
+    // The traversal cannot fail, because our closures return no errors.
     let _ = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|inner| {
@@ -36,7 +36,7 @@ pub(crate) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
     found
 }
 
-/// Refuses a statement in which a subquery uses one of `names` without a qualifier.
+/// Refuses a statement if a subquery contains one of `names` without a qualifier.
 pub(crate) fn check(statement: &mut Statement, names: &BTreeSet<String>) -> Result<()> {
     match query_of(statement) {
         Some(query) => {
@@ -50,10 +50,10 @@ struct Unqualified<'a> {
     names: &'a BTreeSet<String>,
     /// The number of expressions that enclose the current node.
     exprs: usize,
-    /// For each query that encloses the current node, the number of expressions around that query.
+    /// The number of expressions that enclose each query around the current node.
     queries: Vec<usize>,
-    /// For each SELECT that encloses the current node, true if it is in a subquery of an expression and reads several
-    /// tables.
+    /// One entry for each SELECT around the current node. The entry is true if the SELECT reads several tables and is
+    /// in a subquery of an expression.
     selects: Vec<bool>,
 }
 

@@ -1,16 +1,16 @@
-//! Puts bound values into a syntax tree, in place of its placeholders.
+//! Replaces the placeholders in a syntax tree with bound values.
 //!
 //! ```text
 //!   $1 in the tree ─ substitute ─► a marker ─ the engine's planner calls BoundValuePlanner ─► a typed literal
 //! ```
 //!
-//! The syntax tree has no node for a literal of an arbitrary Arrow type. So each placeholder becomes a marker, a
-//! dictionary (`{key: ordinal}`) with a reserved key. [`BoundValuePlanner`] plans a marker as the bound literal. The
-//! planner then sees a literal wherever the placeholder was, and infers types from it.
+//! The syntax tree has no node for a literal of an arbitrary Arrow type. Each placeholder is therefore replaced with a
+//! marker: a dictionary (`{key: ordinal}`) with a reserved key. [`BoundValuePlanner`] plans a marker as the bound
+//! literal. The engine's planner then infers types from this literal.
 //!
-//! **Invariant:** a bound value keeps its type and its value. It never becomes part of SQL text.
-//! **Invariant:** if a marker is written in the text of a statement, it yields a value that the same caller has bound,
-//! or an error.
+//! **Invariant:** a bound value keeps its type and its value. The value never becomes part of SQL text.
+//! **Invariant:** if the text of a statement contains a marker, the marker stands for a value that the same caller has
+//! bound, or causes an error.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -29,12 +29,12 @@ use datafusion::sql::sqlparser::ast::{
 
 /// The key of a marker.
 const VALUE: &str = "\0bound value";
-/// The key of a marker that is an item of GROUP BY. Without a separate key, the planner would read an integer there as
-/// the position of a column.
+/// The key of a marker in GROUP BY. Without a separate key, the planner would interpret an integer in GROUP BY as the
+/// position of a column.
 const GROUP: &str = "\0bound group";
 
 tokio::task_local! {
-    /// The values for the statement that is being planned.
+    /// The bound values for the statement that is being planned.
     static BOUND: Arc<[ScalarValue]>;
 }
 
@@ -65,12 +65,12 @@ impl ExprPlanner for BoundValuePlanner {
     }
 }
 
-/// Runs `planning`, in which markers are planned as `values`.
+/// Runs `planning`, which replaces markers with `values`.
 pub(crate) async fn with_values<T>(values: Arc<[ScalarValue]>, planning: impl Future<Output = T>) -> T {
     BOUND.scope(values, planning).await
 }
 
-/// Returns the placeholders of a statement by name, with the number of uses of each.
+/// Returns the number of uses of each placeholder in a statement, keyed by the placeholder's name.
 pub(crate) fn placeholders(statement: &Statement) -> BTreeMap<String, usize> {
     let mut uses = Uses::default();
     if let Some(statement) = syntax(statement) {
@@ -79,8 +79,8 @@ pub(crate) fn placeholders(statement: &Statement) -> BTreeMap<String, usize> {
     uses.0
 }
 
-/// Adds an alias to each column of a SELECT that has no alias and contains a placeholder. Without the alias, the name
-/// would contain the bound value, and two columns with equal values would have the same name.
+/// Adds an alias to each unnamed SELECT column that contains a placeholder. Without the alias, the column name would
+/// contain the bound value, and two columns with equal values would have the same name.
 pub(crate) fn name_columns(statement: &mut Statement) {
     if let Some(statement) = syntax_mut(statement) {
         let _ = statement.visit(&mut ColumnNames);
@@ -110,7 +110,7 @@ fn syntax_mut(statement: &mut Statement) -> Option<&mut ast::Statement> {
     }
 }
 
-/// Returns the name of a placeholder.
+/// Returns the name of a placeholder, or `None` if the expression is not a placeholder.
 fn placeholder(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(ValueWithSpan { value: Value::Placeholder(name), span: _ }) => Some(name),
@@ -143,7 +143,7 @@ impl VisitorMut for ColumnNames {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let is_distinct = select.distinct.is_some();
         for item in &mut select.projection {
-            // In a SELECT DISTINCT, the engine matches `ORDER BY expression` only with an item that has no alias.
+            // In a SELECT DISTINCT, the engine can match `ORDER BY expression` only with an item without an alias.
             if let SelectItem::UnnamedExpr(expr) = item
                 && (placeholder(expr).is_some() || !is_distinct && has_placeholder(expr))
             {

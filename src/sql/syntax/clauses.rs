@@ -1,10 +1,10 @@
-//! Refuses the clauses that the engine parses but does not plan.
+//! Refuses clauses that the engine's parser accepts but its planner ignores.
 //!
-//! For each syntax node, DataFusion's planner reads the fields that it supports and ignores the rest. `SELECT … FOR
-//! UPDATE`, `TABLESAMPLE` and `PREWHERE` would run as if they had not been written. Each node is destructured without
-//! `..`, so a new field in the parser causes a compile error here instead of a wrong result.
+//! For each syntax node, DataFusion's planner reads the fields that it supports and ignores all other fields. For
+//! example, it would ignore `FOR UPDATE`, `TABLESAMPLE` and `PREWHERE`. Each node is destructured without `..`, so a
+//! new field in the parser causes a compile error instead of a wrong result.
 //!
-//! Clauses that the planner itself refuses are not checked here.
+//! This file does not check clauses that the planner itself refuses.
 
 use std::ops::ControlFlow;
 
@@ -18,9 +18,10 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::error::{Error, Result};
 
-/// The functions that return the position of a row. They have no argument for which nulls could be ignored.
+/// The window functions that return the position of a row. IGNORE NULLS is refused for these functions, because it has
+/// no effect on them.
 const RANKS: [&str; 6] = ["cume_dist", "dense_rank", "ntile", "percent_rank", "rank", "row_number"];
-/// The window functions that are not aggregates. The planner ignores DISTINCT in their arguments.
+/// The window functions that are not aggregates. The planner ignores DISTINCT in the arguments of these functions.
 const WINDOW_FUNCTIONS: [&str; 11] = [
     "cume_dist",
     "dense_rank",
@@ -35,13 +36,13 @@ const WINDOW_FUNCTIONS: [&str; 11] = [
     "row_number",
 ];
 
-/// Refuses a statement that contains, at any depth, a clause that the planner would ignore. `is_scalar` returns true
-/// for the name of a function that is neither an aggregate nor a window function.
+/// Refuses a statement if it or one of its subqueries contains a clause that the planner would ignore. `is_scalar`
+/// returns true for the name of a scalar function.
 pub(crate) fn check(statement: &Statement, is_scalar: &dyn Fn(&str) -> bool) -> Result<()> {
     let statement = match statement {
         Statement::Statement(statement) => statement,
         Statement::Explain(explain) => return check(&explain.statement, is_scalar),
-        // Unreachable, because `statement::parse` accepts only queries.
+        // This arm is unreachable, because `statement::parse` accepts only queries.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => return Ok(()),
     };
     match statement.visit(&mut IgnoredClauses { is_scalar }) {
@@ -126,7 +127,7 @@ fn check_query(query: &Query) -> Result<()> {
 }
 
 fn check_cte(cte: &Cte) -> Result<()> {
-    // MATERIALIZED is only a hint.
+    // MATERIALIZED is only an optimizer hint, which may be ignored.
     let Cte { alias, query: _, from, materialized: _, closing_paren_token: _ } = cte;
     check_alias(Some(alias))?;
     refuse(from.is_some(), "FROM after a common table expression", "select from its name")
@@ -135,7 +136,7 @@ fn check_cte(cte: &Cte) -> Result<()> {
 fn check_select(select: &Select) -> Result<()> {
     let Select {
         select_token: _,
-        // Hints are comments.
+        // Optimizer hints are comments, which may be ignored.
         optimizer_hints: _,
         distinct,
         select_modifiers,
@@ -268,7 +269,7 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
     refuse(at.is_some(), "AT after a table alias", "use row_number() OVER ()")
 }
 
-/// The planner does not resolve the name inside `OVER (w ORDER BY …)`.
+/// Refuses `OVER (w ORDER BY …)`, because the planner does not resolve the window name in it.
 fn check_window(spec: &WindowSpec) -> Result<()> {
     let WindowSpec { window_name, partition_by: _, order_by: _, window_frame: _ } = spec;
     refuse(window_name.is_some(), "a window that extends a named window", "write the whole window in OVER (…)")

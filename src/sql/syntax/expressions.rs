@@ -23,8 +23,8 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::complete_seconds;
 
-/// Rewrites the expressions in a statement, at any depth. Returns true if the statement contains the caller's name,
-/// which is `user`. If `user` is `None`, the statement has no caller, and `current_user` is refused.
+/// Rewrites the expressions in a statement and its subqueries. Returns true if the rewritten statement contains `user`,
+/// which is the caller's name. If `user` is `None`, the statement has no caller, and `current_user` is refused.
 pub(super) fn rewrite(statement: &mut Statement, user: Option<&str>) -> Result<bool> {
     let statement = match statement {
         Statement::Statement(statement) => statement,
@@ -46,7 +46,7 @@ struct Expressions<'a> {
 impl VisitorMut for Expressions<'_> {
     type Break = Error;
 
-    /// Keeps the original name of the column. Otherwise the caller's name would replace it.
+    /// Adds an alias that keeps the original column name. Otherwise, the column would be named after the caller.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
@@ -124,7 +124,7 @@ impl Expressions<'_> {
     }
 }
 
-/// Sets the precision of a timestamp type to microseconds if it has none.
+/// Sets the precision of a timestamp type to microseconds if the type does not specify a precision.
 fn microseconds(kind: &mut DataType) {
     match kind {
         DataType::Timestamp(precision @ None, _) => *precision = Some(6),
@@ -155,7 +155,7 @@ fn is_named(name: &ObjectName, expected: &str) -> bool {
     }
 }
 
-/// Returns the replacement for a call to a function that the engine knows by another name.
+/// Returns the replacement for a call to a function that has another name in the engine.
 fn rewrite_function(function: &mut Function) -> Option<Expr> {
     const NAMES: [(&str, &str); 13] = [
         ("year", "year"),
@@ -178,7 +178,7 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         return None;
     }
     if DIFFERENCES.iter().any(|name| is_named(&function.name, name)) {
-        // In `datediff(day, from, to)`, the unit is a bare word.
+        // In `datediff(day, from, to)`, the unit is an identifier without quotes.
         if let Some(unit) = list.args.first_mut().and_then(argument)
             && let Expr::Identifier(word) = unit
             && word.quote_style.is_none()
@@ -210,8 +210,8 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
     }
 }
 
-/// Adds a group around the pattern. `regexp_match` returns the whole match only if the pattern has no group, and
-/// numbers groups from 1.
+/// Encloses the pattern in a group, because `regexp_match` returns the whole match only if the pattern has no group.
+/// `regexp_match` numbers groups from 1.
 fn regexp_extract(value: Expr, pattern: Expr, group: Expr) -> Expr {
     let join =
         |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::StringConcat, right: Box::new(right) };

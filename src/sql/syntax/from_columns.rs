@@ -1,7 +1,7 @@
-//! Determines the output columns of the items of a FROM clause.
+//! Determines the output columns of the items in a FROM clause.
 //!
-//! Names that are written in the query are read from the syntax tree. The columns of a table, a function or a `SELECT
-//! *` are determined by planning `SELECT * FROM item`.
+//! Names in the query are read from the syntax tree. The columns of a table, a function or a `SELECT *` are determined
+//! by planning `SELECT * FROM item`.
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
@@ -26,7 +26,7 @@ impl<'a> FromColumns<'a> {
         Self { state, with_queries: Vec::new(), recursive: false }
     }
 
-    /// Returns the number of WITH queries in scope.
+    /// Returns the number of WITH queries that are in scope.
     pub(in crate::sql::syntax) fn len(&self) -> usize {
         self.with_queries.len()
     }
@@ -37,12 +37,12 @@ impl<'a> FromColumns<'a> {
         self.recursive |= recursive;
     }
 
-    /// Removes the most recently added WITH queries until `len` of them are left.
+    /// Removes the most recently added WITH queries until only `len` WITH queries are left.
     pub(in crate::sql::syntax) fn truncate(&mut self, len: usize) {
         self.with_queries.truncate(len);
     }
 
-    /// Returns the names of the columns of a FROM item, in order.
+    /// Returns the column names of a FROM item, in order.
     pub(in crate::sql::syntax) fn of(&self, relation: &TableFactor) -> Result<Vec<String>> {
         let alias = match relation {
             TableFactor::Table { alias, .. }
@@ -68,7 +68,7 @@ impl<'a> FromColumns<'a> {
         self.with_queries.iter().rev().find(|cte| name_of(&cte.alias.name) == last)
     }
 
-    /// Returns the columns that the plan for `SELECT * FROM relation` has.
+    /// Returns the column names in the plan for `SELECT * FROM relation`.
     fn planned(&self, relation: &TableFactor) -> Result<Vec<String>> {
         let is_table = matches!(relation, TableFactor::Table { name, .. } if self.find(name).is_none());
         let mut probe = query(SetExpr::Select(Box::new(select(vec![wildcard()], vec![table(relation.clone())], None))));
@@ -80,7 +80,7 @@ impl<'a> FromColumns<'a> {
             });
         }
         let probe = Statement::Statement(Box::new(ast::Statement::Query(Box::new(probe))));
-        // The session's tables are in memory, so resolving them never has to wait.
+        // The session's tables are in memory, so planning never waits.
         match self.state.statement_to_plan(probe).now_or_never() {
             Some(Ok(plan)) => Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect()),
             Some(Err(error)) => Err(unknown_columns(relation).with_source(error)),
@@ -100,7 +100,7 @@ fn unknown_columns(relation: &TableFactor) -> Error {
     ))
 }
 
-/// Returns the columns that an alias lists.
+/// Returns the column names in an alias, or `None` if the alias lists no columns.
 fn alias_columns(alias: &TableAlias) -> Option<Vec<String>> {
     (!alias.columns.is_empty()).then(|| alias.columns.iter().map(|column| name_of(&column.name)).collect())
 }
@@ -109,7 +109,7 @@ fn with_columns(with_query: &Cte) -> Option<Vec<String>> {
     alias_columns(&with_query.alias).or_else(|| query_columns(&with_query.query))
 }
 
-/// Returns the columns of a query whose select list names all of them.
+/// Returns the column names of a query, or `None` if the select list does not contain all names.
 fn query_columns(query: &Query) -> Option<Vec<String>> {
     if query.pipe_operators.is_empty() { body_columns(&query.body) } else { None }
 }

@@ -1,6 +1,6 @@
-//! Replaces unqualified names of columns that USING and NATURAL joins merge.
+//! Replaces unqualified names of columns that are merged by USING and NATURAL joins.
 //!
-//! In a subquery, a name refers to the merged column only if no table of the subquery has a column with this name.
+//! In a subquery, a name refers to the merged column only if no table in the subquery has a column with this name.
 
 use std::ops::ControlFlow;
 
@@ -15,10 +15,10 @@ use crate::sql::syntax::tree::{column_name, flow, last_name_of, name_of, quoted,
 
 /// A visitor that replaces names with the expressions of the merged columns.
 pub(in crate::sql::syntax) struct MergedColumns<'a, 'b> {
-    /// The names and the expressions that replace them.
+    /// The names of merged columns, and the expressions that replace the names.
     pub(in crate::sql::syntax) columns: Vec<(String, Expr)>,
     pub(in crate::sql::syntax) from: &'a mut FromColumns<'b>,
-    /// The number of subqueries that enclose the current node. Names are replaced only if this is zero.
+    /// The number of subqueries that enclose the current node. Names are replaced only if the depth is zero.
     depth: usize,
     /// True if a name was replaced with an expression that is not a column.
     is_computed: bool,
@@ -29,8 +29,8 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Self { columns, from, depth: 0, is_computed: false }
     }
 
-    /// Replaces the names in a select list, in all clauses except FROM, and in ORDER BY. `relations` contains the names
-    /// and columns of the tables in FROM.
+    /// Replaces the names in the select list, in ORDER BY, and in all other clauses except FROM. `relations` contains
+    /// the names and columns of the tables in FROM.
     pub(in crate::sql::syntax) fn replace_in_select(
         &mut self,
         select: &mut Select,
@@ -71,7 +71,7 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         }
     }
 
-    /// Replaces the names in a subquery.
+    /// Replaces the names of merged columns in a subquery.
     pub(in crate::sql::syntax) fn replace_in_subquery(&mut self, query: &mut Query) -> Result<()> {
         if !mentions(query, &self.columns) {
             return Ok(());
@@ -118,8 +118,8 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         inner.replace_in_select(select, order_by, &relations)
     }
 
-    /// Replaces the names in the derived tables in a subquery's FROM. These cannot refer to the other tables in that
-    /// FROM.
+    /// Replaces the names in the derived tables in a subquery's FROM. These derived tables cannot refer to the other
+    /// tables in that FROM.
     fn replace_in_derived_tables(&mut self, tree: &mut TableWithJoins) -> Result<()> {
         let joined = tree.joins.iter_mut().map(|join| &mut join.relation);
         for relation in std::iter::once(&mut tree.relation).chain(joined) {
@@ -207,7 +207,7 @@ impl VisitorMut for MergedColumns<'_, '_> {
     }
 }
 
-/// Refuses a subquery in which the qualified name of a merged column would refer to a table of the subquery.
+/// Refuses a subquery if a qualified name in the replacement expressions would refer to a table in the subquery.
 fn check_aliases(columns: &[(String, Expr)], relations: &[(String, Vec<String>)]) -> Result<()> {
     struct Qualifiers<'a>(&'a [(String, Vec<String>)]);
     impl Visitor for Qualifiers<'_> {
@@ -221,7 +221,7 @@ fn check_aliases(columns: &[(String, Expr)], relations: &[(String, Vec<String>)]
             }
             ControlFlow::Break(Error::unsupported(format!(
                 "the table name `{qualifier}` is used in a join with USING and in a subquery that refers to this \
-                 join: give one of them another alias"
+                 join: give one of these tables another alias"
             )))
         }
     }
@@ -259,7 +259,7 @@ pub(in crate::sql::syntax) fn relation_name(relation: &TableFactor) -> Option<St
     }
 }
 
-/// Returns the known output names of a select list.
+/// Returns the output names of a select list, except names that only the planner knows.
 fn output_names(items: &[SelectItem], relations: &[(String, Vec<String>)]) -> Vec<String> {
     let mut names = Vec::new();
     for item in items {

@@ -9,14 +9,15 @@
 //!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
 //! ```
 //!
-//! If the planner refuses a statement because two output names are equal, `output_names` rewrites it and it is planned
-//! again.
+//! If the planner refuses a statement because two output names are equal, `output_names` rewrites the statement. The
+//! rewritten statement is then planned.
 //!
-//! After planning, `ambiguous_names` compares the plan with the text.
+//! After planning, `ambiguous_names` searches the plan and the syntax tree for ambiguous names in subqueries.
 //!
-//! The engine's parser accepts the grammar of many databases, and its planner drops some clauses without an error.
+//! The engine's parser accepts the SQL dialects of many databases, and its planner ignores some clauses without an
+//! error.
 //!
-//! **Invariant:** every clause is either planned, or refused with an error that names it. No clause is ignored.
+//! **Invariant:** every clause is either planned, or refused with an error that names the clause.
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;

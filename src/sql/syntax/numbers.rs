@@ -1,8 +1,9 @@
-//! Rewrites numbers and the operator `^`, which the engine's planner interprets differently from PostgreSQL.
+//! Rewrites numbers and the operator `^`, because the engine's planner interprets them differently from PostgreSQL.
 //!
-//! - `a ^ b` is exponentiation of doubles, and binds tighter than `*`. The engine reads it as an exclusive or that
-//!   binds less tightly than `+`.
-//! - A literal with an exponent (`1e3`) is a double. The engine would read it as a decimal with a negative scale.
+//! - `a ^ b` is exponentiation of doubles, and binds tighter than `*`. The engine interprets `^` as XOR, which binds
+//!   less tightly than `+`.
+//! - A literal with an exponent (`1e3`) is a double. The engine would parse the literal as a decimal with a negative
+//!   scale.
 
 use std::ops::ControlFlow;
 
@@ -12,14 +13,14 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
-/// Rewrites the numbers and powers in a statement, at any depth.
+/// Rewrites the numbers and powers in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => {
             let _ = statement.visit(&mut Numbers);
         }
         Statement::Explain(explain) => rewrite(&mut explain.statement),
-        // Unreachable, because `statement::parse` accepts only queries.
+        // This arm is unreachable, because `statement::parse` accepts only queries.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
     }
 }
@@ -60,8 +61,8 @@ fn as_double(expr: Expr) -> Expr {
     }
 }
 
-/// Returns what `left ^ right` means in PostgreSQL. The parser has read operators that bind less tightly than `^` as
-/// parts of the operands. It reads `a * b ^ c + d` as `(a * b) ^ (c + d)`.
+/// Returns `left ^ right` with the operator precedence of PostgreSQL. For the parser, `^` binds less tightly than the
+/// other arithmetic operators, so it parses `a * b ^ c + d` as `(a * b) ^ (c + d)`.
 fn with_power(left: Expr, right: Expr) -> Expr {
     let (mut operands, mut operators) = (Vec::new(), Vec::new());
     flatten(left, &mut operands, &mut operators);
@@ -86,7 +87,7 @@ fn flatten(expr: Expr, operands: &mut Vec<Expr>, operators: &mut Vec<BinaryOpera
     }
 }
 
-/// Combines operands with operators, which associate from left to right.
+/// Combines operands and operators into an expression. All operators are left-associative.
 fn rebuild(operands: Vec<Expr>, operators: Vec<BinaryOperator>) -> Expr {
     let mut operands = operands.into_iter();
     let mut done = vec![operands.next().unwrap_or_else(null)];

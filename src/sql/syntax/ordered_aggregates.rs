@@ -15,12 +15,12 @@ use datafusion::sql::sqlparser::ast::{
     ObjectName, Value, VisitMut as _, VisitorMut,
 };
 
-/// Rewrites the calls to these aggregates in a statement, at any depth.
+/// Rewrites the calls to `listagg` and `string_agg` in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => _ = statement.visit(&mut ListAgg),
         Statement::Explain(explain) => rewrite(&mut explain.statement),
-        // Unreachable, because `statement::parse` accepts only queries.
+        // This arm is unreachable, because `statement::parse` accepts only queries.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
     }
 }
@@ -53,13 +53,13 @@ fn rewrite_call(function: &mut Function) {
             let nothing = Expr::value(Value::SingleQuotedString(String::new()));
             list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(nothing)));
         }
-        // A text that is too long always causes an error.
+        // ON OVERFLOW ERROR can be omitted, because a result that is too long always causes an error.
         let is_error = |clause: &FunctionArgumentClause| {
             matches!(clause, FunctionArgumentClause::OnOverflow(ListAggOnOverflow::Error))
         };
         list.clauses.retain(|clause| !is_error(clause));
     }
-    // The planner refuses WITHIN GROUP together with ORDER BY or OVER, so such calls are left unchanged.
+    // The planner refuses WITHIN GROUP together with ORDER BY or OVER, so calls with these clauses are left unchanged.
     if !function.within_group.is_empty() && list.clauses.is_empty() && function.over.is_none() {
         list.clauses.push(FunctionArgumentClause::OrderBy(std::mem::take(&mut function.within_group)));
     }

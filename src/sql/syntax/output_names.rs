@@ -1,11 +1,11 @@
 //! Plans statements in which a select list has two items with the same output name, such as `SELECT count(*),
 //! count(*)`.
 //!
-//! The engine requires unique names, and gives a column and a cast of it the same name. Here such items get an alias,
-//! and the declared schema restores the names. A name that only one item has is never changed, so ORDER BY and outer
-//! queries can still refer to it. They cannot refer to a name that several items share.
+//! The engine requires unique names, and gives a column and a cast of this column the same name. This file gives such
+//! items an alias, and restores the names in the declared schema. A unique name is never changed, so ORDER BY and outer
+//! queries can refer to it. ORDER BY and outer queries cannot refer to a name that several items share.
 //!
-//! This runs only after the engine has refused a statement, so other statements are not slowed down.
+//! Names are replaced only after the engine has refused a statement, so other statements are not slowed down.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -27,7 +27,8 @@ use crate::error::{Error, Result};
 use crate::sql::engine_text::root;
 use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, value, visit};
 
-/// The beginning of the condition that makes the name of a cast differ from the name of its operand.
+/// The beginning of the condition around a cast. Because of the condition, the cast and its operand have different
+/// names.
 const CAST: &str = "CASE WHEN Utf8(\"";
 /// The end of the condition that begins with [`CAST`].
 const THEN: &str = "\") IS NOT NULL THEN ";
@@ -43,7 +44,7 @@ pub(crate) fn is_duplicate(error: &DataFusionError) -> bool {
     }
 }
 
-/// Returns the error for an outer query that uses a name shared by two items of an inner select list.
+/// Returns the error for an outer query that refers to a name that two items of an inner select list share.
 pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
     match root(error) {
         DataFusionError::Plan(text) if text.contains("require unique expression names") => Some(Error::invalid(
@@ -56,12 +57,13 @@ pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
 /// The output names that were replaced by an alias.
 #[derive(Debug, Default)]
 pub(crate) struct OutputNames {
-    /// The name for each alias. `None` if the plan determines the name.
+    /// The original name for each alias, or `None` if the name must be read from the plan.
     names: HashMap<String, Option<String>>,
 }
 
 impl OutputNames {
-    /// Gives each item of a select list a unique name. If `casts` is true, also does so for the casts inside the items.
+    /// Gives each item of a select list a unique name. If `casts` is true, also makes the names of casts inside the
+    /// items unique.
     pub(crate) fn replace(&mut self, statement: &mut Statement, casts: bool) -> Result<()> {
         let Some(query) = query_of(statement) else { return Ok(()) };
         visit(query, self)?;
@@ -70,7 +72,7 @@ impl OutputNames {
 
     /// Returns the schema with the original names.
     pub(crate) fn restore(mut self, schema: &SchemaRef, plan: &LogicalPlan) -> SchemaRef {
-        // Only our own closure could return an error, and it never does.
+        // The traversal cannot fail, because our closure returns no error.
         let _ = plan.apply_with_subqueries(|node| {
             for expr in node.expressions() {
                 if let PlanExpr::Alias(Alias { expr, name, .. }) = expr
@@ -85,7 +87,8 @@ impl OutputNames {
         Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
     }
 
-    /// Returns the original name of an output column of the plan. An alias can refer to an alias of a subquery.
+    /// Returns the original name of an output column of the plan. The lookup is repeated, because an alias can refer to
+    /// an alias of a subquery.
     fn name(&self, of: &str) -> String {
         let mut name = of;
         for _ in 0..=self.names.len() {
@@ -118,7 +121,8 @@ impl OutputNames {
         };
         check_order(items, &names, &is_replaced, order_by)?;
         if matches!(select.distinct, Some(Distinct::Distinct)) {
-            // The engine matches an ORDER BY expression with an item of the select list only by its alias.
+            // In a SELECT DISTINCT, the engine matches an ORDER BY expression with a select item only by the item's
+            // alias.
             for (item, is_replaced) in items.iter().zip(&mut is_replaced) {
                 let SelectItem::UnnamedExpr(expr) = item else { continue };
                 let is_ordered = |order: &OrderByExpr| order.expr.to_string() == expr.to_string();
@@ -157,16 +161,16 @@ impl VisitorMut for OutputNames {
     }
 }
 
-/// The part of an item that the engine compares to find duplicate names.
+/// The name of a select item, as the engine compares it to find duplicate names.
 #[derive(Debug, PartialEq)]
 enum ItemName {
-    /// A column, or a cast of it.
+    /// A column, or a cast of a column.
     Column { table: Option<String>, name: String },
     /// An alias.
     Alias(String),
     /// `*` or `table.*`.
     Wildcard { table: Option<String> },
-    /// The text of any other expression, without its casts.
+    /// The text of any other expression, without casts.
     Text(String),
 }
 
@@ -194,7 +198,7 @@ impl ItemName {
         }
     }
 
-    /// Returns true if another item has this name, which is the name of the item at `index`.
+    /// Returns true if another item has the same name. `self` is the name of the item at `index`.
     fn clashes(&self, index: usize, all: &[Self]) -> bool {
         all.iter().enumerate().any(|(other, name)| other != index && self.is_same(name))
     }
@@ -215,7 +219,7 @@ impl ItemName {
     }
 }
 
-/// Refuses an ORDER BY that uses a name shared by several different items.
+/// Refuses an ORDER BY that refers to a name that several different items share.
 fn check_order(items: &[SelectItem], names: &[ItemName], is_replaced: &[bool], order_by: &[OrderByExpr]) -> Result<()> {
     let outputs: Vec<_> = items
         .iter()
@@ -240,7 +244,7 @@ fn check_order(items: &[SelectItem], names: &[ItemName], is_replaced: &[bool], o
     Ok(())
 }
 
-/// Removes casts, which the engine does not show in names.
+/// A visitor that removes casts, because the engine omits casts in names.
 struct WithoutCasts;
 
 impl VisitorMut for WithoutCasts {
@@ -258,8 +262,8 @@ impl VisitorMut for WithoutCasts {
     }
 }
 
-/// Encloses casts in a condition that is always true. The type of the cast thereby becomes part of the name, and the
-/// optimizer removes the condition.
+/// A visitor that encloses each cast in a condition that is always true. The condition adds the type of the cast to the
+/// name of the expression. The optimizer removes the condition.
 struct DistinctCasts<'a> {
     aliases: &'a mut OutputNames,
 }
@@ -298,7 +302,7 @@ impl VisitorMut for DistinctCasts<'_> {
     }
 }
 
-/// Returns a name without the conditions around casts.
+/// Removes the conditions around casts from a name.
 fn without_conditions(mut name: String) -> String {
     while let Some(start) = name.rfind(CAST) {
         let Some(then) = name[start..].find(THEN).map(|at| start + at) else { break };

@@ -1,7 +1,7 @@
-//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, as comparisons of their columns.
+//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, as comparisons of columns.
 //!
-//! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. `(1, NULL) = (1, 2)`
-//! would be false instead of unknown, so a negated comparison would return too many rows.
+//! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. In the engine, `(1,
+//! NULL) = (1, 2)` is false instead of unknown, so a negated comparison would return too many rows.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{binary, flow, nested, not, query, select, table, value};
 
-/// The maximum number of expressions that the rewrites of one statement may add.
+/// The maximum number of expressions that the rewrites may add to a statement.
 const ADDED_MAX: usize = 50_000;
 /// The alias of a subquery in a row comparison.
 const ROWS: &str = "__rows";
@@ -21,12 +21,12 @@ const ROWS: &str = "__rows";
 /// Rewrites the comparisons of rows in one statement.
 #[derive(Debug, Default)]
 pub(in crate::sql::syntax) struct RowComparisons {
-    /// The number of expressions added so far.
+    /// The number of expressions that were added so far.
     added: usize,
 }
 
 impl RowComparisons {
-    /// Rewrites one comparison. Its operands must already be rewritten.
+    /// Rewrites a comparison with operands that were already rewritten.
     pub(in crate::sql::syntax) fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
         let rewritten = match &*expr {
             Expr::InList { expr: left, list, negated } => {
@@ -60,7 +60,7 @@ impl RowComparisons {
                 let same = balanced(same, &BinaryOperator::And).unwrap_or_else(|| value(Value::Boolean(true)));
                 if matches!(expr, Expr::IsDistinctFrom(..)) { not(same) } else { nested(same) }
             }
-            // Each of these tests is true only if it holds for all columns.
+            // IS NULL and IS NOT NULL are true for a row only if they are true for all its columns.
             Expr::IsNull(of) | Expr::IsNotNull(of) if row(of).is_some() => {
                 let columns = row(of).unwrap_or_default();
                 let tests = match &*expr {
@@ -84,7 +84,7 @@ impl RowComparisons {
         Ok(())
     }
 
-    /// Rewrites tests such as `(a, b) IN (SELECT …)` in WHERE and ON, where unknown has the same effect as false.
+    /// Rewrites conditions such as `(a, b) IN (SELECT …)` in WHERE and ON, where unknown has the same effect as false.
     pub(in crate::sql::syntax) fn rewrite_filters(&mut self, select: &mut Select) {
         if let Some(selection) = &mut select.selection {
             rewrite_filter(selection);
@@ -97,7 +97,7 @@ impl RowComparisons {
         }
     }
 
-    /// Adds the copies of these expressions to the count.
+    /// Adds the number of subexpressions in `exprs` to the number of added expressions.
     fn count(&mut self, exprs: &[Expr]) -> Result<()> {
         struct Count<'a>(&'a mut usize);
         impl Visitor for Count<'_> {
@@ -133,8 +133,8 @@ fn rewrite_filter(expr: &mut Expr) {
     }
 }
 
-/// Returns `EXISTS (SELECT 1 FROM (subquery) rows (c1, c2) WHERE c1 = a AND c2 = b)`. NOT IN is true only if each row
-/// of the subquery is known to differ.
+/// Returns `EXISTS (SELECT 1 FROM (subquery) rows (c1, c2) WHERE c1 = a AND c2 = b)`. For NOT IN, returns a condition
+/// that is true only if the comparison with each row of the subquery is false, and not unknown.
 fn exists(left: &[Expr], subquery: &Query, negated: bool) -> Expr {
     let names: Vec<_> = (1..=left.len()).map(|column| Ident::new(format!("__column_{column}"))).collect();
     let column = |name: &Ident| Expr::CompoundIdentifier(vec![Ident::new(ROWS), name.clone()]);
@@ -151,7 +151,7 @@ fn exists(left: &[Expr], subquery: &Query, negated: bool) -> Expr {
     Expr::Exists { subquery: Box::new(found), negated }
 }
 
-/// Returns the columns of a row.
+/// Returns the columns of a row expression, or `None` for any other expression.
 fn row(expr: &Expr) -> Option<&[Expr]> {
     match expr {
         Expr::Tuple(columns) if columns.len() > 1 => Some(columns),
@@ -189,7 +189,7 @@ fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
         BinaryOperator::GtEq => BinaryOperator::Gt,
         op => op.clone(),
     };
-    // The first columns that differ determine the result.
+    // The first pair of columns that differ determines the result.
     let last = left.len() - 1;
     (0..last).rev().fold(compare_one(op, last), |rest, index| {
         let equal = binary(compare_one(&BinaryOperator::Eq, index), BinaryOperator::And, nested(rest));
@@ -197,7 +197,7 @@ fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
     })
 }
 
-/// Combines the tests with a logical operator into a balanced tree. A chain would need too much stack.
+/// Combines conditions with a logical operator into a balanced tree. A chain would need too much stack space.
 fn balanced(mut tests: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
     while tests.len() > 1 {
         let mut pairs = Vec::with_capacity(tests.len().div_ceil(2));

@@ -1,4 +1,4 @@
-//! Replaces standard clauses that the engine does not plan with equivalent ones that it plans.
+//! Rewrites standard SQL clauses that DataFusion cannot plan as equivalent clauses that it can plan.
 //!
 //! ```text
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
@@ -62,8 +62,8 @@ fn to_flow(result: Result<()>) -> ControlFlow<Error> {
     result.map_or_else(ControlFlow::Break, ControlFlow::Continue)
 }
 
-/// Replaces `*` in `EXISTS (SELECT * …)` with a number, because the columns do not matter. The engine would confuse
-/// columns with the same name.
+/// Replaces `EXISTS (SELECT * …)` with `EXISTS (SELECT 1 …)`, because the engine would confuse columns with the same
+/// name.
 fn drop_columns(subquery: &mut Query) {
     let SetExpr::Select(select) = &mut *subquery.body else { return };
     let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
@@ -105,7 +105,7 @@ fn rewrite_fetch(query: &mut Query, fetch: Fetch) -> Result<()> {
     Ok(())
 }
 
-/// Adds the condition that a row is among the first rows, or ties with the last of them.
+/// Implements WITH TIES: adds a QUALIFY condition on the rank of a row.
 fn add_rank_filter(query: &mut Query, quantity: Expr, offset: Option<&Offset>) -> Result<()> {
     let refusal = |part: &str| {
         Err(Error::unsupported(format!("FETCH … WITH TIES after {part} is not supported: select from a subquery")))
@@ -134,7 +134,8 @@ fn add_rank_filter(query: &mut Query, quantity: Expr, offset: Option<&Offset>) -
     Ok(())
 }
 
-/// Returns an ORDER BY expression in which positions and output names are replaced. A window cannot refer to them.
+/// Replaces a position or output name in ORDER BY with its expression, because a window function cannot refer to
+/// positions and output names.
 fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr> {
     let mut order = order.clone();
     if let Some(position) = ordinal(&order.expr) {
@@ -150,7 +151,8 @@ fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr>
     Ok(order)
 }
 
-/// Replaces positions inside ROLLUP, CUBE and GROUPING SETS. Without this, the engine would group by the number itself.
+/// Replaces positions inside ROLLUP, CUBE and GROUPING SETS. Otherwise, the engine would treat `1` in `ROLLUP (1)` as a
+/// constant.
 fn replace_ordinals(select: &mut Select) -> Result<()> {
     let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
     for group in groups {

@@ -1,7 +1,7 @@
 //! Expands the command `TABLE t` to `SELECT * FROM t`.
 //!
-//! The parser's own rule for this command skips two tokens too many, so `TABLE t LIMIT 1` would lose its limit. The
-//! tokens are therefore replaced before parsing.
+//! The command is replaced before parsing, because the parser would skip the two tokens that follow `TABLE t`. `TABLE t
+//! LIMIT 1` would lose its limit.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
@@ -38,7 +38,7 @@ fn can_begin(previous: Option<&Token>) -> bool {
     }
 }
 
-/// Returns true if the next word is a name and not a keyword. After a keyword, `table` is an alias or a column.
+/// Returns true if the next word is a name. Before a keyword, `table` is an alias or a column.
 fn is_name_next(tokens: &[TokenWithSpan]) -> bool {
     let next = tokens.iter().map(|token| &token.token).find(|token| !matches!(token, Token::Whitespace(_)));
     matches!(next, Some(Token::Word(Word { keyword: Keyword::NoKeyword, .. })))

@@ -1,4 +1,4 @@
-//! Builds and reads small pieces of the syntax tree.
+//! Helper functions that build and inspect nodes of the SQL syntax tree.
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
@@ -26,7 +26,7 @@ pub(in crate::sql::syntax) fn query_of(statement: &mut Statement) -> Option<&mut
     }
 }
 
-/// Returns the name to which an identifier refers. It is in lower case unless the identifier is quoted.
+/// Returns the name to which an identifier refers. The name is in lower case unless the identifier is quoted.
 pub(in crate::sql::syntax) fn name_of(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -39,8 +39,7 @@ pub(in crate::sql::syntax) fn last_name_of(name: &ObjectName) -> Option<String> 
     name.0.last().and_then(|part| part.as_ident()).map(name_of)
 }
 
-/// Returns the output name of a column that is given by a plain or compound identifier. Returns `None` for any other
-/// expression.
+/// Returns the output name of a plain or compound identifier. Returns `None` for any other expression.
 pub(in crate::sql::syntax) fn column_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(name_of(ident)),
@@ -86,7 +85,7 @@ pub(in crate::sql::syntax) fn not(expr: Expr) -> Expr {
     Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(expr)) }
 }
 
-/// Returns a function call.
+/// Builds a function call.
 pub(in crate::sql::syntax) fn call(name: &str, args: Vec<Expr>) -> Function {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Function {
@@ -101,7 +100,7 @@ pub(in crate::sql::syntax) fn call(name: &str, args: Vec<Expr>) -> Function {
     }
 }
 
-/// Returns `SELECT items FROM from WHERE selection`.
+/// Builds the query `SELECT items FROM from WHERE selection`.
 pub(in crate::sql::syntax) fn select(
     items: Vec<SelectItem>,
     from: Vec<TableWithJoins>,
@@ -150,7 +149,7 @@ pub(in crate::sql::syntax) fn query(body: SetExpr) -> Query {
     }
 }
 
-/// Returns the item `*`.
+/// Returns `*` as an item of a select list.
 pub(in crate::sql::syntax) fn wildcard() -> SelectItem {
     SelectItem::Wildcard(WildcardAdditionalOptions::default())
 }
@@ -175,7 +174,7 @@ where
     visit(&mut select.sort_by, visitor)
 }
 
-/// Calls `visitor` on a part of the syntax tree.
+/// Calls `visitor` on a node of the syntax tree and on its descendants.
 pub(in crate::sql::syntax) fn visit<N, V>(node: &mut N, visitor: &mut V) -> Result<()>
 where
     N: VisitMut,
@@ -184,7 +183,7 @@ where
     flow(node.visit(visitor))
 }
 
-/// Returns the error that stopped a visitor.
+/// Returns the error with which a visitor stopped, if any.
 pub(in crate::sql::syntax) fn flow(visited: std::ops::ControlFlow<crate::error::Error>) -> Result<()> {
     match visited {
         std::ops::ControlFlow::Continue(()) => Ok(()),

@@ -4,11 +4,11 @@
 //!   SELECT k, x FROM a FULL JOIN b USING (k)  ─►  SELECT coalesce(a.k, b.k) AS k, x FROM a FULL JOIN b ON a.k = b.k
 //! ```
 //!
-//! The engine's planner uses the left table's column as the merged column. That column is null in rows that exist only
-//! in the right table. In some clauses, the planner also reports the name as ambiguous. Here the merged column is the
-//! left column for INNER and LEFT joins, the right column for RIGHT joins, and `coalesce(left, right)` for FULL joins.
-//! `a.k` remains the column of `a`. `*` returns the merged columns first, then the other columns of the left table,
-//! then the other columns of the right table.
+//! DataFusion uses the left table's column as the merged column, which is null in rows that exist only in the right
+//! table. In some clauses, DataFusion also reports the column name as ambiguous. After the rewrite, the merged column
+//! is the left column for INNER and LEFT joins, the right column for RIGHT joins, and `coalesce(left, right)` for FULL
+//! joins. `a.k` remains the column of `a`. `*` returns the merged columns first, then the other columns of the left
+//! table, then the other columns of the right table.
 
 use std::ops::ControlFlow;
 
@@ -27,7 +27,7 @@ use crate::sql::syntax::tree::{
 };
 use crate::sql::syntax::wildcards::{self, ScopeColumn};
 
-/// Rewrites the joins in a statement that use USING or NATURAL.
+/// Rewrites all joins with USING or NATURAL in a statement.
 pub(crate) fn rewrite(statement: &mut Statement, state: &SessionState) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
     if is_without_using(query) {
@@ -52,7 +52,7 @@ fn is_without_using(query: &Query) -> bool {
     query.visit(&mut FindUsing).is_continue()
 }
 
-/// Stops at the first join with USING or NATURAL.
+/// A visitor that stops at the first join with USING or NATURAL.
 struct FindUsing;
 
 impl Visitor for FindUsing {
@@ -85,7 +85,7 @@ fn is_using_nested(relation: &TableFactor) -> bool {
     matches!(relation, TableFactor::NestedJoin { table_with_joins, .. } if has_using(table_with_joins))
 }
 
-/// Returns the constraint of a join, or `None` for the kinds of join that the planner refuses.
+/// Returns the constraint of a join, or `None` if the planner does not support this kind of join.
 fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
     use JoinOperator as Op;
     match operator {
@@ -126,7 +126,7 @@ struct UsingJoins<'a> {
     unnamed: usize,
 }
 
-/// Rewrites the subqueries of the expressions that it visits.
+/// A visitor that rewrites the subqueries of expressions.
 struct Subqueries<'a, 'b> {
     joins: &'a mut UsingJoins<'b>,
     depth: usize,
@@ -169,8 +169,8 @@ impl<'b> UsingJoins<'b> {
         done
     }
 
-    /// Rewrites a WITH query that may refer to itself. In its second term, its own name refers to rows with the columns
-    /// of the first term.
+    /// Rewrites a WITH query that may be recursive. In the recursive term, the name of the query has the columns of the
+    /// first term.
     fn recursive(&mut self, cte: &mut Cte) -> Result<()> {
         let mut first = cte.clone();
         let SetExpr::SetOperation { left, right, .. } = &mut *cte.query.body else {
@@ -218,7 +218,7 @@ impl<'b> UsingJoins<'b> {
         self.merged(columns).replace_in_select(select, order_by, relations)
     }
 
-    /// Returns a visitor that replaces the names of the merged columns among `columns`.
+    /// Returns a visitor that replaces the names of merged columns with their expressions.
     fn merged<'a>(&'a mut self, columns: &[ScopeColumn]) -> MergedColumns<'a, 'b> {
         let is_unique = |name: &String| columns.iter().filter(|column| column.name == *name).count() == 1;
         let merged = columns.iter().filter(|column| column.is_merged && is_unique(&column.name));
@@ -238,7 +238,7 @@ impl<'b> UsingJoins<'b> {
         Ok(scope)
     }
 
-    /// Gives a FROM item an alias if it has no name. Returns its columns.
+    /// Adds an alias to a FROM item without a name, and returns the columns of the item.
     fn relation(&mut self, relation: &mut TableFactor, before: &[ScopeColumn]) -> Result<Scope> {
         let is_lateral = match relation {
             TableFactor::NestedJoin { table_with_joins, alias: None } => {
@@ -365,7 +365,7 @@ impl Scope {
         }
     }
 
-    /// Returns the only column with this name.
+    /// Returns the column with this name, or an error if `side` has no such column or more than one.
     fn find(&self, name: &str, side: &str) -> Result<&Expr> {
         let mut found = self.columns.iter().filter(|column| column.name == name);
         match (found.next(), found.next()) {

@@ -1,4 +1,4 @@
-//! Expands `*` in a select list whose columns are known.
+//! Expands `*` in a select list if the columns of the FROM clause are known.
 
 use datafusion::sql::sqlparser::ast::{
     ExceptSelectItem, ExcludeSelectItem, Expr, ReplaceSelectItem, SelectItem, WildcardAdditionalOptions,
@@ -7,17 +7,17 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{last_name_of, name_of, quoted};
 
-/// A column that a FROM clause provides without qualification.
+/// A column of a FROM clause that a query can name without its table.
 #[derive(Clone)]
 pub(in crate::sql::syntax) struct ScopeColumn {
     pub(in crate::sql::syntax) name: String,
-    /// The qualified column, or the expression of a merged column.
+    /// The qualified column name, or the expression for a merged column.
     pub(in crate::sql::syntax) value: Expr,
-    /// True if a join with USING or NATURAL merged two columns.
+    /// True if a join with USING or NATURAL created this column from two columns.
     pub(in crate::sql::syntax) is_merged: bool,
 }
 
-/// Replaces each unqualified `*` with the columns, and applies its EXCLUDE, EXCEPT and REPLACE.
+/// Replaces each unqualified `*` with `columns`, and applies the EXCLUDE, EXCEPT and REPLACE options of the `*`.
 pub(in crate::sql::syntax) fn expand(items: &mut Vec<SelectItem>, columns: &[ScopeColumn]) -> Result<()> {
     if !items.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
         return Ok(());

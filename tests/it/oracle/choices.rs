@@ -1,8 +1,8 @@
 //! Random choices that are derived from bytes. The same bytes produce the same choices, so a failing case can be stored
 //! and reduced, and a fuzzer can find it.
 //!
-//! **Invariant:** after the last byte, all further bytes are zero, and zero always selects the simplest choice.
-//! Generation therefore ends, and fewer bytes produce a simpler case.
+//! **Invariant:** zero always selects the simplest choice, and all bytes after the last input byte are zero. Therefore,
+//! generation ends, and fewer input bytes produce a simpler case.
 
 /// The bytes that no choice has used yet.
 pub(super) struct Choices<'a>(&'a [u8]);
@@ -43,7 +43,7 @@ impl<'a> Choices<'a> {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
-    /// Returns an integer that is useful in tests: a small one, one near a power of two, or any.
+    /// Returns a small integer, an integer near a power of two, or an arbitrary integer.
     pub(super) fn integer(&mut self) -> u64 {
         match self.below(4) {
             0 => u64::from(self.byte()),
@@ -53,7 +53,8 @@ impl<'a> Choices<'a> {
         }
     }
 
-    /// Damages the bytes in up to four places: changes, removes, doubles or swaps a byte, or truncates.
+    /// Damages the bytes in up to four places. At each place, a byte is changed, removed, repeated or swapped, or the
+    /// bytes are truncated.
     pub(super) fn damage(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(3) {
             if bytes.is_empty() {

@@ -1,7 +1,8 @@
-//! Runs an oracle for many seeds: for a fixed number of seeds in every test run, or for a given time.
+//! Compares a decoder and an oracle for many seeds, either for a fixed number of seeds or for a given time.
 //!
-//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs that seed. If a seed
-//! fails, the test prints the seed, the smallest failing input that it found, and the difference between the outcomes.
+//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs only the seed 17. If a
+//! seed fails, the test prints the seed, the smallest failing input that it found, and the difference between the
+//! outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -15,9 +16,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::{Tally, json, protobuf};
 
-/// The number of seeds in every test run.
+/// The number of seeds in an ordinary test run.
 const SEEDS: u64 = 500;
-/// The maximum number of bytes per seed. They are enough for a table and a few bodies.
+/// The maximum number of bytes per seed, which is enough for a table and a few bodies.
 const BYTES_MAX: usize = 4_096;
 /// The time limit for reducing a failing case.
 const SHRINK_TIME_MAX: Duration = Duration::from_secs(20);
@@ -69,8 +70,8 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
     run_seeds("protobuf", protobuf, &reasons);
 }
 
-/// Runs a check until its seeds or its time are used up. An ordinary run must produce rows, and rejects for each of the
-/// given reasons. Otherwise, the generated cases are too simple to prove anything.
+/// Runs a check for all seeds, or until its time is up. An ordinary run must produce rows, and rejected events for each
+/// of the given reasons. Otherwise, the generated cases are too simple.
 fn run_seeds(name: &str, check: Check, reasons: &[Reason]) {
     let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
     let seconds = number("GLASSHOUSE_FUZZ_SECONDS");

@@ -1,15 +1,15 @@
-//! Generates random JSON for a table. Most of it consists of events that match the table, with every feature that JSON
-//! allows. Some of it is invalid.
+//! Generates random JSON for a table. Most of the events match the table, and some are invalid. The generator uses
+//! every feature of JSON.
 //!
-//! The bytes of an event are generated from choices and a [`TableSpec`]. They never contain `~` or the delete
-//! character, because the oracle uses these characters as markers.
+//! The bytes of an event are generated from choices and a [`TableSpec`]. Generated events never contain `~` or the
+//! delete character, because the oracle uses these characters as markers.
 
 use super::choices::Choices;
 use super::table_spec::{Column, ENUM, Field, Object, Role, TableSpec};
 use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER};
 use glasshouse::contract::ColumnKind;
 
-/// Keys and strings, as they are written between quotes. The last ones contain invalid bytes, or escapes that do not
+/// The text of keys and strings between the quotes. The last entries contain invalid bytes, or escapes that do not
 /// encode a character.
 const STRINGS: [&[u8]; 22] = [
     b"a",
@@ -112,7 +112,7 @@ const TIMES: [&str; 14] = [
 const DAYS: [&str; 7] =
     ["2025-01-31", "1970-01-01", "0000-03-01", "9999-12-31", "2025-02-29", "2025-1-1", "+025-01-01"];
 
-/// Generates one event. `lines` allows line breaks between its tokens.
+/// Generates one event. If `lines` is true, line breaks may separate the tokens of the event.
 pub(super) fn event(choices: &mut Choices<'_>, spec: &TableSpec, lines: bool) -> Vec<u8> {
     let mut generator = Generator { choices, spec, lines, text: Vec::new() };
     if generator.choices.chance(6) {
@@ -153,7 +153,8 @@ impl Generator<'_, '_, '_> {
         let mut is_first = true;
         for field in &object.fields {
             let is_key = is_root && ["who", "at", "key"].contains(&field.name.as_str());
-            // The columns of nested messages can be named directly in the event. They come last, and are rarely named.
+            // The last fields are columns of nested messages, which an event can also name directly. These names are
+            // rarely used.
             let is_alias = is_root && self.spec.message.is_some() && field.number == 0;
             let chance = if is_alias {
                 12
@@ -245,7 +246,7 @@ impl Generator<'_, '_, '_> {
         }
     }
 
-    /// Generates a time in the unit of the table. Most of these times are plausible.
+    /// Generates a time in the unit of the table. Most times are plausible.
     fn event_time(&mut self, column: Column) {
         if self.choices.chance(16) {
             return self.column_value(column);
@@ -309,7 +310,7 @@ impl Generator<'_, '_, '_> {
         }
     }
 
-    /// Generates one of the given strings. The last three strings are invalid, and are generated rarely.
+    /// Generates one of the given strings. The last three strings are invalid, and are chosen rarely.
     fn mostly_valid(&mut self, texts: &[&str]) {
         let count = if self.choices.chance(16) { texts.len() } else { texts.len() - 3 };
         let text = texts[self.choices.below(count)];
@@ -382,7 +383,7 @@ impl Generator<'_, '_, '_> {
                 let word = if word == "nul" && !self.choices.chance(20) { "null" } else { word };
                 self.put(word);
             }
-            // Generate arrays whose depth is near the maximum.
+            // Generate arrays with a nesting depth near the maximum.
             5 if self.choices.chance(10) => {
                 let depth = 60 + self.choices.below(10);
                 self.put("[".repeat(depth));

@@ -1,19 +1,19 @@
-//! The oracle for the server's JSON decoder. It reads JSON with `serde_json`.
+//! The oracle for the server's JSON decoder, which reads JSON with `serde_json`.
 //!
 //! The oracle returns the expected outcome for each event in a body, given a [`TableSpec`]. `serde_json` determines
 //! which JSON is valid, and the values of strings and numbers. A table differs from `serde_json` in the following
-//! rules. The code cites a rule where the rule applies:
+//! rules. Comments in the code refer to these rules by number:
 //!
 //! 1. A body is one object, an array, or lines. Invalid syntax rejects the line that contains it, or the rest of the
 //!    array.
-//! 2. `NaN`, `Infinity` and `-Infinity` are numbers that no column accepts. They are not invalid syntax.
-//! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in their field, not in the
-//!    syntax.
-//! 4. A value without its own column has at most 64 levels of nested objects and arrays.
-//! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A null
-//!    counts as an appearance, but a null object does not.
-//! 6. `serde_json` may return a double that is close to the nearest one. The server returns the nearest double. For a
-//!    single-precision column, it returns the single that is nearest to that double.
+//! 2. `NaN`, `Infinity` and `-Infinity` are valid syntax for numbers, but no column accepts them.
+//! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in the value of a field,
+//!    not syntax errors.
+//! 4. A value may have at most 64 levels of nested objects and arrays, not counting objects whose fields are columns.
+//! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A key
+//!    whose value is null counts, unless the key names a nested object.
+//! 6. `serde_json` may return a double that is only close to the number in the text. The server returns the nearest
+//!    double. For a single-precision column, the server rounds this double to the nearest single-precision number.
 //! 7. An integer column accepts a number with a fraction or an exponent if its nearest double is a whole number with an
 //!    absolute value below 2^63.
 
@@ -70,7 +70,7 @@ pub(super) fn messages(
 }
 
 /// Returns the body as text with the same byte positions. Each byte that is not valid UTF-8 is replaced by a marker.
-/// Each word from rule 2 is replaced by a string of markers.
+/// Each of the three words in rule 2 is replaced by a string of markers.
 fn with_markers(body: &[u8]) -> String {
     let mut text = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
@@ -90,7 +90,7 @@ fn with_markers(body: &[u8]) -> String {
             None => {
                 let is_escape = is_inside && letter == '\\';
                 let length = rest.chars().take(1 + usize::from(is_escape)).map(char::len_utf8).sum();
-                // A string cannot continue on the next line.
+                // A line break ends the string, because a JSON string cannot contain one.
                 is_inside = (is_inside ^ (letter == '"')) && !rest[..length].contains('\n');
                 with_markers.push_str(&rest[..length]);
                 length
@@ -158,17 +158,18 @@ fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usiz
     }
 }
 
-/// Sets a field without presence to zero if it is absent from a present object. A null field remains null.
+/// In each object that is present, sets the absent fields without presence to zero. A field with the value null remains
+/// null.
 fn fill(object: &Object, entered: &[*const Object], builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // This field is another name for a column in a nested object.
+            // The number 0 marks another name for a column in a nested object.
             _ if field.number == 0 => {}
             Role::Column(column) if column.is_implicit && builder.cells[column.index].is_none() => {
                 builder.cells[column.index] = Some(super::zero(*column));
             }
             Role::Object(inner) if entered.contains(&std::ptr::from_ref(inner)) => fill(inner, entered, builder),
-            // An object that is nested in an absent object is absent.
+            // If an object is absent, the objects nested in it are absent, too.
             _ => {}
         }
     }
@@ -201,7 +202,7 @@ impl Reader<'_, '_> {
     fn field(&mut self, field: &Field, value: &Tree<'_>) -> Result<(), SyntaxError> {
         match (&field.role, value) {
             (Role::Column(column), value) => {
-                // The depth is checked only for a value that is stored as a whole.
+                // The depth limit applies to the value of a column, but not to an object whose fields are columns.
                 value.check_depth()?;
                 let read = read(*column, value, self.spec);
                 if self.builder.cells[column.index].is_some() {
@@ -259,7 +260,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Finds a field by name. All names take precedence over all JSON names.
+/// Finds a field by name. A field's own name takes precedence over another field's JSON name.
 fn find<'o>(object: &'o Object, key: &str) -> Option<&'o Field> {
     let by_name = object.fields.iter().find(|field| field.name == key);
     by_name.or_else(|| object.fields.iter().find(|field| !field.json_name.is_empty() && field.json_name == key))
@@ -330,7 +331,7 @@ fn from_number(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Rea
     }
 }
 
-/// Returns the nearest double. `serde_json` must return this value or one close to it.
+/// Returns the nearest double. `serde_json` must return this double or a double close to it.
 fn double(text: &str) -> f64 {
     let nearest: f64 = text.parse().expect("the standard library parses every JSON number");
     match serde_json::from_str::<f64>(text) {
@@ -343,8 +344,8 @@ fn double(text: &str) -> f64 {
     nearest
 }
 
-/// Decodes base64. A string must not mix the two alphabets. Padding may be partly missing, and leftover bits must be
-/// zero.
+/// Decodes base64. A string must not mix the standard and the URL-safe alphabet. All or some of the padding may be
+/// missing, but the unused bits must be zero.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let letters = text.trim_end_matches('=');
     let (padding, last) = (text.len() - letters.len(), letters.len() % 4);

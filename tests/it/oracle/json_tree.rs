@@ -1,7 +1,7 @@
-//! JSON values as `serde_json` reads them. Their parts are raw text.
+//! JSON values as `serde_json` reads them, with strings and numbers as raw text.
 //!
-//! `serde_json` determines which syntax is valid. Strings and numbers are read later, according to the type of their
-//! column.
+//! `serde_json` determines which syntax is valid. The type of the column determines later how a string or number is
+//! read.
 
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -11,11 +11,11 @@ use super::{MARK_BAD_BYTE, MARK_NOT_FINITE};
 /// The maximum nesting of objects and arrays (rule 4 of the oracle).
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// A value with valid syntax. Its parts are raw text.
+/// A value with valid syntax. Its keys, strings and numbers are raw text.
 pub(super) enum Tree<'a> {
     Object(Vec<(&'a str, Tree<'a>)>),
     Array(Vec<Tree<'a>>),
-    /// The raw text of a string, a number, or a word.
+    /// The raw text of a string, a number, or a literal such as `true`.
     Scalar(&'a str),
 }
 
@@ -38,7 +38,7 @@ pub(super) fn tree<'a>(text: &'a str) -> Result<Tree<'a>, SyntaxError> {
                 .deserialize_map(Elements(&mut entries))
                 .map_err(|_| SyntaxError)?;
             let entry = |(key, value): (&'a str, &'a str)| {
-                // A word from rule 2 is not a valid key.
+                // `NaN` or an infinity (rule 2) is not a valid key.
                 if key.contains(char::from(MARK_NOT_FINITE)) { Err(SyntaxError) } else { Ok((key, tree(value)?)) }
             };
             entries.into_iter().map(entry).collect::<Result<_, _>>().map(Tree::Object)

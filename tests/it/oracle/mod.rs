@@ -6,10 +6,10 @@
 //!                                   └─► the contract
 //! ```
 //!
-//! The same bytes produce the same table and the same bodies. A test uses bytes from many seeds, and a fuzzer searches
-//! for bytes. The decoder and the oracle must accept the same events with the same values, and must reject the other
-//! events for the same reason. Where a table deliberately differs from `serde_json` and `prost-reflect`, the oracle has
-//! a rule. `json_oracle.rs` and `protobuf_oracle.rs` list these rules.
+//! The same input bytes produce the same table and the same bodies. A test derives the bytes from many seeds, and a
+//! fuzzer searches for bytes that cause a difference. The decoder and the oracle must accept the same events with the
+//! same values, and must reject the other events for the same reason. A table deliberately differs from `serde_json`
+//! and `prost-reflect` in some respects. `json_oracle.rs` and `protobuf_oracle.rs` list these differences as rules.
 //!
 //! **Invariant:** an oracle does not use the code of the server's decoders.
 
@@ -39,14 +39,14 @@ use self::json_oracle::Event;
 use self::outcome::{Cell, Outcome, outcomes};
 use self::table_spec::{Column, ENUM, TableSpec};
 
-/// 2026-01-01T00:00:00Z, the server's receive time.
+/// The server's receive time: 2026-01-01T00:00:00Z.
 const NOW_MICROS: i64 = 1_767_225_600_000_000;
-/// The character that replaces a byte that is not valid UTF-8. Generated JSON never contains it.
+/// The character that replaces a byte that is not valid UTF-8. Generated JSON never contains this character.
 const MARK_BAD_BYTE: u8 = b'~';
-/// `NaN` and infinities are replaced by a string of this character. Generated JSON never contains it.
+/// `NaN` and the infinities are replaced by a string of this character. Generated JSON never contains this character.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
-/// The placeholder in a string. It is replaced by a number with as many digits as the placeholder has bytes.
+/// A placeholder in generated strings, which is replaced by a number with the same length.
 const NUMBER_PLACEHOLDER: &[u8] = b"@@@@";
 
 /// The number of events that became rows (key `None`), and the number of rejected events by reason.
@@ -112,7 +112,7 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
             .collect();
         let end = ranges.last().map_or(0, |range| range.end);
         if is_stream && end < body.len() {
-            // A stream as a whole can only be invalid if it is truncated. Its tail is one reject.
+            // A stream is malformed only if it is truncated. The truncated message is rejected.
             expected.push((Outcome::Reject(Reason::Malformed), end..body.len()));
         }
         let body_text: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -131,8 +131,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// Returns the events, sometimes repeated many times. Each repetition has a different number in its strings, because a
-/// column with few distinct strings is stored differently from a column with many.
+/// Returns the events, sometimes repeated many times. The strings of each repetition contain a different number,
+/// because a column with many distinct strings is encoded differently from a column with few.
 fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     if !choices.chance(6) {
         return events;
@@ -172,7 +172,7 @@ fn stream(events: &[Vec<u8>], choices: &mut Choices<'_>) -> (Vec<u8>, Vec<Range<
         body.extend_from_slice(event);
     }
     if choices.chance(16) && ranges.last().is_some_and(|last| !last.is_empty()) {
-        // If only the first byte of a longer length prefix remained, it would be read as a different length.
+        // The length prefix is never truncated, because the rest of it could be read as a different length.
         let last = ranges.pop().expect("ranges is not empty");
         body.truncate(last.end - 1 - choices.below(last.len().min(256)));
     }
@@ -220,7 +220,7 @@ fn compare(
             let details: Vec<_> = decoded.rejects.iter().map(|reject| reject.detail.as_str()).collect();
             return Err(format!("event {index}\ngot:      {outcome:?}\nexpected: {expected:?}\ndetails: {details:?}"));
         }
-        // The rest of an invalid array begins somewhere after the last valid event.
+        // For an invalid array, the decoder may reject fewer bytes than the oracle, as long as the end is the same.
         let is_part = bytes.as_ref().is_none_or(|bytes| body[range.clone()].ends_with(bytes));
         if !is_part {
             return Err(format!("event {index}: expected the rejected bytes {range:?}, got {bytes:?}"));

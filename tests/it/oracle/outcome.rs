@@ -1,13 +1,13 @@
-//! The outcome of an event. Expected and actual outcomes have the same form.
+//! The outcome of an event. Expected and actual outcomes have the same type.
 //!
-//! This module contains the rules that apply to every format: the tenant of an event, its time, and its maximum size.
-//! The rules are implemented a second time, from the documentation and without the server's code.
+//! The module implements the rules for every format, which concern the tenant, the time and the maximum size of an
+//! event. The implementation follows the documentation, and does not use the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use glasshouse::contract::{ColumnKind, Contract, DecodeOptions, Decoded, Owner, Reason};
 
-/// One value of a row.
+/// The value of one column in a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -29,12 +29,12 @@ pub(super) enum Outcome {
     Row(Vec<Cell>),
     /// The event is rejected for this reason.
     Reject(Reason),
-    /// The event is rejected for one of these reasons. The oracle stopped at the first of several errors, so it does
-    /// not know which reason applies.
+    /// The event is rejected for one of these reasons. The oracle stops at the first of several errors, so it does not
+    /// know which of the reasons the server reports.
     OneOf(Vec<Reason>),
 }
 
-/// An event while an oracle reads it: the values by column, and the reason of the first error.
+/// An event that an oracle is reading: the values by column, and the reason of the first error.
 pub(super) struct EventBuilder<'c> {
     pub(super) contract: &'c Contract,
     pub(super) options: &'c DecodeOptions,
@@ -65,8 +65,8 @@ impl<'c> EventBuilder<'c> {
         }
     }
 
-    /// Adds an entry to the map. Returns false if the key already exists. In that case, the entry is replaced only if
-    /// `replace` is true.
+    /// Adds an entry to the map. If the key already exists, returns false, and replaces the value only if `replace` is
+    /// true.
     pub(super) fn add_entry(&mut self, key: String, value: Option<String>, replace: bool) -> bool {
         if let Some(known) = self.entries.iter_mut().find(|(known, _)| *known == key) {
             if replace {
@@ -82,7 +82,7 @@ impl<'c> EventBuilder<'c> {
         true
     }
 
-    /// Returns the outcome for the whole event, which has the size `bytes`.
+    /// Returns the outcome of an event with a size of `bytes`.
     pub(super) fn finish(mut self, bytes: usize) -> Outcome {
         if bytes > self.options.event_bytes_max {
             return Outcome::Reject(Reason::TooLarge);

@@ -1,5 +1,5 @@
-//! Generates random protobuf for a table. Most of it consists of messages that match the table, with every feature that
-//! the wire format allows. Some of it is invalid.
+//! Generates random protobuf for a table. Most of the messages match the table, and some are invalid. The generator
+//! uses every feature of the wire format.
 
 use super::choices::Choices;
 use super::table_spec::{ENUM, Field, Object, Role, TIME, TableSpec};
@@ -36,7 +36,7 @@ pub(super) fn event(choices: &mut Choices<'_>, spec: &TableSpec) -> Vec<u8> {
     wire
 }
 
-/// Encodes a varint with `padding` more bytes than necessary.
+/// Encodes a varint with `padding` unnecessary bytes.
 pub(super) fn varint(mut value: u64, padding: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {

@@ -1,17 +1,17 @@
-//! The oracle for the server's protobuf decoder. It reads protobuf with `prost-reflect`.
+//! The oracle for the server's protobuf decoder, which reads protobuf with `prost-reflect`.
 //!
 //! The oracle returns the expected outcome for a message, given a [`TableSpec`]. `prost-reflect` determines which
-//! messages are valid, and the values of their fields. A table differs from `prost-reflect` in the following rules. The
-//! code cites a rule where the rule applies:
+//! messages are valid, and the values of their fields. A table differs from `prost-reflect` in the following rules.
+//! Comments in the code refer to these rules by number:
 //!
 //! 1. A table treats ignored fields as unknown. If a message contains several members of a oneof, the table stores all
-//!    of them. The message in [`TableSpec`] expresses both rules.
-//! 2. Groups are refused in every message that is read, even if they are unknown fields.
+//!    of them. The message descriptor in [`TableSpec`] takes both into account.
+//! 2. A message that contains a group is invalid, even if the group is an unknown field. Ignored nested messages are
+//!    not checked.
 //! 3. A map entry must have the wire type of a message. `prost-reflect` does not check this.
 //! 4. Each occurrence of a field must fit its column, even if a later occurrence replaces it.
-//! 5. A timestamp is one value: the last occurrence is stored. It is not merged with earlier occurrences.
-//! 6. If an integer time column is zero, it counts as a time if the field is on the wire. If the field is absent, there
-//!    is no time.
+//! 5. A timestamp is one value: the last occurrence is stored, and is not merged with earlier occurrences.
+//! 6. In an integer time column, a zero on the wire is a time, but an absent field is not.
 //! 7. The map stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first converted to a
 //!    double. Enum values are stored as their names.
 
@@ -23,14 +23,14 @@ use super::outcome::{Cell, EventBuilder, Outcome};
 use super::table_spec::{Column, Field, Object, Role, TableSpec};
 use super::{enum_name, time, zero};
 
-/// One field of a message, with its key.
+/// A field of a message as encoded bytes, with the field number and the wire type.
 struct Record<'a> {
     number: u32,
     wire_type: WireType,
     bytes: &'a [u8],
 }
 
-/// The message is invalid according to the rules above.
+/// The error for a message that is invalid according to the rules in the module documentation.
 struct SyntaxError;
 
 /// Returns the expected outcome of one message.
@@ -113,8 +113,8 @@ fn walk(
                 let message = single_record(descriptor, &record);
                 let value = message.get_field_by_number(record.number).expect("the field was declared").into_owned();
                 let read = read(*column, &value, spec);
-                // A later occurrence replaces an earlier one, so `set_columns` sets all columns except times from the
-                // whole message.
+                // A later occurrence of the field can replace this value. `set_columns` therefore sets all columns
+                // except times again, from the whole message.
                 builder.set(column.index, read);
             }
         }
@@ -148,7 +148,7 @@ fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason>
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Reads a timestamp. The nanoseconds count from the start of the second. They are truncated to microseconds.
+/// Reads a timestamp. The nanoseconds are added to the seconds, and truncated to microseconds.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     let part = |name: &str| time.get_field_by_name(name).expect("the field was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));
@@ -162,7 +162,7 @@ fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
 fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // Only JSON events can use the other names of a column.
+            // The number 0 marks another name for a column, which only JSON events can use.
             _ if field.number == 0 => {}
             Role::Column(column) if column.kind == ColumnKind::Timestamp => {}
             Role::Column(column) => {
@@ -182,8 +182,8 @@ fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBui
     }
 }
 
-/// Converts a value that fits its column. If it does not fit, the error has already been recorded, and the result has
-/// no meaning.
+/// Converts a value that fits its column. If the value does not fit, the result is arbitrary, because the error has
+/// already been recorded.
 fn to_cell(value: &Value) -> Cell {
     match value {
         Value::Bool(value) => Cell::Bool(*value),

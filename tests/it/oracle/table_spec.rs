@@ -1,8 +1,8 @@
 //! Generates random tables: the declaration of a table, and the server's contract for the table.
 //!
-//! A [`TableSpec`] is generated from choices. It contains the contract, and the tree of fields as this module generated
-//! it, not as the server read it. If the table is declared by a `.proto`, it also contains the message for
-//! `prost-reflect`.
+//! A [`TableSpec`] is generated from [`Choices`]. The specification contains the server's contract, and the generated
+//! tree of fields, which does not depend on the server's code. If a `.proto` declares the table, the specification also
+//! contains the message descriptor for `prost-reflect`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,13 +21,13 @@ pub(super) struct TableSpec {
     pub(super) unit: TimeUnit,
     /// True if undeclared fields are stored in the map.
     pub(super) has_map: bool,
-    /// The message for `prost-reflect`. It does not contain the fields that the table ignores, because they are treated
-    /// as unknown. Each member of a oneof is an optional field, because the table stores all members that a message
-    /// contains. `None` for a table that is declared as a list of columns.
+    /// The message descriptor for `prost-reflect`, or `None` for a table that is declared as a list of columns. The
+    /// descriptor lacks the fields that the table ignores, because the oracle must treat them as unknown. Each member
+    /// of a oneof is an optional field, because the table stores all members that a message contains.
     pub(super) message: Option<MessageDescriptor>,
 }
 
-/// An event, or a message that is nested in one.
+/// An event, or a message that is nested in an event.
 pub(super) struct Object {
     pub(super) fields: Vec<Field>,
     /// The prefix for the keys of unknown fields: either empty, or a path that ends with a dot.
@@ -39,7 +39,7 @@ pub(super) struct Field {
     pub(super) json_name: String,
     pub(super) number: u32,
     pub(super) role: Role,
-    /// The field's type in a `.proto`. Empty in a table that is declared as a list of columns.
+    /// The field's type in a `.proto`, or an empty string in a table that is declared as a list of columns.
     proto: String,
     presence: Presence,
 }
@@ -58,7 +58,7 @@ pub(super) struct Column {
     /// The column's index in the contract.
     pub(super) index: usize,
     pub(super) kind: ColumnKind,
-    /// The column's type on the wire. Empty in a table that is declared as a list of columns.
+    /// The column's protobuf type, or an empty string in a table that is declared as a list of columns.
     pub(super) wire: &'static str,
     /// True if an absent field means zero, as for a proto3 field without presence.
     pub(super) is_implicit: bool,
@@ -71,7 +71,7 @@ enum Presence {
     OneOf,
 }
 
-/// The values of the enum that every message contains, with their names. They include a gap and a negative number.
+/// The names and numbers of an enum that every message declares, including a gap and a negative number.
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
 /// The kinds of columns in a table that is declared without a `.proto`.
@@ -225,7 +225,7 @@ impl Generator<'_, '_> {
         Object { fields, prefix: prefix.to_owned() }
     }
 
-    /// Returns a field number. Most numbers are small and have gaps between them. Some are large.
+    /// Returns a field number. Most of the numbers are small, with gaps between them. Some are large.
     fn number(&mut self, index: usize) -> u32 {
         let index = index as u32;
         match self.choices.below(8) {
@@ -254,8 +254,8 @@ impl Generator<'_, '_> {
     }
 }
 
-/// Sets the index of each field in the contract, and its JSON name from `prost-reflect`. The name of a column is its
-/// path from the innermost message that is not flattened.
+/// Sets the index of each field in the contract, and its JSON name from `prost-reflect`. The name of a column in a
+/// flattened message is the path from the enclosing message that is not flattened.
 fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
     debug_assert_eq!(object.prefix, prefix);
     for field in &mut object.fields {
@@ -278,7 +278,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// Adds to `names` the columns of nested messages that the event itself may name directly.
+/// Adds the columns of nested messages that an event can name directly to `names`.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };
@@ -296,7 +296,7 @@ fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     }
 }
 
-/// Returns the text of the `.proto`. It is either complete, as producers have it, or contains only the stored fields.
+/// Returns the text of the `.proto`, either with all fields, as producers use it, or with only the stored fields.
 fn text(root: &Object, is_full: bool) -> String {
     let mut text =
         "syntax = \"proto3\";\npackage made;\nimport \"google/protobuf/timestamp.proto\";\nenum Names {\n".to_owned();

@@ -1,8 +1,8 @@
 //! Reads times with `chrono`, without the server's code.
 //!
 //! The following documented rules extend RFC 3339. An offset may omit its colon or its minutes. Digits after the
-//! microseconds are truncated. Second 60 is the first second of the next minute. A number is a time since 1970 in the
-//! table's `time_unit`, and so is a string of digits. With the unit `auto`, it must be in the years 2001 to 2100.
+//! microseconds are truncated. Second 60 is the first second of the next minute. A number or a string of digits is a
+//! time since 1970 in the table's `time_unit`. With the unit `auto`, the time must be in the years 2001 to 2100.
 
 use chrono::{DateTime, Datelike as _, NaiveDate};
 use glasshouse::config::TimeUnit;
@@ -44,8 +44,8 @@ pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> 
     checked(micros, unit)
 }
 
-/// Reads a time from an epoch number with a fraction or an exponent. The result is the microsecond nearest to the
-/// nearest double.
+/// Reads a time from an epoch number with a fraction or an exponent. The number is read as the nearest double, and
+/// rounded to the nearest microsecond.
 pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     let micros = match unit_of(number.abs() as u64, unit) {
         TimeUnit::Seconds => number * 1e6,
@@ -57,7 +57,7 @@ pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     if micros.abs() < 2_f64.powi(63) { checked(micros.round() as i64, unit) } else { Err(Reason::OutOfRange) }
 }
 
-/// Refuses a time whose unit was guessed and whose year is not between 2001 and 2100.
+/// Refuses a time outside the years 2001 to 2100 if the unit was guessed.
 fn checked(micros: i64, unit: TimeUnit) -> Result<Cell, Reason> {
     let year = DateTime::from_timestamp_micros(micros).map(|time| time.year());
     let is_plausible = year.is_some_and(|year| (2001..=2100).contains(&year));

@@ -1,36 +1,36 @@
 //! Import cycles between the files of one module.
 //!
-//! The test finds the cycles in each module of `src`. A cycle is a group of files (a strongly connected component) that
-//! all import each other, either directly or through other files in the group. A file outside a cycle can be read,
-//! tested and replaced alone. The files in a cycle can only be read together.
+//! The test finds the cycles in each module of `src`. A cycle is a group of files that import each other, directly or
+//! through other files of the group (a strongly connected component). A file outside a cycle can be read, tested and
+//! replaced alone, but the files of a cycle can only be read together.
 //!
-//! The files of a module are the files in its folder and in the folders inside it. If a `mod.rs` only re-exports an
-//! item (`pub(crate) use table::Table`), importing the item counts as importing the file that defines it. The imports
+//! The files of a module are the files in its folder and in the folders inside it. If a `mod.rs` re-exports an item
+//! (`pub(crate) use table::Table`), an import of the item counts as an import of the file that defines it. The imports
 //! in a `mod.rs` itself do not count, because its purpose is to connect the files in its folder.
 //!
-//! **Invariant:** [`CYCLES`] can only shrink. The test fails if a cycle is new, if it has another file, or if it has
-//! another import. The test also fails if an entry is larger than the cycle that it lists.
+//! **Invariant:** [`CYCLES`] can only shrink. The test fails if a cycle is new or has an additional file or import, and
+//! also if an entry is larger than the actual cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source_tree::{File, paths, tree};
 
-/// The cycles that exist now: the module, the number of imports inside the cycle, and the files in the cycle. If this
-/// list is out of date, the test prints the current list.
+/// The existing cycles, each with its module, the number of imports inside the cycle, and its files. If this list is
+/// out of date, the test prints the current list.
 const CYCLES: &[(&str, usize, &[&str])] = &[];
 
-/// One cycle.
+/// An import cycle in one module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Cycle {
     module: String,
-    /// The number of imports from one file in the cycle to another.
+    /// The number of imports between the files of the cycle.
     imports: usize,
     /// The files as paths relative to the folder of the module, without `.rs`.
     files: BTreeSet<String>,
 }
 
-/// Each module in the crate, by its path segments (`query`, `scan`), with its file. For a `mod.rs`, the map contains
-/// the names that it imports, each with the path to which the name refers.
+/// The file of each module in the crate, by path segments (`query`, `scan`). For a `mod.rs`, the inner map contains the
+/// imported names and the paths to which they refer.
 type Modules<'a> = BTreeMap<Vec<String>, (&'a File, BTreeMap<String, Vec<String>>)>;
 
 #[test]
@@ -114,7 +114,7 @@ fn cycles(files: &[File]) -> Vec<Cycle> {
     cycles.into_iter().collect()
 }
 
-/// Returns every file that a file imports, directly or through other files.
+/// Returns all files that the file `from` imports, directly or through other files.
 fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a String> {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
     while let Some(file) = next.pop() {
@@ -127,7 +127,7 @@ fn reach<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTr
     seen
 }
 
-/// Returns the imports between files of the same module: each file, with the files that it imports.
+/// For every file, returns the files of the same module that it imports.
 fn imports(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
     let modules = modules(files);
     let mut imports = BTreeMap::new();
@@ -159,7 +159,7 @@ fn modules(files: &[File]) -> Modules<'_> {
     modules
 }
 
-/// Returns true if the file represents its folder.
+/// Returns true if the file is a `mod.rs`.
 fn is_root(file: &File) -> bool {
     file.path.ends_with("/mod.rs") || file.path == "src/lib.rs"
 }
@@ -175,7 +175,7 @@ fn name(module: &[String]) -> String {
     module.join("/")
 }
 
-/// Resolves a path to a path from the crate root. Returns `None` if the path does not lead to an item in the crate.
+/// Resolves a path to a path from the crate root. Returns `None` if the path does not refer to an item in the crate.
 fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option<Vec<String>> {
     let mut from = module.to_vec();
     let ups = path.iter().take_while(|segment| *segment == "super").count();
@@ -199,7 +199,7 @@ fn absolute(modules: &Modules<'_>, module: &[String], path: &[String]) -> Option
 
 /// Finds the module that defines the item at a path from the crate root.
 fn defining_module(modules: &Modules<'_>, mut path: Vec<String>) -> Option<Vec<String>> {
-    // A name can be re-exported several times. The limit stops the search if re-exports form a cycle.
+    // Follow at most eight re-exports of a name, because re-exports can form a cycle.
     for _ in 0..8 {
         let length = (0..=path.len()).rev().find(|length| modules.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);

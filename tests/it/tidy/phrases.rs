@@ -1,7 +1,7 @@
 //! Banned phrases, each with the words to use instead.
 //!
-//! The rule applies to all text in the repository: comments, messages, help, documentation and tests. It also finds
-//! phrases that continue on the next line of a comment. It ignores case, and matches only whole words.
+//! The rule applies to all text in the repository: comments, messages, help, documentation and tests. The rule also
+//! finds phrases that continue on the next line of a comment. Case is ignored, and only whole words match.
 
 use crate::source_tree::{File, Violation};
 

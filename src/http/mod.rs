@@ -9,8 +9,8 @@
 //!      ├► freshness ─► caller ─► Writer, and a session for the newest rows
 //!      ├► quarantine ─► caller ─► Quarantine (list, show, replay, drop)
 //!      ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
-//!      ├► operations ─► caller ─► tables, metrics (operators)
-//!      ├► operations ─► healthz, readyz
+//!      ├► server_status ─► caller ─► tables, metrics (operators)
+//!      ├► server_status ─► healthz, readyz
 //!      └► home ─► home_content ─► html_page (browsers), JSON or Markdown (programs)
 //! ```
 //!

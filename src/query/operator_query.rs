@@ -23,8 +23,8 @@ use crate::query::catalog::{CATALOG, SCHEMA};
 use crate::query::engine::Engine;
 use crate::query::error::from_engine;
 use crate::query::planning::erased_plan::ErasedPlan;
-use crate::query::planning::plan_size;
 use crate::query::planning::statement;
+use crate::query::planning::{expanded_size, plan_size};
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
@@ -62,6 +62,7 @@ impl OperatorQuery {
         statement::check_plan(&plan)?;
         let plan = ErasedPlan::new(decorrelate(plan).map_err(to_error)?.data);
         plan_size::check(&plan)?;
+        expanded_size::check(&plan)?;
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(to_error)?;
         let task = Arc::new(self.engine.task(&physical));

@@ -12,7 +12,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use crate::sql::functions::count_distinct::CountDistinctPlanner;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::time_series::with_time_series;
-use crate::sql::functions::{aggregate_functions, function_limits, time_functions};
+use crate::sql::functions::{aggregate_functions, arrow_casts, function_limits, time_functions};
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::guards::GuardRule;
@@ -24,7 +24,8 @@ use crate::sql::syntax::bound_values::BoundValuePlanner;
 /// functions, file formats or URL tables, so a statement cannot name a file.
 pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     set_options(&mut options);
-    let scalar_functions = time_functions::with_time_functions(SessionStateDefaults::default_scalar_functions());
+    let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
+    let scalar_functions = time_functions::with_time_functions(scalar_functions);
     SessionStateBuilder::new()
         .with_config(options.into())
         .with_expr_planners(expr_planners())

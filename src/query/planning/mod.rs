@@ -8,6 +8,7 @@
 //! **Invariant:** security never depends on rewriting SQL text. Every statement that is not a query is refused.
 
 pub(super) mod erased_plan;
+pub(super) mod expanded_size;
 pub(super) mod logical_plan;
 #[cfg(test)]
 mod logical_plan_tests;

@@ -30,9 +30,9 @@ use crate::query::planning::logical_plan::PlanNames;
 use crate::query::planning::name_resolution::PlanningView;
 use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::plan_cache::PlanKey;
-use crate::query::planning::plan_size;
 use crate::query::planning::planned_statement::{MoreRows, Planned};
 use crate::query::planning::reusable_plan::ReusablePlan;
+use crate::query::planning::{expanded_size, plan_size};
 use crate::query::planning::{parameters, statement, unknown_names, values_subqueries};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
@@ -265,6 +265,7 @@ impl Planner {
             plan_size::check(&plan.data)?;
         }
         let plan = plan.data;
+        expanded_size::check(&plan)?;
         engine_bugs::check(&plan)?;
         let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
         template.iter().for_each(|template| template.complete(&mut parameters));

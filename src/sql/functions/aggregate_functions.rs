@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::AggregateUDF;
 
-use crate::sql::functions::{exact_aggregates, max_by, mode_and_percentile, self_sorting_aggregates};
+use crate::sql::functions::{exact_aggregates, max_by, mode_and_percentile, self_sorting_aggregates, window_limits};
 
 /// Returns all aggregate functions.
 pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
@@ -14,5 +14,5 @@ pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
     let mut functions = self_sorting_aggregates::with_own_order(replaced);
     functions.extend(mode_and_percentile::functions());
     functions.extend(max_by::functions());
-    functions
+    window_limits::with_window_limits(functions)
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
-//!             └► mode_and_percentile, max_by, self_sorting_aggregates
+//!             └► mode_and_percentile, max_by, self_sorting_aggregates, window_limits
 //!   rules/ ─► checked_arithmetic, exact_comparison, rounding_cast (operators that cannot be called by name)
 //! ```
 //!
@@ -13,6 +13,7 @@
 use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
+pub(super) mod arrow_casts;
 pub(super) mod block_sum;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
@@ -42,27 +43,36 @@ pub(super) mod time_series;
 mod to_char;
 pub(super) mod variance_total;
 pub(super) mod wide_sum;
+mod window_limits;
 
-/// The engine's functions that can fail for some values of the correct types.
-const FALLIBLE: [&str; 26] = [
+/// The functions that can fail for some values of the correct types.
+const FALLIBLE: [&str; 34] = [
     "abs",
+    "age",
     "arrow_cast",
+    "array_resize",
     "chr",
     "date_bin",
+    "date_diff",
     "decode",
+    "div",
     "factorial",
     "gcd",
     "lcm",
+    "like_pattern",
     "lpad",
     "make_date",
     "make_time",
     "power",
     "regexp_count",
+    "regexp_instr",
     "regexp_like",
     "regexp_match",
     "regexp_replace",
     "repeat",
     "rpad",
+    "similar_to_pattern",
+    "time_bucket",
     "to_date",
     "to_time",
     "to_timestamp",

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   safe AND fallible  ─►  safe AND CASE WHEN safe THEN CAST(fallible AS TINYINT) ELSE 0 END = 1
-//!   safe OR fallible   ─►  CASE WHEN safe THEN 1 ELSE CAST(safe OR fallible AS TINYINT) END = 1
+//!   safe OR fallible   ─►  CASE WHEN safe THEN 1 ELSE CAST(fallible AS TINYINT) END = 1
 //!   sum(fallible) FILTER (WHERE f)  ─►  sum(CASE WHEN f THEN fallible END) FILTER (WHERE f)
 //! ```
 //!
@@ -22,7 +22,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, Case};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::{conjunction, disjunction, merge_schema, split_conjunction_owned};
+use datafusion::logical_expr::utils::{conjunction, disjunction, merge_schema};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, binary_expr, lit};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
@@ -30,6 +30,9 @@ use crate::sql::functions::is_fallible;
 
 /// The maximum number of operands that get their own CASE in one condition.
 const NESTED_MAX: usize = 8;
+/// The maximum number of nodes in an expression that is repeated. Without this limit, each level of nested ANDs and ORs
+/// would double the size of the expression.
+const REPEATED_NODES_MAX: usize = 32;
 
 /// The optimizer rule that uses CASE to protect expressions that may fail.
 #[derive(Debug)]
@@ -54,8 +57,13 @@ impl OptimizerRule for GuardRule {
         let is_filter = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(guards.rewrite(expr, is_filter)?.update_data(|expr| name.restore(expr)))
+            let (name, original) = (names.save(&expr), expr.clone());
+            let rewritten = guards.rewrite(expr, is_filter)?;
+            Ok(if rewritten == original {
+                Transformed::no(original)
+            } else {
+                Transformed::yes(name.restore(rewritten))
+            })
         })
     }
 }
@@ -88,89 +96,58 @@ struct Guards {
 }
 
 impl Guards {
-    /// Protects an expression and its subexpressions. `is_filter` is true if the expression is the whole condition of a
-    /// filter or a join.
-    fn rewrite(&self, expr: Expr, is_filter: bool) -> Result<Transformed<Expr>> {
-        let mut is_top = is_filter;
-        expr.transform_down(|expr| {
-            let is_whole = std::mem::take(&mut is_top);
-            match expr {
-                expr if is_guarded(&expr) => Ok(Transformed::new(expr, false, TreeNodeRecursion::Jump)),
-                Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => self.rewrite_and(expr, is_whole),
-                Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => self.rewrite_or(expr),
-                Expr::AggregateFunction(call) => Ok(self.rewrite_aggregate(call)),
-                expr => Ok(Transformed::no(expr)),
+    /// Protects an expression and its subexpressions. `is_filter` is true if only rows for which the expression is true
+    /// are kept, so that NULL can be treated in the same way as false.
+    fn rewrite(&self, expr: Expr, is_filter: bool) -> Result<Expr> {
+        if !self.can_fail(&expr) {
+            return Ok(expr);
+        }
+        match without_guard(expr, is_filter) {
+            expr @ Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => self.rewrite_and(expr, is_filter),
+            expr @ Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => self.rewrite_or(expr, is_filter),
+            expr => {
+                let expr = expr.map_children(|child| self.rewrite(child, false).map(Transformed::yes))?.data;
+                Ok(match expr {
+                    Expr::AggregateFunction(call) => self.rewrite_aggregate(call),
+                    expr => expr,
+                })
             }
-        })
+        }
     }
 
-    fn rewrite_and(&self, expr: Expr, is_filter: bool) -> Result<Transformed<Expr>> {
-        let (parts, mut changed) = self.rewrite_parts(split_conjunction_owned(expr), is_filter)?;
-        let (fallible, safe): (Vec<_>, Vec<_>) = parts.iter().cloned().partition(|part| self.can_fail(part));
-        let fallible = nested(fallible, conjunction);
+    fn rewrite_and(&self, expr: Expr, is_filter: bool) -> Result<Expr> {
+        let (safe, fallible) = self.parts(expr, Operator::And, is_filter)?;
         let guard = conjunction(safe.iter().filter(|part| is_repeatable(part)).cloned());
-        let mut rest: Option<Expr> = None;
-        for part in fallible.iter().rev() {
-            rest = Some(match rest {
-                Some(rest) if is_repeatable(part) && is_repeatable(&rest) => {
-                    changed = true;
-                    protect(part.clone(), rest, is_filter)
-                }
-                Some(rest) => part.clone().and(rest),
-                None => part.clone(),
-            });
-        }
+        let chain = nested(fallible, conjunction).into_iter().rev();
+        let rest = chain.reduce(|rest, part| guarded_and(part, rest, is_filter));
         let rest = match (guard, rest) {
-            (Some(guard), Some(rest)) if is_repeatable(&rest) => {
-                changed = true;
-                Some(protect(guard, rest, is_filter))
-            }
+            (Some(guard), Some(rest)) => Some(only_guarded_and(guard, rest, is_filter)),
             (_, rest) => rest,
         };
-        let parts = if changed { safe.into_iter().chain(rest).collect() } else { parts };
-        let expr = conjunction(parts).unwrap_or_else(|| lit(true));
-        Ok(Transformed::new(expr, changed, TreeNodeRecursion::Jump))
+        Ok(conjunction(safe.into_iter().chain(rest)).unwrap_or_else(|| lit(true)))
     }
 
-    fn rewrite_or(&self, expr: Expr) -> Result<Transformed<Expr>> {
-        let (parts, mut changed) = self.rewrite_parts(split_disjunction_owned(expr), false)?;
-        let (fallible, safe): (Vec<_>, Vec<_>) = parts.iter().cloned().partition(|part| self.can_fail(part));
-        let is_one = fallible.len() == 1 && safe.is_empty();
-        let mut expr = disjunction(parts.iter().cloned()).unwrap_or_else(|| lit(false));
-        if !fallible.is_empty() && !is_one && parts.iter().all(is_repeatable) {
-            changed = true;
-            let fallible = nested(fallible, disjunction);
-            let mut rest: Option<Expr> = None;
-            let parts: Vec<_> = disjunction(safe).into_iter().chain(fallible).collect();
-            for part in parts.into_iter().rev() {
-                rest = Some(match rest {
-                    Some(rest) => {
-                        let branch = tiny(part.clone().or(rest));
-                        choose(part, lit(1_i8), branch)
-                    }
-                    None => part,
-                });
-            }
-            expr = rest.unwrap_or_else(|| lit(false));
-        }
-        Ok(Transformed::new(expr, changed, TreeNodeRecursion::Jump))
+    fn rewrite_or(&self, expr: Expr, is_filter: bool) -> Result<Expr> {
+        let (safe, fallible) = self.parts(expr, Operator::Or, is_filter)?;
+        let chain = disjunction(safe).into_iter().chain(nested(fallible, disjunction)).collect::<Vec<_>>();
+        let rest = chain.into_iter().rev().reduce(|rest, part| guarded_or(part, rest, is_filter));
+        Ok(rest.unwrap_or_else(|| lit(false)))
     }
 
-    fn rewrite_parts(&self, parts: Vec<Expr>, is_filter: bool) -> Result<(Vec<Expr>, bool)> {
-        let mut changed = false;
-        let parts = parts.into_iter().map(|part| {
+    /// Returns the protected operands of nested ANDs or ORs: those that cannot fail, and those that can.
+    fn parts(&self, expr: Expr, operator: Operator, is_filter: bool) -> Result<(Vec<Expr>, Vec<Expr>)> {
+        let (mut safe, mut fallible) = (Vec::new(), Vec::new());
+        for part in operands(expr, operator, is_filter) {
+            let can_fail = self.can_fail(&part);
             let part = self.rewrite(part, is_filter)?;
-            changed |= part.transformed;
-            Ok(part.data)
-        });
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        Ok((parts, changed))
+            if can_fail { fallible.push(part) } else { safe.push(part) }
+        }
+        Ok((safe, fallible))
     }
 
     /// Protects the arguments of an aggregate. The engine evaluates the arguments on all rows, and applies the FILTER
     /// afterwards.
-    fn rewrite_aggregate(&self, mut call: AggregateFunction) -> Transformed<Expr> {
-        let mut changed = false;
+    fn rewrite_aggregate(&self, mut call: AggregateFunction) -> Expr {
         if let Some(filter) = call.params.filter.as_deref().filter(|filter| is_repeatable(filter)) {
             for arg in &mut call.params.args {
                 let is_protected =
@@ -178,21 +155,16 @@ impl Guards {
                 if !is_protected && self.can_fail(arg) {
                     let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
                     *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
-                    changed = true;
                 }
             }
         }
-        let call = Expr::AggregateFunction(call);
-        if changed { Transformed::yes(call) } else { Transformed::no(call) }
+        Expr::AggregateFunction(call)
     }
 
     /// Returns true if the expression may fail on some rows.
     fn can_fail(&self, expr: &Expr) -> bool {
         let mut fails = false;
         let walked = expr.apply(|expr| {
-            if is_guarded(expr) {
-                return Ok(TreeNodeRecursion::Jump);
-            }
             fails |= self.node_can_fail(expr);
             Ok(if fails { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         });
@@ -225,12 +197,47 @@ fn nested(mut parts: Vec<Expr>, join: fn(Vec<Expr>) -> Option<Expr>) -> Vec<Expr
     parts
 }
 
-/// Returns an expression for `guard AND rest` that evaluates `rest` only on the rows for which `guard` is not false.
-fn protect(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
+/// Returns the operands of nested ANDs or ORs, without the guards of a previous run, and without duplicates.
+fn operands(expr: Expr, operator: Operator, is_filter: bool) -> Vec<Expr> {
+    let (mut parts, mut pending) = (Vec::new(), vec![expr]);
+    while let Some(expr) = pending.pop() {
+        match without_guard(expr, is_filter) {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if op == operator => pending.extend([*right, *left]),
+            expr if parts.contains(&expr) && is_repeatable(&expr) => {}
+            expr => parts.push(expr),
+        }
+    }
+    parts
+}
+
+/// Returns `guard AND rest`, where `rest` is evaluated only on the rows for which `guard` is not false. Returns a plain
+/// AND if an operand would have to be repeated that is large or not repeatable.
+fn guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
+    let is_possible = is_repeatable(&guard) && is_repeatable(&rest) && (is_filter || is_small(&guard));
+    if is_possible { only_guarded_and(guard, rest, is_filter) } else { guard.and(rest) }
+}
+
+/// Returns `rest`, evaluated only on the rows for which `guard` is not false. The result is that of `guard AND rest`.
+/// Returns `rest` alone if the guard would have to be repeated and is large, or if `rest` is not repeatable. In both
+/// cases, the caller combines the result with `guard`.
+fn only_guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
+    if !is_repeatable(&rest) || !(is_filter || is_small(&guard)) {
+        return rest;
+    }
     if is_filter {
         return choose(guard, tiny(rest), lit(0_i8));
     }
     choose(Expr::IsNotFalse(Box::new(guard.clone())), tiny(guard.and(rest)), lit(0_i8))
+}
+
+/// Returns `guard OR rest`, where `rest` is evaluated only on the rows for which `guard` is not true. Returns a plain OR
+/// if an operand would have to be repeated that is large or not repeatable.
+fn guarded_or(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
+    if !is_repeatable(&guard) || !is_repeatable(&rest) || !(is_filter || is_small(&guard)) {
+        return guard.or(rest);
+    }
+    let otherwise = if is_filter { rest } else { guard.clone().or(rest) };
+    choose(guard, lit(1_i8), tiny(otherwise))
 }
 
 fn choose(when: Expr, then: Expr, otherwise: Expr) -> Expr {
@@ -246,17 +253,62 @@ fn tiny(condition: Expr) -> Expr {
     Expr::Cast(Cast::new(Box::new(condition), DataType::Int8))
 }
 
-/// Returns true if this rule created the expression.
-fn is_guarded(expr: &Expr) -> bool {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return false };
-    let is_tiny = |expr: &Expr| match expr {
-        Expr::Cast(Cast { field, .. }) => *field.data_type() == DataType::Int8,
-        Expr::Literal(ScalarValue::Int8(Some(0 | 1)), _) => true,
-        _ => false,
-    };
-    matches!(**right, Expr::Literal(ScalarValue::Int8(Some(1)), _))
-        && matches!(&**left, Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(otherwise) })
-            if when_then_expr.iter().all(|(_, then)| is_tiny(then)) && is_tiny(otherwise))
+/// Turns an expression that this rule has created back into AND or OR. The optimizer runs the rule several times, and
+/// may add further operands between two runs.
+///
+/// Without `is_filter`, only forms that treat NULL in the same way as AND and OR are replaced.
+fn without_guard(expr: Expr, is_filter: bool) -> Expr {
+    let Some((when, then, otherwise)) = guarded_parts(&expr) else { return expr };
+    let is_literal = |expr: &Expr, value| matches!(expr, Expr::Literal(ScalarValue::Int8(Some(v)), _) if *v == value);
+    match (when, condition(then), condition(otherwise)) {
+        (Expr::IsNotFalse(guard), Some(Expr::BinaryExpr(both)), None) if is_literal(otherwise, 0) => {
+            let is_ours = both.op == Operator::And && both.left == *guard;
+            if is_ours { Expr::BinaryExpr(both.clone()) } else { expr }
+        }
+        (guard, None, Some(Expr::BinaryExpr(both)))
+            if is_literal(then, 1) && both.op == Operator::Or && *both.left == *guard =>
+        {
+            Expr::BinaryExpr(both.clone())
+        }
+        (guard, Some(rest), None) if is_filter && is_literal(otherwise, 0) => guard.clone().and(rest.clone()),
+        (guard, None, Some(rest)) if is_filter && is_literal(then, 1) => guard.clone().or(rest.clone()),
+        _ => expr,
+    }
+}
+
+/// Returns the parts of `CASE WHEN … THEN … ELSE … END = 1`.
+fn guarded_parts(expr: &Expr) -> Option<(&Expr, &Expr, &Expr)> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return None };
+    if !matches!(**right, Expr::Literal(ScalarValue::Int8(Some(1)), _)) {
+        return None;
+    }
+    match &**left {
+        Expr::Case(Case { expr: None, when_then_expr, else_expr: Some(otherwise) }) => {
+            match when_then_expr.as_slice() {
+                [(when, then)] => Some((when, then, otherwise)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Returns the condition inside [`tiny`].
+fn condition(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int8 => Some(expr),
+        _ => None,
+    }
+}
+
+/// Returns true if the expression may be repeated without making the plan much larger.
+fn is_small(expr: &Expr) -> bool {
+    let mut nodes = 0;
+    let walked = expr.apply(|_| {
+        nodes += 1;
+        Ok(if nodes > REPEATED_NODES_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.is_ok() && nodes <= REPEATED_NODES_MAX
 }
 
 /// Returns true if evaluating the expression twice gives the same result.
@@ -266,17 +318,6 @@ fn is_repeatable(expr: &Expr) -> bool {
             || matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
     };
     !expr.exists(is_single).unwrap_or(true)
-}
-
-fn split_disjunction_owned(expr: Expr) -> Vec<Expr> {
-    let (mut parts, mut pending) = (Vec::new(), vec![expr]);
-    while let Some(expr) = pending.pop() {
-        match expr {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => pending.extend([*right, *left]),
-            expr => parts.push(expr),
-        }
-    }
-    parts
 }
 
 /// Returns true if the divisor is a literal other than zero.

@@ -3,6 +3,8 @@
 //! | in the statement | planned as |
 //! |---|---|
 //! | `TIMESTAMP`, in a cast or before a constant | `TIMESTAMP(6)`: microseconds instead of nanoseconds |
+//! | `CAST(x AS VARCHAR(3))` | `left(CAST(x AS VARCHAR), 3)` |
+//! | `CAST(x AS BIGINT[3])` | `CAST(x AS BIGINT[])` |
 //! | `x AT TIME ZONE 'zone'` | `at_time_zone(x, 'zone')` |
 //! | `extract(part FROM x)`, `year(x)`, … | `date_part('part', x)` |
 //! | `x LIKE p ESCAPE '!'` | `x LIKE like_pattern(p, '!')` |
@@ -16,8 +18,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Select, SelectItem, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Select, SelectItem, Value,
+    ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -50,9 +53,8 @@ impl VisitorMut for Expressions<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
-                && let Some(name) = user_keyword(expr)
+                && let Some(alias) = user_keyword(expr).map(Ident::new).or_else(|| truncated_column(expr))
             {
-                let alias = Ident::new(name);
                 *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
             }
         }
@@ -69,8 +71,12 @@ impl Expressions<'_> {
         match expr {
             Expr::Cast { data_type, expr: from, .. } => {
                 microseconds(data_type);
+                drop_array_sizes(data_type);
                 if let (DataType::Timestamp(_, _), Expr::Value(value)) = (data_type, &mut **from) {
                     complete(value);
+                }
+                if let Some(length) = take_text_length(data_type) {
+                    *expr = call("left", vec![take(expr), number(&length)]);
                 }
             }
             Expr::TypedString(typed) => {
@@ -135,10 +141,58 @@ fn microseconds(kind: &mut DataType) {
     }
 }
 
+/// Removes the sizes from array types such as `BIGINT[3]`. PostgreSQL ignores them. The engine would allocate this number
+/// of elements even for NULL.
+fn drop_array_sizes(kind: &mut DataType) {
+    match kind {
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, size)) => {
+            *size = None;
+            drop_array_sizes(element);
+        }
+        DataType::Array(ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::Parenthesis(element)) => {
+            drop_array_sizes(element);
+        }
+        DataType::Struct(fields, _) => fields.iter_mut().for_each(|field| drop_array_sizes(&mut field.field_type)),
+        DataType::Map(key, item) => [key, item].into_iter().for_each(|kind| drop_array_sizes(kind)),
+        _ => {}
+    }
+}
+
+/// Replaces all text types with `VARCHAR`, and returns their length if they have one. The engine does not know some of
+/// these types, and ignores their lengths.
+fn take_text_length(kind: &mut DataType) -> Option<String> {
+    let (DataType::Varchar(length)
+    | DataType::Nvarchar(length)
+    | DataType::Character(length)
+    | DataType::Char(length)
+    | DataType::CharacterVarying(length)
+    | DataType::CharVarying(length)) = kind
+    else {
+        return None;
+    };
+    let length = match length.take() {
+        Some(CharacterLength::IntegerLength { length, unit: _ }) => Some(length.to_string()),
+        Some(CharacterLength::Max) | None => None,
+    };
+    *kind = DataType::Varchar(None);
+    length
+}
+
 /// Adds the missing seconds to a time such as `2026-03-02 10:00`.
 fn complete(value: &mut ValueWithSpan) {
     if let Value::SingleQuotedString(text) = &mut value.value {
         complete_seconds(text);
+    }
+}
+
+/// Returns the column's name if the expression is a cast of a column to a text type with a length.
+fn truncated_column(expr: &Expr) -> Option<Ident> {
+    let Expr::Cast { expr, data_type, .. } = expr else { return None };
+    take_text_length(&mut data_type.clone())?;
+    match &**expr {
+        Expr::Identifier(name) => Some(name.clone()),
+        Expr::CompoundIdentifier(names) => names.last().cloned(),
+        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t)
-//!     ─► clauses (refuse what the planner would ignore)
+//!     ─► operator_precedence ─► clauses (refuse what the planner would ignore)
 //!     ─► shorthand, row_comparisons, expressions (write in other words what the planner does not know)
 //!     ─► numbers (exact literals), ordered_aggregates
 //!     ─► using_joins (USING and NATURAL as ON)
@@ -31,6 +31,7 @@ mod expressions;
 mod from_columns;
 mod merged_columns;
 mod numbers;
+mod operator_precedence;
 mod ordered_aggregates;
 pub(crate) mod output_names;
 mod row_comparisons;
@@ -47,6 +48,7 @@ mod wildcards;
 /// contains this value.
 pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState, user: Option<&str>) -> Result<bool> {
     let functions = state.scalar_functions();
+    operator_precedence::rewrite(statement);
     clauses::check(statement, &|name| functions.contains_key(name))?;
     shorthand::rewrite(statement)?;
     let names_user = expressions::rewrite(statement, user)?;

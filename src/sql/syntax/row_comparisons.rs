@@ -33,31 +33,23 @@ impl RowComparisons {
                 let Some(left) = row(left) else { return Ok(()) };
                 let mut tests = Vec::with_capacity(list.len());
                 for right in list.iter() {
-                    let right = row(right).filter(|right| right.len() == left.len()).ok_or_else(unequal)?;
+                    let right = row(right).ok_or_else(unequal)?;
                     self.count(left)?;
                     self.count(right)?;
-                    tests.push(compare(left, &BinaryOperator::Eq, right));
+                    tests.push(compare(left, &BinaryOperator::Eq, right)?);
                 }
                 let found = balanced(tests, &BinaryOperator::Or).unwrap_or_else(|| value(Value::Boolean(false)));
                 if *negated { not(found) } else { nested(found) }
             }
             Expr::BinaryOp { left, op, right } if is_comparison(op) => {
                 let (Some(left), Some(right)) = (row(left), row(right)) else { return Ok(()) };
-                if left.len() != right.len() {
-                    return Err(unequal());
-                }
                 self.count(left)?;
                 self.count(right)?;
-                nested(compare(left, op, right))
+                nested(compare(left, op, right)?)
             }
             Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
                 let (Some(left), Some(right)) = (row(left), row(right)) else { return Ok(()) };
-                if left.len() != right.len() {
-                    return Err(unequal());
-                }
-                let pairs = left.iter().zip(right);
-                let same = pairs.map(|(l, r)| Expr::IsNotDistinctFrom(boxed(l), boxed(r))).collect();
-                let same = balanced(same, &BinaryOperator::And).unwrap_or_else(|| value(Value::Boolean(true)));
+                let same = not_distinct(left, right)?;
                 if matches!(expr, Expr::IsDistinctFrom(..)) { not(same) } else { nested(same) }
             }
             // IS NULL and IS NOT NULL are true for a row only if they are true for all its columns.
@@ -173,14 +165,19 @@ fn is_comparison(op: &BinaryOperator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
-/// Compares two rows of the same length, column by column.
-fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
-    let compare_one = |op: &BinaryOperator, index: usize| {
-        binary(nested(left[index].clone()), op.clone(), nested(right[index].clone()))
+/// Compares two rows column by column. Columns that are rows themselves are compared in the same way.
+fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Result<Expr> {
+    if left.len() != right.len() {
+        return Err(unequal());
+    }
+    let compare_one = |op: &BinaryOperator, index: usize| match (row(&left[index]), row(&right[index])) {
+        (Some(left), Some(right)) => compare(left, op, right).map(nested),
+        (None, None) => Ok(binary(nested(left[index].clone()), op.clone(), nested(right[index].clone()))),
+        _ => Err(unequal()),
     };
     let all = |op: &BinaryOperator, chain: &BinaryOperator| {
-        let tests = (0..left.len()).map(|index| compare_one(op, index)).collect();
-        balanced(tests, chain).unwrap_or_else(|| value(Value::Boolean(true)))
+        let tests = (0..left.len()).map(|index| compare_one(op, index)).collect::<Result<_>>()?;
+        Ok(balanced(tests, chain).unwrap_or_else(|| value(Value::Boolean(true))))
     };
     let strict = match op {
         BinaryOperator::Eq => return all(op, &BinaryOperator::And),
@@ -191,10 +188,24 @@ fn compare(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Expr {
     };
     // The first pair of columns that differ determines the result.
     let last = left.len() - 1;
-    (0..last).rev().fold(compare_one(op, last), |rest, index| {
-        let equal = binary(compare_one(&BinaryOperator::Eq, index), BinaryOperator::And, nested(rest));
-        binary(compare_one(&strict, index), BinaryOperator::Or, nested(equal))
+    (0..last).rev().try_fold(compare_one(op, last)?, |rest, index| {
+        let equal = binary(compare_one(&BinaryOperator::Eq, index)?, BinaryOperator::And, nested(rest));
+        Ok(binary(compare_one(&strict, index)?, BinaryOperator::Or, nested(equal)))
     })
+}
+
+/// Returns `left IS NOT DISTINCT FROM right` for two rows, column by column.
+fn not_distinct(left: &[Expr], right: &[Expr]) -> Result<Expr> {
+    if left.len() != right.len() {
+        return Err(unequal());
+    }
+    let pairs = left.iter().zip(right).map(|(left, right)| match (row(left), row(right)) {
+        (Some(left), Some(right)) => not_distinct(left, right).map(nested),
+        (None, None) => Ok(Expr::IsNotDistinctFrom(boxed(left), boxed(right))),
+        _ => Err(unequal()),
+    });
+    let same = balanced(pairs.collect::<Result<_>>()?, &BinaryOperator::And);
+    Ok(same.unwrap_or_else(|| value(Value::Boolean(true))))
 }
 
 /// Combines conditions with a logical operator into a balanced tree. A chain would need too much stack space.

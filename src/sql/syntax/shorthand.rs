@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
+//!   (… ORDER BY x OFFSET n)          ─►  (… ORDER BY x LIMIT 1000000000000 OFFSET n)
 //!   ORDER BY x … WITH TIES           ─►  QUALIFY rank() OVER (ORDER BY x) <= n
 //!   GROUP BY ROLLUP (1), CUBE (1)…   ─►  the expression of the select list
 //!   EXISTS (SELECT * …)              ─►  EXISTS (SELECT 1 …)
@@ -20,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::sql::syntax::row_comparisons::RowComparisons;
 use crate::sql::syntax::tree::{binary, call, flow, name_of, nested, ordinal, query_of, value};
 
+/// A number of rows that no result reaches.
+const ROWS_UNLIMITED: &str = "1000000000000";
+
 /// Rewrites the shorthand clauses of a statement.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
@@ -29,16 +33,27 @@ pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
 #[derive(Default)]
 struct Shorthand {
     rows: RowComparisons,
+    /// The number of queries around the visited query, including the query itself.
+    depth: usize,
 }
 
 impl VisitorMut for Shorthand {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        match query.fetch.take() {
-            Some(fetch) => to_flow(rewrite_fetch(query, fetch)),
-            None => ControlFlow::Continue(()),
+        self.depth += 1;
+        if let Some(fetch) = query.fetch.take() {
+            to_flow(rewrite_fetch(query, fetch))?;
         }
+        if self.depth > 1 {
+            limit_offset(query);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<Error> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
@@ -79,6 +94,19 @@ fn drop_columns(subquery: &mut Query) {
         && select.projection.iter().all(is_wildcard)
     {
         select.projection = vec![SelectItem::UnnamedExpr(value(Value::Number("1".into(), false)))];
+    }
+}
+
+/// Adds a limit that no result reaches to a subquery with ORDER BY and OFFSET. Without a limit, the engine removes the
+/// sort, and OFFSET would skip other rows.
+fn limit_offset(query: &mut Query) {
+    if query.order_by.is_none() {
+        return;
+    }
+    if let Some(LimitClause::LimitOffset { limit: limit @ None, offset: Some(_), limit_by }) = &mut query.limit_clause
+        && limit_by.is_empty()
+    {
+        *limit = Some(value(Value::Number(ROWS_UNLIMITED.to_owned(), false)));
     }
 }
 

@@ -1,0 +1,84 @@
+//! `arrow_cast` and `arrow_try_cast` without types of a fixed size.
+//!
+//! Even a NULL of the type `FixedSizeBinary(1000000000)` or `FixedSizeList(1000000000, Int64)` occupies the whole size,
+//! so a short statement could exhaust the memory of the server. In SQL types such as `BIGINT[3]`,
+//! `syntax/expressions.rs` removes the size.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use crate::error::Error;
+
+/// Wraps the functions that cast to any Arrow type, and returns the others unchanged.
+pub(crate) fn without_fixed_sizes(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let wrapped = functions.into_iter().map(|inner| match inner.name() {
+        "arrow_cast" | "arrow_try_cast" => Arc::new(ScalarUDF::new_from_impl(ArrowCast { inner })),
+        _ => inner,
+    });
+    wrapped.collect()
+}
+
+/// A function that fails if its result has a type of a fixed size.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ArrowCast {
+    inner: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for ArrowCast {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(kinds)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let field = self.inner.return_field_from_args(args)?;
+        if has_fixed_size(field.data_type()) {
+            return Err(DataFusionError::External(Box::new(Error::unsupported(format!(
+                "casts to types of a fixed size are not supported ({}): use List or Binary",
+                field.data_type()
+            )))));
+        }
+        Ok(field)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+}
+
+/// Returns true if a type, or a type inside it, is a binary or list type of a fixed size.
+fn has_fixed_size(kind: &DataType) -> bool {
+    match kind {
+        DataType::FixedSizeBinary(_) | DataType::FixedSizeList(..) => true,
+        DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) | DataType::LargeListView(item) => {
+            has_fixed_size(item.data_type())
+        }
+        DataType::Map(entries, _) => has_fixed_size(entries.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_fixed_size(field.data_type())),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| has_fixed_size(field.data_type())),
+        DataType::Dictionary(_, values) => has_fixed_size(values),
+        DataType::RunEndEncoded(_, values) => has_fixed_size(values.data_type()),
+        _ => false,
+    }
+}

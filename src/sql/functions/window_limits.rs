@@ -1,0 +1,219 @@
+//! Limits on aggregates over moving windows whose results or running times grow with the window.
+//!
+//! A window function returns a result for each row. If a result lists the rows of the window, as `array_agg` does, n rows
+//! return up to n² elements. If computing a result sorts the window, as `mode` does, n rows take up to n² steps. The
+//! engine computes the windows of a partition without yielding and without accounting for the memory of the results, so
+//! neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
+//!
+//! **Invariant:** an aggregate outside of windows is not limited. It returns one result for each accumulator.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
+    Signature,
+};
+
+use crate::error::Error;
+
+/// The maximum number of bytes that the windows of one partition return together.
+const RESULT_BYTES_MAX: usize = 32 << 20;
+/// The maximum number of values in the windows of one partition together.
+const VALUES_MAX: usize = 100_000_000;
+
+/// Wraps the functions whose results or running times grow with the window, and returns the others unchanged.
+pub(super) fn with_window_limits(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
+    let wrapped = functions.into_iter().map(|inner| match inner.name() {
+        "array_agg" | "string_agg" | "median" | "percentile_cont" | "percentile_disc" | "mode" => {
+            Arc::new(AggregateUDF::new_from_impl(WindowLimited { inner }))
+        }
+        _ => inner,
+    });
+    wrapped.collect()
+}
+
+/// A function whose accumulators are limited.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct WindowLimited {
+    inner: Arc<AggregateUDF>,
+}
+
+impl AggregateUDFImpl for WindowLimited {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(kinds)
+    }
+
+    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
+        self.inner.return_field(fields)
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.inner.is_nullable()
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(kinds)
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        self.inner.state_fields(args)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let name = args.name.to_owned();
+        Ok(WindowCost::boxed(self.inner.accumulator(args)?, name))
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let name = args.name.to_owned();
+        Ok(WindowCost::boxed(self.inner.create_sliding_accumulator(args)?, name))
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
+        self.inner.groups_accumulator_supported(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        self.inner.create_groups_accumulator(args)
+    }
+
+    fn with_beneficial_ordering(self: Arc<Self>, is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        let inner = AggregateUDF::clone(&self.inner).with_beneficial_ordering(is_ordered)?;
+        Ok(inner.map(|inner| Arc::new(Self { inner: Arc::new(inner) }) as Arc<dyn AggregateUDFImpl>))
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        match self.inner.reverse_udf() {
+            ReversedUDAF::Reversed(inner) => {
+                ReversedUDAF::Reversed(Arc::new(AggregateUDF::new_from_impl(Self { inner })))
+            }
+            other => other,
+        }
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.inner.order_sensitivity()
+    }
+
+    fn default_value(&self, kind: &DataType) -> Result<ScalarValue> {
+        self.inner.default_value(kind)
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.inner.supports_null_handling_clause()
+    }
+
+    fn supports_within_group_clause(&self) -> bool {
+        self.inner.supports_within_group_clause()
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+
+    fn set_monotonicity(&self, kind: &DataType) -> SetMonotonicity {
+        self.inner.set_monotonicity(kind)
+    }
+}
+
+/// Counts the results of an accumulator, and fails if they exceed a limit. The first result is not counted.
+#[derive(Debug)]
+struct WindowCost {
+    inner: Box<dyn Accumulator>,
+    /// The text of the expression, for errors.
+    name: String,
+    /// The number of values in the current window.
+    values: usize,
+    has_result: bool,
+    total_values: usize,
+    total_bytes: usize,
+}
+
+impl WindowCost {
+    fn boxed(inner: Box<dyn Accumulator>, name: String) -> Box<dyn Accumulator> {
+        Box::new(Self { inner, name, values: 0, has_result: false, total_values: 0, total_bytes: 0 })
+    }
+
+    /// Adds the values of the current window to the total, and checks it.
+    fn count_values(&mut self) -> Result<()> {
+        if self.has_result {
+            self.total_values += self.values;
+        }
+        if self.total_values > VALUES_MAX {
+            return Err(self.error(&format!("{VALUES_MAX} values")));
+        }
+        Ok(())
+    }
+
+    /// Adds the size of a result to the total, and checks it.
+    fn count_bytes(&mut self, result: &ScalarValue) -> Result<()> {
+        if self.has_result {
+            self.total_bytes += result.size();
+        }
+        self.has_result = true;
+        if self.total_bytes > RESULT_BYTES_MAX {
+            return Err(self.error(&format!("{RESULT_BYTES_MAX} bytes of results")));
+        }
+        Ok(())
+    }
+
+    fn error(&self, limit: &str) -> DataFusionError {
+        DataFusionError::External(Box::new(Error::limited(format!(
+            "the windows of {} have more than {limit}: use a smaller frame, smaller partitions, or GROUP BY",
+            self.name
+        ))))
+    }
+}
+
+impl Accumulator for WindowCost {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values += values.first().map_or(0, |values| values.len());
+        self.inner.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.count_values()?;
+        let result = self.inner.evaluate()?;
+        self.count_bytes(&result)?;
+        Ok(result)
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size() + size_of_val(self)
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values = self.values.saturating_sub(values.first().map_or(0, |values| values.len()));
+        self.inner.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.inner.supports_retract_batch()
+    }
+}

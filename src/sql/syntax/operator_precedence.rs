@@ -1,0 +1,96 @@
+//! Corrects the precedence of operators for which the parser differs from PostgreSQL.
+//!
+//! | text | parser | PostgreSQL, and after this pass |
+//! |---|---|---|
+//! | `a IS DISTINCT FROM b OR c` | `a IS DISTINCT FROM (b OR c)` | `(a IS DISTINCT FROM b) OR c` |
+//! | `a = b LIKE c` | `(a = b) LIKE c` | `a = (b LIKE c)` |
+//! | `a LIKE b = c` | `a LIKE (b = c)` | `(a LIKE b) = c` |
+//! | `a < b IN (c)` | `(a < b) IN (c)` | `a < (b IN (c))` |
+//!
+//! The parser keeps parentheses as `Nested`, so an operand with a lower precedence and without parentheses was parsed in
+//! the wrong order.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, Value, VisitMut as _, VisitorMut};
+
+use crate::sql::syntax::tree::{query_of, value};
+
+/// Corrects the precedence of operators in a statement.
+pub(super) fn rewrite(statement: &mut Statement) {
+    if let Some(query) = query_of(statement) {
+        let _flow: ControlFlow<()> = Query::visit(query, &mut Precedence);
+    }
+}
+
+struct Precedence;
+
+impl VisitorMut for Precedence {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        rotate(expr);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Moves an operator that was parsed as an operand above its parent.
+fn rotate(expr: &mut Expr) {
+    if let Some(operand) = last_operand(expr) {
+        // `p(l op r)` becomes `p(l) op r`.
+        let Expr::BinaryOp { left, op, right } = take(operand) else { return };
+        *operand = *left;
+        let mut parent = take(expr);
+        rotate(&mut parent);
+        *expr = Expr::BinaryOp { left: Box::new(parent), op, right };
+    } else if let Some(operand) = first_operand(expr) {
+        // `p(l op r)` becomes `l op p(r)`.
+        let Expr::BinaryOp { left, op, right } = take(operand) else { return };
+        *operand = *right;
+        let mut parent = take(expr);
+        rotate(&mut parent);
+        *expr = Expr::BinaryOp { left, op, right: Box::new(parent) };
+    }
+}
+
+/// Returns the last operand of an operator if it has a lower precedence than the operator.
+fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
+    let (operand, is_lower): (_, fn(&BinaryOperator) -> bool) = match expr {
+        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) => (right, is_logical),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => (expr, is_logical),
+        Expr::BinaryOp { op: BinaryOperator::And, right, .. } => (right, |op| *op == BinaryOperator::Or),
+        Expr::Like { pattern, escape_char: None, .. }
+        | Expr::ILike { pattern, escape_char: None, .. }
+        | Expr::SimilarTo { pattern, escape_char: None, .. } => (pattern, is_comparison),
+        _ => return None,
+    };
+    matches!(&**operand, Expr::BinaryOp { op, .. } if is_lower(op)).then_some(operand)
+}
+
+/// Returns the first operand of an operator if it has a lower precedence than the operator.
+fn first_operand(expr: &mut Expr) -> Option<&mut Expr> {
+    let (Expr::Like { expr: operand, .. }
+    | Expr::ILike { expr: operand, .. }
+    | Expr::SimilarTo { expr: operand, .. }
+    | Expr::Between { expr: operand, .. }
+    | Expr::InList { expr: operand, .. }
+    | Expr::InSubquery { expr: operand, .. }) = expr
+    else {
+        return None;
+    };
+    matches!(&**operand, Expr::BinaryOp { op, .. } if is_comparison(op)).then_some(operand)
+}
+
+fn is_logical(op: &BinaryOperator) -> bool {
+    matches!(op, BinaryOperator::And | BinaryOperator::Or)
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, value(Value::Null))
+}

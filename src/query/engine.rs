@@ -47,6 +47,8 @@ pub struct Engine {
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
+    /// The slots for planning. A tenant's statements can occupy at most half of the query threads.
+    pub(in crate::query) planning: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
@@ -81,13 +83,17 @@ impl Engine {
         let template = template(&config, partitions, &runtime);
         let table_functions = dialect::table_functions().into_iter();
         let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
+        let threads = QueryRuntime::start(config.threads)?;
+        let waiting_max = config.tenant_queries_max.saturating_add(config.tenant_queue_max);
+        let planning = Slots::new((threads.thread_count() / 2).max(1), waiting_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
             clock,
             slots,
+            planning,
             running: Arc::default(),
             plans: PlanCache::default(),
-            threads: QueryRuntime::start(config.threads)?,
+            threads,
             template: ErasedPlan::new(template),
             table_functions: table_functions.chain([FreshnessFunction::listed()]).collect(),
             runtime,

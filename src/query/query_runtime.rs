@@ -35,6 +35,7 @@ const NICE: i32 = 5;
 /// A tokio runtime that runs only queries.
 pub(in crate::query) struct QueryRuntime {
     handle: Handle,
+    threads: usize,
     /// The tokio runtime, or `None` after it has been stopped.
     runtime: Mutex<Option<Runtime>>,
     /// A token that is cancelled when the runtime stops. It wakes callers, which would otherwise wait until a busy
@@ -61,7 +62,12 @@ impl QueryRuntime {
             .build()
             .map_err(|error| Error::internal("cannot start the query threads").with_source(error))?;
         let handle = runtime.handle().clone();
-        Ok(Self { handle, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
+        Ok(Self { handle, threads, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
+    }
+
+    /// Returns the number of threads.
+    pub(in crate::query) fn thread_count(&self) -> usize {
+        self.threads
     }
 
     /// Runs `work` on the query threads and waits for its result. Dropping the returned future ends the work.

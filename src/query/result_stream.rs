@@ -40,6 +40,8 @@ use crate::telemetry::QueryOutcome;
 
 /// The maximum number of batches that are computed ahead of the reader.
 const BATCHES_AHEAD: usize = 2;
+/// The time that a query has to end after its deadline or its cancellation, before the reader stops waiting for it.
+const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The result of a running query. Dropping the stream stops the query and frees its slot and memory.
 pub struct ResultStream {
@@ -107,6 +109,7 @@ struct Reader {
     /// The channel that delivers the outcome of the query, or `None` after the reader has received the outcome.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
+    deadline: QueryDeadline,
     /// The task on the query runtime, which ends when this handle is dropped.
     _task: AbortOnDropHandle<()>,
 }
@@ -126,7 +129,7 @@ pub(in crate::query) fn start(
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let (ended, end) = oneshot::channel();
     let task = runtime.spawn(running.run(sender, ended));
-    let reader = Reader { batches: receiver, end: Some(end), stop, _task: task };
+    let reader = Reader { batches: receiver, end: Some(end), stop, deadline, _task: task };
     let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     ResultStream { id, deadline: ends, batches: batches.boxed() }
 }
@@ -134,13 +137,36 @@ pub(in crate::query) fn start(
 impl Reader {
     /// Returns the next batch, or the error that ended the query. Returns all batches that were computed before a limit
     /// was reached, but no batches after a cancellation.
+    ///
+    /// A plan that does not yield notices neither its deadline nor its cancellation. The reader therefore stops waiting
+    /// [`ENDING_TIME_MAX`] later. The query keeps its slot until the plan yields.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        self.end.as_ref()?;
+        let (deadline, stop) = (self.deadline, self.stop.clone());
+        let cancelled_long_ago = async {
+            stop.cancelled().await;
+            tokio::time::sleep(ENDING_TIME_MAX).await;
+        };
+        let error = tokio::select! {
+            biased;
+            next = self.receive() => return next,
+            () = cancelled_long_ago => cancelled(),
+            () = tokio::time::sleep_until(deadline.at + ENDING_TIME_MAX) => deadline.error(),
+        };
+        self.end = None;
+        self.stop.cancel();
+        Some(Err(error))
+    }
+
+    async fn receive(&mut self) -> Option<Result<RecordBatch>> {
         while let Some(batch) = self.batches.recv().await {
             if !self.stop.is_cancelled() {
                 return Some(Ok(batch));
             }
         }
-        match self.end.take()?.await {
+        let outcome = self.end.as_mut()?.await;
+        self.end = None;
+        match outcome {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Err(error)),
             // The task was dropped because the runtime has stopped.

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -19,7 +20,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
 
 use crate::contract::Contract;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::query::engine::Engine;
 use crate::query::freshness_exec::NewestTimes;
 use crate::query::planning::erased_plan::ErasedPlan;
@@ -27,6 +28,9 @@ use crate::query::planning::planned_statement::Planned;
 use crate::query::planning::planner::Planner;
 use crate::query::result_stream::ResultStream;
 use crate::tenancy::{Access, Scope};
+
+/// The time after which a client should retry a statement that could not be planned.
+const PLANNING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Plans and runs statements on the tables that a caller may see.
 pub struct Session {
@@ -71,7 +75,7 @@ impl Session {
                 return Ok(planned);
             }
             let (planner, sql) = (Arc::clone(&self.planner), sql.to_owned());
-            self.on_query_threads(async move { planner.plan_sql(&sql).await }).await
+            self.planning(async move { planner.plan_sql(&sql).await }).await
         };
         planning.boxed()
     }
@@ -80,14 +84,14 @@ impl Session {
     /// this session, even if the plan was built in another session.
     pub fn plan_logical(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<Planned>> {
         let (planner, plan) = (Arc::clone(&self.planner), ErasedPlan::new(plan));
-        self.on_query_threads(async move { planner.plan_logical(&plan).await }).boxed()
+        self.planning(async move { planner.plan_logical(&plan).await }).boxed()
     }
 
     /// Plans a statement again with bound values, which keep their types. `rows` has a column for each placeholder. The
     /// statement then runs once for each row, in order. Its results are returned as one stream.
     pub fn bind(&self, planned: &Planned, rows: &RecordBatch) -> BoxFuture<'_, Result<Planned>> {
         let (planner, planned, rows) = (Arc::clone(&self.planner), planned.clone(), rows.clone());
-        self.on_query_threads(async move { planner.bind(&planned, &rows).await }).boxed()
+        self.planning(async move { planner.bind(&planned, &rows).await }).boxed()
     }
 
     /// Waits for one of the tenant's query slots, and then runs a planned statement. If `parameters` is given, first
@@ -112,6 +116,29 @@ impl Session {
         let planner = Arc::clone(&self.planner);
         let deadline = planner.deadline();
         self.on_query_threads(async move { planner.run(&planned, ticket, deadline).await }).await
+    }
+
+    /// Waits for one of the tenant's planning slots, and then plans a statement on the query runtime.
+    ///
+    /// The slot is released when `work` has ended. A statement that cannot be planned within its time limit keeps its
+    /// thread busy, so without slots a tenant could occupy all threads.
+    async fn planning<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let Planner { engine, access, .. } = &*self.planner;
+        let waiting = engine.planning.take(access.tenant()?);
+        let slot = waiting.await.map_err(|busy| {
+            Error::limited(
+                "too many statements of this tenant are being planned (limits query.tenant_queue_max, \
+                 query.tenant_queue_wait_max): retry later",
+            )
+            .retry_after(PLANNING_RETRY_AFTER)
+            .with_source(busy)
+        })?;
+        self.on_query_threads(async move {
+            let planned = work.await;
+            drop(slot);
+            planned
+        })
+        .await
     }
 
     /// Runs `work` on the query runtime within the query's time limit. The limit applies even if planning does not

@@ -86,7 +86,7 @@ impl Store {
             ("INGEST__COMMIT_ATTEMPTS_MAX", "2"),
             ("INGEST__BATCH_AGE_MAX", "1s"),
             ("HTTP__REQUEST_TIME_MAX", "5s"),
-            ("QUERY__TIME_MAX", "20s"),
+            ("QUERY__TIME_MAX", "30s"),
         ];
         Setup {
             lake: Some(format!("s3://{BUCKET}/lake")),
@@ -179,22 +179,18 @@ async fn a_store_that_hangs_for_a_minute_loses_nothing() {
     until_async("a minute has passed, and every expected failure was observed", async || {
         // Every request must end within its time limit, although the S3 server does not respond.
         statuses.insert(post(&server, "initech", body(PROBE, 0)).await.0);
-        let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
-        assert!(
-            refusal.contains("query.time_max") || refusal.contains("is temporarily unavailable: retry"),
-            "{refusal}"
-        );
+        expect_unreadable(&server);
         let queued = server.metric("glasshouse_ingest_queue_bytes").await;
         assert!(queued <= QUEUE_BYTES_MAX.parse().unwrap(), "{queued} bytes are queued");
         let mut seen = vec![hung.elapsed() >= HANG, server.metric(FAILED).await >= FAILURES];
-        for status in [429, 503] {
+        for status in RETRYABLE {
             let line = format!("glasshouse_http_requests_total{{route=\"{ROUTE}\",status=\"{status}\"");
             seen.push(server.metric(&line).await > 0.0);
         }
         seen.into_iter().all(|seen| seen)
     })
     .await;
-    assert!(statuses.is_subset(&BTreeSet::from([429, 503])), "expected only retryable errors: {statuses:?}");
+    assert!(statuses.is_subset(&BTreeSet::from(RETRYABLE)), "expected only retryable errors: {statuses:?}");
     assert_eq!(server.get("reader", "/healthz").await.0, 200);
 
     store.signal("-CONT");
@@ -213,13 +209,24 @@ async fn a_store_that_crashes_and_restarts_loses_nothing() {
         store.kill();
         let before = server.metric(FAILED).await;
         until_async("commit attempts fail", async || server.metric(FAILED).await >= before + FAILURES).await;
-        let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
-        assert!(refusal.contains("is temporarily unavailable: retry"), "kill {kill}: {refusal}");
-        assert_eq!(post(&server, "initech", body(PROBE, 0)).await.0, 503, "kill {kill}");
+        expect_unreadable(&server);
+        let status = post(&server, "initech", body(PROBE, 0)).await.0;
+        assert!(RETRYABLE.contains(&status), "kill {kill}: {status}");
         store.restart();
     }
     expect_recovery(&server, &mut load).await;
     expect_stored_once(server, load, &store).await;
+}
+
+/// The statuses with which a request is refused while the store does not work: too many waiting events, and unavailable.
+const RETRYABLE: [u16; 2] = [429, 503];
+
+/// Checks that a query fails with an error that names the cause or the time limit. On a busy machine, the attempts to
+/// read the store may take longer than the time limit.
+fn expect_unreadable(server: &Server) {
+    let refusal = server.ask("acme", COUNT).expect_err("the store cannot be read");
+    let is_expected = ["query.time_max", "is temporarily unavailable: retry"].iter().any(|text| refusal.contains(text));
+    assert!(is_expected, "{refusal}");
 }
 
 /// A query that reads every file of a tenant.

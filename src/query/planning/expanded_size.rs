@@ -2,7 +2,8 @@
 //!
 //! The optimizer replaces each column in a condition with the expression that computes the column. In `SELECT x + x AS x
 //! FROM (SELECT x + x AS x FROM …)`, each level doubles the expression, so twenty levels would produce a million
-//! operands. This file computes the size of the replaced conditions before the optimizer runs.
+//! operands. It also merges projections, so that ninety levels of nested calls become one expression. This file computes
+//! the size and the depth of these expressions before the optimizer runs.
 
 use std::collections::HashMap;
 
@@ -11,34 +12,64 @@ use datafusion::common::{DFSchema, Result as PlanResult};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
+use crate::query::planning::plan_size::EXPR_DEPTH_MAX;
 
 /// The maximum number of operands in a condition after the replacement.
 const CONDITION_SIZE_MAX: usize = 50_000;
+/// The maximum nesting depth of an expression after the replacement. The optimizer recurses through the expression.
+const DEPTH_MAX: usize = EXPR_DEPTH_MAX;
 
-/// Refuses a plan with a condition that would become too large.
+/// Refuses a plan with an expression that would become too large or too deep.
 pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
-    let mut sizes = ColumnSizes { largest: 0, shared: HashMap::new() };
+    let mut sizes = ColumnSizes { largest: Expanded::COLUMN, shared: HashMap::new() };
     sizes.of_outputs(plan).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
-    if sizes.largest <= CONDITION_SIZE_MAX {
-        return Ok(());
+    let Expanded { size, depth } = sizes.largest;
+    if size > CONDITION_SIZE_MAX {
+        return Err(Error::limited(format!(
+            "a condition of the statement would have more than {CONDITION_SIZE_MAX} operands, because it uses columns that \
+             are computed from other computed columns: refer to each of them less often"
+        )));
     }
-    Err(Error::limited(format!(
-        "a condition of the statement would have more than {CONDITION_SIZE_MAX} operands, because it uses columns that are \
-         computed from other computed columns: refer to each of them less often"
-    )))
+    if depth > DEPTH_MAX {
+        return Err(Error::limited(format!(
+            "an expression of the statement would be nested more than {DEPTH_MAX} levels deep, because its columns are \
+             computed from other computed columns: use fewer levels"
+        )));
+    }
+    Ok(())
+}
+
+/// The size of an expression in which each column is replaced with the expression that computes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Expanded {
+    /// The number of operands and operators.
+    size: usize,
+    depth: usize,
+}
+
+impl Expanded {
+    /// A column that is not computed.
+    const COLUMN: Self = Self { size: 1, depth: 1 };
+
+    fn max(self, other: Self) -> Self {
+        Self { size: self.size.max(other.size), depth: self.depth.max(other.depth) }
+    }
 }
 
 struct ColumnSizes {
-    /// The size of the largest condition so far.
-    largest: usize,
-    /// The sizes of the outputs of nodes that were already visited, by the address of the node.
-    shared: HashMap<*const LogicalPlan, Vec<usize>>,
+    /// The size of the largest condition, and the depth of the deepest expression.
+    largest: Expanded,
+    /// The outputs of the nodes that were already visited, by the address of the node.
+    shared: HashMap<*const LogicalPlan, Vec<Expanded>>,
 }
+
+/// The schema and the column sizes of each input of a node.
+type Inputs<'a> = [(&'a DFSchema, Vec<Expanded>)];
 
 impl ColumnSizes {
     /// Returns the size of the expression for each output column of a node, down to the columns of tables, aggregates
     /// and other nodes below which no condition is moved.
-    fn of_outputs(&mut self, plan: &LogicalPlan) -> PlanResult<Vec<usize>> {
+    fn of_outputs(&mut self, plan: &LogicalPlan) -> PlanResult<Vec<Expanded>> {
         if let Some(sizes) = self.shared.get(&std::ptr::from_ref(plan)) {
             return Ok(sizes.clone());
         }
@@ -47,44 +78,64 @@ impl ColumnSizes {
             inputs.push((input.schema().as_ref(), self.of_outputs(input)?));
         }
         plan.apply_subqueries(|subquery| self.of_outputs(subquery).map(|_| TreeNodeRecursion::Continue))?;
-        let size_of = |expr: &Expr| size(expr, &inputs);
-        if matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
-            let mut conditions = 0_usize;
-            plan.apply_expressions(|expr| {
-                conditions = conditions.saturating_add(size_of(expr)?);
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-            self.largest = self.largest.max(conditions);
+        let mut conditions = Expanded { size: 0, depth: 0 };
+        plan.apply_expressions(|expr| {
+            let Expanded { size, depth } = expanded(expr, &inputs)?;
+            conditions.size = conditions.size.saturating_add(size);
+            conditions.depth = conditions.depth.max(depth);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
+            conditions.size = 0;
         }
+        self.largest = self.largest.max(conditions);
         let columns = plan.schema().fields().len();
+        let computed =
+            |exprs: &[Expr]| exprs.iter().map(|expr| expanded(expr, &inputs)).collect::<PlanResult<Vec<_>>>();
         let mut sizes = match plan {
-            LogicalPlan::Projection(projection) => projection.expr.iter().map(size_of).collect::<PlanResult<_>>()?,
-            LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.iter().map(size_of).collect::<PlanResult<_>>()?,
+            LogicalPlan::Projection(projection) => computed(&projection.expr)?,
+            LogicalPlan::Aggregate(aggregate) => computed(&aggregate.group_expr)?,
             LogicalPlan::Union(_) => (0..columns)
-                .map(|column| inputs.iter().filter_map(|(_, sizes)| sizes.get(column)).copied().max().unwrap_or(1))
+                .map(|column| {
+                    let branches = inputs.iter().filter_map(|(_, sizes)| sizes.get(column));
+                    branches.fold(Expanded::COLUMN, |largest, size| largest.max(*size))
+                })
                 .collect(),
-            _ => inputs.iter().flat_map(|(_, sizes)| sizes).copied().collect::<Vec<_>>(),
+            _ => inputs.iter().flat_map(|(_, sizes)| sizes).copied().collect(),
         };
-        sizes.resize(columns, 1);
+        sizes.resize(columns, Expanded::COLUMN);
         self.shared.insert(std::ptr::from_ref(plan), sizes.clone());
         Ok(sizes)
     }
 }
 
-/// Returns the number of operands of an expression, in which each column counts as the expression that computes it.
-fn size(expr: &Expr, inputs: &[(&DFSchema, Vec<usize>)]) -> PlanResult<usize> {
-    let mut total = 0_usize;
-    expr.apply(|expr| {
-        let own = match expr {
-            Expr::Column(column) => inputs
-                .iter()
-                .find_map(|(schema, sizes)| schema.maybe_index_of_column(column).and_then(|index| sizes.get(index)))
-                .copied()
-                .unwrap_or(1),
-            _ => 1,
-        };
-        total = total.saturating_add(own);
+/// Returns the size of an expression.
+fn expanded(expr: &Expr, inputs: &Inputs<'_>) -> PlanResult<Expanded> {
+    if let Expr::Column(column) = expr {
+        let known = inputs.iter().find_map(|(schema, sizes)| {
+            schema.maybe_index_of_column(column).and_then(|index| sizes.get(index)).copied()
+        });
+        return Ok(known.unwrap_or(Expanded::COLUMN));
+    }
+    let (mut size, mut depth, mut last) = (0_usize, 0, 0);
+    expr.apply_children(|child| {
+        let child = expanded(child, inputs)?;
+        size = size.saturating_add(child.size);
+        depth = depth.max(child.depth);
+        last = child.size;
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(total)
+    if repeats_operands(expr) {
+        size = size.saturating_mul(2).saturating_sub(last);
+    }
+    Ok(Expanded { size: size.saturating_add(1), depth: depth + 1 })
+}
+
+/// Returns true if the optimizer repeats the operands of the expression, except for the last operand.
+fn repeats_operands(expr: &Expr) -> bool {
+    match expr {
+        Expr::Between(_) => true,
+        Expr::ScalarFunction(call) => ["coalesce", "nvl", "nvl2", "ifnull"].contains(&call.func.name()),
+        _ => false,
+    }
 }

@@ -13,7 +13,7 @@ use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain
 
 /// The maximum nesting depth of an expression: the maximum length of an operator chain, plus a margin for other
 /// nesting.
-const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
+pub(in crate::query) const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
 /// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, each

@@ -43,7 +43,7 @@ use datafusion::logical_expr::{
 use self::domain::Domain;
 
 /// The maximum number of nodes that the pass may create. Each level of nesting can double the number of nodes below it.
-const NODES_MAX: usize = 20_000;
+const NODES_MAX: usize = 5_000;
 
 /// The prefix of the column names that the pass creates.
 const NAME_PREFIX: &str = "__subquery_";

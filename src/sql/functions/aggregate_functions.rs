@@ -6,12 +6,16 @@ use std::sync::Arc;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::AggregateUDF;
 
-use crate::sql::functions::{exact_aggregates, max_by, mode_and_percentile, self_sorting_aggregates, window_limits};
+use crate::sql::functions::{
+    exact_aggregates, max_by, mode_and_percentile, percentile_cont, self_sorting_aggregates, window_limits,
+};
 
 /// Returns all aggregate functions.
 pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
     let replaced = exact_aggregates::with_exact(SessionStateDefaults::default_aggregate_functions());
     let mut functions = self_sorting_aggregates::with_own_order(replaced);
+    functions.retain(|function| !["percentile_cont", "median"].contains(&function.name()));
+    functions.extend(percentile_cont::functions());
     functions.extend(mode_and_percentile::functions());
     functions.extend(max_by::functions());
     window_limits::with_window_limits(functions)

@@ -4,7 +4,7 @@
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
-//!             └► mode_and_percentile, max_by, self_sorting_aggregates, window_limits
+//!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates, window_limits
 //!   rules/ ─► checked_arithmetic, exact_comparison, rounding_cast (operators that cannot be called by name)
 //! ```
 //!
@@ -34,6 +34,7 @@ pub(super) mod interval_product;
 pub(super) mod interval_total;
 pub(super) mod max_by;
 pub(super) mod mode_and_percentile;
+mod percentile_cont;
 pub(super) mod rounding_cast;
 pub(super) mod running_total;
 pub(super) mod self_sorting_aggregates;

@@ -8,6 +8,7 @@
 //! percentile_disc(0.5) WITHIN GROUP (ORDER BY x)   quantile_disc(x, 0.5)
 //! ```
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -100,15 +101,15 @@ impl AggregateUDFImpl for ValueAggregate {
 }
 
 /// Returns the value of the second argument, which is a constant between 0 and 1.
-fn fraction(args: &AccumulatorArgs) -> Result<f64> {
+pub(super) fn fraction(args: &AccumulatorArgs) -> Result<f64> {
     let batch = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let value = match args.exprs[1].evaluate(&batch) {
         Ok(ColumnarValue::Scalar(value)) => value.cast_to(&DataType::Float64)?,
-        _ => return Err(DataFusionError::Plan("the fraction of percentile_disc must be a constant".to_owned())),
+        _ => return Err(DataFusionError::Plan("the fraction of a percentile must be a constant".to_owned())),
     };
     match value {
         ScalarValue::Float64(Some(fraction)) if (0.0..=1.0).contains(&fraction) => Ok(fraction),
-        value => Err(DataFusionError::Plan(format!("the fraction {value} of percentile_disc is not between 0 and 1"))),
+        value => Err(DataFusionError::Plan(format!("the fraction {value} of a percentile is not between 0 and 1"))),
     }
 }
 
@@ -141,11 +142,14 @@ impl ValueCounts {
     /// Returns the distinct values in the order of ORDER BY, with the number of copies of each value.
     fn sorted(&self) -> Vec<(&ScalarValue, u64)> {
         let mut sorted: Vec<_> = self.copies.iter().map(|(value, copies)| (value, *copies)).collect();
-        sorted.sort_by(|(a, _), (b, _)| {
-            let order = a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal);
-            if self.is_descending { order.reverse() } else { order }
-        });
+        sorted.sort_by(|(a, _), (b, _)| self.compare(a, b));
         sorted
+    }
+
+    /// Compares two values in the order of ORDER BY.
+    fn compare(&self, a: &ScalarValue, b: &ScalarValue) -> Ordering {
+        let order = a.partial_cmp(b).unwrap_or(Ordering::Equal);
+        if self.is_descending { order.reverse() } else { order }
     }
 
     /// Returns the first value, in sort order, whose cumulative share reaches the given fraction.
@@ -163,8 +167,9 @@ impl ValueCounts {
     /// Returns the most frequent value. If several values are equally frequent, returns the first of them in sort
     /// order.
     fn mode(&self) -> Option<ScalarValue> {
-        let most = self.copies.values().max()?;
-        self.sorted().into_iter().find(|(_, copies)| copies == most).map(|(value, _)| value.clone())
+        let first =
+            |a: &(&ScalarValue, &u64), b: &(&ScalarValue, &u64)| a.1.cmp(b.1).then_with(|| self.compare(b.0, a.0));
+        self.copies.iter().max_by(first).map(|(value, _)| value.clone())
     }
 }
 

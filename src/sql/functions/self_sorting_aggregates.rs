@@ -19,7 +19,7 @@ pub(crate) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggre
     let wrapped = functions.into_iter().map(|inner| {
         let uses_order = match inner.name() {
             "string_agg" => true,
-            "percentile_cont" | "approx_percentile_cont" | "approx_percentile_cont_with_weight" => false,
+            "approx_percentile_cont" | "approx_percentile_cont_with_weight" => false,
             _ => return inner,
         };
         Arc::new(AggregateUDF::new_from_impl(OwnOrder { inner, uses_order }))

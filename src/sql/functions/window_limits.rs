@@ -25,12 +25,12 @@ use crate::error::Error;
 /// The maximum number of bytes that the windows of one partition return together.
 const RESULT_BYTES_MAX: usize = 32 << 20;
 /// The maximum number of values in the windows of one partition together.
-const VALUES_MAX: usize = 100_000_000;
+const VALUES_MAX: usize = 20_000_000;
 
 /// Wraps the functions whose results or running times grow with the window, and returns the others unchanged.
 pub(super) fn with_window_limits(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
     let wrapped = functions.into_iter().map(|inner| match inner.name() {
-        "array_agg" | "string_agg" | "median" | "percentile_cont" | "percentile_disc" | "mode" => {
+        "array_agg" | "string_agg" | "percentile_disc" | "mode" => {
             Arc::new(AggregateUDF::new_from_impl(WindowLimited { inner }))
         }
         _ => inner,
@@ -130,7 +130,7 @@ impl AggregateUDFImpl for WindowLimited {
     }
 
     fn set_monotonicity(&self, kind: &DataType) -> SetMonotonicity {
-        self.inner.set_monotonicity(kind)
+        self.inner.inner().set_monotonicity(kind)
     }
 }
 

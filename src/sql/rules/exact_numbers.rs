@@ -218,7 +218,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             transformed(Expr::Case(case), changed)
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
-            let mut changed = args.len() > 1 && unify(args.iter_mut(), schema);
+            let is_independent = ["concat", "concat_ws", "named_struct", "struct"].contains(&func.name());
+            let mut changed = args.len() > 1 && !is_independent && unify(args.iter_mut(), schema);
             if func.name() == "round" {
                 changed |= shorten_places(&mut args);
             }

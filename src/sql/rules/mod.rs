@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► engine's type coercion ─► checked_arithmetic
-//!     ─► function_limits ─► engine's optimizer, with single_distinct ─► guards ─► physical plan
+//!     ─► function_limits ─► engine's optimizer, with single_distinct and forget_dependencies ─► guards ─► physical plan
 //!     ─► grouping_sets ─► engine's physical optimizer
 //! ```
 //!
@@ -12,6 +12,7 @@
 
 pub(super) mod checked_arithmetic;
 pub(super) mod exact_numbers;
+mod forget_dependencies;
 pub(super) mod grouping_sets;
 pub(super) mod guards;
 pub(super) mod single_distinct;

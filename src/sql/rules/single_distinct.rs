@@ -13,15 +13,18 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
+use crate::sql::rules::forget_dependencies;
+
 const RULE: &str = "single_distinct_aggregation_to_group_by";
 
-/// Returns the engine's optimizer rules, with a wrapper around `single_distinct_aggregation_to_group_by`.
+/// Returns the engine's optimizer rules, with a wrapper around `single_distinct_aggregation_to_group_by`, and with
+/// [`forget_dependencies`] before the rules that need it.
 pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let wrap = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         RULE => Arc::new(SingleDistinct(rule)),
         _ => rule,
     };
-    Optimizer::new().rules.into_iter().map(wrap).collect()
+    forget_dependencies::before_users(Optimizer::new().rules.into_iter().map(wrap).collect())
 }
 
 #[derive(Debug)]

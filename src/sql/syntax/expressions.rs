@@ -72,7 +72,7 @@ impl Expressions<'_> {
             Expr::Cast { data_type, expr: from, .. } => {
                 microseconds(data_type);
                 drop_array_sizes(data_type);
-                if let (DataType::Timestamp(_, _), Expr::Value(value)) = (data_type, &mut **from) {
+                if let (DataType::Timestamp(_, _), Expr::Value(value)) = (&*data_type, &mut **from) {
                     complete(value);
                 }
                 if let Some(length) = take_text_length(data_type) {

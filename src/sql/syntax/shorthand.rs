@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 use crate::sql::syntax::row_comparisons::RowComparisons;
 use crate::sql::syntax::tree::{binary, call, flow, name_of, nested, ordinal, query_of, value};
 
+/// The maximum number of grouping sets in one GROUP BY clause.
+const GROUPING_SETS_MAX: usize = 1_024;
 /// A number of rows that no result reaches.
 const ROWS_UNLIMITED: &str = "1000000000000";
 
@@ -183,6 +185,7 @@ fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr>
 /// constant.
 fn replace_ordinals(select: &mut Select) -> Result<()> {
     let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
+    check_grouping_sets(groups)?;
     for group in groups {
         let (Expr::Rollup(sets) | Expr::Cube(sets) | Expr::GroupingSets(sets)) = group else { continue };
         for expr in sets.iter_mut().flatten() {
@@ -190,6 +193,25 @@ fn replace_ordinals(select: &mut Select) -> Result<()> {
                 *expr = item_at(&select.projection, position, "GROUP BY")?.clone();
             }
         }
+    }
+    Ok(())
+}
+
+/// Refuses a GROUP BY clause with too many grouping sets. The number of sets doubles with each expression in CUBE.
+fn check_grouping_sets(groups: &[Expr]) -> Result<()> {
+    let sets = groups.iter().fold(1_usize, |total, group| {
+        let sets = match group {
+            Expr::Cube(sets) => u32::try_from(sets.len()).ok().and_then(|sets| 2_usize.checked_pow(sets)),
+            Expr::Rollup(sets) => Some(sets.len() + 1),
+            Expr::GroupingSets(sets) => Some(sets.len()),
+            _ => Some(1),
+        };
+        total.saturating_mul(sets.unwrap_or(usize::MAX))
+    });
+    if sets > GROUPING_SETS_MAX {
+        return Err(Error::limited(format!(
+            "GROUP BY has more than {GROUPING_SETS_MAX} grouping sets: list the sets that you need in GROUPING SETS"
+        )));
     }
     Ok(())
 }

@@ -15,8 +15,9 @@ use std::ops::ControlFlow;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Cte, Expr, Ident, Join, JoinConstraint, JoinOperator, OrderBy, PipeOperator, Query, Select,
-    SetExpr, TableAlias, TableFactor, TableWithJoins, Value, Visit as _, Visitor, VisitorMut,
+    BinaryOperator, Cte, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint,
+    JoinOperator, OrderBy, PipeOperator, Query, Select, SetExpr, TableAlias, TableFactor, TableWithJoins, Value,
+    Visit as _, Visitor, VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -101,6 +102,19 @@ fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
         Op::Anti(constraint) | Op::LeftAnti(constraint) | Op::RightAnti(constraint) => Some(constraint),
         Op::AsOf { constraint, .. } => Some(constraint),
         Op::CrossApply | Op::OuterApply | Op::ArrayJoin | Op::LeftArrayJoin | Op::InnerArrayJoin => None,
+    }
+}
+
+/// Returns `coalesce(left, right)`. If `left` is the merged column of another FULL JOIN, adds `right` to its arguments,
+/// because the engine would repeat a nested `coalesce`.
+fn coalesce(left: Expr, right: Expr) -> Expr {
+    match left {
+        Expr::Function(Function { args: FunctionArguments::List(mut list), name, .. }) => {
+            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(right)));
+            let merged = call(&name.to_string(), Vec::new());
+            Expr::Function(Function { args: FunctionArguments::List(list), ..merged })
+        }
+        left => Expr::Function(call("coalesce", vec![left, right])),
     }
 }
 
@@ -326,7 +340,7 @@ impl<'b> UsingJoins<'b> {
                 None => equal,
             });
             let value = match operator {
-                JoinOperator::FullOuter(_) => Expr::Function(call("coalesce", vec![l, r])),
+                JoinOperator::FullOuter(_) => coalesce(l, r),
                 JoinOperator::Right(_)
                 | JoinOperator::RightOuter(_)
                 | JoinOperator::RightSemi(_)

@@ -33,8 +33,8 @@ test: need-cargo need-openssl ## Run all tests: Rust tests, real ADBC and JDBC c
 schedules: need-cargo need-openssl ## Run thousands of simulated schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
 	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::selected_schedules -- --nocapture
 
-# Every test run executes a few seeds; this command executes more. With a nightly toolchain and cargo-fuzz, coverage guides
-# the inputs; otherwise they are random. A failure prints its seed. SEED=17 runs that seed again.
+# Every test run uses a few seeds; this command uses more. With a nightly toolchain and cargo-fuzz, coverage guides
+# the inputs; otherwise they are random. A failure prints its seed. SEED=17 runs the test with that seed again.
 SECONDS ?= 600
 fuzz: need-cargo need-openssl ## Compare our decoders with independent libraries on random bodies (SECONDS=60, SEED=17)
 	@if [ -n "$(SEED)" ]; then \

@@ -1,8 +1,8 @@
-//! Benchmarks ingest, from the request body to committed Parquet files, in events per CPU-second for each format.
+//! Measures the throughput of ingest, in events per CPU-second, for each format.
 //!
-//! The benchmark covers the whole path: decode, validate, dedupe, sort, encode Parquet, and commit to a local folder. It
-//! measures the CPU time of the process instead of wall-clock time, so that other load on the machine does not distort the
-//! result.
+//! The benchmark covers the whole path from the request body to the commit: decode, validate, dedupe, sort, encode
+//! Parquet, and commit to a local folder. It measures the CPU time of the process instead of wall-clock time, so that
+//! other load on the machine does not distort the result.
 //!
 //! Run it with `cargo bench --bench ingest [FORMAT …]`.
 

@@ -1,8 +1,8 @@
-//! Benchmarks query planning (parse, prune, optimize, plan) for tables of up to 10,000 files. No file is opened. The
-//! plan cache has no effect, because each round's statement is unique.
+//! Benchmarks query planning (parse, prune, optimize, plan) for tables of up to 10,000 files. The benchmark does not
+//! open the files. The plan cache has no effect, because each round's statement is unique.
 //!
-//! Run it with `cargo bench --bench planning`. It prints the median time of each step in milliseconds, for tables of increasing
-//! size.
+//! Run it with `cargo bench --bench planning`. For tables of increasing size, it prints the median time of each step in
+//! milliseconds.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 

@@ -47,7 +47,7 @@ impl Clock {
         self.now().div_euclid(SECOND)
     }
 
-    /// Sets the time of a fixed clock. The system clock is not changed.
+    /// Sets the time of a fixed clock. Has no effect on the system clock.
     pub fn set(&self, now: Micros) {
         match self {
             Self::System => {}

@@ -1,7 +1,7 @@
-//! The error type of this crate: a kind, a message, and the underlying cause.
+//! The error type of this crate. An error has a kind, a message, and an underlying cause.
 //!
-//! The [`Kind`] of an error says what the caller should do, not which module failed. Only `http/error.rs` and
-//! `flight/error.rs` map kinds to HTTP and gRPC status codes.
+//! The [`Kind`] tells the caller how to react to the error. It does not tell which module failed. Only `http/error.rs`
+//! and `flight/error.rs` translate kinds into HTTP and gRPC status codes.
 //!
 //! Messages are in lower case and have no final full stop. A message states the problem, the offending value and the
 //! fix.
@@ -16,28 +16,28 @@ use std::time::Duration;
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The category of an error, which says what the caller should do.
+/// The kind of an error. It tells the caller how to react to the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The request is invalid. The caller should correct the request.
     Invalid,
     /// The token is missing or invalid. The caller should get a valid token.
     Unauthenticated,
-    /// The token does not permit the request. The caller needs more rights.
+    /// The token does not permit the request. The caller needs additional permissions.
     Forbidden,
     /// The object does not exist, or the caller may not see it.
     NotFound,
     /// The object already exists, or another request changed it at the same time.
     Conflict,
-    /// A limit was exceeded. The caller should wait or request less.
+    /// A limit was exceeded. The caller should retry later or make a smaller request.
     Limited,
     /// The caller, or the server on its behalf, cancelled the request.
     Cancelled,
-    /// The server or a service that it depends on is unavailable. The caller should retry.
+    /// The server or a service that it depends on is unavailable. The caller should retry the request.
     Unavailable,
-    /// The server does not support the request, so a retry fails too.
+    /// The server does not support the request, so a retry would also fail.
     Unsupported,
-    /// The server has a bug. The client gets an id that identifies the cause in the log.
+    /// The server has a bug. The client gets an id with which an operator can find the cause in the log.
     Internal,
 }
 
@@ -77,7 +77,7 @@ impl Error {
         self
     }
 
-    /// Sets the time after which a retry may succeed.
+    /// Sets how long the caller should wait before it retries.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -101,7 +101,7 @@ impl Error {
         &self.message
     }
 
-    /// Returns the time after which a retry may succeed, if it is known.
+    /// Returns how long the caller should wait before it retries, if this is known.
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -131,8 +131,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// Returns `, did you mean …?` with the name in `known` that is closest to `given`, or an empty string if no name is
-/// close. Callers append the result to an error about an unknown name.
+/// Returns `, did you mean …?` with the name in `known` that is closest to `given`. Returns an empty string if no name
+/// is close. Callers append the result to an error about an unknown name.
 pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     known
         .into_iter()

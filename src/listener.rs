@@ -1,11 +1,11 @@
 //! Listening sockets with a connection limit, used by both endpoints.
 //!
-//! Each accepted connection comes with a [`ConnectionSlot`], which it holds until it is closed. A connection beyond the
-//! limit is also accepted, but only to send it a refusal in the endpoint's protocol. A refused client can therefore
+//! Each accepted connection occupies a [`ConnectionSlot`] until the connection is closed. If all slots are occupied,
+//! the connection is still accepted, but only to send a refusal in the endpoint's protocol. The client can therefore
 //! distinguish an overloaded server from a server that is down.
 //!
-//! **Invariant:** at most `connections_max` slots are in use. At most [`REFUSALS_MAX`] connections are being refused at
-//! a time, and each refusal ends within [`REFUSAL_TIME_MAX`].
+//! **Invariant:** at most `connections_max` slots are in use. In addition, at most [`REFUSALS_MAX`] connections are
+//! open to receive a refusal, each for at most [`REFUSAL_TIME_MAX`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,30 +18,29 @@ use tokio::task::JoinSet;
 
 use crate::telemetry::Metrics;
 
-/// The pause after a failed attempt to accept a connection. Accepting usually fails because the process has run out of
-/// file descriptors. These become free only when other connections close.
+/// The pause after a failed attempt to accept a connection. An attempt usually fails because the process has run out of
+/// file descriptors. It can succeed after other connections have been closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of connections that are being refused at the same time. Further connections are closed without
-/// sending a refusal.
+/// The maximum number of connections that may be open to receive a refusal. If there are more, the server closes them
+/// without a refusal.
 const REFUSALS_MAX: usize = 64;
 /// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// The size of the buffer into which a refused client's request is read before it is discarded, in bytes.
+/// The size, in bytes, of the buffer into which a refused client's request is read. The request is then discarded.
 const DISCARD_BYTES: usize = 4 * 1024;
 
 /// An endpoint's connection limit.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimit {
-    /// The configuration key of the limit, for the log and the metrics.
+    /// The configuration key of the limit, which appears in the log and in metrics.
     pub(crate) key: &'static str,
     /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
-    /// The bytes that are sent to refuse a connection beyond the limit. The bytes are empty if the protocol has no
-    /// suitable message.
+    /// The bytes that refuse a connection when all slots are occupied. Empty if the protocol has no suitable message.
     pub(crate) refusal: Bytes,
 }
 
-/// One slot of an endpoint's connection limit. Dropping the slot makes it available to another connection.
+/// One slot of an endpoint's connection limit. When the slot is dropped, another connection can use it.
 #[derive(Debug)]
 #[must_use = "dropping the slot frees it immediately"]
 pub(crate) struct ConnectionSlot {
@@ -67,12 +66,13 @@ impl Listener {
         Self { socket, slots, limit, is_full: false, refusals: JoinSet::new(), metrics }
     }
 
-    /// Returns the next connection that gets a slot. Refuses connections that arrive while no slot is free.
+    /// Waits for a connection for which a slot is free, and returns the connection and the slot. While no slot is free,
+    /// refuses each new connection.
     pub(crate) async fn accept(&mut self) -> (TcpStream, ConnectionSlot) {
         loop {
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    // Each response is written at once, so Nagle's algorithm would only delay it.
+                    // Each response is sent with a single write, so Nagle's algorithm would only delay it.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "failed to set TCP_NODELAY");
                     }
@@ -109,9 +109,9 @@ impl Listener {
 
 /// Sends `refusal` and closes the connection.
 ///
-/// Waits for the first bytes of the request, because clients treat a response before their request as an error. After
-/// the refusal, reads until the client closes its side. Closing a socket with unread bytes would reset the connection,
-/// and the client would discard the refusal.
+/// First waits for a part of the request, because clients treat a response that arrives before they send a request as
+/// an error. After the refusal, reads and discards bytes until the client closes its side. Closing a socket with unread
+/// bytes would reset the connection, and the client would discard the refusal.
 async fn send_refusal(mut stream: TcpStream, refusal: Bytes) {
     let closing = async {
         let mut scratch = [0; DISCARD_BYTES];

@@ -1,4 +1,4 @@
-//! The server's binary, which only calls the library.
+//! The entry point of the server's binary. It only calls the library.
 
 fn main() -> std::process::ExitCode {
     glasshouse::cli::main()

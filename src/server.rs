@@ -1,4 +1,4 @@
-//! Builds, runs and stops the server. The startup and the shutdown each consist of steps in a fixed order.
+//! Builds, runs and stops the server. Startup and shutdown each run a fixed sequence of steps.
 //!
 //! ```text
 //!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
@@ -6,10 +6,10 @@
 //!   stop    close the listeners ► finish or abort requests ► end the sources ► commit admitted events ► end the tasks
 //! ```
 //!
-//! **Invariant:** endpoints and sources end before ingest stops. Every admitted event is therefore committed, and every
-//! receipt is sent.
-//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]), so the server performs all steps even if a
-//! client hangs or a task panics.
+//! **Invariant:** endpoints and sources stop before ingest stops. Every admitted event is therefore committed, and
+//! every receipt is sent.
+//! **Invariant:** each step of a shutdown has a deadline ([`Deadline`]). If a client hangs or a task panics, the server
+//! therefore still performs all steps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -99,16 +99,16 @@ impl Server {
         Ok((bound(&self.flight.0)?, bound(&self.http.0)?))
     }
 
-    /// Serves requests until `stop` is cancelled, and then shuts down gracefully within `shutdown.time_max`. Returns
-    /// the error from the first endpoint that failed, or `Unavailable` if some admitted events could not be committed
-    /// in time.
+    /// Serves requests until `stop` is cancelled, and then shuts down gracefully within `shutdown.time_max`. If an
+    /// endpoint failed, returns the error of the first one. If some admitted events could not be committed in time,
+    /// returns `Unavailable`.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.start_tasks(&closing, &following);
 
-        // If one endpoint fails, the server stops the other endpoint, too. Otherwise, the server would seem healthy to
-        // clients that use only the working endpoint.
+        // If one endpoint fails, the server stops the other endpoint, too. If it did not, clients that use only the
+        // other endpoint would not notice that the server has a problem.
         let mut outcome = tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.endpoints.join_next() => ended.map_or(Ok(()), endpoint_ended),
@@ -119,7 +119,7 @@ impl Server {
         let until_cut = async {
             tokio::time::sleep_until(deadline.drain).await;
             tracing::warn!(
-                "aborting requests and batches that have not finished, because the remaining time is reserved for the last commits"
+                "aborting unfinished requests and batches: the remaining time is reserved for the last commits"
             );
             closing.cut.cancel();
             tokio::time::sleep_until(deadline.cut).await;
@@ -189,7 +189,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Starts an endpoint. If the endpoint panics, the server shuts down, because the panic drops the listener and the
+    /// Starts an endpoint. If the endpoint panics, the server shuts down: its listener has been dropped, so the
     /// endpoint cannot be restarted.
     fn serve(
         &mut self,
@@ -227,8 +227,8 @@ async fn declared(
     .await
 }
 
-/// Creates the contracts of all declared tables and their quarantines. Returns all errors together. The only files that
-/// the function reads are `.proto` files.
+/// Creates the contracts of all declared tables and their quarantines. If there are several errors, returns all of
+/// them. Reads no files other than `.proto` files.
 pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     let mut contracts = Vec::with_capacity(config.tables.len() * 2);
     let mut errors = Vec::new();
@@ -245,8 +245,9 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
     if errors.is_empty() { Ok(contracts) } else { Err(Error::invalid(errors.join("\n"))) }
 }
 
-/// Creates all declared sources. Returns all errors together. Sends no network requests. If `contracts` is given,
-/// checks each transform against its contract and against the lookup columns that are already known.
+/// Creates all declared sources. If there are several errors, returns all of them. Sends no network requests. If
+/// `contracts` is given, checks each transform against the contract of its table and against those columns of lookup
+/// tables that are already known.
 pub(crate) fn sources(
     config: &Config,
     contracts: Option<&[Arc<Contract>]>,
@@ -277,7 +278,7 @@ pub(crate) fn transform(
     Transform::new(source, declared, contract, lookups, &config.ingest)
 }
 
-/// Returns a function that runs the queries of lookup tables with the operator's rights.
+/// Returns a function that runs the queries of lookup tables. These queries read the rows of all tenants.
 fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     let limits = &config.ingest;
     let operator_query = Arc::new(OperatorQuery::new(engine.clone(), limits.lookup_rows_max, limits.lookup_bytes_max));
@@ -287,8 +288,8 @@ fn lookup_query(engine: &Arc<Engine>, config: &Config) -> LookupQuery {
     })
 }
 
-/// Returns a function that runs the queries of lookup tables without a running server. The queries read the current
-/// versions of the lake's tables.
+/// Returns a function that runs the queries of lookup tables, for commands that do not start a server. The queries read
+/// the current versions of the lake's tables.
 pub(crate) async fn lookup_query_of(
     config: &Config,
     contracts: &[Arc<Contract>],
@@ -299,7 +300,7 @@ pub(crate) async fn lookup_query_of(
     Ok(lookup_query(&Engine::new(tables, config.query.clone(), clock.clone(), Arc::default())?, config))
 }
 
-/// Returns an error for each column that appears in the table's policy but not in the table.
+/// Returns an error for each column that the table's policy names but the table does not have.
 fn policy_errors(contract: &Contract, config: &Config) -> Vec<String> {
     let Some(policy) = config.policy.get(&contract.name) else { return Vec::new() };
     let known: Vec<&str> = contract.table_schema().fields().iter().map(|field| field.name().as_str()).collect();
@@ -322,8 +323,8 @@ async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Conf
     Ok(try_join_all(opening).await?.into_iter().collect())
 }
 
-/// Returns the content of the home page: the address of the Flight SQL endpoint and, if `http.home_tables` is set, the
-/// tables that tenants can see.
+/// Returns the contents of the home page. It contains the address of the Flight SQL endpoint. If `http.home_tables` is
+/// set, it also lists the tables that tenants can see.
 fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     let described = |name: &String| {
         (name.clone(), config.tables.get(name).map_or("", |table| table.description.as_str()).to_owned())
@@ -335,26 +336,26 @@ fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     })
 }
 
-/// Returns the address of a listener.
+/// Returns the address to which a listener is bound.
 fn bound(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().map_err(|e| Error::internal("a bound listener has no address").with_source(e))
 }
 
-/// Binds a listener. The error for an address that cannot be bound names the setting to change.
+/// Binds a listener. If an address cannot be bound, the error names the setting to change.
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .map_err(|e| Error::unavailable(format!("cannot listen on {address}: {e}; change `{setting}`")).with_source(e))
 }
 
-/// Periodically checks for other writers' commits to a table, until `stop` is cancelled. Logs a failed check and
-/// continues.
+/// Periodically checks for other writers' commits to a table, until `stop` is cancelled. If a check fails, logs the
+/// error and continues.
 async fn follow(table: Arc<Table>, metrics: Arc<Metrics>, interval: Duration, stop: CancellationToken) {
     let name = &table.contract().name;
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A shutdown cancels a running check, because the object store may not respond.
+        // A shutdown cancels a check that is running, because the object store might not respond.
         let Some(refreshed) = stop.run_until_cancelled(table.refresh()).await else { return };
         match refreshed {
             Ok(snapshot) => metrics.lake_version(name, snapshot.version),

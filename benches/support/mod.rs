@@ -21,7 +21,7 @@ use glasshouse::tenancy::{Access, DevelopmentToken, Scope, Verifier};
 use prost::Message;
 use serde_json::Value;
 
-/// The date of the oldest committed file, 2026-01-01, in days since 1970.
+/// The date of the oldest committed file, 2026-01-01, in days since 1970-01-01.
 const FIRST_DAY: i32 = 20_454;
 
 const CONFIG: &str = r#"
@@ -53,7 +53,7 @@ tenant_claim = "tenant"
 scope_claim = "scope"
 "#;
 
-/// Builds a runtime like the server's, with stacks that are large enough for query planning.
+/// Builds a Tokio runtime whose threads, like those of the server, have stacks large enough for query planning.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let builder = builder.worker_threads(2).thread_stack_size(glasshouse::query::STACK_BYTES_MIN).enable_all();
@@ -141,7 +141,8 @@ impl Harness {
         writer.into_inner().expect("a body").into()
     }
 
-    /// Commits `count` files that do not exist in the store, spread over ten days and a thousand tenants.
+    /// Adds `count` files to the Delta log, spread over ten days and a thousand tenants. The files themselves do not
+    /// exist.
     pub(crate) async fn add_virtual_files(&self, count: usize) {
         let files = (0..count)
             .map(|at| {
@@ -173,7 +174,7 @@ pub(crate) fn cpu_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
-/// Converts an event to a protobuf message, as a producer's generated code would write it.
+/// Converts an event to the type that a producer would generate from the `.proto` file.
 fn wire_event(event: &Value) -> wire::CallEvent {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let dimensions = &event["dimensions"];

@@ -1,8 +1,8 @@
 //! Configures glibc's allocator to keep freed memory, because every batch of events allocates and frees large blocks.
 //!
 //! By default, glibc returns a large block to the system as soon as it is freed. For the next allocation, the kernel
-//! then has to find and clear pages again. Other allocators also return memory by default, or were slower in
-//! benchmarks. See docs/performance.md.
+//! then has to find and clear pages again. Of the other allocators, some also return memory by default, and some were
+//! slower in benchmarks. See docs/performance.md.
 
 /// The maximum size of a block that is allocated from retained memory, in bytes. glibc does not accept a greater value.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -11,7 +11,8 @@ const RETAINED_BLOCK_MAX: i32 = 32 << 20;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const RETAINED_FREE_MAX: i32 = 256 << 20;
 
-/// Configures the allocator. Must be called before threads are started. Does nothing if the allocator is not glibc's.
+/// Sets glibc's allocator options. Must be called before threads are started. Does nothing if the allocator is not
+/// glibc's.
 pub(super) fn configure() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -93,7 +93,7 @@ struct ProblemBody {
     message: String,
 }
 
-/// Creates a client for any server, with or without TLS.
+/// Creates a client that accepts `https://` and `http://` URLs.
 pub(super) fn client(retry: Retry) -> Result<Client> {
     client_within(RESPONSE_TIME_MAX, retry)
 }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 
 /// Writes the completion script.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    // The generator panics if its output is closed, so the script is first written to memory.
+    // The generator panics if it cannot write its output, so the script is first generated in memory.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "glasshouse", &mut script);
     let _ = io::Write::write_all(&mut io::stdout().lock(), &script);

@@ -75,7 +75,8 @@ fn errors(config: &Config) -> Vec<String> {
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Returns the sources whose transforms cannot be checked yet, with the lookup tables that are not loaded.
+/// Returns the sources whose transforms cannot be checked yet. Each source is paired with the lookup tables that its
+/// transform needs and that are not loaded.
 fn unchecked(config: &Config) -> Vec<(String, Vec<String>)> {
     let Ok(contracts) = server::contracts(config) else { return Vec::new() };
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
@@ -110,7 +111,8 @@ mod tests {
     use super::*;
     use crate::config::FILE;
 
-    /// Reads the reference configuration with the given environment variables, and returns its errors.
+    /// Reads the reference configuration with the given environment variables, and returns the errors that `config
+    /// check` would report.
     fn check(env: &[(&str, &str)]) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         let env = env.iter().map(|(name, value)| (name.to_string(), value.to_string()));

@@ -1,8 +1,8 @@
 //! The command `glasshouse demo` runs a server on a local folder, sends it a steady stream of call events, and prints
 //! commands to try.
 //!
-//! The demo sends its events to the HTTP endpoint like any other client, with one token per tenant. The displayed rate
-//! is computed from the receipts.
+//! The demo sends its events to the HTTP endpoint like any other client, with one token per tenant. The rate that the
+//! demo prints is computed from the receipts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     seconds: Option<u64>,
 }
 
-/// Runs the server and the stream of events. Stops both on a signal, or after `--seconds`.
+/// Runs the server and sends events until the process receives a signal or `--seconds` have passed.
 pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.data)
         .map_err(|e| Error::invalid(format!("cannot create the folder `{}`: {e}", args.data.display())))?;
@@ -185,7 +185,8 @@ struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    /// Returns the addresses, two tokens, and commands that work in another terminal in any folder.
+    /// Returns the text that the demo prints: the addresses, two tokens, and commands to paste into another terminal.
+    /// The commands do not depend on the current folder of that terminal.
     ///
     /// The commands are not indented, because indentation would break a multi-line Python script. The
     /// explanations are not written as comments, because some interactive shells do not support comments.
@@ -241,7 +242,7 @@ duckdb -c "select account_id, count(*) from delta_scan('{lake}') group by 1"
     }
 }
 
-/// Returns the address at which a client on this host reaches a listener. If the listener listens on all addresses,
+/// Returns the address at which a client on this host reaches a listener. If the listener is bound to all addresses,
 /// returns the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {

@@ -66,7 +66,7 @@ impl EventGenerator {
         Self { random, calls, turn: 0, events: 0, run }
     }
 
-    /// Returns the next event, with the time `now`.
+    /// Returns the next event. `now` is its event time.
     pub fn next_event(&mut self, now: Micros) -> CallEvent {
         let call = &mut self.calls[self.turn];
         let (run, millis) = (self.run, now / 1_000);
@@ -105,9 +105,10 @@ impl Call {
         Self { tenant: random.tenant(), route, step: 0, carrier, dimensions }
     }
 
-    /// Adds the fields of the current step to the event.
+    /// Adds the fields that depend on the state of the call: ringing, active or ended.
     fn add_fields(&self, event: &mut Value, random: &mut Random) {
-        // The calls of one carrier have a lower quality than the others, so a query in the demo has something to find.
+        // The calls of one carrier have a lower quality than the others, so that a query in the demo can detect this
+        // carrier.
         let factor = if self.carrier == "ferro" { 2.5 } else { 1.0 };
         let mut set = |name: &str, value: Value| event[name] = value;
         if self.step == 0 {

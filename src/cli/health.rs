@@ -1,6 +1,7 @@
 //! The command `glasshouse health` checks whether a server can serve requests. Use it in containers and scripts.
 //!
-//! The command needs the URL of the HTTP endpoint but no token. It prints one line, and its exit code is 0 or 5.
+//! The command needs the URL of the HTTP endpoint but no token. It prints one line. Its exit code is 0 if the server is
+//! ready, and 5 if the server is not ready or does not respond.
 
 use std::process::ExitCode;
 use std::time::Duration;

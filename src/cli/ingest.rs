@@ -20,7 +20,7 @@ use super::ingest_input::{Chunk, Chunks, InputFormat};
 use crate::error::{Error, Result};
 use crate::http_client::{Client, Request, Retry};
 
-/// The maximum number of rejected events that are shown.
+/// The maximum number of rejected events that the command lists.
 const REJECTS_SHOWN: usize = 10;
 
 /// Send events to a running server.
@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sends all chunks, up to `--requests` at the same time, and adds up their receipts.
+/// Sends all chunks of the input, up to `--requests` at the same time, and adds up their receipts.
 async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result<ReceiptJson> {
     let client = client::client(Retry { if_unanswered: true, ..client::RETRY })?;
     let url = client::address(&args.url, &["v1", "tables", &args.table, "events"])?;
@@ -135,7 +135,7 @@ async fn send_all(args: &Args, chunks: Chunks, progress: &ProgressBar) -> Result
     Ok(total)
 }
 
-/// Sends one chunk. Retries if the server refuses the chunk because of load or does not respond.
+/// Sends one chunk as one request. Retries the request if the server refuses it because of load or does not respond.
 async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<ReceiptJson> {
     // Sending an event twice is safe, because the server stores each event id only once.
     let request = Request::post(url.clone(), chunk.content_type, chunk.body).bearer(token).idempotent();
@@ -143,7 +143,7 @@ async fn send(client: &Client, url: &Url, token: &str, chunk: Chunk) -> Result<R
     serde_json::from_slice(&response.body).map_err(client::unreadable)
 }
 
-/// Opens the input and, if the input is a file, also returns its size.
+/// Opens the input. Also returns the size of the input if it is a file.
 fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     if file == Path::new("-") {
         return Ok((Box::new(std::io::stdin()), None));

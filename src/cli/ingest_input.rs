@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 
 /// The maximum length of the varint that precedes each protobuf message, in bytes.
 const VARINT_BYTES_MAX: usize = 10;
-/// The maximum size of one event, in bytes. If a length prefix is larger, the input is probably not a protobuf stream.
+/// The maximum size of one event, in bytes. If a length prefix specifies a larger size, the input is probably not a
+/// protobuf stream.
 const EVENT_BYTES_MAX: u64 = 64 << 20;
 
 /// The format of the input.
@@ -53,7 +54,7 @@ impl InputFormat {
 pub(crate) struct Chunk {
     pub(crate) content_type: &'static str,
     pub(crate) body: Bytes,
-    /// The number of input bytes that were read for the chunk.
+    /// The number of bytes of the input that the chunk covers.
     pub(crate) input_bytes: usize,
 }
 

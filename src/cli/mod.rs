@@ -7,8 +7,8 @@
 //!                   └─► completions
 //! ```
 //!
-//! **Invariant:** only results are written to standard output, so it can be piped. Everything else is written to
-//! standard error.
+//! **Invariant:** only results are written to standard output, so the output can be piped to another program.
+//! Everything else is written to standard error.
 
 mod allocator;
 mod serve;
@@ -84,7 +84,8 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// The exit codes other than 0 (success), 1 (failure) and 2 (invalid usage, which clap reports).
+/// The exit codes of specific failures. Other exit codes are 0 (success), 1 (any other failure) and 2 (invalid usage,
+/// which clap reports).
 mod exit {
     /// The configuration has errors.
     pub(super) const CONFIG: u8 = 3;

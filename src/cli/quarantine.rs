@@ -1,7 +1,8 @@
-//! The command `glasshouse quarantine` lists, shows, replays and drops the rejected events of a running server.
+//! The command `glasshouse quarantine` lists, shows, replays and drops the rejected events that a running server has
+//! stored.
 //!
 //! A replay or drop of many entries is sent in several requests. If a request fails, the entries of the earlier
-//! requests stay replayed or dropped. Running the command again continues with the remaining entries.
+//! requests remain replayed or dropped. Running the command again continues with the remaining entries.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use crate::config::parse_time;
 use crate::error::{Error, Result};
 use crate::http_client::Request;
 
-/// The maximum number of events to show that a replay rejected again.
+/// The maximum number of events that the command lists after a replay has rejected them again.
 const REJECTS_SHOWN: usize = 20;
 
 /// Show rejected events, send them again, or drop them.
@@ -93,7 +94,7 @@ enum Command {
         /// Drop all entries that the token gives access to
         #[arg(long)]
         all: bool,
-        /// Confirm that the entries are to be dropped; required
+        /// Confirm the drop; required
         #[arg(long)]
         yes: bool,
     },
@@ -178,7 +179,7 @@ struct Dropped {
     more: bool,
 }
 
-/// Sends the request and shows the response.
+/// Sends the requests of one subcommand and prints the results.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.client.check()?;
     super::block_on(async {
@@ -326,7 +327,7 @@ impl Filter {
         Ok(body)
     }
 
-    /// Returns `--since` as a time. If `--since` is a duration, it is subtracted from the current time.
+    /// Returns the time that `--since` specifies. A duration is subtracted from the current time.
     fn since(&self) -> Result<Option<String>> {
         let Some(given) = &self.since else { return Ok(None) };
         if DateTime::parse_from_rfc3339(given).is_ok() {
@@ -341,7 +342,7 @@ impl Filter {
     }
 }
 
-/// Parses a response. With `--json`, also prints the response unchanged.
+/// Converts a JSON response to `T`. With `--json`, prints the unchanged response first.
 fn read<T: DeserializeOwned>(args: &Args, response: Value) -> Result<T> {
     if args.client.json {
         write_stdout(&response.to_string());

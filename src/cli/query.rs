@@ -83,7 +83,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Reads statements that end in a semicolon, and runs each of them. An error does not end the session.
+/// Reads statements from the terminal, each terminated by a semicolon, and runs them. An error does not end the
+/// session.
 async fn run_session(client: &mut FlightClient, args: &Args) -> Result<()> {
     let terminal = |e: ReadlineError| Error::internal(format!("cannot read from the terminal: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(terminal)?;
@@ -163,7 +164,7 @@ fn print_table(mut output: impl Write, schema: &SchemaRef, batches: Vec<RecordBa
     writeln!(output, "{text}\n({rows} rows{limit})").map_err(not_written)
 }
 
-/// Writes batches in the output format as they arrive.
+/// Writes each batch in the output format as soon as the batch arrives.
 enum Writer {
     Csv(Box<arrow::csv::Writer<Box<dyn Write + Send>>>),
     Json(arrow::json::LineDelimitedWriter<Box<dyn Write + Send>>),

@@ -23,7 +23,8 @@ pub(crate) struct Args {
 }
 
 /// Serves requests until SIGINT or SIGTERM, and then stops within `shutdown.time_max`. A second signal ends the process
-/// immediately. Only events that were acknowledged before their commit (`ack=received`) can then be lost.
+/// immediately. After a second signal, only events that were acknowledged before their commit (`ack=received`) can be
+/// lost.
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();
@@ -35,12 +36,12 @@ pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
             announce(path, &serde_json::json!({ "flight": flight.to_string(), "http": http.to_string() }))?;
         }
         server.run(stop_on_signal()?).await?;
-        tracing::info!("glasshouse stopped; all admitted events are committed");
+        tracing::info!("glasshouse stopped; all accepted events are committed");
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Writes the file atomically. A reader never sees an incomplete file.
+/// Writes the file atomically, so a reader never sees an incomplete file.
 fn announce(path: &Path, addresses: &serde_json::Value) -> Result<()> {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, addresses.to_string())
@@ -64,7 +65,7 @@ pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
                         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
                         if count == 0 {
                             tracing::info!(
-                                "stopping: finishing running requests and committing admitted events; a second signal ends the process immediately"
+                                "stopping: finishing running requests and committing accepted events; a second signal ends the process immediately"
                             );
                             signalled.cancel();
                         }

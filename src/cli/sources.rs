@@ -75,7 +75,7 @@ struct Partition {
     stopped: bool,
 }
 
-/// Sends the request and shows the response.
+/// Sends the request of one subcommand and prints the response.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.client.check()?;
     let response = super::block_on(async {
@@ -116,8 +116,8 @@ fn show(command: &Command, response: Value) -> Result<()> {
     Ok(())
 }
 
-/// Formats a partition as one line with its offset and lag. A note is added if the partition is stopped, or if this
-/// server does not read it.
+/// Formats a partition as one line with its offset and lag. If the partition is stopped, or if this server does not
+/// read it, the line contains a note.
 fn line(partition: &Partition) -> String {
     let Partition { topic, partition, offset, lag, here, stopped } = partition;
     let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());

@@ -36,8 +36,8 @@ struct Listed {
     latest: Option<ListedLatest>,
 }
 
-/// The key columns of a table that shows only the latest version of each row, and the name of the table that shows all
-/// versions.
+/// Properties of a table that shows only the latest version of each row: its key columns, and the name of the table
+/// that shows all versions.
 #[derive(Debug, Deserialize)]
 struct ListedLatest {
     key: Vec<String>,

@@ -75,7 +75,7 @@ struct Try {
     lookups: Vec<(String, PathBuf)>,
 }
 
-/// An input line with `--messages`, which contains a message with its key and headers.
+/// One line of the input if `--messages` is given: a message with its key and headers.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     #[serde(borrow, default)]
@@ -86,7 +86,7 @@ struct Line<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// Runs the transform and prints the outcome.
+/// Runs the transform over the samples, and prints the rows and the rejected messages.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     let Command::Try(args) = &args.command;
     let samples = samples(args)?;
@@ -133,7 +133,7 @@ async fn load(args: &Try, config: &Config, contracts: &[Arc<Contract>], lookups:
     Ok(())
 }
 
-/// Reads the samples. Returns each sample with its line number, counted from 1.
+/// Reads the sample file. Returns each sample with its line number, counted from 1.
 fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     let unreadable = |error: io::Error| Error::invalid(format!("cannot read {}: {error}", args.sample.display()));
     let reader: Box<dyn BufRead> = match args.sample == Path::new("-") {
@@ -162,7 +162,7 @@ fn samples(args: &Try) -> Result<Vec<(usize, Sample)>> {
     Ok(samples)
 }
 
-/// Parses a message with its key and headers.
+/// Parses a line as a message with a key and headers (`--messages`).
 fn parse_message(line: &[u8]) -> std::result::Result<Sample, serde_json::Error> {
     let Line { key, headers, value } = serde_json::from_slice(line)?;
     let key = key.map(|key| match serde_json::from_str::<String>(key.get()) {
@@ -229,8 +229,8 @@ mod tests {
         file = "nowhere.csv"
     "#;
 
-    /// Runs the command. Returns the tenant, id and city of each row, and the line number and reason of each rejected
-    /// message.
+    /// Runs `transform try` on `lines`. Returns the tenant, id and city of each row, and the line number and reason of
+    /// each rejected message.
     fn tried(lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));

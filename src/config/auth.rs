@@ -9,7 +9,7 @@ use super::section_macro::{bytes, count, none, plain, required, section, time};
 use super::server_sections::{DAY, HOUR, MINUTE, SECOND};
 
 section! {
-    /// The settings of authentication.
+    /// The trusted token issuers and the limits of tokens and keys.
     AuthConfig {
         /// Trusted issuers by name. The names are used only in the configuration.
         issuers: BTreeMap<String, IssuerConfig> = none(),
@@ -29,24 +29,24 @@ section! {
         /// How long an outdated key set may be used if fetching a new one fails.
         jwks_stale_max: Duration = time(DAY, Duration::ZERO..=30 * DAY),
             "An outage of the identity provider must not stop the server, and old keys must not be trusted forever";
-        /// The minimum time between two fetches that are caused by an unknown key.
+        /// The minimum time between two fetches of a key set that are caused by an unknown key id.
         jwks_cooldown: Duration = time(30 * SECOND, SECOND..=HOUR),
-            "Tokens with invented key ids must not flood the identity provider with requests";
+            "A sender of tokens with made-up key ids must not be able to flood the identity provider with requests";
         /// The maximum size of a fetched key set.
         jwks_bytes_max: usize = bytes(256 << 10, 1 << 10..=16 << 20),
-            "The default fits a hundred keys with certificates";
+            "The default is large enough for a hundred keys with certificates";
         /// The maximum number of keys in a key set.
         jwks_keys_max: usize = count("keys", 64, 1..=10_000),
             "Providers publish two to ten keys";
         /// The secret that signs tickets and prepared handles. If the secret is empty, the server generates a new
         /// secret at each start.
         handle_secret: Secret = none(),
-            "Servers behind the same address need the same secret. The secret must have at least 32 bytes";
+            "Servers behind the same address need the same secret. The secret must be at least 32 bytes long";
     }
 }
 
 section! {
-    /// One trusted issuer. Exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url` provides its keys.
+    /// One trusted issuer. Exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url` provides the issuer's keys.
     IssuerConfig {
         /// The exact value of the `iss` claim.
         issuer: String = required(""),
@@ -63,11 +63,12 @@ section! {
             "Set it in the environment: `GLASSHOUSE__AUTH__ISSUERS__NAME__SECRET`";
         /// A file with a public key (PEM).
         pem_file: Option<PathBuf> = none(),
-            "Use it for a key that changes only with the configuration";
+            "Use it for a key that the issuer does not rotate";
         /// A file with a key set (JWKS).
         jwks_file: Option<PathBuf> = none(),
             "Use it for several keys, without network access";
-        /// The URL of a key set (JWKS). It must be `https://`, or `http://` to this host.
+        /// The URL of a key set (JWKS). It must be an `https://` URL. An `http://` URL is accepted only for a loopback
+        /// address.
         jwks_url: Option<String> = none(),
             "Use it for keys that the provider rotates";
         /// CA certificates (PEM) to trust for `jwks_url`, in addition to the system's.
@@ -81,11 +82,11 @@ section! {
             "The default is the name that OAuth uses";
         /// The subjects that may ingest for every tenant. These subjects need no tenant claim and cannot query.
         operators: Vec<String> = none(),
-            "Your own pipelines send events of all tenants";
+            "Use it for your own pipelines, which send events of all tenants";
     }
 }
 
-/// A string that must not be shown. `Debug` redacts the string.
+/// A string that must not be shown. The `Debug` output redacts it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 

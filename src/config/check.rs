@@ -1,8 +1,8 @@
 //! Checks that involve several keys or files: names that must exist, keys that exclude or require each other, files
 //! that must exist.
 //!
-//! Single values are already checked when they are read. This module also makes all paths absolute. Only [`files`]
-//! accesses the disk, to check whether files exist.
+//! The format and range of each value have already been checked when the value was read. This module also makes all
+//! paths absolute. Only [`files`] accesses the disk, to check whether files exist.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -79,7 +79,7 @@ fn paths(config: &mut Config) -> Vec<(String, &mut PathBuf)> {
         .collect()
 }
 
-/// Checks that every file that the configuration names exists.
+/// Checks that all files that are named in the configuration exist, except the files of lookup tables.
 pub(super) fn files(config: &Config, errors: &mut ConfigErrors) {
     for (key, path) in paths(&mut config.clone()) {
         if !path.is_file() {

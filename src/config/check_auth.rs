@@ -1,7 +1,7 @@
-//! Checks that authentication is secure: keys fit their algorithms, and no endpoint is exposed by mistake.
+//! Checks that authentication is secure: each key matches its algorithms, and no endpoint is exposed by mistake.
 //!
 //! Refuses the algorithm `none`, short secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
-//! an endpoint, also refuses plain text and the public development secret.
+//! an endpoint, also refuses connections without TLS and the public development secret.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ use crate::error::did_you_mean;
 /// endpoint.
 pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
 
-/// The minimum length of the secret that signs handles, in bytes. The value is the length of a SHA-256 hash.
+/// The minimum length of the secret that signs handles, in bytes. The secret is an HMAC-SHA-256 key, which should be at
+/// least as long as the hash.
 const HANDLE_SECRET_BYTES_MIN: usize = 32;
 
 /// Checks the issuers, their keys and their algorithms.

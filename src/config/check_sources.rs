@@ -60,7 +60,7 @@ fn authorities(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut
     }
 }
 
-/// Checks the keys that belong to a transform.
+/// Checks the keys that configure a transform.
 fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut ConfigErrors) {
     let has_transform = source.transform.is_some() || source.transform_file.is_some();
     if source.transform.is_some() && source.transform_file.is_some() {

@@ -1,5 +1,5 @@
-//! Reads and shows lists and tables: lists of strings, lists of sections, sections by name, and the options of the
-//! object store.
+//! Reads lists and tables, and formats them for `config show`: lists of strings, lists of sections, sections by name,
+//! and the options of the object store.
 //!
 //! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set with one environment variable:
 //! each key of the table needs its own variable.
@@ -18,7 +18,7 @@ impl Value for Vec<String> {
     fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         let items = match raw.typed() {
             RawValue::List(items) => items,
-            // An environment variable may contain the list as `a,b`.
+            // In an environment variable, a list can be written as `a,b`.
             RawValue::String(text) => text.split(',').map(|item| RawValue::String(item.trim().to_owned())).collect(),
             other => return wrong::<Self>(&other, key, errors),
         };

@@ -7,7 +7,7 @@
 //! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be 1 to 1000000000000 rows, is 0
 //! ```
 //!
-//! **Invariant:** a message never contains a secret. Values of secret keys are never quoted.
+//! **Invariant:** a message never contains a secret, because messages never quote the values of secret keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,7 +39,8 @@ pub struct ConfigError {
     message: String,
 }
 
-/// All errors of one configuration. If a `Result` returns this type as its `Err`, there is at least one error.
+/// All errors of one configuration. When a function returns this type as an `Err`, the list contains at least one
+/// error.
 #[derive(Debug, Default)]
 pub struct ConfigErrors {
     file: String,

@@ -18,13 +18,13 @@ use crate::error::did_you_mean;
 section! {
     /// One lookup table. Exactly one of `file`, `url` and `query` provides its rows.
     LookupConfig {
-        /// A file, relative to the configuration file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object
-        /// per line), or `.parquet`.
+        /// A file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object per line), or `.parquet`.
         file: Option<PathBuf> = none(),
             "Use it for data that you edit by hand or that a job writes";
         /// An `https://` or `http://` URL of a file in one of the formats of `file`.
         url: Option<String> = none(),
-            "Use it for data of another service. The URL must not contain credentials, because it is shown";
+            "Use it for data of another service. The URL must not contain credentials, because it is not redacted in \
+             output";
         /// CA certificates (PEM) to trust for `url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
             "A private service often has a private CA";

@@ -1,4 +1,5 @@
-//! Checks whether a URL leads to this host, whether it may be used without TLS, and whether it contains credentials.
+//! Checks whether the host of a URL is a loopback address, whether the URL may be used without TLS, and whether it
+//! contains credentials.
 //!
 //! Host names are not resolved, because a later lookup of the same name may return a different address.
 
@@ -14,8 +15,8 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Returns true if the URL is `https`, or `http` to this host. In both cases, no third party can read or change the
-/// traffic.
+/// Returns true for an `https` URL, and for an `http` URL whose host is a loopback address. In both cases, no third
+/// party can read or change the traffic.
 pub fn is_https_or_loopback(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }

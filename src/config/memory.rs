@@ -1,9 +1,9 @@
-//! Computes the maximum memory that the endpoints use, and the HTTP/2 flow-control windows.
+//! Computes the maximum memory that the endpoints use, and the sizes of the HTTP/2 flow-control windows.
 //!
-//! `docs/memory.md` lists the same amounts as [`EndpointMemory`], and their sum.
+//! `docs/memory.md` lists the default value of each field of [`EndpointMemory`], and their sum.
 //!
-//! **Invariant:** each byte that an endpoint holds for a client is counted in one field of [`EndpointMemory`]. Running
-//! queries, decoding and commits have their own limits and are not included.
+//! **Invariant:** each byte that an endpoint holds for a client is counted in exactly one field of [`EndpointMemory`].
+//! Running queries, decoding and commits have their own limits and are not included.
 
 use super::error::ConfigErrors;
 use super::{Config, FlightConfig, HttpConfig};
@@ -16,8 +16,9 @@ const WINDOW_BYTES_MAX: usize = 16 << 20;
 /// The largest window of one call, in bytes. This window is smaller than a connection's largest window, so one upload
 /// cannot block the other calls on its connection.
 const STREAM_WINDOW_BYTES_MAX: usize = 4 << 20;
-/// The HTTP libraries read headers of up to this many times the configured limit. Our code refuses headers between the
-/// two limits with a clear message. The library refuses larger headers without an error message.
+/// The HTTP libraries accept headers of up to this multiple of the configured limit. If the size of the headers is
+/// between the two limits, our code refuses them with a clear message. The library refuses larger headers without an
+/// error message.
 const HEADER_HEADROOM: usize = 4;
 /// The memory of one connection for frames that are being read or written and for header compression, in bytes.
 const FRAME_BYTES: usize = 64 << 10;
@@ -29,7 +30,7 @@ const READ_AHEAD_BYTES_MIN: usize = 256 << 10;
 pub struct EndpointMemory {
     /// Events that arrived at either endpoint and are not committed yet.
     pub ingest_queue: usize,
-    /// Data that Flight clients have sent and the server has not read.
+    /// Data that Flight clients may have sent but the server has not yet read.
     pub flight_windows: usize,
     /// Buffers of Flight connections.
     pub flight_connections: usize,
@@ -59,8 +60,8 @@ impl Config {
             flight_calls: flight
                 .streams_max
                 .saturating_mul(flight.message_bytes_max.max(FlightConfig::REQUEST_BYTES_MAX)),
-            // One buffer holds data that the handler has not read, and the other buffer holds data that the client has
-            // not read.
+            // One buffer holds data that the handler has not yet read, and the other buffer holds data that the client
+            // has not yet read.
             http_connections: http.connections_max.saturating_mul(2 * http.read_ahead_bytes_max()),
         }
     }
@@ -98,7 +99,7 @@ impl HttpConfig {
     }
 }
 
-/// Checks that every connection can get at least the smallest window.
+/// Checks that the window of every connection is at least [`WINDOW_BYTES_MIN`].
 pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     let FlightConfig { connections_max, window_bytes_max, .. } = config.flight;
     let possible = window_bytes_max / WINDOW_BYTES_MIN;

@@ -1,4 +1,4 @@
-//! The configuration: every setting and limit of the server, in the order in which data flows.
+//! The configuration: every setting and limit of the server, in the order in which data flows through it.
 //!
 //! ```text
 //!   glasshouse.toml ───► raw (values, locations) ──► sections (one key at a time) ──► check (several keys) ──► Config
@@ -132,7 +132,7 @@ pub enum SourceFormat {
     /// One JSON object per message.
     #[default]
     Json,
-    /// One protobuf message without a length prefix. Its type is the message type of the table's contract, unless the
+    /// One protobuf message without a length prefix. Its type is the message type that the table declares, unless the
     /// source has a transform.
     Protobuf,
     /// One Avro record, without the header of a container file.
@@ -192,8 +192,8 @@ impl Config {
         Self::load(path, std::env::vars_os().map(text))
     }
 
-    /// Reads the file `path`, if given, and the variables `env`. Checks that every file that the configuration names
-    /// exists.
+    /// Reads the file `path`, if given, and the variables `env`. Checks that all files that are named in the
+    /// configuration exist, except the files of lookup tables.
     pub fn load(path: Option<&Path>, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigErrors> {
         let name = path.map_or_else(|| "configuration".to_owned(), |path| path.display().to_string());
         let mut errors = ConfigErrors::new(&name);
@@ -221,7 +221,7 @@ impl Config {
         errors.or(config)
     }
 
-    /// Returns the sections in documented order.
+    /// Returns the sections in the order in which they are documented.
     fn lines(&self) -> Vec<ShownLine> {
         let line = |key: &str, shown| ShownLine { key: key.to_owned(), shown, about: None };
         let section = |key, lines| line(key, section_macro::ShownValue::Table(lines));
@@ -246,8 +246,8 @@ impl Config {
 const SECTIONS: [&str; 12] =
     ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
 
-/// Reads the text and the variables. Returns the configuration and the errors found in it. Returns `Err` if the text is
-/// not valid TOML.
+/// Reads the text of the file and the environment variables. Returns the configuration, and the errors that were found
+/// while it was read. Returns `Err` if the text is not valid TOML.
 fn read(
     text: &str,
     name: &str,

@@ -9,9 +9,10 @@ use super::scalar_values::wrong;
 use super::section_macro::{KeySpec, Section, SectionReader, ShownValue, Value, none, required, section};
 
 section! {
-    /// The token endpoint of one source.
+    /// How a source requests OAuth tokens for its brokers.
     OauthConfig {
-        /// The URL of the identity provider's token endpoint. It must be `https://`, or `http://` to this host.
+        /// The URL of the identity provider's token endpoint. It must be an `https://` URL. An `http://` URL is
+        /// accepted only for a loopback address.
         token_url: String = required(""),
             "The server requests a token with the grant `client_credentials` before the current token expires";
         /// The source's client id.
@@ -23,7 +24,7 @@ section! {
         /// The scope to request.
         scope: Option<String> = none(),
             "Providers that issue only one kind of token do not need it";
-        /// The audience to request: the provider's name for the brokers.
+        /// The audience to request. It is the name under which the provider knows the Kafka cluster.
         audience: Option<String> = none(),
             "Some providers require it in addition to the scope";
         /// CA certificates (PEM) to trust for the token endpoint, in addition to the system's.

@@ -1,12 +1,13 @@
-//! Returns the name of the running executable, for printed commands that users paste into a POSIX shell.
+//! Determines how a user has to write the name of this executable in a POSIX shell. The commands that Glasshouse prints
+//! for the user to run begin with this name.
 
 use std::path::{Path, PathBuf};
 
 /// The name of the executable.
 const NAME: &str = "glasshouse";
 
-/// Returns `glasshouse` if `PATH` leads to the running executable. Otherwise returns the executable's absolute path,
-/// quoted if necessary.
+/// Returns `glasshouse` if a `PATH` lookup of that name finds the running executable. Otherwise returns the
+/// executable's absolute path, quoted if necessary.
 pub(crate) fn program() -> String {
     let folders: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();

@@ -1,8 +1,9 @@
 //! Merges the TOML text and the environment variables into one tree of raw values, and records the location of each
 //! value.
 //!
-//! A variable `GLASSHOUSE__SECTION__KEY` replaces the value in the text. Entries keep the order of the text. This
-//! module does not interpret values. The key that reads a variable determines its type.
+//! The variable `GLASSHOUSE__SECTION__KEY` overrides the key `section.key` in the text. The entries of each table are
+//! in the order of the text. This module does not interpret values: the type of a variable's value depends on the key
+//! that the variable sets.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,7 +14,7 @@ use super::error::{ConfigErrors, KeyLocation};
 /// underscores, so a segment may contain single underscores.
 pub(super) const VARIABLE_PREFIX: &str = "GLASSHOUSE__";
 
-/// A value that no key has interpreted yet.
+/// A value as it was read, before it is converted to the type of its key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum RawValue {
     /// A TOML string.
@@ -24,16 +25,16 @@ pub(super) enum RawValue {
     Bool(bool),
     /// A TOML array.
     List(Vec<RawValue>),
-    /// A TOML table. The entries of a table keep the order of the text.
+    /// A TOML table. The entries are in the order of the text.
     Table(Vec<(String, RawValue)>),
     /// The text of an environment variable. The type of the value is not known yet.
     Variable(String),
-    /// A TOML value of a type that no key accepts, with the name of the type.
+    /// A TOML value of a type that no key accepts. The string describes that type.
     Other(&'static str),
 }
 
 impl RawValue {
-    /// Returns the name of the value's kind, for errors of the form "must be …, is …".
+    /// Returns a description of the value's type, such as `a string`, for errors of the form "must be …, is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) | Self::Variable(_) => "a string",
@@ -45,8 +46,8 @@ impl RawValue {
         }
     }
 
-    /// Returns the value as read for a key that does not expect a string. The text of a variable is parsed as a TOML
-    /// value. Text that is not valid TOML becomes a string.
+    /// Interprets the value for a key that does not expect a string. The text of a variable is parsed as a TOML value,
+    /// and text that is not valid TOML becomes a string. Other values are returned unchanged.
     pub(super) fn typed(self) -> Self {
         let Self::Variable(text) = self else { return self };
         match DeValue::parse(&text) {
@@ -67,7 +68,8 @@ pub(super) fn parse(text: &str, errors: &mut ConfigErrors) -> Vec<(String, RawVa
     entries(table.get_ref())
 }
 
-/// Sets the values of Glasshouse's variables in `root`. Ignores all other variables.
+/// Adds the values of the environment variables that begin with [`VARIABLE_PREFIX`] to `root`. Ignores all other
+/// variables.
 pub(super) fn overlay(
     root: &mut Vec<(String, RawValue)>,
     env: impl Iterator<Item = (String, String)>,
@@ -91,7 +93,8 @@ pub(super) fn overlay(
     }
 }
 
-/// Sets the key `segments` in `table`. `prefix` is the full name of the table. Creates missing inner tables.
+/// Follows the path `segments` in `table` to a key, and sets the value of this key. `prefix` is the full name of
+/// `table`. Creates missing inner tables.
 fn insert(
     table: &mut Vec<(String, RawValue)>,
     segments: &[&str],
@@ -111,7 +114,7 @@ fn insert(
     match (&mut table[index].1, rest.is_empty()) {
         (RawValue::Table(inner), false) => insert(inner, rest, key, value, at, errors),
         (RawValue::Table(_), true) => {
-            errors.add_at(at.clone(), &key, "is a section, not a value: set each of its keys by its own variable");
+            errors.add_at(at.clone(), &key, "is a section, not a value: set each of its keys with its own variable");
         }
         (_, false) => errors.add_at(at.clone(), &key, "is a value, not a section, so it has no keys"),
         (entry, true) => {
@@ -142,7 +145,8 @@ fn record(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, e
     errors.record_location(key, location(text, start));
 }
 
-/// Returns the entries of a table in the order of the text. The parser returns the entries sorted by name.
+/// Returns the entries of a table in the order in which they appear in the text. The parser returns them sorted by
+/// name.
 fn entries(table: &DeTable<'_>) -> Vec<(String, RawValue)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);
@@ -210,7 +214,7 @@ mod tests {
             ("", &[("GLASSHOUSE__", "1")], "GLASSHOUSE__: is not a key"),
             ("", &[("GLASSHOUSE__LAKE____URL", "1")], "GLASSHOUSE__LAKE____URL: is not a key"),
             ("[lake]", &[("GLASSHOUSE__LAKE__URL__X", "1"), ("GLASSHOUSE__LAKE__URL", "1")], "it has no keys"),
-            ("[lake.options]", &[("GLASSHOUSE__LAKE__OPTIONS", "1")], "set each of its keys by its own variable"),
+            ("[lake.options]", &[("GLASSHOUSE__LAKE__OPTIONS", "1")], "set each of its keys with its own variable"),
         ];
         for (text, env, expected) in cases {
             let (_, errors) = read(text, env);

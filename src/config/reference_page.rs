@@ -15,11 +15,14 @@ const INTRODUCTION: &str = "\
 
 # Configuration
 
-The configuration is one file, `glasshouse.toml`. This page lists every setting of the server in the order in which data
-flows. The commented [`glasshouse.toml`](../glasshouse.toml) at the root of the repository is a working example.
+The configuration is one file, `glasshouse.toml`. This page lists every setting of the server, in the order in which
+data flows through it. The commented [`glasshouse.toml`](../glasshouse.toml) at the root of the repository is a working
+example.
 
-- `glasshouse config check` reports all errors, each with file, line and column. If there is an error, its exit code is 3.
-- `glasshouse config show` prints the effective values with the explanations on this page. Secrets are redacted.
+- `glasshouse config check` checks the file and reports all errors, each with file, line and column. The exit code is 3
+  if it finds an error.
+- `glasshouse config show` prints the effective values, together with the explanations from this page. Secrets are
+  redacted.
 - An environment variable `GLASSHOUSE__SECTION__KEY` overrides a key of the file. Examples are `GLASSHOUSE__LAKE__URL` and
   `GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET`. Write a list as `a,b` or `[\"a\", \"b\"]`.
 - A duration requires a unit: `\"250ms\"`, `\"1s\"`, `\"15m\"`, `\"1h\"` or `\"7d\"`. A size is a number of bytes, or a string such as
@@ -52,7 +55,8 @@ pub(super) fn page() -> String {
         ),
         (
             "rows = [{ … }] in [policy.NAME]",
-            "One additional row rule: `column` must equal the value of `claim`, or one of its values if it is a list.",
+            "One additional row rule: `column` must equal the value of `claim`, or one of the values if the claim is a \
+             list.",
             RowRuleConfig::default().lines(),
         ),
         (
@@ -83,7 +87,7 @@ pub(super) fn page() -> String {
             "One trusted issuer. Set exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`.",
             IssuerConfig::default().lines(),
         ),
-        ("[query]", "The limits and resources of queries.", QueryConfig::default().lines()),
+        ("[query]", "The limits on queries, and the threads and memory that they use.", QueryConfig::default().lines()),
         ("[flight]", "The Flight SQL endpoint.", FlightConfig::default().lines()),
         ("[http]", "The HTTP endpoint for ingest, health and metrics.", HttpConfig::default().lines()),
         ("[shutdown]", "The time limit of a graceful shutdown.", ShutdownConfig::default().lines()),
@@ -112,8 +116,8 @@ const RULES_ACROSS_KEYS: &str = "\
   letter. The name of a table must not end in `_quarantine`. A column must not be named `received_time` or `event_date`,
   because the server adds these columns. If a table NAME has `latest`, no table may be named `NAME_changes`.
 - A source must name a declared table. A `protobuf` source without a transform requires a table with `proto`. An `avro`
-  source requires a `registry` or a `schema_file`. If a registry has a password or a token, its URLs must be `https` or
-  lead to this host.
+  source requires a `registry` or a `schema_file`. If a registry has a password or a token, its URLs must use `https`, or
+  `http` with a loopback address.
 - The table stores a source's offsets under the name of the source. A renamed source has no stored offsets and begins at
   `start`.
 - A source can have one of `transform` and `transform_file`, but not both. `envelope = \"debezium\"` requires one of them.
@@ -121,9 +125,9 @@ const RULES_ACROSS_KEYS: &str = "\
 - `oauth` requires `security.protocol` = `SASL_SSL` or `SASL_PLAINTEXT` in the source's options. The SASL mechanism
   `OAUTHBEARER` requires `oauth`.
 - A policy must name a declared table. All columns that a table or its policy refers to must exist.
-- Each algorithm must match its key. An HS algorithm requires a `secret` that is at least as long as its hash. All others
-  require a public key. The algorithm `none` is refused.
-- A `jwks_url` must be `https` or lead to this host. An `iss` must not be configured more than once.
+- Each signing algorithm must match the issuer's key. An HS algorithm requires a `secret` that is at least as long as its
+  hash. All other algorithms require a public key. The algorithm `none` is refused.
+- A `jwks_url` must use `https`, or `http` with a loopback address. An `iss` must not be configured more than once.
 - If other hosts can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
   `plaintext_allowed`, and the public development secret is refused.
 ";

@@ -15,10 +15,10 @@ use super::section_macro::{BYTES, KeySpec, ShownValue, Value, none};
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
 
-/// Units of size in bytes, largest first.
+/// The units of sizes, largest first, each with its number of bytes.
 const SIZES: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// Units of time in microseconds, largest first.
+/// The units of durations, largest first, each with its number of microseconds.
 const TIMES: [(&str, u64); 6] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
 
@@ -30,7 +30,8 @@ pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Adds an error that names the allowed form and the actual kind of `raw`. Always returns `None`.
+/// Adds an error that states which form of value is expected and which type `raw` has. Always returns `None`, so that
+/// callers can return its result.
 pub(super) fn wrong<T: Value>(raw: &RawValue, key: &str, errors: &mut ConfigErrors) -> Option<T> {
     errors.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
     None
@@ -105,13 +106,14 @@ impl Value for Duration {
     }
 }
 
-/// Parses a duration from the command line, in the format of the configuration.
+/// Parses a duration from the command line. The format is the same as in the configuration.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let micros = parse_scaled(text, &TIMES);
     micros.map(Duration::from_micros).ok_or_else(|| format!("must be {}", Duration::form()))
 }
 
-/// Parses a whole number followed by one of `units`. A size without a unit is a number of bytes.
+/// Parses a whole number followed by one of `units`, and returns it in the smallest unit. A size without a unit is a
+/// number of bytes.
 fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -142,7 +144,7 @@ impl Value for bool {
     }
 }
 
-/// Reads a string. An empty string is an error if the key is required.
+/// Reads a string. For a required key, adds an error if the string is empty.
 pub(super) fn text<T: Value>(raw: RawValue, key: &str, spec: &KeySpec<T>, errors: &mut ConfigErrors) -> Option<String> {
     match raw {
         RawValue::String(text) | RawValue::Variable(text) if spec.required && text.trim().is_empty() => {

@@ -13,7 +13,7 @@ use super::section_macro::{
 use super::server_sections::{MILLISECOND, MINUTE, SECOND};
 
 section! {
-    /// The schema registry of one source. The registry must support Confluent's protocol.
+    /// The schema registry of one source. The registry must support the REST API of Confluent Schema Registry.
     RegistryConfig {
         /// The registry's URLs, without credentials. A URL may have a path, as in `https://registry/apis/ccompat/v7`.
         urls: Vec<String> = required(Vec::new()),
@@ -24,7 +24,7 @@ section! {
         /// The password of `user`.
         password: Option<Secret> = none(),
             "Set it in the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__PASSWORD`";
-        /// A bearer token, instead of `user` and `password`.
+        /// A bearer token, as an alternative to `user` and `password`.
         token: Option<Secret> = none(),
             "Set it in the environment: `GLASSHOUSE__SOURCES__NAME__REGISTRY__TOKEN`";
         /// CA certificates (PEM) to trust for the registry, in addition to the system's.

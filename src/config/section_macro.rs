@@ -1,4 +1,5 @@
-//! The macro that declares a section of the configuration, and the code that reads it.
+//! The macro [`section!`] declares a section of the configuration. The other items in this file read the keys of
+//! sections.
 //!
 //! Each key is declared once, with its type, unit, default, bounds and documentation.
 //!
@@ -6,8 +7,8 @@
 //!   section! { … } ─► struct + Default + reading with range checks + `config show` + docs/configuration.md
 //! ```
 //!
-//! A key's type determines how its value is read and shown ([`Value`]). A key's declaration determines which values are
-//! allowed.
+//! The type of a key determines how values are read and shown (see [`Value`]). The declaration of a key limits its
+//! values.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -16,7 +17,7 @@ use super::error::ConfigErrors;
 use super::raw::RawValue;
 use crate::error::did_you_mean;
 
-/// The declaration of one key: its default and its allowed values.
+/// The declaration of one key, without its name and documentation.
 #[derive(Debug, Clone)]
 pub(super) struct KeySpec<T> {
     pub(super) default: T,
@@ -48,12 +49,12 @@ pub(super) fn plain<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { default: default.into(), unit: "", bounds: None, required: false }
 }
 
-/// Declares an optional key, which has the empty value by default.
+/// Declares an optional key. If it is not set, its value is `T::default()`.
 pub(super) fn none<T: Default>() -> KeySpec<T> {
     plain(T::default())
 }
 
-/// Declares a required key. `default` is used only for sections that are built in code.
+/// Declares a required key. `default` is only a placeholder, because a configuration without the key is invalid.
 pub(super) fn required<T>(default: impl Into<T>) -> KeySpec<T> {
     KeySpec { required: true, ..plain(default) }
 }
@@ -73,7 +74,7 @@ pub(super) trait Value: Sized {
 /// A value formatted as TOML.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ShownValue {
-    /// The key is not set.
+    /// An optional key that is not set.
     Absent,
     /// A value on one line, such as `64`, `"text"` or `["list"]`.
     Inline(String),
@@ -92,7 +93,7 @@ pub(super) struct ShownLine {
 /// The documentation of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyInfo {
-    /// What the key sets, in full sentences.
+    /// The description of the key, in full sentences.
     pub(super) what: String,
     /// The reason for the setting or its default, without a final full stop.
     pub(super) note: &'static str,
@@ -107,7 +108,7 @@ pub(super) trait Section: Sized {
     /// Reads the section's keys, and reports unknown keys.
     fn read(keys: SectionReader<'_>) -> Self;
 
-    /// Returns the section's keys and their values, in documented order.
+    /// Returns the section's keys and their values, in the order of their declarations.
     fn lines(&self) -> Vec<ShownLine>;
 }
 
@@ -119,17 +120,18 @@ pub(super) struct SectionReader<'a> {
 }
 
 impl<'a> SectionReader<'a> {
-    /// Creates a reader for `entries`, the entries of the table `prefix`. An empty `prefix` means the whole file.
+    /// Creates a reader for the table with the name `prefix`, whose entries are `entries`. An empty `prefix` stands for
+    /// the root table.
     pub(super) fn new(prefix: &str, entries: Vec<(String, RawValue)>, errors: &'a mut ConfigErrors) -> Self {
         Self { prefix: prefix.to_owned(), entries, errors }
     }
 
-    /// Returns the full name of a key of this table.
+    /// Returns the dotted name of a key of this table, such as `lake.location`.
     pub(super) fn key(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Reads the key `name`. Returns its default if the key is missing or invalid.
+    /// Reads the key `name`. Returns the key's default if the key is missing or its value is invalid.
     pub(super) fn take<T: Value>(&mut self, name: &str, spec: KeySpec<T>) -> T {
         let key = self.key(name);
         let Some(index) = self.entries.iter().position(|(entry, _)| entry == name) else {
@@ -142,8 +144,8 @@ impl<'a> SectionReader<'a> {
         T::read(raw, &key, &spec, self.errors).unwrap_or(spec.default)
     }
 
-    /// Reads the section `name`. If the section is missing, it is read as an empty section, so its required keys are
-    /// reported as missing.
+    /// Reads the section `name`. A missing section is treated as an empty one, so that each required key is reported as
+    /// missing.
     pub(super) fn section<S: Section>(&mut self, name: &str) -> S {
         let key = self.key(name);
         let entries = match self.entries.iter().position(|(entry, _)| entry == name) {
@@ -159,7 +161,7 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports unknown keys, which are the keys that no declaration has read.
+    /// Reports the remaining entries as unknown keys. All known keys must have been read before.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
@@ -195,7 +197,8 @@ impl<T: Value> KeySpec<T> {
         }
     }
 
-    /// Returns the documentation of this key from its doc comment and its note.
+    /// Builds the documentation of this key. `what` is its doc comment, and `note` gives a reason for the key or its
+    /// default.
     pub(super) fn document(&self, what: &str, note: &'static str) -> KeyInfo {
         let default = match (self.required, self.default.show(self.unit)) {
             (true, _) => "required".to_owned(),
@@ -224,8 +227,8 @@ impl fmt::Display for ShownValue {
 
 /// Declares a section as a struct with one field per key.
 ///
-/// The form of a key is `name: type = spec, "note";`. The spec is one of [`count`], [`bytes`], [`time`], [`plain`],
-/// [`none`] and [`required`].
+/// Each key is declared in the form `name: type = spec, "note";`. The spec is one of [`count`], [`bytes`], [`time`],
+/// [`plain`], [`none`] and [`required`].
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -269,7 +272,8 @@ macro_rules! section {
             }
         }
 
-        /// Writes the same values as `config show`, but on one line. Secrets are therefore redacted in logs too.
+        /// Writes the values on one line, in the form that `config show` uses for each value. Secrets are redacted, so
+        /// they do not appear in logs.
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let lines = $crate::config::section_macro::Section::lines(self);

@@ -1,8 +1,7 @@
-//! The sections `[ingest]`, `[lake]`, `[query]`, `[flight]`, `[http]`, `[shutdown]` and `[log]`, in the order in which
-//! data flows.
+//! The sections `[ingest]`, `[lake]`, `[query]`, `[flight]`, `[http]`, `[shutdown]` and `[log]`.
 //!
-//! Each key declares its type, unit, default, bounds and documentation once. The macro in `section_macro.rs` generates the
-//! rest.
+//! This file declares the type, unit, default, bounds and documentation of each key. From these declarations, the macro
+//! in `section_macro.rs` generates the structs and the code that reads them.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -39,41 +38,43 @@ section! {
         /// The age of a batch's first row at which the batch is committed.
         batch_age_max: Duration = time(SECOND, 5 * MILLISECOND..=5 * MINUTE),
             "The default leaves a second for the commit, so that queries show events within two seconds";
-        /// The maximum total size of the events that wait for a commit, over all tables. Requests beyond this size are
-        /// refused with a retry time.
+        /// The maximum total size of the events that wait for a commit, across all tables. A request that would exceed
+        /// this limit is refused, and the error says when to retry.
         queue_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
-            "The default covers a few seconds of a slow store at full rate. Senders that retry lose nothing";
+            "The default covers a few seconds of a slow store at full rate. If senders retry, no event is lost";
         /// How long a request may wait for free space in the queue.
         queue_wait_max: Duration = time(SECOND, Duration::ZERO..=MINUTE),
-            "The default equals `batch_age_max`. A short burst is absorbed; during a longer one, senders have to retry";
-        /// The maximum size of a request body, both compressed and decompressed.
+            "The default equals `batch_age_max`. The requests of a short burst wait; during a longer burst, requests \
+             are refused and senders have to retry";
+        /// The maximum size of a request body. It applies to the compressed and to the decompressed body.
         body_bytes_max: usize = bytes(32 * MIB, KIB..=GIB),
             "Each body is held in memory as a whole, and many bodies arrive at the same time";
         /// The maximum factor by which a body may grow during decompression.
         body_expansion_max: usize = count("times", 100, 1..=10_000),
-            "During decompression, events usually grow by a factor of 10 to 30, and a decompression bomb grows by a \
-             factor of 1,000";
+            "Events usually expand by a factor of 10 to 30, and a decompression bomb by a factor of 1,000";
         /// The maximum size of one event.
         event_bytes_max: usize = bytes(256 * KIB, 64..=16 * MIB),
             "An event is a small record, not a document. Larger events are rejected and stored in the quarantine";
         /// The maximum number of entries in one event's dimensions map.
         dimensions_max: usize = count("entries", 64, 0..=10_000),
             "Unknown fields are kept, but one sender's mistake must not fill the table";
-        /// The number of recent event ids per table that are kept in memory to detect duplicates.
+        /// For each table, the number of event ids that are kept in memory to detect duplicates of recent events.
         dedupe_ids_max: usize = count("ids", 5_000_000, 1..=1_000_000_000),
-            "Each id needs about 26 bytes. Duplicates of older events are found in the files, by id and time";
+            "Each id needs about 26 bytes. To find duplicates of older events, the server searches the files by id and \
+             time";
         /// How far ahead of the server's clock an event's time may be.
         future_max: Duration = time(15 * MINUTE, Duration::ZERO..=366 * DAY),
-            "Clocks drift by seconds. A time far in the future has a wrong unit or time zone, and the event would \
-             remain the newest forever";
-        /// The maximum number of rejected events that a receipt lists; the others are only counted.
+            "Clocks drift by seconds. A time far in the future usually means a wrong unit or time zone, and the event \
+             would remain the newest one for a long time";
+        /// The maximum number of rejected events that a receipt lists. Further rejected events are only counted.
         receipt_rejects_max: usize = count("events", 100, 0..=100_000),
             "A few examples are enough to find the mistake. All rejected events are in the quarantine";
         /// The maximum number of attempts to commit one batch.
         commit_attempts_max: u32 = count("attempts", 10, 1..=1_000),
             "An attempt fails if another writer commits first or the store returns an error. After the last attempt, \
              the sender must retry";
-        /// The time limit for the transform of one batch, including the search for messages that make it fail.
+        /// The time limit for the transform of one batch. If the transform fails, the limit includes the search for the
+        /// messages that cause the failure.
         transform_time_max: Duration = time(30 * SECOND, 100 * MILLISECOND..=4 * MINUTE),
             "A batch that takes longer is read again in smaller batches. The time must be below five minutes, so that \
              Kafka does not reassign the partitions while the transform runs";
@@ -84,7 +85,7 @@ section! {
         transform_rows_max: usize = count("rows", 1_000_000, 1..=1_048_576),
             "The default allows sixteen rows for each message of the largest batch. A single message that produces \
              more rows is rejected and stored in the quarantine";
-        /// The maximum size of a lookup table, both as a file and in memory.
+        /// The maximum size of a lookup table. It applies to the file and to the table in memory.
         lookup_bytes_max: usize = bytes(64 * MIB, KIB..=16 * GIB),
             "Each lookup table is held in memory and is read again at each refresh";
         /// The maximum number of rows of a lookup table.
@@ -99,8 +100,8 @@ section! {
 section! {
     /// The settings of the lake, where tables are stored.
     LakeConfig {
-        /// The location of the lake: `file:///path`, `s3://bucket/prefix`, `memory:///`, or a folder, relative to the
-        /// configuration file.
+        /// The location of the lake: `file:///path`, `s3://bucket/prefix`, `memory:///`, or the path of a folder, which
+        /// may be relative to the configuration file.
         url: String = required("memory:///"),
             "There is no default, because the location of the data must be explicit";
         /// Options of the object store (`aws_endpoint`, `aws_region`, `aws_access_key_id` …). Secrets are redacted when
@@ -112,14 +113,14 @@ section! {
             "Higher levels save a few percent of space and cost several times the CPU time";
         /// The maximum number of rows in a row group.
         row_group_rows_max: usize = count("rows", 131_072, 128..=16_777_216),
-            "A writer buffers one row group, and a reader skips whole row groups";
+            "A writer holds one row group in memory, and a reader can skip only whole row groups";
         /// The number of commits between two checkpoints.
         checkpoint_interval: u64 = count("commits", 100, 1..=100_000),
             "To open a table, a reader loads the last checkpoint and the commits after it";
-        /// How long log entries older than a checkpoint are kept.
+        /// How long the log entries before a checkpoint are kept.
         log_retention: Duration = time(DAY, MINUTE..=3_650 * DAY),
-            "Readers that opened the table earlier still need these entries. Each entry makes listings of the log \
-             longer";
+            "Readers that opened the table earlier still need these entries. The more entries are kept, the slower it \
+             is to list the log";
         /// How often the server checks for commits by other writers.
         refresh_interval: Duration = time(SECOND, 10 * MILLISECOND..=HOUR),
             "Each check costs one listing of the log per table. With the default, queries see other writers' commits \
@@ -129,16 +130,16 @@ section! {
             "Uploading the largest file takes seconds. A store that hangs must not block a batch forever";
         /// The maximum number of retries of one request to the object store.
         request_retries_max: usize = count("retries", 5, 0..=100),
-            "With their growing pauses, the default retries bridge several seconds in which the store is overloaded";
+            "With exponential backoff, the default is enough for an overload of several seconds";
     }
 }
 
 section! {
-    /// The limits and resources of queries.
+    /// The limits on queries, and the threads and memory that they use.
     QueryConfig {
         /// The time limit for one query, including planning and streaming.
         time_max: Duration = time(5 * MINUTE, MILLISECOND..=DAY),
-            "A dashboard waits for seconds, an extract into a BI tool for minutes";
+            "A dashboard's query takes seconds, and an extract into a BI tool takes minutes";
         /// The memory limit of one query.
         memory_bytes_max: usize = bytes(GIB, MIB..=1_024 * GIB),
             "A sort or aggregation that needs more fails without affecting other queries";
@@ -148,18 +149,18 @@ section! {
         /// The maximum size of a statement's text.
         sql_bytes_max: usize = bytes(256 * KIB, 64..=16 * MIB),
             "BI tools write long lists into statements, and parsing needs many times the size of the text";
-        /// The maximum number of concurrent queries of one tenant.
+        /// The maximum number of queries that one tenant may run concurrently.
         tenant_queries_max: usize = count("queries", 8, 1..=10_000),
-            "One dashboard sends about eight queries at the same time. More queries of one tenant would delay all \
-             others";
-        /// The maximum number of waiting queries of one tenant.
+            "One dashboard sends about eight queries at the same time. Without this limit, one tenant's queries could \
+             delay those of all other tenants";
+        /// The maximum number of queries of one tenant that may wait for a slot.
         tenant_queue_max: usize = count("queries", 32, 0..=100_000),
             "The default is enough for the remaining queries of a dashboard";
         /// How long a query may wait for a free slot.
         tenant_queue_wait_max: Duration = time(5 * SECOND, Duration::ZERO..=10 * MINUTE),
             "After the default wait, most people reload the page and send the query again";
-        /// The number of threads that plan and run queries; 0 means one per core. Query threads have a lower priority
-        /// than all other threads.
+        /// The number of threads that plan and run queries; 0 means one per core. These threads have a lower scheduling
+        /// priority than all other threads.
         threads: usize = count("threads", 0, 0..=1_024),
             "Queries may use the whole machine. Ingest and the endpoints run on their own threads and take precedence";
         /// The number of partitions in a query plan; 0 means one per core.
@@ -167,11 +168,12 @@ section! {
             "A single query should be able to use the whole machine";
         /// The number of rows in a record batch.
         batch_rows: usize = count("rows", 8_192, 1..=1_048_576),
-            "The default fits the processor's caches and is large enough to amortize the cost per batch";
+            "With the default, a batch fits into the processor's caches, but is large enough to amortize the cost per \
+             batch";
         /// The maximum size of the cache for Parquet metadata.
         metadata_cache_bytes_max: usize = bytes(256 * MIB, 0..=64 * GIB),
-            "The default holds the metadata of several thousand files. A repeated query then reads only the data that \
-             it needs";
+            "The default holds the metadata of several thousand files. A repeated query then does not read the \
+             metadata again";
     }
 }
 
@@ -187,12 +189,13 @@ section! {
         /// The server's private key (PEM).
         tls_key: Option<PathBuf> = none(),
             "Requires `tls_cert`";
-        /// CA certificates (PEM) for mutual TLS: a client must present a certificate that one of them has signed.
+        /// CA certificates (PEM) for mutual TLS: a client must present a certificate signed by one of them.
         tls_client_ca: Option<PathBuf> = none(),
             "Tokens already authenticate clients. Use mutual TLS if the policy of your network requires it";
-        /// Whether the endpoint may accept connections without TLS from other hosts. Use it behind a TLS proxy.
+        /// Whether other hosts may connect to the endpoint without TLS. Set this only if the endpoint is behind a TLS
+        /// proxy.
         plaintext_allowed: bool = plain(false),
-            "By default, a server that other hosts can reach without TLS does not start";
+            "By default, the server does not start if other hosts can reach it without TLS";
         /// The maximum size of a message that the server sends.
         message_bytes_max: usize = bytes(3 * MIB, 64 * KIB..=64 * MIB),
             "The default is below the 4 MiB that gRPC clients accept by default, and leaves space for the message's \
@@ -200,28 +203,30 @@ section! {
         /// The maximum size of a message that the server receives.
         message_in_bytes_max: usize = bytes(32 * MIB, 64 * KIB..=GIB),
             "ADBC sends a whole record batch as one message";
-        /// The time limit for receiving one message, from its first byte to its last. The limit also applies to the
-        /// request of each gRPC call.
+        /// The time limit for receiving one message, from its first byte to its last. It also applies to the request
+        /// message of each gRPC call.
         message_in_time_max: Duration = time(MINUTE, 100 * MILLISECOND..=HOUR),
             "While a message arrives, it occupies a part of `ingest.queue_bytes_max` that other senders cannot use";
-        /// The maximum size of a request's headers. The size of a header is that of its name and value plus 32 bytes.
+        /// The maximum size of a request's headers. The size of a header is the length of its name and value, plus 32
+        /// bytes.
         header_bytes_max: u32 = bytes(32 * 1_024, 8 * 1_024..=256 * 1_024),
-            "The default fits the longest token, even if it is Base64-encoded again for basic authentication";
+            "The default is large enough for the longest token, even if it is Base64-encoded again for basic \
+             authentication";
         /// The maximum number of concurrent connections.
         connections_max: usize = count("connections", 512, 1..=1_000_000),
             "Each connection has its own buffers: see docs/memory.md";
-        /// The maximum number of concurrent gRPC calls over all connections. Health checks are not counted.
+        /// The maximum number of concurrent gRPC calls across all connections. Health checks are not counted.
         streams_max: usize = count("calls", 512, 1..=1_000_000),
             "A client that does not read its result keeps one message of `message_bytes_max` in memory";
-        /// The maximum number of bytes that clients have sent and the server has not read, over all connections.
+        /// The maximum number of bytes that clients may have sent before the server reads them, across all connections.
         window_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
-            "Divided by `connections_max`, it gives the flow-control window of each connection (64 KiB to 16 MiB). A \
-             client can upload at most one window per round trip";
+            "Divided by `connections_max`, this limit gives the flow-control window of each connection (64 KiB to 16 \
+             MiB). A client can upload at most one window per round trip";
         /// How long a ticket or a prepared handle is valid.
         handle_age_max: Duration = time(HOUR, SECOND..=7 * DAY),
             "Clients fetch results within seconds after planning. A connection pool can prepare an expired statement \
              again";
-        /// The type profile for clients that do not request one.
+        /// The set of Arrow types that results may contain, unless the client requests another type profile.
         types: TypeProfile = plain(TypeProfile::Compat),
             "`compat` uses only types that every known client can read; `native` keeps views, dictionaries and \
              unsigned integers";
@@ -234,20 +239,21 @@ section! {
         /// The address to listen on.
         listen: SocketAddr = plain(loopback(8_080)),
             "By default, the server cannot be reached from the network";
-        /// Whether the endpoint may accept connections from other hosts. The endpoint does not support TLS and requires
-        /// a TLS proxy.
+        /// Whether other hosts may connect to the endpoint. The endpoint does not support TLS, so other hosts must
+        /// connect through a TLS proxy.
         plaintext_allowed: bool = plain(false),
-            "By default, a server whose HTTP endpoint other hosts can reach does not start";
+            "By default, the server does not start if other hosts can reach its HTTP endpoint";
         /// The time limit for one request.
         request_time_max: Duration = time(MINUTE, 100 * MILLISECOND..=HOUR),
-            "The limit covers the upload, the commit and the receipt. A slower sender would keep memory occupied";
+            "The limit covers the upload, the commit and the receipt. A slow sender must not occupy memory \
+             indefinitely";
         /// The maximum number of concurrent connections.
         connections_max: usize = count("connections", 1_024, 1..=1_000_000),
             "Each connection has its own buffers: see docs/memory.md";
-        /// The maximum size of a request line and headers.
+        /// The maximum size of the request line and the headers.
         header_bytes_max: usize = bytes(64 * KIB, 8 * KIB..=256 * KIB),
             "The default is eight times the default of `auth.token_bytes_max`";
-        /// Whether `GET /` shows the names and descriptions of all tables with a policy, without a token.
+        /// Whether `GET /` shows callers without a token the names and descriptions of all tables that have a policy.
         home_tables: bool = plain(false),
             "Table names can reveal who your customers are. `glasshouse demo` enables this setting";
     }
@@ -256,8 +262,9 @@ section! {
 section! {
     /// The settings of a graceful shutdown.
     ShutdownConfig {
-        /// The time limit from the stop signal until the process exits. Running requests have three fifths of this time
-        /// to finish; then their connections are closed. The rest is reserved for committing admitted events.
+        /// The maximum time between the stop signal and the exit of the process. When three fifths of this time have
+        /// passed, the connections of requests that are still running are closed. The rest of the time is reserved for
+        /// committing events that are already in the queue.
         time_max: Duration = time(25 * SECOND, SECOND..=HOUR),
             "The default is below the usual 30 seconds after which an orchestrator kills the process";
     }
@@ -271,6 +278,6 @@ section! {
             "Text is readable on a terminal. Set `json` if a log collector reads the log";
         /// Filter directives, such as `info,glasshouse=debug`.
         level: String = plain("info"),
-            "The default level logs starts, stops, refusals and errors, but not single events";
+            "The default level logs starts, stops, refusals and errors, but not individual events";
     }
 }

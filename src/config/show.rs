@@ -1,7 +1,7 @@
-//! Formats the effective configuration as TOML, for `config show`. A comment above each key explains it.
+//! Formats the effective configuration as TOML, for `config show`. If requested, a comment above each key explains it.
 //!
-//! **Invariant:** the values that this module receives contain no secrets, because [`super::section_macro::Value::show`] has
-//! redacted them.
+//! **Invariant:** this module never receives a secret. [`super::section_macro::Value::show`] has redacted all values
+//! that this module receives.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use super::section_macro::{KeyInfo, ShownLine, ShownValue};
 const WIDTH: usize = 118;
 
 impl Config {
-    /// Formats the effective values as TOML. With `explain`, a comment documents every key.
+    /// Formats the effective values as TOML. If `explain` is true, writes the documentation of each key above it.
     pub fn show(&self, explain: bool) -> String {
         let mut text = String::new();
         for line in self.lines() {
@@ -22,7 +22,7 @@ impl Config {
     }
 }
 
-/// Writes a table, with its values before its inner tables, as TOML requires.
+/// Writes a table: first its values, and then its inner tables. TOML requires this order.
 fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     let ShownValue::Table(lines) = shown else { return };
     let (tables, values): (Vec<&ShownLine>, Vec<&ShownLine>) =
@@ -44,7 +44,7 @@ fn table(text: &mut String, key: &str, shown: &ShownValue, explain: bool) {
     }
 }
 
-/// Writes the documentation of a key as a wrapped comment.
+/// Writes the documentation of a key as a comment, wrapped at [`WIDTH`].
 fn comment(text: &mut String, about: &KeyInfo) {
     let default =
         if about.default == "required" { "Required".to_owned() } else { format!("Default: {}", about.default) };

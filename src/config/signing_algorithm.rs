@@ -15,7 +15,7 @@ pub(crate) enum KeyKind {
     Ed25519,
 }
 
-/// A supported signing algorithm, named as in RFC 7518. `none` is not supported.
+/// A supported signing algorithm. The variants have the names that RFC 7518 defines. `none` is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SigningAlgorithm {
     HS256,
@@ -93,8 +93,8 @@ impl SigningAlgorithm {
         self.key_kind() == KeyKind::Secret
     }
 
-    /// Returns the minimum size of the shared secret in bytes, which is the size of the algorithm's hash (RFC 7518,
-    /// section 3.2). Returns 0 if the algorithm requires a public key.
+    /// Returns the minimum size in bytes of the shared secret. RFC 7518, section 3.2, requires at least the size of the
+    /// hash. Returns 0 for an algorithm with a public key.
     pub(crate) fn secret_bytes_min(self) -> usize {
         match self {
             Self::HS256 => 32,

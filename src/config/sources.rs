@@ -14,9 +14,9 @@ use super::section_macro::{KeySpec, SectionReader, ShownLine, ShownValue, Value,
 use super::{Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind};
 
 section! {
-    /// One source. A source reads topics into one table and stores each message once.
+    /// One source, which reads topics into one table. A message that is read again is not stored again.
     SourceConfig {
-        /// The kind of the source: `kafka`.
+        /// The type of the source.
         kind: SourceKind = required(SourceKind::Kafka),
             "`kafka` is the only kind at present";
         /// The bootstrap brokers, each as `host:port`.
@@ -24,16 +24,15 @@ section! {
             "One reachable broker is enough to discover the rest";
         /// The topics to read.
         topics: Vec<String> = required(Vec::new()),
-            "Each message is one event, or an input of the transform";
-        /// The consumer group. The servers in a group share the partitions.
+            "Each message is one event, or one input row of the transform";
+        /// The consumer group. The servers that use the same group divide the partitions among themselves.
         group: String = required(""),
             "Servers of the same lake must use the same group, and different lakes must use different groups";
         /// The table that stores the events.
         table: String = required(""),
             "The table's contract decodes the messages. A message that cannot be decoded is stored in the table's \
              quarantine";
-        /// The format of a message: `json` (one object), `protobuf` (one message of the table's contract) or `avro`
-        /// (one record).
+        /// The format of a message: `json` (one object), `protobuf` (one protobuf message) or `avro` (one record).
         format: SourceFormat = plain(SourceFormat::Json),
             "A topic does not declare its format";
         /// Whether each message begins with a Confluent schema-registry header, which the server skips.
@@ -44,46 +43,48 @@ section! {
         registry: Option<RegistryConfig> = none(),
             "An `avro` message is decoded with its writer schema. The schema of a `protobuf` message is compared with \
              the table's contract";
-        /// A file with the schema of all messages, instead of a registry: an `.avsc` file for `avro`, or a `.proto`
-        /// file for a transform of `protobuf` messages.
+        /// A file with the schema of all messages, for a source without a registry. It is an `.avsc` file for `avro`,
+        /// or a `.proto` file for a transform of `protobuf` messages.
         schema_file: Option<PathBuf> = none(),
-            "Use it if there is no registry. Without a registry and a file, a transform of `protobuf` messages reads \
-             messages of the table's own type";
+            "Use it if there is no registry. If neither is configured, a transform reads `protobuf` messages of the \
+             type that the table declares";
         /// The full name of the message type in the `schema_file` of a `protobuf` source.
         message: Option<String> = none(),
             "A file may declare several message types";
-        /// The envelope of the events: `none`, or `debezium` (database changes as JSON), which requires a transform.
+        /// The envelope of the events: `none`, or `debezium` for database changes as JSON. A source with `debezium`
+        /// requires a transform.
         envelope: Envelope = plain(Envelope::None),
             "A database change contains the old and the new row, and the transform decides what to store";
-        /// An SQL statement that computes the table's columns from a batch: one SELECT from `messages`; see
-        /// docs/ingest.md.
+        /// A SELECT statement over `messages` that computes the table's columns from a batch; see docs/ingest.md.
         transform: Option<String> = none(),
             "If omitted, the messages must have the table's columns";
-        /// A file with the transform, relative to the configuration file.
+        /// The path of a file that contains the transform statement.
         transform_file: Option<PathBuf> = none(),
             "A long statement is easier to read and to test in its own file";
         /// How the tenant of an event is determined: `{ key = true }` (the message key), `{ header = "name" }` or `{
-        /// value = "tenant" }`. If omitted, the event's tenant column is used.
+        /// value = "tenant" }`. By default, the event's tenant column is used.
         tenant: TenantFrom = plain(TenantFrom::Event),
-            "Producers are trusted to name the tenant. With a fixed value, all events belong to the same tenant";
+            "If the message determines the tenant, the server trusts the producers. With a fixed value, all events \
+             belong to the same tenant";
         /// Where to start if the table has no stored offset for a partition: `earliest`, `latest`, or a time such as
         /// `2026-01-31T00:00:00Z`.
         start: StartAt = plain(StartAt::Earliest),
             "Afterwards, the stored offsets are used. `latest` means the time at which the source was first started";
-        /// What to do if messages were deleted before they were read: `stop` the partition, or continue with the
-        /// `earliest` available message.
+        /// What to do if messages were deleted before they were read: `stop` reading the partition, or continue with
+        /// the `earliest` available message.
         on_gap: OnGap = plain(OnGap::Stop),
             "A person should investigate lost events before they are skipped";
         /// CA certificates (PEM) to trust for the brokers, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
-            "In contrast, librdkafka's option `ssl.ca.location` replaces the system's certificates";
-        /// Options of librdkafka, such as `"security.protocol" = "SASL_SSL"`. Options that may be secret are redacted
-        /// when they are shown.
+            "The option `ssl.ca.location` of librdkafka would replace the system's certificates";
+        /// Options of librdkafka, such as `"security.protocol" = "SASL_SSL"`. When options are shown, the values of
+        /// those that may be secret are redacted.
         options: KafkaOptions = none(),
             "In environment variables, write `_` for each dot: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
-        /// The token endpoint from which the source gets its login tokens (SASL mechanism `OAUTHBEARER`).
+        /// The token endpoint from which the source requests access tokens for its brokers (SASL mechanism
+        /// `OAUTHBEARER`).
         oauth: Option<OauthConfig> = none(),
-            "If omitted, the source logs in as its `options` say, or not at all";
+            "If omitted, the source logs in with the credentials in `options`, or does not log in if there are none";
     }
 }
 
@@ -113,11 +114,11 @@ pub enum StartAt {
     Time(i64),
 }
 
-/// Options of librdkafka by name. `Debug` redacts values that may be secret.
+/// Options of librdkafka by name. The `Debug` output redacts values that may be secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaOptions(BTreeMap<String, String>);
 
-/// The librdkafka options whose values are shown. The values of all other options are redacted, because they may be
+/// The librdkafka options whose values may be shown. The values of all other options are redacted, because they may be
 /// secret.
 const OPTIONS_SHOWN: [&str; 15] = [
     "broker.address.family",
@@ -137,8 +138,8 @@ const OPTIONS_SHOWN: [&str; 15] = [
     "ssl.endpoint.identification.algorithm",
 ];
 
-/// The librdkafka options that only the source itself may set. Each option is listed with the reason, or with the
-/// setting to use instead.
+/// The librdkafka options that only the source itself may set. The second value of each entry names the setting to use
+/// instead, or says why the option cannot be set.
 const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
@@ -160,7 +161,7 @@ impl KafkaOptions {
         Self(options.into_iter().collect())
     }
 
-    /// Returns the names and values of the options, including secrets. Only code that builds a client may call this.
+    /// Returns the names and values of the options, including secrets. Call this only to configure a Kafka client.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

@@ -12,61 +12,63 @@ use super::section_macro::{
     KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, plain, required, section,
 };
 
-/// The default name of the map column, for tables that are declared as a list of columns.
+/// The default name of the map column of a table that declares `columns`.
 pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
-/// The suffix that is added to a table's name to form the name of its quarantine.
+/// The suffix of quarantine names: the quarantine of a table `NAME` is `NAME_quarantine`.
 pub const QUARANTINE_SUFFIX: &str = "_quarantine";
-/// The suffix that is added to the name of a table with `latest` to form the name of the table that shows all versions.
+/// The suffix of the name under which a `latest` table shows all versions: for the table `NAME`, this is
+/// `NAME_changes`.
 pub const CHANGES_SUFFIX: &str = "_changes";
 
 section! {
     /// One declared table.
     TableConfig {
-        /// A description for catalogs and BI tools.
+        /// The description of the table that catalogs and BI tools show.
         description: String = none(),
             "Catalogs show nothing else about the purpose of the table";
-        /// A `.proto` file that declares the events, relative to the configuration file. Cannot be combined with
-        /// `columns`.
+        /// A `.proto` file that declares the events. Cannot be combined with `columns`.
         proto: Option<PathBuf> = none(),
             "Producers compile the same file, so both sides share one declaration";
         /// The full name of the message type in `proto`.
         message: Option<String> = none(),
             "A file may declare several message types";
-        /// Nested messages (dotted paths) whose fields become columns without the path prefix.
+        /// The dotted paths of nested messages whose fields become columns without the path prefix.
         flatten: Vec<String> = none(),
             "Short column names are easier to use. Two columns with the same name are an error";
-        /// Fields of `proto` (dotted paths) that are not stored.
+        /// The dotted paths of fields of `proto` that are not stored.
         ignore: Vec<String> = none(),
             "You do not have to store every field that producers send";
         /// The columns of a table without `proto`: `name = "type"`, or `name = { type, unit, description }`.
         columns: Vec<ColumnConfig> = none(),
             "They are stored and shown in this order";
-        /// The column with the tenant that owns the event.
+        /// The column that contains the tenant to which the event belongs.
         tenant: String = required(""),
             "Every row belongs to one tenant and is invisible to all others";
-        /// The column with the time of the event.
+        /// The column that contains the time of the event.
         time: String = required(""),
-            "Files are sorted, pruned and retained by this time";
-        /// The column with the event id, which is unique per tenant and identifies duplicates.
+            "Rows are sorted by this time, and it determines which files a query reads and how long events are kept";
+        /// The column that contains the event id. The id is unique per tenant and identifies duplicates.
         id: String = required(""),
             "An event that is sent again is stored only once";
-        /// Further integer fields that contain times.
+        /// Integer fields, other than the field of `time`, that contain times.
         times: Vec<String> = none(),
             "Without this list, they would be stored as plain integers";
-        /// The unit of integer times. `auto` infers the unit from the magnitude, and accepts the years 2001 to 2100.
+        /// The unit of times that are sent as integers. `auto` infers the unit from the magnitude, and accepts the
+        /// years 2001 to 2100.
         time_unit: TimeUnit = plain(TimeUnit::Auto),
             "The ranges of present-day times in seconds, milliseconds, microseconds and nanoseconds do not overlap";
-        /// The map column that stores unknown fields; empty for none.
+        /// The map column that stores unknown fields; empty if there is none.
         dimensions_map: String = none(),
-            "A table with `columns` gets the map `dimensions` by default. The map of a `proto` is found automatically";
+            "A table with `columns` gets the map `dimensions` by default. In a table with `proto`, the map field of \
+             the message is used";
         /// The columns to group and filter by.
         dimensions: Vec<String> = none(),
-            "Counters and rollups can be queried by these columns";
+            "The server checks these names, but does not use them yet";
         /// The columns to aggregate.
         metrics: Vec<String> = none(),
-            "Sums and percentiles of these columns are maintained";
-        /// Shows only the latest version of each key; `NAME_changes` shows all versions.
+            "The server checks these names, but does not use them yet";
+        /// If set, the table shows only the latest version of each key, and `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
             "Use it if producers send the whole row again after each change, and queries should count the row once";
         /// The number of days to keep events; 0 keeps them forever.
@@ -80,13 +82,14 @@ section! {
     LatestConfig {
         /// The columns that, together with the tenant, identify a row.
         key: Vec<String> = required(Vec::new()),
-            "Rows with the same key are versions of the same row. Two tenants never share a key";
+            "Rows with the same key are versions of the same row. Equal keys of two tenants identify two different \
+             rows";
         /// The column that orders the versions of a row: an integer, timestamp or date column, or `received_time`. The
         /// version with the greatest value is the newest.
         by: String = required(""),
             "Versions may arrive in any order. Among versions with equal values, the last one received is the newest";
-        /// A boolean column that marks deleted keys. If the column is true in the latest version of a key, the table
-        /// does not show the key.
+        /// A boolean column that marks deleted keys. While it is true in the latest version of a key, the table does
+        /// not show the key.
         deleted: Option<String> = none(),
             "A delete is stored as one more version of the row";
     }
@@ -98,14 +101,16 @@ section! {
         /// The columns that callers may read; empty for all.
         columns: Vec<String> = none(),
             "Use it to hide columns for internal use from tenants";
-        /// Additional row rules, all of which must hold: `{ column, claim, required }`.
+        /// Additional rules, written as `{ column, claim, required }`. A row is visible only if it satisfies all of
+        /// them.
         rows: Vec<RowRuleConfig> = none(),
             "One rule always applies and cannot be configured: a tenant sees only its own rows";
     }
 }
 
 section! {
-    /// One additional row rule: `column` must equal the value of `claim`, or one of its values if it is a list.
+    /// One additional row rule. A row is visible if the value of `column` equals the value of `claim`. If the claim is
+    /// a list, the value must be in the list.
     RowRuleConfig {
         /// A column of the table.
         column: String = required(""),
@@ -113,13 +118,13 @@ section! {
         /// A claim of the token: a string, a number, a boolean, or a list of them.
         claim: String = required(""),
             "The token contains only values; the rule itself is configured here";
-        /// Whether a token without the claim sees no rows (true) or is exempt from this rule (false).
+        /// If true, a token without the claim sees no rows. If false, this rule does not apply to such a token.
         required: bool = plain(true),
             "By default, a forgotten claim does not grant access";
     }
 }
 
-/// One column of a table that is declared as a list of columns.
+/// One entry of a table's `columns`.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnConfig {
     /// The name.
@@ -197,13 +202,13 @@ impl Value for LatestConfig {
     }
 }
 
-/// Sets the default map column of each table that is declared as a list of columns and does not set `dimensions_map`.
-/// `locations` shows which keys the configuration sets.
+/// Sets the default map column of each table that declares `columns` but does not set `dimensions_map`. `locations`
+/// tells which keys the configuration sets.
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, locations: &ConfigErrors) {
     for (name, table) in tables {
         let is_set = locations.has_location(&format!("tables.{name}.dimensions_map"));
-        // The table gets no default map column if it already has a map column with another name, or a column that has
-        // the default name but is not a map.
+        // There is no default if the table already has a map column with another name, or a column that has the default
+        // name but is not a map.
         let has_conflict = table.columns.iter().any(|column| (column.name == DIMENSIONS_MAP) != (column.kind == "map"));
         if table.proto.is_none() && !is_set && !has_conflict {
             DIMENSIONS_MAP.clone_into(&mut table.dimensions_map);

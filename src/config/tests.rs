@@ -7,8 +7,8 @@ use super::*;
 
 const BASE: &str = "/etc/glasshouse";
 
-/// The keys that every configuration must have. Test cases add these keys, so that no errors about missing keys are
-/// reported.
+/// The keys that every configuration must have. The tests add them to each test case, so that it causes only the errors
+/// that the test expects.
 const REQUIRED: &str = "
     [lake]
     url = \"memory:///\"
@@ -29,7 +29,7 @@ fn good(text: &str, env: &[(&str, &str)]) -> Config {
     parse(&format!("{text}\n{REQUIRED}"), env).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
 
-/// Returns the errors of `text` combined with the required keys.
+/// Parses `text` together with the required keys, and returns the errors.
 #[track_caller]
 fn errors(text: &str, env: &[(&str, &str)]) -> String {
     match parse(&format!("{text}\n{REQUIRED}"), env) {
@@ -127,7 +127,7 @@ fn errors_state_the_allowed_values() {
     }
 }
 
-/// Returns the section of a table with the given additional lines.
+/// Returns the section of the table `name`. It ends with the lines in `more`.
 fn table(name: &str, more: &str) -> String {
     format!("[tables.{name}]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n{more}\n")
 }
@@ -232,7 +232,7 @@ fn latest_is_read_and_its_columns_must_exist() {
     good(&format!("{}{}", table("calls", COLUMNS), table("calls_changes", COLUMNS)), &[]);
 }
 
-/// Returns a table's section, and the section of the source `one` with the given lines.
+/// Returns the section of the table `calls`, and the section of the source `one`, which ends with `lines`.
 fn source(lines: &str) -> String {
     let required = "kind = \"kafka\"\nbrokers = [\"a:9092\", \"b:9092\"]\ntopics = [\"calls.v1\"]\ngroup = \"us\"";
     format!("{}\n[sources.one]\n{required}\n{lines}", table("calls", COLUMNS))
@@ -314,7 +314,7 @@ fn errors_of_a_source_are_reported() {
     }
 }
 
-/// Parses a configuration in which the only issuer has the given lines.
+/// Parses a configuration with one issuer, whose section ends with `lines`.
 fn issuer(lines: &str) -> Result<Config, ConfigErrors> {
     let required = REQUIRED.split("[auth").next().unwrap_or_default();
     parse(&format!("{required}\n[auth.issuers.one]\nissuer = \"https://one\"\naudience = \"us\"\n{lines}"), &[])

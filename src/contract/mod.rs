@@ -1,9 +1,9 @@
-//! Table contracts and decoders: which events a table accepts, and how received bytes become rows.
+//! Table contracts, and the decoders that turn received bytes into rows.
 //!
-//! A *contract* is the checked declaration of a table: its columns, its tenant, time and id columns, and the mapping
-//! from event fields to columns. The term does not refer to API contracts or to agreements between teams. This module
-//! also turns bytes into rows that match a contract. It contains the decoders for JSON, protobuf, Avro and Arrow, the
-//! column builders, and the reasons for rejecting an event.
+//! A *contract* is the checked declaration of a table. It consists of the table's columns, the choice of its tenant,
+//! time and id columns, and the mapping from event fields to columns. The term does not refer to API contracts or to
+//! agreements between teams. The module contains the decoders for JSON, protobuf, Avro and Arrow, the column builders,
+//! and the reasons for rejecting an event.
 //!
 //! ```text
 //!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
@@ -14,12 +14,12 @@
 //!   bytes ─► ipc ─► arrow_batch ─► cast ─► columns ──────────────────────────────────┴─► check ─► Decoded { batch, rejects }
 //! ```
 //!
-//! The decoders dictionary-encode strings that repeat ([`DictionaryBuilder`]), and the strings stay encoded until they are
+//! The decoders dictionary-encode strings that repeat ([`DictionaryBuilder`]). The strings stay encoded until they are
 //! written to a Parquet file.
 //!
-//! **Invariant:** decoding uses neither a clock nor I/O. The receive time and the owner are arguments
-//! ([`DecodeOptions`]).
-//! **Invariant:** an invalid event becomes a [`Reject`] and does not affect other events.
+//! **Invariant:** decoding uses neither a clock nor I/O. The caller passes the receive time and the owner in
+//! [`DecodeOptions`].
+//! **Invariant:** an invalid event is returned as a [`Reject`] and does not affect other events.
 
 mod columns;
 mod decode;
@@ -67,7 +67,7 @@ pub struct TenantId(Arc<str>);
 pub enum Format {
     /// One JSON object, an array of objects, or one object per line.
     Json,
-    /// Length-delimited protobuf messages, each preceded by its length as a varint.
+    /// Protobuf messages, each preceded by its length as a varint.
     Protobuf,
     /// An Arrow IPC stream.
     ArrowIpc,
@@ -80,16 +80,16 @@ pub enum PayloadFormat {
     Json,
     /// One protobuf message of the type that the table's contract declares.
     Protobuf,
-    /// An Avro message, as the source received it.
+    /// An Avro message with the bytes that the source received.
     Avro,
-    /// A protobuf message, as the source received it. Such a message has a schema-registry header, or a type other than
-    /// the table's message type.
+    /// A protobuf message with the bytes that the source received. The table's contract cannot decode it, because it
+    /// has a schema-registry header or another message type.
     SourceProtobuf,
 }
 
 impl Format {
-    /// Returns the format in which the quarantine stores rejected events from a body in this format. The rows of an
-    /// Arrow stream are stored as JSON.
+    /// Returns the format in which the quarantine stores the rejected events of a request body with this format. For an
+    /// Arrow stream, each rejected row is stored as JSON.
     pub fn payload_format(self) -> PayloadFormat {
         match self {
             Self::Json | Self::ArrowIpc => PayloadFormat::Json,
@@ -109,8 +109,8 @@ impl PayloadFormat {
         }
     }
 
-    /// Parses a value of the quarantine's `format` column. The value is null in entries that were written before the column
-    /// existed. In such an entry, bytes that begin with `{` are JSON and all others are protobuf.
+    /// Parses a value of the quarantine's `format` column. In entries that were written before the column existed, the
+    /// value is null. The format of such an entry is JSON if its bytes begin with `{`, and protobuf otherwise.
     pub fn parse(name: Option<&str>, bytes: &[u8]) -> Self {
         match name {
             Some("protobuf") => Self::Protobuf,
@@ -121,8 +121,8 @@ impl PayloadFormat {
         }
     }
 
-    /// Returns the format in which [`decode_messages`] can read a payload of this format. Returns `None` if only the
-    /// source can read it.
+    /// Returns the format with which [`decode_messages`] can decode the stored bytes. Returns `None` if only the source
+    /// can decode them.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -132,18 +132,18 @@ impl PayloadFormat {
     }
 }
 
-/// The rule that determines the owner of each decoded event.
+/// The rule by which the decoder determines the owner of each event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// The sender's tenant, from the token or the message key. An event that does not name a tenant belongs to this
+    /// All events belong to the sender's tenant, which the token or the message key names. An event need not name this
     /// tenant. An event that names a different tenant is rejected.
     Tenant(TenantId),
-    /// Each event must name its tenant, and an event without a tenant is rejected. Only operators and sources can use this
-    /// rule.
+    /// Each event belongs to the tenant that it names. An event that names none is rejected. Only the events of
+    /// operators and sources are decoded with this rule.
     PerEvent,
 }
 
-/// The decoding parameters that all events of a request share: receive time, owner and limits.
+/// The parameters for decoding the events of one request, which are the receive time, the owner and the limits.
 #[derive(Debug, Clone)]
 pub struct DecodeOptions {
     /// The time at which the server received the events.
@@ -158,7 +158,7 @@ pub struct DecodeOptions {
     pub dimensions_max: usize,
 }
 
-/// The result of decoding a body: the accepted events as columns, and the rejected events with their reasons.
+/// The accepted and the rejected events of a decoded body.
 #[derive(Debug)]
 pub struct Decoded {
     /// The accepted events, in the order in which they were received.
@@ -177,7 +177,7 @@ impl TenantId {
         Self::check(text).map(|()| Self(text.into()))
     }
 
-    /// Checks a tenant id in the same way as [`TenantId::parse`], but does not allocate.
+    /// Does the same checks as [`TenantId::parse`], without allocating memory.
     pub(crate) fn check(text: &str) -> Result<()> {
         if text.is_empty() {
             return Err(Error::invalid("a tenant id must not be empty"));
@@ -195,8 +195,8 @@ impl TenantId {
         Ok(())
     }
 
-    /// Returns true if the bytes are a valid tenant id of printable ASCII characters. This is a fast path for
-    /// [`TenantId::check`], which accepts other characters too.
+    /// Returns true if the bytes are a valid tenant id that consists of printable ASCII characters. This fast path
+    /// covers nearly all tenant ids. [`TenantId::check`] also accepts other characters.
     pub(crate) fn is_plain(bytes: &[u8]) -> bool {
         !bytes.is_empty() && bytes.len() <= Self::BYTES_MAX && bytes.iter().all(|byte| matches!(byte, b' '..=b'~'))
     }
@@ -219,8 +219,8 @@ impl fmt::Debug for TenantId {
     }
 }
 
-/// Decodes a whole body. Invalid events become rejects. Returns an error only if the body exceeds a limit, or is in a
-/// different format and cannot be split into events.
+/// Decodes a whole body. Invalid events are returned as rejects. Returns an error only if the body exceeds a limit, or
+/// if it cannot be split into events because it has a different format.
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     check_length(body)?;
     match format {
@@ -240,12 +240,12 @@ fn check_length(body: &Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Decodes separate messages. Each range of `body` is exactly one event, even if its bytes are invalid. The index of a
-/// reject is the index of its range. Returns an error if the messages exceed a limit, or if the table cannot read
-/// messages in this format.
+/// Decodes separate messages. Each range of `body` is decoded as exactly one event, even if its bytes contain several
+/// events or none. The index of a reject is the index of its range. Returns an error if there are too many messages, or
+/// if the table cannot read messages in this format.
 ///
-/// The caller must put a separator, such as a line break, between two messages. Otherwise a message that ends in the middle
-/// of a UTF-8 character could be completed by the first bytes of the next message.
+/// The caller must put a separator, such as a line break, between two messages. Without it, the first bytes of a
+/// message could complete a UTF-8 character that is truncated at the end of the previous message.
 pub fn decode_messages(
     contract: &Contract,
     format: Format,
@@ -263,11 +263,12 @@ pub fn decode_messages(
     }
 }
 
-/// The maximum number of messages that one call to [`decode_messages`] can handle, even if all of them are rejected.
+/// The maximum number of messages in one call to [`decode_messages`]. All of them may be rejected without exceeding the
+/// limit on rejects.
 pub const MESSAGES_MAX: usize = decode::accept_or_reject::BODY_REJECTS_MAX;
 
-/// Decodes an Arrow batch, as Flight and ADBC send it. Columns are matched by name and cast if the cast is lossless.
-/// `first_index` is the index of the batch's first row in the request.
+/// Decodes an Arrow batch, as Flight and ADBC send it. Each column is found by its name. It is cast if necessary and if
+/// the cast is lossless. `first_index` is the index of the batch's first row in the request.
 pub fn decode_arrow(
     contract: &Contract,
     batch: &RecordBatch,

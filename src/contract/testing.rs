@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Contract, DecodeOptions, Decoded, Format, Owner, TenantId, decode};
 use crate::config::{ColumnConfig, TableConfig, TimeUnit};
 
-/// 2026-01-01T00:00:00Z in milliseconds.
+/// The test time 2026-01-01T00:00:00Z, in milliseconds.
 pub(super) const NOW_MS: u64 = 1_767_225_600_000;
 
 /// Returns the demo's declaration of the table `call_events`.
@@ -34,8 +34,8 @@ pub(super) fn voice() -> Contract {
     Contract::new("call_events", &voice_config(), Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// Returns the declaration of a table with one column of each kind except map. The table also has a map column named `map`,
-/// unless `map` is empty.
+/// Returns the declaration of a table that has a column of each kind other than `map`. If `map` is not empty, the table
+/// also has a map column with this name.
 pub(super) fn plain_config(map: &str) -> TableConfig {
     let columns = [
         ("who", "text"),
@@ -87,13 +87,13 @@ pub(super) fn protobuf(contract: &Contract, body: impl AsRef<[u8]>, options: &De
     decode_plain(contract, Format::Protobuf, body, options)
 }
 
-/// Decodes a body, and decodes its dictionaries to plain strings.
+/// Decodes a body, and then decodes the dictionaries of the resulting columns.
 fn decode_plain(contract: &Contract, format: Format, body: impl AsRef<[u8]>, options: &DecodeOptions) -> Decoded {
     let decoded = decode(contract, format, &Bytes::copy_from_slice(body.as_ref()), options).unwrap();
     Decoded { batch: super::EventBatch::unchecked(decoded.batch.to_plain().unwrap()), ..decoded }
 }
 
-/// Returns the accepted rows as JSON objects without nulls.
+/// Returns the accepted rows as JSON objects. Nulls are omitted.
 pub(super) fn rows(batch: &RecordBatch) -> Vec<Value> {
     let mut lines = Vec::new();
     let mut writer = arrow::json::LineDelimitedWriter::new(&mut lines);

@@ -1,4 +1,5 @@
-//! Tests of table declarations: columns and error messages, the quarantine, and the presence and types of protobuf fields.
+//! Tests of table declarations. They check columns, error messages, the quarantine, and the presence and types of
+//! protobuf fields.
 
 use std::path::Path;
 
@@ -97,7 +98,7 @@ fn the_quarantine_has_the_tenant_column_of_its_table_and_fixed_columns() {
     assert!(voice().is_shown("resolves"), "a table may have a column of that name");
 }
 
-/// An invalid declaration: a change to a valid declaration, and the expected error message.
+/// A change that makes a valid declaration invalid, and the expected error message.
 type DeclarationCase = (fn(&mut TableConfig), &'static str);
 
 #[test]
@@ -137,7 +138,8 @@ fn latest_accepts_only_suitable_columns() {
         config.latest = Some(LatestConfig { key, by: by.to_owned(), deleted: deleted.map(str::to_owned) });
         Contract::new("plain", &config, Path::new(""))
     };
-    // The columns in stored order: who, at, key, received_time, flag, small, large, single, double, day, data, more.
+    // In stored order, the columns are: who, at, key, received_time, flag, small, large, single, double, day, data,
+    // more.
     for (key, by, deleted, expected) in [
         (&["data"][..], "day", Some("flag"), Latest { key: vec![10], by: 9, deleted: Some(4) }),
         (&["large", "flag", "who"], "received_time", None, Latest { key: vec![6, 4, 0], by: 3, deleted: None }),
@@ -199,7 +201,7 @@ fn errors_in_a_proto_declaration_are_reported() {
     }
 }
 
-/// Returns the contract of a table that is declared by a `.proto` file in a temporary folder.
+/// Writes `proto` to a `.proto` file, and returns the contract of a table that is declared by this file.
 fn contract_of(proto: &str, change: impl FnOnce(&mut TableConfig)) -> crate::error::Result<Contract> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("t.proto"), format!("syntax = \"proto3\"; package t; {proto}")).unwrap();
@@ -254,7 +256,7 @@ fn absent_fields_without_presence_have_default_values_if_their_message_is_presen
     assert_eq!(rows(&decoded.batch), [row(value!({})), row(value!({"inner_loss": 0.0}))]);
     let sent = r#"{"at": 1000, "key": "k"} "#.to_owned() + "\n" + r#"{"at": 1000, "key": "k", "inner": {}}"#;
     assert_eq!(json(&contract, sent, &acme()).batch, decoded.batch);
-    // An absent time is reported as missing. A default of zero would mean 1970.
+    // The absent time must not get the default value 0, which would be the year 1970.
     assert_eq!(reasons(&protobuf(&contract, delimited(&[bytes(3, "k")]), &acme())), [(0, "missing_time")]);
 }
 

@@ -1,19 +1,19 @@
-//! Admission control: limits the size of a call's headers, the number of running calls, and the time in which a request
-//! must arrive. A call that exceeds a limit gets a gRPC status that names the limit.
+//! Admission control for gRPC calls. It limits the size of a call's headers, the number of concurrent calls, and the
+//! time until a request has arrived completely. A call that exceeds a limit gets a gRPC status that names the limit.
 //!
-//! [`AdmissionService`] wraps another service. The service forwards admitted HTTP/2 requests, and answers all others
-//! with the status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload from its request (see
-//! `message_reader.rs`).
+//! [`AdmissionService`] wraps another service. The service forwards admitted HTTP/2 requests to it, and refuses all
+//! others with the status `RESOURCE_EXHAUSTED`. It also removes the body from the request of an upload, so that
+//! `message_reader.rs` can read the body.
 //!
-//! The HTTP/2 library refuses headers beyond its own limit with a bare 431, which gRPC clients report as an unknown
-//! error. Headers are therefore checked here against a lower limit. The library's limit is four times as large
-//! ([`FlightConfig::header_read_bytes_max`]).
+//! If headers exceed the HTTP/2 library's own limit, the library responds with HTTP status 431 only. gRPC clients
+//! report this as an unknown error. Headers are therefore checked here, against a lower limit. The library's limit is
+//! four times as high ([`FlightConfig::header_read_bytes_max`]).
 //!
-//! **Invariant:** at most `flight.streams_max` calls run on all connections together. A call ends when its response has
-//! been sent or its client has disconnected. Health checks do not count, because a server at its limit is still
-//! healthy.
-//! **Invariant:** if a client does not read, at most one message of its response is in memory. A message is sent in
-//! pieces, and the next message is encoded only after the connection has accepted the last piece.
+//! **Invariant:** at most `flight.streams_max` calls run at the same time, across all connections. A call ends when its
+//! response has been sent or its client has disconnected. Health checks do not count, because a server at its limit is
+//! still healthy.
+//! **Invariant:** if a client does not read its response, at most one message of the response is in memory. A message
+//! is sent in pieces, and the next message is encoded only after the connection has accepted the last piece.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -41,13 +41,13 @@ use crate::telemetry::Metrics;
 const HEADER_EXTRA_BYTES: usize = 32;
 /// The maximum number of bytes from one message that are passed to the connection at a time.
 const PIECE_BYTES: usize = 256 * 1024;
-/// The time after which a client may retry a refused call.
+/// The delay after which a client may retry a refused call.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The request path of an upload.
 const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
 /// The request path of a health check.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-/// The Flight methods that can appear as a label in the metrics for refused calls.
+/// The Flight methods that have a label value of their own in the metrics for refused calls.
 const METHODS: [&str; 10] = [
     "Handshake",
     "ListFlights",
@@ -71,7 +71,7 @@ pub(super) struct Admission {
     metrics: Arc<Metrics>,
 }
 
-/// A service that receives only admitted calls.
+/// Wraps `service`, and forwards only admitted calls to it.
 #[derive(Clone)]
 pub(super) struct AdmissionService<S> {
     service: S,
@@ -89,8 +89,8 @@ impl Admission {
         })
     }
 
-    /// Admits a call, or returns an error that names the exceeded limit. The permit must be held until the response
-    /// ends. The permit is `None` for a health check, which does not count as a running call.
+    /// Admits a call, or returns an error that names the exceeded limit. The caller must hold the returned permit until
+    /// the response ends. A health check gets no permit, because it does not count as a running call.
     fn admit(&self, request: &http::Request<Body>) -> Result<Option<OwnedSemaphorePermit>> {
         let (bytes, bytes_max) = (header_bytes(request), self.header_bytes_max);
         if bytes > bytes_max {
@@ -106,7 +106,7 @@ impl Admission {
         Arc::clone(&self.calls).try_acquire_owned().map(Some).map_err(|_| {
             self.metrics.limited("flight.streams_max");
             Error::limited(format!(
-                "{} calls are running, which is the maximum (limit flight.streams_max): retry later",
+                "{} calls are running, and no more are allowed (limit flight.streams_max): retry later",
                 self.streams_max
             ))
             .retry_after(RETRY_AFTER)
@@ -155,21 +155,21 @@ where
     }
 }
 
-/// Returns the size of a request's headers, counted as in HTTP/2.
+/// Returns the size of a request's headers. Each header is counted as HTTP/2 prescribes.
 fn header_bytes(request: &http::Request<Body>) -> usize {
     let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_EXTRA_BYTES);
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     headers.fold(path, usize::saturating_add)
 }
 
-/// Returns the method in a request path as a label for the metrics.
+/// Returns the value of the metrics label for the method in a request path.
 fn method(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or_default();
     METHODS.into_iter().find(|known| *known == name).unwrap_or("other")
 }
 
-/// A request body that must arrive within a time limit. This type is not used for uploads, which have a time limit for
-/// each message instead.
+/// A request body that returns an error if it does not arrive within the time limit. It is not used for uploads,
+/// because they have a time limit for each message instead.
 struct TimedBody {
     body: Body,
     time_max: Duration,
@@ -202,10 +202,10 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// A response body that sends messages in pieces and holds the call's permit.
+/// A response body that sends messages in pieces. Dropping it releases the call's permit.
 struct ResponseBody {
     body: Body,
-    /// The part of the current message that is not sent yet.
+    /// The part of the current message that has not been sent yet.
     rest: Bytes,
     _permit: Option<OwnedSemaphorePermit>,
 }

@@ -1,7 +1,7 @@
-//! Authentication: verifies the token in the `authorization` header of a call and returns the caller's rights, an
-//! [`Access`].
+//! Authenticates calls. Verifies the token in the `authorization` header of a call, and returns the caller's rights as
+//! an [`Access`].
 //!
-//! No other header, session option or URL parameter affects whose data is visible.
+//! No other header, session option or URL parameter affects which tenants' data is visible.
 //!
 //! Calls carry `Bearer <token>`. `Handshake` also accepts `Basic`, because some tools can only send a user name and a
 //! password. Such a tool sends the token as the password, with any user name. The response to `Handshake` contains the
@@ -18,8 +18,8 @@ use crate::tenancy::{Access, Verifier};
 
 const AUTHORIZATION: &str = "authorization";
 
-/// Accepts base64 with and without padding. Go clients send Basic credentials without padding. All other clients use
-/// padding.
+/// A decoder for base64 with and without padding. It is needed because Go clients send Basic credentials without
+/// padding, and all other clients with padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -30,7 +30,7 @@ pub(super) async fn access(verifier: &Verifier, headers: &MetadataMap) -> Result
     verifier.verify(bearer(headers)?).await
 }
 
-/// Verifies the credentials of a Handshake and returns the header of its response.
+/// Verifies the credentials of a Handshake. Returns the metadata of the response, which contains the token.
 pub(super) async fn handshake(verifier: &Verifier, headers: &MetadataMap) -> Result<MetadataMap> {
     let token = credentials(headers)?;
     verifier.verify(&token).await?;
@@ -52,7 +52,7 @@ fn bearer(headers: &MetadataMap) -> Result<&str> {
     }
 }
 
-/// Returns the token of a Handshake, which is a bearer token or the password of a Basic header.
+/// Returns the token of a Handshake call. It is a bearer token, or the password of Basic credentials.
 fn credentials(headers: &MetadataMap) -> Result<String> {
     match authorization(headers)? {
         ("bearer", token) => Ok(token.to_owned()),
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn basic_password_is_the_token_with_and_without_padding() {
-        // The nine bytes of `any:t.o.k` need no padding, but the five bytes of `u:t.t` do.
+        // In base64, `any:t.o.k` (nine bytes) has no padding, and `u:t.t` (five bytes) has padding.
         for (encoded, token) in
             [("YW55OnQuby5r", "t.o.k"), ("dTp0LnQ=", "t.t"), ("dTp0LnQ", "t.t"), ("OmE6Yg==", "a:b")]
         {

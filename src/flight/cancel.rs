@@ -1,8 +1,8 @@
-//! Cancellation: finds the running queries to which a FlightInfo refers.
+//! Finds the running queries that belong to a FlightInfo, so that they can be cancelled.
 //!
 //! The ticket in a FlightInfo contains the id of a flight. While a query of that flight runs on this server,
-//! [`RunningQueries`] maps the id to the query. A caller can cancel only its own flights, because the server rejects
-//! tickets that were issued to another caller.
+//! [`RunningQueries`] contains the flight's id together with the query's id. A caller can cancel only its own flights,
+//! because the server rejects tickets that were issued to another caller.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use crate::query::QueryId;
 
-/// The running queries, by flight. A flight has several running queries if a client fetches it several times
+/// The running queries, each with the id of its flight. A flight has several of them if clients fetch it several times
 /// concurrently.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunningQueries(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 
-/// The entry for a running query in [`RunningQueries`]. Dropping the entry removes the query.
+/// The entry for a running query in [`RunningQueries`]. Dropping this value removes the entry.
 #[derive(Debug)]
 pub(super) struct RunningQuery {
     running: RunningQueries,
@@ -24,14 +24,14 @@ pub(super) struct RunningQuery {
 }
 
 impl RunningQueries {
-    /// Adds a query. Dropping the returned entry removes the query.
+    /// Adds an entry for a query.
     pub(super) fn enter(&self, flight: Uuid, query: QueryId) -> RunningQuery {
         let key = (flight, query);
         self.lock().insert(key);
         RunningQuery { running: self.clone(), key }
     }
 
-    /// Returns the running queries for a flight.
+    /// Returns the running queries that belong to `flight`.
     pub(super) fn queries(&self, flight: Uuid) -> Vec<QueryId> {
         let all = (flight, QueryId(Uuid::nil()))..=(flight, QueryId(Uuid::max()));
         self.lock().range(all).map(|(_, query)| *query).collect()

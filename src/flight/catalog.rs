@@ -2,15 +2,17 @@
 //! SqlInfo.
 //!
 //! A [`CatalogCommand`] is decoded from a message in `FlightSql.proto` and runs on the caller's [`Session`]. The result
-//! is one batch with exactly the schema that the protocol specifies, including nullability. ADBC compares the schema,
-//! and JDBC and ODBC cast the columns to it.
+//! is a single batch. Its schema, including nullability, is the one that the protocol specifies. ADBC checks this
+//! schema, and JDBC and ODBC cast the columns to it.
 //!
 //! There is one catalog, [`CATALOG`], with two schemas. [`SCHEMA`] contains the declared tables, which have the type
 //! `TABLE`. `information_schema` contains its views, which have the type `SYSTEM TABLE`. A BI tool that lists only
-//! tables and views therefore shows only data. A tool that lists all types shows both schemas.
+//! tables and views therefore shows only the declared tables. A tool that lists all types also shows
+//! `information_schema`.
 //!
-//! **Invariant:** every name, key and type comes from the session, so objects that the caller cannot query never
-//! appear. Only malformed messages are refused. An unknown name or type gives an empty result.
+//! **Invariant:** all names, keys and types in a result come from the session. An object that the caller cannot query
+//! is therefore never listed. Only a malformed message leads to an error. An unknown name or type leads to an empty
+//! result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +39,8 @@ use crate::query::{CATALOG, SCHEMA, Session};
 const TABLE: &str = "TABLE";
 /// The type of the views in `information_schema`.
 const SYSTEM_TABLE: &str = "SYSTEM TABLE";
-/// All table types that the server lists. No views exist yet, but tools filter by the type `VIEW`.
+/// The table types that the server lists. There are no views, but tools that filter by the type `VIEW` expect it in the
+/// list.
 const TABLE_TYPES: [&str; 3] = [SYSTEM_TABLE, TABLE, "VIEW"];
 
 /// A metadata command.
@@ -53,8 +56,8 @@ pub(super) enum CatalogCommand {
 }
 
 impl CatalogCommand {
-    /// Decodes a metadata command. Returns `None` if the message is another command, and `Invalid` if it cannot be
-    /// decoded.
+    /// Decodes a metadata command. Returns `None` if the message is not a metadata command, and `Invalid` if it cannot
+    /// be decoded.
     pub(super) fn decode(any: &Any) -> Option<Result<Self>> {
         let command = match Command::try_from(any.clone()) {
             Ok(command) => command,
@@ -77,7 +80,7 @@ impl CatalogCommand {
         }))
     }
 
-    /// Returns the schema of the result, which FlightInfo, GetSchema and the stream report.
+    /// Returns the schema of the result. FlightInfo, GetSchema and the result stream all contain this schema.
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
             Self::Catalogs => GetCatalogsBuilder::new().schema(),
@@ -90,8 +93,8 @@ impl CatalogCommand {
         }
     }
 
-    /// Runs the command. The rows have the schema [`CatalogCommand::schema`] and the order that the protocol specifies.
-    /// Table columns are shown with the types that they have in this caller's results.
+    /// Runs the command. The schema of the rows is [`CatalogCommand::schema`], and their order is the one that the
+    /// protocol specifies. Table columns are shown with the types that they have in this caller's results.
     pub(super) async fn batch(
         &self,
         session: &Session,
@@ -149,7 +152,8 @@ async fn tables(command: &CommandGetTables, session: &Session, types: ResultType
             if !is_like(command.table_name_filter_pattern.as_deref(), name)? {
                 continue;
             }
-            // Only the engine knows which of its views a session has, so the server tries to plan a query on each view.
+            // The views in a session depend on the caller, and only the engine knows them. The server therefore plans a
+            // query on each view to find out whether it exists.
             let planned = match session.plan(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{name}")).await {
                 Ok(planned) => planned,
                 Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::Unsupported) => continue,
@@ -162,8 +166,8 @@ async fn tables(command: &CommandGetTables, session: &Session, types: ResultType
     builder.build().map_err(metadata_error)
 }
 
-/// Returns a builder without filters. The callers apply the filters themselves, because the builder does not know the
-/// aliases of table types.
+/// Returns a builder that applies no filters. Callers filter the tables themselves, because the builder does not know
+/// the aliases of table types.
 fn tables_builder(include_schema: bool) -> GetTablesBuilder {
     GetTablesBuilder::new(None::<String>, None::<String>, None::<String>, None::<String>, include_schema)
 }
@@ -175,8 +179,8 @@ fn is_wanted(command: &CommandGetTables, schema: &str, table_type: &str) -> Resu
         && is_type(&command.table_types, table_type))
 }
 
-/// Returns true if a table type filter matches `table_type`, ignoring case. An empty filter matches all types, and
-/// `BASE TABLE` matches the same tables as `TABLE`.
+/// Returns true if `filter` contains `table_type`. Case is ignored. An empty filter matches all types, and `BASE TABLE`
+/// is an alias of `TABLE`.
 fn is_type(filter: &[String], table_type: &str) -> bool {
     filter.is_empty()
         || filter.iter().any(|wanted| {
@@ -185,7 +189,8 @@ fn is_type(filter: &[String], table_type: &str) -> bool {
         })
 }
 
-/// Adds the column metadata that Flight SQL defines: table, type name, precision, scale and remarks.
+/// Adds the column metadata that Flight SQL defines. It consists of the table, the type name, the precision, the scale
+/// and the remarks.
 fn described(schema: &Schema, schema_name: &str, table: &str, description: &str) -> Schema {
     let table_name = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
     let fields = schema.fields().iter().map(|field| {

@@ -1,7 +1,7 @@
-//! The Flight SQL client that the command line uses.
+//! The Flight SQL client of the command-line tool.
 //!
-//! The client runs statements on a server and uploads events. The client accepts results of any size, in messages of up
-//! to `MESSAGE_BYTES_MAX`. No other part of the command line uses gRPC types.
+//! The client runs statements on a server and uploads events. It accepts results of any size, in messages of up to
+//! `MESSAGE_BYTES_MAX`. No other part of the command-line tool uses gRPC types.
 
 use std::path::Path;
 
@@ -20,9 +20,10 @@ use super::upload::from_flight;
 use crate::error::{Error, Kind, Result};
 use crate::http_client::Roots;
 
-/// The maximum size of a received message. Our own server sends less than 4 MiB.
+/// The maximum size of a received message. A Glasshouse server sends messages of less than 4 MiB by default, but may be
+/// configured to send larger ones.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The flow-control window, both of each stream and of the connection. 8 MiB is large enough for a fast link with a
+/// The size of the flow-control windows of streams and connections. 8 MiB is large enough for a fast link with a
 /// latency of 10 ms.
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
@@ -30,7 +31,7 @@ const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct FlightClient(FlightSqlServiceClient<Channel>);
 
-/// The rows of a statement, and their schema.
+/// The result of a statement.
 pub struct ResultRows {
     /// The schema, which the server sends before the first row.
     pub schema: SchemaRef,
@@ -52,14 +53,14 @@ impl FlightClient {
         Ok(Self(client))
     }
 
-    /// Runs a statement and starts fetching its result.
+    /// Runs a statement, and returns its result as soon as the server begins to send it.
     pub async fn query(&mut self, sql: &str) -> Result<ResultRows> {
         let info = self.0.execute(sql.to_owned(), None).await.map_err(from_flight)?;
         self.fetch(info).await
     }
 
-    /// Sends events to a table. Returns how many of the uploaded events the table now contains, including events that
-    /// it contained before the upload.
+    /// Sends events to a table. Returns the number of uploaded events that are stored, no matter whether this upload or
+    /// an earlier one stored them.
     pub async fn ingest(&mut self, table: &str, batches: BoxStream<'static, Result<RecordBatch>>) -> Result<i64> {
         let options = TableDefinitionOptions {
             if_not_exist: TableNotExistOption::Fail.into(),

@@ -1,13 +1,13 @@
-//! Type profiles: determine which Arrow types the server sends, and convert values to them.
+//! Determines which Arrow types the server sends to a client, and converts values to these types.
 //!
 //! A JDBC client can also set its time zone. Timestamps are then sent as the wall-clock time in that zone
 //! (`client_time_zone.rs`).
 //!
-//! The profile `compat` sends only types that every known client can read. The profile `native` sends the engine's own
-//! types.
+//! The type profile `compat` allows only types that every known client can read. The profile `native` allows all types
+//! of the engine.
 //!
-//! **Invariant:** the schema that is sent depends only on the planned schema and the profile. FlightInfo, GetSchema,
-//! prepared statements and the result stream all take their schema from [`wire_schema`].
+//! **Invariant:** the schema that is sent depends only on the planned schema and the caller's [`ResultTypes`].
+//! FlightInfo, GetSchema, prepared statements and the result stream all call [`wire_schema`] to get it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 
 /// The maximum number of digits of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// The prefix of the metadata keys for extension types. The metadata of an extension type applies to its storage type,
-/// so it is removed when the storage type changes.
+/// The prefix of the metadata keys for extension types. This metadata describes the meaning of a certain storage type,
+/// so it is removed if the column gets another storage type.
 const EXTENSION: &str = "ARROW:extension:";
 
-/// The cast options that report an error for a value that does not fit. The default options would turn such a value
-/// into a null.
+/// Cast options that lead to an error if a value is invalid for the new type. The default options would turn such a
+/// value into a null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
@@ -37,7 +37,7 @@ pub(super) const STRICT: CastOptions<'static> =
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ResultTypes {
     pub(super) profile: TypeProfile,
-    /// The time zone in which a JDBC client reads timestamps. `None` for all other clients.
+    /// The time zone in which a JDBC client reads timestamps, or `None` for all other clients.
     pub(super) zone: Option<ClientTimeZone>,
 }
 
@@ -63,17 +63,17 @@ fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
     }
 }
 
-/// The kinds of clients that need different parameter schemas.
+/// The kinds of clients. They differ in the parameter schema that they need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientKind {
     /// The JDBC driver. The driver converts each value to the type in the parameter schema.
     Jdbc,
-    /// A client that binds values of any type, such as ADBC.
+    /// Any other client, such as ADBC. It binds values without converting them.
     Other,
 }
 
 impl ClientKind {
-    /// Recognizes the JDBC driver by its user agent. Up to version 18.3, the JDBC driver sends the user agent of its
+    /// Recognizes the JDBC driver by its user agent. In versions up to 18.3, the user agent names only the driver's
     /// gRPC library.
     pub(super) fn of(headers: &MetadataMap) -> Self {
         let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or("");
@@ -81,7 +81,8 @@ impl ClientKind {
     }
 }
 
-/// Returns the parameter schema that clients see. A parameter of an unknown type has the type `Null`.
+/// Returns the parameter schema that clients see. If the type of a parameter is unknown, its type in the schema is
+/// `Null`.
 ///
 /// For the JDBC driver, the schema contains only types that the driver can bind. The driver sends times and timestamps
 /// in milliseconds regardless of the declared unit, and cannot bind a value to a field of type `Null`.
@@ -101,7 +102,7 @@ pub(super) fn parameter_schema(planned: &Schema, client: ClientKind) -> Schema {
     Schema::new(planned.fields().iter().map(declared).collect::<Vec<_>>())
 }
 
-/// Converts a batch to `wire`, which must be the [`wire_schema`] of the batch's schema without a time zone.
+/// Converts a batch to the schema `wire`, which must be the result of [`wire_schema`]. Time zones are not applied here.
 pub(super) fn to_wire(batch: RecordBatch, wire: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == wire {
         return Ok(batch);
@@ -143,7 +144,7 @@ fn compat_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, is_nullable).with_metadata(metadata))
 }
 
-/// Returns the most similar type that every known client can read.
+/// Returns the type that is most similar to `data_type` among those that every known client can read.
 fn compat(data_type: &DataType) -> DataType {
     use DataType as T;
     match data_type {
@@ -164,8 +165,8 @@ fn compat(data_type: &DataType) -> DataType {
     }
 }
 
-/// Casts an array to the type `to`. Struct fields are matched by position, because their names may repeat and Arrow's
-/// own cast matches them by name.
+/// Casts an array to the type `to`. Struct fields are matched by position. Arrow's own cast matches them by name, but
+/// names may repeat.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (array.data_type(), to) {
         (from, to) if from == to => Ok(array.clone()),

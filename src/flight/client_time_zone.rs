@@ -1,10 +1,10 @@
 //! Converts timestamps to the wall-clock time in the time zone of a JDBC client.
 //!
-//! The Arrow Flight SQL driver for JDBC returns wrong instants unless the JVM runs in UTC. The driver shifts a
-//! timestamp by the offset of the driver's calendar, and then reads the result in the JVM's time zone. The two shifts
-//! cancel out if the calendar is UTC and the server sends the wall-clock time in the JVM's time zone, without a zone.
-//! The driver can read a timestamp as an object only if the timestamp has no zone. The JDBC URL therefore sets two
-//! properties:
+//! The Arrow Flight SQL driver for JDBC returns wrong times unless the JVM runs in UTC. The driver shifts a timestamp
+//! by the offset of the driver's calendar, and then reads the result in the JVM's time zone. The two shifts cancel out
+//! if the driver's calendar is in UTC and the server sends the wall-clock time of the JVM's time zone, as a timestamp
+//! without a time zone. A client can get a timestamp from the driver as an object only if it has no time zone. For this
+//! purpose, the JDBC URL sets two properties:
 //!
 //! ```text
 //!   timeZone=UTC                              the driver's calendar. The driver sends it as the header `timezone`
@@ -34,9 +34,9 @@ use crate::error::{Error, Result};
 
 /// The header with the client's time zone.
 const HEADER: &str = "x-glasshouse-timezone";
-/// The header in which the driver sends its property `timeZone`.
+/// The header with which the driver sends its JDBC property `timeZone`.
 const CALENDAR_HEADER: &str = "timezone";
-/// The only calendar time zone with which the driver returns the right instants.
+/// The only value of the JDBC property `timeZone` with which the driver returns correct times.
 const CALENDAR: &str = "UTC";
 
 /// The time zone in which a client reads timestamps.
@@ -50,19 +50,19 @@ impl PartialEq for ClientTimeZone {
 }
 
 impl ClientTimeZone {
-    /// Returns the time zone that the headers of a call request, or `None` if they request no time zone.
+    /// Returns the time zone that the client requests in the headers of a call. Returns `None` if it requests none.
     pub(super) fn of(headers: &MetadataMap) -> Result<Option<Self>> {
         let Some(name) = headers.get(HEADER) else { return Ok(None) };
         let zone = Self::parse(name.to_str().unwrap_or_default())?;
         if headers.get(CALENDAR_HEADER).and_then(|calendar| calendar.to_str().ok()) != Some(CALENDAR) {
             return Err(Error::invalid(format!(
-                "header `{HEADER}` needs the driver's calendar to be {CALENDAR}: add `timeZone={CALENDAR}` to the JDBC URL"
+                "header `{HEADER}` requires the calendar {CALENDAR}: add `timeZone={CALENDAR}` to the JDBC URL"
             )));
         }
         Ok(Some(zone))
     }
 
-    /// Parses the name of a time zone (`Europe/Berlin`) or an offset (`+05:30`).
+    /// Parses a time zone, which is given by its name (`Europe/Berlin`) or as an offset (`+05:30`).
     pub(super) fn parse(name: &str) -> Result<Self> {
         let unknown = || {
             Error::invalid(format!(
@@ -77,8 +77,8 @@ impl ClientTimeZone {
         self.0.to_string()
     }
 
-    /// Replaces each timestamp that has a zone with the wall-clock time in the client's zone. The result has the
-    /// [`local_schema`] of the batch's schema.
+    /// Converts each timestamp with a time zone to the wall-clock time in the client's time zone. [`local_schema`]
+    /// returns the schema of the result.
     pub(super) fn localize(self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = batch.columns().iter().map(|column| self.localize_column(column));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -99,7 +99,7 @@ impl ClientTimeZone {
         Ok(make_array(self.localize_data(column.to_data())?))
     }
 
-    /// Converts the timestamps in an array and in its nested arrays.
+    /// Converts the timestamps in an array, including those in nested arrays.
     fn localize_data(self, data: ArrayData) -> Result<ArrayData, ArrowError> {
         let to = local_type(data.data_type());
         if to == *data.data_type() {
@@ -140,7 +140,7 @@ impl ClientTimeZone {
     }
 }
 
-/// Returns the schema with the zone removed from each timestamp type.
+/// Returns the schema in which no timestamp type has a time zone.
 pub(super) fn local_schema(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(local_field).collect::<Vec<_>>())
 }
@@ -194,7 +194,7 @@ mod tests {
             Some("2024-01-01T00:30:00Z"),
             Some("1910-01-01T00:00:00Z"),
             Some("9999-12-31T00:00:00Z"),
-            // In New York, these two instants are both 01:30 on the day on which daylight saving time ends.
+            // On this day, daylight saving time ends in New York, so the clock shows 01:30 at both of these instants.
             Some("2024-11-03T05:30:00Z"),
             Some("2024-11-03T06:30:00Z"),
         ]);

@@ -1,8 +1,8 @@
-//! Decodes commands: turns the protobuf messages in descriptors, tickets and actions into enums of the commands that
-//! this server supports.
+//! Decodes commands. The protobuf messages in descriptors, tickets and actions become variants of the enums
+//! [`QueryCommand`], [`PutCommand`] and [`ActionCommand`].
 //!
-//! The enums are [`QueryCommand`], [`PutCommand`] and [`ActionCommand`]. Malformed messages are refused. Unsupported
-//! features (transactions, savepoints, Substrait) are refused with an error that names the feature.
+//! Malformed messages are refused. For transactions, savepoints and Substrait, which are not supported, the error names
+//! the feature.
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
@@ -20,24 +20,24 @@ use crate::error::{Error, Result};
 /// A command that returns rows.
 #[derive(Debug)]
 pub(super) enum QueryCommand {
-    /// Runs the statement with this SQL text.
+    /// Runs a statement, which is given as SQL text.
     Statement(String),
-    /// Runs the prepared statement with this handle.
+    /// Runs the prepared statement that belongs to this handle.
     Prepared(Bytes),
-    /// Runs a metadata command. The second field is the encoded command.
+    /// Runs a metadata command. The bytes are the encoded command.
     Catalog(CatalogCommand, Bytes),
 }
 
-/// The command of an upload, which determines what the server does with the batches.
+/// The command of an upload. It tells the server what to do with the batches.
 #[derive(Debug)]
 pub(super) enum PutCommand {
-    /// Binds parameters to the prepared statement with this handle.
+    /// Binds parameters to the prepared statement that belongs to this handle.
     Bind(Bytes),
     /// Appends events to a table.
     Ingest(Box<CommandStatementIngest>),
-    /// Runs a statement that would change data. This command is always refused.
+    /// Runs a statement that changes data. This command is always refused.
     Update(String),
-    /// Runs a prepared statement that would change data. This command is always refused.
+    /// Runs a prepared statement that changes data. This command is always refused.
     PreparedUpdate(Bytes),
 }
 
@@ -45,7 +45,7 @@ pub(super) enum PutCommand {
 #[derive(Debug)]
 pub(super) enum ActionCommand {
     Prepare(String),
-    /// Closes a prepared statement. Closing does nothing, because the server does not store handles.
+    /// Closes a prepared statement. This has no effect, because the server does not store handles.
     ClosePrepared,
     CancelFlight(Box<FlightInfo>),
     CancelQuery(Box<FlightInfo>),
@@ -54,7 +54,7 @@ pub(super) enum ActionCommand {
     CloseSession,
 }
 
-/// The names and descriptions of the actions that [`decode_action`] supports, as `ListActions` returns them.
+/// The names of the actions that [`decode_action`] supports, with the descriptions that `ListActions` returns.
 pub(super) const ACTIONS: [(&str, &str); 7] = [
     (PREPARE, "prepares a statement; returns its handle, schema and parameters"),
     (CLOSE_PREPARED, "does nothing: the server does not store handles, and they expire"),
@@ -91,7 +91,7 @@ pub(super) fn decode_query(descriptor: &FlightDescriptor) -> Result<QueryCommand
     }
 }
 
-/// Decodes the metadata command in a ticket.
+/// Decodes the metadata command that a ticket contains.
 pub(super) fn decode_metadata_command(bytes: &[u8]) -> Result<CatalogCommand> {
     CatalogCommand::decode(&any(bytes)?)
         .ok_or_else(|| Error::invalid("the ticket does not contain a metadata command"))?
@@ -117,7 +117,7 @@ pub(super) fn decode_put(descriptor: &FlightDescriptor) -> Result<PutCommand> {
     }
 }
 
-/// Decodes the action in a DoAction call.
+/// Decodes the action of a DoAction call.
 pub(super) fn decode_action(action: &Action) -> Result<ActionCommand> {
     let body = &action.body;
     match action.r#type.as_str() {

@@ -1,6 +1,6 @@
-//! Maps errors to gRPC statuses. Only this file decides which status code a [`Kind`] of error gets.
+//! Converts errors to gRPC statuses. Only this file chooses the status code for each [`Kind`] of error.
 //!
-//! A status message is cut to [`MESSAGE_BYTES_MAX`] bytes to fit within the limit that clients set for trailers.
+//! A status message is truncated to [`MESSAGE_BYTES_MAX`] bytes, because clients limit the size of trailers.
 //!
 //! **Invariant:** the status of an internal error contains only an id. The cause of the error appears only in the log.
 
@@ -15,12 +15,11 @@ use crate::error::{Error, Kind};
 /// the size of a message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
-/// The metadata key for the number of seconds after which a client may retry. The metadata key has the same name as the
-/// HTTP header `retry-after`.
+/// The metadata key for the delay in seconds before a client may retry. HTTP uses a header with the same name.
 const RETRY_AFTER: &str = "retry-after";
 
-/// Converts `error` to a status and logs it. Only this function logs errors of calls. `rpc` is the name of the RPC in
-/// the log.
+/// Converts `error` to a status and logs it. No other function logs the errors of RPCs. `rpc` is the name of the RPC
+/// for the log.
 pub(super) fn status(rpc: &'static str, error: &Error) -> Status {
     let code = code(error.kind());
     if code == Code::Internal {
@@ -53,8 +52,8 @@ fn code(kind: Kind) -> Code {
     }
 }
 
-/// Converts a status to an error. The status comes from a server that our own client called, or from an upload whose
-/// connection failed.
+/// Converts a status to an error. The client in `client.rs` gets statuses from the servers that it calls. The server
+/// gets one if the connection of an upload fails.
 pub(super) fn from_status(status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
@@ -71,8 +70,8 @@ pub(super) fn from_status(status: Status) -> Error {
     Error::new(kind, status.message().to_owned()).with_source(status)
 }
 
-/// Converts an error from arrow-flight's metadata builders. The builders fail only if columns and schema disagree,
-/// which would be a bug in this server.
+/// Converts an error that arrow-flight's metadata builders returned. They fail only if the columns do not match the
+/// schema, which would be a bug in this server.
 pub(super) fn metadata_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal("cannot build a metadata result").with_source(error)
 }

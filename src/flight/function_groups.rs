@@ -1,5 +1,5 @@
-//! The names of the engine's scalar functions, in the groups that GetSqlInfo reports. The engine's manual uses the same
-//! groups.
+//! The names of the engine's scalar functions, grouped as GetSqlInfo reports them. The groups are those of the engine's
+//! manual.
 
 /// The numeric functions.
 pub(super) const NUMERIC: &[&str] = &[

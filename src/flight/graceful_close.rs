@@ -2,12 +2,12 @@
 //!
 //! If a socket is closed while the client is still sending, the operating system responds with a reset. The reset makes
 //! the client discard data that it has not read yet, such as the end of a result or the status that explains why the
-//! result ended. A connection that shuts down therefore first reads and discards incoming data, until the client closes
-//! its side or [`LINGER_MAX`] has passed.
+//! result ended. Before a socket is closed, the server therefore reads and discards incoming data, until the client
+//! closes its side or [`LINGER_MAX`] has passed.
 //!
-//! A connection is also closed if no data arrives for [`SILENCE_MAX`]. HTTP/2 pings detect a dead client only after the
-//! HTTP/2 connection has been set up. Without the limit [`SILENCE_MAX`], a client that disappears earlier would occupy
-//! a connection slot forever.
+//! A connection is also closed if the client sends no data for [`SILENCE_MAX`]. HTTP/2 pings detect a dead client only
+//! after the HTTP/2 connection has been set up. Without this limit, a client that disappears earlier would occupy a
+//! connection slot forever.
 
 use std::io::{ErrorKind, Result};
 use std::pin::Pin;
@@ -22,19 +22,20 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
 use crate::listener::ConnectionSlot;
 
-/// The maximum time without data from the client. A client that responds to pings never reaches this limit.
+/// A connection is closed if the client sends no data for this time. A client that responds to pings sends data more
+/// often.
 const SILENCE_MAX: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));
-/// The maximum time for which a connection that shuts down waits for the client to close its side.
+/// The maximum time that the server waits for the client to close its side of a connection.
 const LINGER_MAX: Duration = Duration::from_secs(3);
 /// The size of the buffer for discarded data.
 const SCRATCH_BYTES: usize = 4 * 1024;
 
-/// A TCP connection that closes gracefully.
+/// A TCP connection that waits for the client before it is closed.
 #[derive(Debug)]
 pub(super) struct GracefulClose {
     stream: TcpStream,
-    /// The time at which the wait for the client ends. `None` until the connection shuts down.
+    /// The time at which the server stops waiting for the client, or `None` while the connection is in use.
     deadline: Option<Pin<Box<Sleep>>>,
     last_read: Instant,
     silence: Pin<Box<Sleep>>,
@@ -55,7 +56,7 @@ impl GracefulClose {
             if end <= Instant::now() {
                 return Poll::Ready(());
             }
-            // The timer is reset only after it fires, because resetting it on every read would be slower.
+            // Resetting the timer at every read would be slower, so it is reset only here, when it has fired too early.
             self.silence.as_mut().reset(end);
         }
     }
@@ -95,7 +96,7 @@ impl AsyncWrite for GracefulClose {
             let mut scratch = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch)) {
                 Ok(()) if !scratch.filled().is_empty() => {}
-                // The client has closed its side or disconnected. In both cases, the client no longer reads.
+                // The client has closed its side or has disconnected. Either way, it does not read any more data.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }

@@ -1,8 +1,8 @@
-//! Bulk ingestion: handles CommandStatementIngest, which ADBC calls `adbc_ingest`.
+//! Handles the command CommandStatementIngest, which appends uploaded events to a table. ADBC calls it `adbc_ingest`.
 //!
 //! The batches of an upload go to [`Writer::submit`] in groups of limited size. Only a few groups are submitted at a
-//! time, so a client that sends faster than the lake can store has to wait. The response contains the number of
-//! uploaded events that the table now holds.
+//! time. A client that sends events faster than the lake can store them therefore has to wait. The response contains
+//! the number of uploaded events that are in the table after the upload.
 //!
 //! Tables are declared in the configuration. A client can append events to a table, but cannot create, replace or drop
 //! tables. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
@@ -25,17 +25,17 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{Body, IngestTarget, Receipt, Writer};
 use crate::query::{CATALOG, SCHEMA};
 
-/// The size in memory at which a group of batches is submitted.
+/// A group of batches is submitted when it has reached this size in memory.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// The maximum number of groups from one upload that wait for their commits at the same time. Groups that wait at the
-/// same time can share a commit. The limit also bounds the memory for the upload's messages.
+/// The maximum number of groups of one upload that wait for their commits at the same time. Several groups are allowed
+/// because they can share a commit. The number is limited because the messages of all groups are in memory.
 const GROUPS_MAX: usize = 8;
-/// The maximum number of rejected events that an error message describes.
+/// The maximum number of rejected events that one error message describes.
 const REASONS_MAX: usize = 3;
 /// The name of this endpoint in quarantine entries.
 const ENDPOINT: &str = "flight";
 
-/// The number of events in an upload, by outcome.
+/// The number of uploaded events with each outcome.
 #[derive(Debug, Default)]
 pub(super) struct IngestResult {
     accepted: u64,
@@ -47,8 +47,8 @@ pub(super) struct IngestResult {
 }
 
 impl IngestResult {
-    /// Returns how many events from the upload the table now holds. This number includes events that the table already
-    /// held, so repeating an upload returns the same number.
+    /// Returns the number of uploaded events that are in the table after the upload. It includes events that were in
+    /// the table before, so repeating an upload returns the same number.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }
@@ -112,9 +112,7 @@ impl FlightHandler {
             return Err(if count == 0 {
                 error
             } else {
-                error.at(format!(
-                    "the upload failed after {count} events were stored and can be sent again from the start"
-                ))
+                error.at(format!("the upload failed after {count} events had been stored; send the whole upload again"))
             });
         }
         if stored.rejected > 0 && stored.record_count() == 0 {
@@ -127,7 +125,7 @@ impl FlightHandler {
         Ok(stored)
     }
 
-    /// Returns the table that the command names, if the caller may append to the table.
+    /// Returns the table that the command names. Returns an error if the caller may not append to it.
     fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
         let target = match self.services.writer.authorize(&caller.access, &command.table) {
             Ok(target) => Some(target),
@@ -138,12 +136,12 @@ impl FlightHandler {
     }
 }
 
-/// Consecutive batches from an upload that are submitted together.
+/// A group of consecutive batches of an upload, which is submitted as a whole.
 struct UploadGroup {
     /// The position of the group's first event in the upload.
     first_index: u64,
     batches: Vec<RecordBatch>,
-    /// The memory that is reserved for the messages that contain the batches.
+    /// The memory that is reserved for the batches' messages.
     memory: Option<MessageReservation>,
 }
 
@@ -168,13 +166,13 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
     })
 }
 
-/// Returns the error for a schema that the table cannot store. The error has the kind that ADBC expects:
-/// `AlreadyExists`, because the table exists with another schema.
+/// Converts the error for a schema that does not match the table. ADBC expects the status `AlreadyExists`, which says
+/// that the table exists with another schema.
 fn mismatched(error: Error) -> Error {
     if error.kind() == Kind::Invalid { Error::conflict(error.message().to_owned()).with_source(error) } else { error }
 }
 
-/// Returns the table if it exists and the server supports the command's mode.
+/// Returns the table. Returns an error if it does not exist, or if the server does not support the command's mode.
 fn check_mode<T>(command: &CommandStatementIngest, table: Option<T>) -> Result<T> {
     use TableExistsOption as IfExists;
     use TableNotExistOption as IfNot;

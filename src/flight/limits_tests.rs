@@ -1,5 +1,4 @@
-//! Tests of the limits that clients of the Flight endpoint can reach: connections, calls, headers and the memory for
-//! uploads.
+//! Tests of the limits of the Flight endpoint. They cover connections, calls, headers and the memory for uploads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,8 +43,8 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Retries until `attempt` succeeds, because the server releases a client's resources shortly after the client
-/// disconnects.
+/// Repeats `attempt` until it succeeds. After a client has disconnected, it takes a moment until the server releases
+/// the client's resources.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {
@@ -69,7 +68,7 @@ async fn query_of_a_client_that_does_not_read_ends_at_the_time_limit() {
     assert!(rows.message().await.unwrap().is_some());
     assert_eq!(server.engine.running(), 1);
 
-    // The client neither reads nor disconnects, but the only query slot of its tenant is released.
+    // The client does not read its result and stays connected. The tenant's only query slot is released anyway.
     until_idle(&server.engine).await;
     let mut other = server.caller("acme").await;
     assert_eq!(other.value(&statement("SELECT 1")).await.unwrap().len(), 1);
@@ -141,8 +140,8 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("limit flight.header_bytes_max"), "{refused}");
-    // For headers beyond four times the limit, the HTTP/2 library responds with status 431 and without a gRPC status.
-    // The connection stays open.
+    // If headers exceed four times the limit, the HTTP/2 library responds with HTTP status 431, and there is no gRPC
+    // status. The connection stays open.
     let request = with(&call, 40 * KIB);
     let refused = call.client.get_flight_info(request).await.unwrap_err();
     assert!(!refused.message().contains("flight.header_bytes_max"), "{refused:?}");
@@ -151,7 +150,7 @@ async fn headers_beyond_the_limit_get_a_grpc_status() {
     server.close().await.unwrap();
 }
 
-/// An upload whose raw bytes the test writes.
+/// An upload whose request body consists of raw bytes that the test writes.
 struct RawUpload {
     parts: mpsc::Sender<Bytes>,
     response: JoinSet<Result<(), Status>>,
@@ -194,7 +193,7 @@ impl RawUpload {
     }
 
     async fn send(&self, bytes: &[u8]) {
-        // A server that has responded reads no more data, so sending may fail.
+        // Ignore an error here: after the server has responded, it may stop reading.
         let _ = self.parts.send(Bytes::copy_from_slice(bytes)).await;
     }
 
@@ -205,7 +204,7 @@ impl RawUpload {
         response.expect_err("the upload is refused")
     }
 
-    /// Waits for the server to refuse an upload that has not ended.
+    /// Waits for the server to refuse an upload whose client has not finished sending.
     async fn refusal(mut self) -> Status {
         let response = self.response.join_next().await.unwrap().unwrap();
         response.expect_err("the upload is refused")
@@ -261,7 +260,7 @@ async fn memory_is_reserved_before_a_message_is_read() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("the ingest queue is full"), "{refused}");
 
-    // The first upload ends in the middle of a message. The second upload is idle and has sent no events.
+    // The first upload ends in the middle of a message. The second upload has sent no events yet.
     let broken = begun.end().await;
     assert_eq!(
         (broken.code(), broken.message()),
@@ -270,7 +269,7 @@ async fn memory_is_reserved_before_a_message_is_read() {
     until_queued(&server, 0).await;
     drop(idle);
 
-    // A committed upload must not keep any reserved memory.
+    // After an upload has been committed, no memory is reserved for it.
     let ids = StringArray::from_iter_values((0..100).map(|id| format!("e{id}")));
     let times = TimestampMicrosecondArray::from(vec![1_772_366_400_000_000; ids.len()]).with_timezone("UTC");
     let columns: [(&str, ArrayRef); 2] = [("event_id", Arc::new(ids)), ("event_time", Arc::new(times))];

@@ -1,5 +1,5 @@
-//! Tests of uploads with randomly damaged messages. Each upload must end with a regular status, and the server must
-//! keep running.
+//! Tests of uploads with randomly damaged messages. Each upload must end with a gRPC status other than `INTERNAL`, and
+//! the server must keep running.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ async fn damaged_arrow_messages_return_a_regular_status() {
         ..CommandStatementIngest::default()
     };
     let whole = encoded(&command, vec![columns(["a", "b", "c"])]).await;
-    // The index of the damaged message, and whether its header is damaged. The three cases damage the schema, the
-    // header of the batch, and the body of the batch.
+    // The index of the damaged message, and whether the damaged part is its header. The damaged parts are the schema,
+    // the header of the batch, and the body of the batch.
     let parts = [(0, true), (1, true), (1, false)];
     for (index, is_header) in parts {
         let part = if is_header { &whole[index].data_header } else { &whole[index].data_body };

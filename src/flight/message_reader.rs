@@ -1,15 +1,15 @@
 //! Reads the messages of an upload one at a time, and reserves memory for each message before reading it.
 //!
-//! The reader decodes the body of a DoPut call into [`FlightData`] messages, each in its own allocation. gRPC announces
-//! the length of a message in a prefix of five bytes. The reader reserves the memory when that prefix has arrived. An
-//! upload that is idle between two messages therefore reserves nothing, and each message reserves its actual size
-//! instead of the maximum.
+//! The reader decodes the body of a DoPut call into [`FlightData`] messages. Each message has its own allocation. gRPC
+//! announces the length of a message in a prefix of five bytes. When the prefix has arrived, the reader reserves this
+//! number of bytes. An upload that waits between two messages therefore reserves nothing, and no message reserves more
+//! than its actual size.
 //!
-//! The reader replaces tonic's own reader, which allocates a message when its prefix arrives and keeps that memory
-//! until the next message or the end of the call.
+//! tonic's own reader is not used. It allocates a message when its prefix arrives, and keeps the memory until the next
+//! message or the end of the call.
 //!
-//! **Invariant:** the reader does not read from the connection while it waits for memory, so HTTP/2 flow control stops
-//! the client.
+//! **Invariant:** the reader does not read from the connection while it waits for memory. HTTP/2 flow control therefore
+//! makes the client wait.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,8 @@ use crate::error::{Error, Result};
 /// The length of a message prefix: one byte for the compression flag and four for the message length.
 const PREFIX_BYTES: usize = 5;
 
-/// The body of a DoPut call, which passes from the HTTP request to the handler. The handler takes the body once.
+/// The body of a DoPut call on its way from the HTTP request to the handler. It is `None` after the handler has taken
+/// it.
 #[derive(Clone)]
 struct UploadBody(Arc<Mutex<Option<Body>>>);
 
@@ -43,13 +44,13 @@ pub(super) fn detach(request: http::Request<Body>) -> http::Request<Body> {
 /// Reads the messages of one upload.
 pub(super) struct MessageReader {
     body: Body,
-    /// The bytes that were received but do not belong to a message yet, at most one HTTP/2 frame.
+    /// The received bytes that are not part of a message yet. They are at most one HTTP/2 frame.
     rest: Bytes,
-    /// The maximum time from the first byte of a message to its last.
+    /// The maximum time between the first and the last byte of a message.
     message_time_max: Duration,
 }
 
-/// The maximum size of a message, and the name of that limit in errors.
+/// The maximum size of a message. `name` is the name of this limit in errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SizeLimit {
     pub(super) bytes_max: usize,
@@ -86,7 +87,7 @@ impl MessageReader {
         Ok(Some((message, reservation)))
     }
 
-    /// Reads the length of the next message. No time limit applies until the first byte of the message arrives.
+    /// Reads the length of the next message. The time limit starts only when the first byte of the message arrives.
     async fn prefix(&mut self, limit: SizeLimit) -> Result<Option<usize>> {
         if !self.fill().await? {
             return Ok(None);
@@ -132,7 +133,7 @@ impl MessageReader {
         Ok(message.freeze())
     }
 
-    /// Waits until more bytes of the body arrive. Returns false at the end of the body.
+    /// Waits until `rest` contains at least one byte. Returns false if the body has ended.
     async fn fill(&mut self) -> Result<bool> {
         while self.rest.is_empty() {
             let Some(frame) = self.body.frame().await else { return Ok(false) };

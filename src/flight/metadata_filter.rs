@@ -1,4 +1,4 @@
-//! The filters of metadata commands: an exact catalog name, and a pattern for other names.
+//! The filters of metadata commands. A catalog filter is an exact name, and all other filters are patterns.
 
 use arrow::array::StringArray;
 use arrow::compute::like;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::query::CATALOG;
 
 /// Returns true if a catalog filter matches [`CATALOG`]. An absent filter matches every catalog. An empty filter
-/// matches only tables without a catalog, and this server has no such tables.
+/// matches only tables that have no catalog. This server has no such tables.
 pub(super) fn is_catalog(filter: Option<&str>) -> bool {
     filter.is_none_or(|catalog| catalog == CATALOG)
 }

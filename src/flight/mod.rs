@@ -15,11 +15,12 @@
 //!      └─► rpc_outcome (metrics) ─► error (status)
 //! ```
 //!
-//! **Invariant:** every RPC authenticates its caller. Only the token in the RPC determines whose data is visible.
-//! **Invariant:** a single function derives a result's schema from its plan, so FlightInfo, GetSchema and the stream
-//! always report the same schema.
+//! **Invariant:** every RPC authenticates its caller. The token in the RPC alone determines which tenants' data is
+//! visible.
+//! **Invariant:** a single function computes the schema of a result from its plan. FlightInfo, GetSchema and the stream
+//! therefore contain the same schema.
 //! **Invariant:** no message that the server sends is larger than `flight.message_bytes_max`. A call that exceeds a
-//! limit ends with a gRPC status, never with a connection reset.
+//! limit gets a gRPC status. Its connection is not reset.
 //! **Invariant:** the server stores no tickets or prepared handles. Tickets and handles work on any connection, and on
 //! any server that has the same `handle_secret`.
 
@@ -89,15 +90,15 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-/// The interval of HTTP/2 pings. The pings keep a connection open while a long query sends nothing. Load balancers
-/// commonly close connections that have been idle for 60 s.
+/// The interval of HTTP/2 pings. They keep a connection open while a long query sends no data. Without pings, load
+/// balancers often close a connection that has been idle for 60 s.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the server waits for the reply to a ping before it closes the connection.
 const KEEPALIVE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// The maximum number of concurrent calls on one connection. `flight.streams_max` limits the concurrent calls on all
-/// connections together.
+/// The maximum number of concurrent calls on one connection. In addition, `flight.streams_max` limits the number of
+/// concurrent calls on all connections together.
 const CALLS_MAX: u32 = 256;
-/// The maximum time that connections take to close after the running streams were aborted.
+/// How long the server waits for connections to close after it has aborted the running streams.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// The services that the endpoint uses.
@@ -111,12 +112,12 @@ pub struct FlightServices {
     pub writer: Arc<Writer>,
     /// Counts calls, refused tokens and exceeded limits.
     pub metrics: Arc<Metrics>,
-    /// Provides the current time, which determines when handles and session options expire.
+    /// Provides the current time. It determines whether handles and session options have expired.
     pub clock: Clock,
 }
 
-/// Serves Flight SQL and gRPC health checks on `listener` until a stop is requested. Running streams may then finish,
-/// until `stop.cut` aborts them.
+/// Serves Flight SQL and gRPC health checks on `listener` until a stop is requested. After that, running streams may
+/// finish until they are aborted by `stop.cut`.
 ///
 /// Returns `Invalid` if the certificates cannot be used, or if the listener would serve plain text on a non-loopback
 /// address without `plaintext_allowed`.
@@ -153,8 +154,7 @@ pub async fn serve(
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // A connection that is still open after this time has no running stream, and only its client keeps
-                    // it open.
+                    // At this time, no connection has a running stream, but clients may keep connections open.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }
@@ -169,10 +169,11 @@ fn builder(config: &FlightConfig) -> Server {
         stream_window,
         connection_window,
         connections_max = config.connections_max,
-        "the flow-control windows are sized so that all connections together fit flight.window_bytes_max"
+        "computed the flow-control windows from flight.window_bytes_max and flight.connections_max"
     );
     let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    // Connections have no maximum age, because JDBC drivers fail a running query when they receive a GOAWAY.
+    // Connections have no maximum age. The server would end a connection that is too old with a GOAWAY, and JDBC
+    // drivers would then abort a running query.
     Server::builder()
         .http2_max_header_list_size(as_u32(config.header_read_bytes_max()))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -182,8 +183,8 @@ fn builder(config: &FlightConfig) -> Server {
         .max_concurrent_streams(CALLS_MAX)
 }
 
-/// Reports the services as not serving, so load balancers choose other servers. This also ends the clients' health
-/// watches, which would otherwise keep their connections open.
+/// Reports the services as not serving, so that load balancers choose other servers. This also ends the Watch calls of
+/// health checks, which would otherwise keep connections open.
 async fn report_not_serving(mut health: HealthReporter) {
     for service in ["", "arrow.flight.protocol.FlightService"] {
         health.set_service_status(service, ServingStatus::NotServing).await;

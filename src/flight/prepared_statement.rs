@@ -1,15 +1,16 @@
-//! Prepared statements: creates them and binds their parameters.
+//! Creates prepared statements, and binds parameters to them.
 //!
-//! CreatePreparedStatement takes the text of a statement. The call returns a handle that contains the text, together
-//! with the schemas of the result and of the parameters. Binding takes the handle and rows of parameters of any type.
-//! Binding returns another handle, which also contains the parameters. The server stores neither handle.
+//! A CreatePreparedStatement call sends the text of a statement. The server returns the schemas of the result and of
+//! the parameters. It also returns a handle, which contains the text. To bind parameters, the client sends the handle
+//! and rows of parameters, which may have any type. The server returns a second handle, which contains the text and the
+//! parameters. The server stores neither handle.
 //!
-//! The first handle has no parameters, even after binding. If the statement has parameters, running the first handle
-//! returns an error. If a handle contains several rows of parameters, the statement runs once for each row, and all
-//! rows form one result.
+//! Binding does not change the first handle, so it never has parameters. If the statement requires parameters, running
+//! the first handle returns an error. If a handle contains several rows of parameters, the statement runs once for each
+//! row, and all rows form one result.
 //!
-//! **Invariant:** the types in the parameter schema are guesses. The server does not convert bound values to these
-//! types, so the schema of the result may differ from the schema that was returned with the first handle.
+//! **Invariant:** the types in the parameter schema are only suggestions. The server does not convert bound values to
+//! these types. The schema of the result may therefore differ from the one that was returned with the first handle.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -27,12 +28,13 @@ use super::signed_handle::{HANDLE_BYTES_MAX, Handle, Purpose, Statement};
 use super::upload::Upload;
 use crate::error::{Error, Result};
 
-/// The encoded field `is_update = false`, which is field 4 of `ActionCreatePreparedStatementResult`. The bindings lack
-/// this field. The field is always false, because preparing a statement that changes data fails.
+/// The encoded field `is_update = false`, which is field 4 of `ActionCreatePreparedStatementResult`. The struct in
+/// arrow-flight does not have this field. Its value is always false, because a statement that changes data cannot be
+/// prepared.
 const IS_NO_UPDATE: [u8; 2] = [4 << 3, 0];
 
-/// The maximum size of the parameters in memory, in bytes. The size limit for handles bounds the encoded size of the
-/// parameters.
+/// The maximum size of the parameters in memory, in bytes. Their encoded size is limited by the maximum size of a
+/// handle.
 const PARAMETER_BYTES_MAX: usize = 16 * HANDLE_BYTES_MAX;
 
 impl FlightHandler {
@@ -51,8 +53,8 @@ impl FlightHandler {
         Ok(Any { type_url: ActionCreatePreparedStatementResult::type_url().to_owned(), value: value.into() })
     }
 
-    /// Handles an upload of parameters (DoPut). Returns the handle with the parameters, which the client runs instead
-    /// of `handle`.
+    /// Handles an upload of parameters (DoPut). Returns a new handle with these parameters. The client must use the new
+    /// handle instead of `handle`.
     pub(super) async fn bind(
         &self,
         caller: &RpcCaller,
@@ -71,8 +73,8 @@ impl FlightHandler {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
-    /// Returns the error for a statement that is run as an update. The engine refuses all statements except queries,
-    /// and a query does not update any data.
+    /// Returns the error for a statement that a client runs as an update. Every such statement is refused: the engine
+    /// accepts only queries, and a query is not an update.
     pub(super) async fn refuse_update(&self, caller: &RpcCaller, sql: &str) -> Error {
         let planned = match self.services.engine.session(&caller.access) {
             Ok(session) => session.plan(sql).await,
@@ -84,7 +86,7 @@ impl FlightHandler {
         }
     }
 
-    /// Returns the statement in a prepared handle.
+    /// Returns the statement that a prepared handle contains.
     pub(super) fn prepared(&self, caller: &RpcCaller, handle: &[u8]) -> Result<Statement> {
         match self.signer.verify(&caller.access, handle)?.purpose {
             Purpose::Prepared(statement) => Ok(statement),
@@ -100,7 +102,7 @@ impl FlightHandler {
     }
 }
 
-/// Reads the rows of bound parameters. Returns `None` if no batch has both columns and rows.
+/// Reads the rows of bound parameters. Returns `None` if all batches are without columns or without rows.
 async fn parameter_rows(upload: Upload) -> Result<Option<RecordBatch>> {
     let mut batches = upload.batches(REQUEST, None);
     let (mut rows, mut bytes) = (Vec::new(), 0);

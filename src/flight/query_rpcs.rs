@@ -1,13 +1,14 @@
 //! The RPCs for queries: GetFlightInfo, PollFlightInfo, GetSchema and DoGet. A query is a statement, a prepared
 //! statement or a metadata command.
 //!
-//! GetFlightInfo plans a statement without running it, and returns the schema of the result and a ticket that contains
-//! the statement. DoGet takes the ticket, plans the statement with the rights of the caller of DoGet, and returns the
+//! GetFlightInfo plans a statement without running it. It returns the schema of the result, and a ticket that contains
+//! the statement. DoGet plans the statement of a ticket again, with the rights of its own caller, and returns the
 //! result.
 //!
-//! **Invariant:** FlightInfo, GetSchema and the result stream take their schema from one function ([`wire_schema`]).
-//! **Invariant:** a result has exactly one endpoint, without locations. If there were several endpoints, some clients
-//! would read only the first one, and others would not preserve the order of the rows.
+//! **Invariant:** a single function, [`wire_schema`], computes the schema for FlightInfo, GetSchema and the result
+//! stream.
+//! **Invariant:** a result has exactly one endpoint, and the endpoint has no locations. If there were several
+//! endpoints, some clients would read only the first one, and others would not preserve the order of the rows.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -31,14 +32,14 @@ use crate::clock::{Micros, SECOND};
 use crate::error::{Error, Result};
 use crate::query::{Planned, Session};
 
-/// Describes a result that has not been computed yet.
+/// The description of a result that has not been computed yet.
 struct ResultInfo {
     schema: SchemaRef,
-    /// True if the order of the rows is significant.
+    /// True if the rows have an order that clients must preserve.
     ordered: bool,
-    /// The content of the ticket with which the client fetches the result.
+    /// The content of the ticket that the client sends to fetch the result.
     purpose: Purpose,
-    /// The freshness of the tables as JSON. Empty if the freshness is unknown.
+    /// The freshness of the tables as JSON, or an empty value if it is unknown.
     freshness: Bytes,
 }
 
@@ -61,7 +62,7 @@ impl FlightHandler {
         })
     }
 
-    /// Handles PollFlightInfo. Planning is quick, so the first response is always the final one.
+    /// Handles PollFlightInfo. The first response is final, because planning takes only a short time.
     pub(super) async fn poll(&self, caller: &RpcCaller, descriptor: FlightDescriptor) -> Result<PollInfo> {
         Ok(PollInfo {
             info: Some(self.info(caller, descriptor).await?),
@@ -71,8 +72,8 @@ impl FlightHandler {
         })
     }
 
-    /// Handles GetSchema. If a statement has unbound parameters, the types of the columns that depend on these
-    /// parameters are guesses.
+    /// Handles GetSchema. If a statement has unbound parameters, the types of columns that depend on them may still
+    /// change.
     pub(super) async fn schema(&self, caller: &RpcCaller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
         let schema = match decode_query(descriptor)? {
             QueryCommand::Statement(sql) => self.planned_schema(caller, &Statement::new(sql, None)?).await?,
@@ -122,9 +123,9 @@ impl FlightHandler {
         })
     }
 
-    /// Returns `{"complete_until": "…"}`. The result contains everything that this server received before that time for
-    /// the tables in the statement. Returns an empty value if the statement reads no table, or reads anything other
-    /// than event tables.
+    /// Returns `{"complete_until": "…"}`. For each table in the statement, the result contains all events that this
+    /// server received before that time. Returns an empty value if the statement reads no tables, or if it reads
+    /// anything that is not a table of events.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
         let writer = &self.services.writer;
         let tables: Result<Vec<_>> =
@@ -164,14 +165,14 @@ impl FlightHandler {
             None => result.batches,
         };
         let messages = encode_result(batches, wire, self.config.message_bytes_max);
-        // The stream owns the query's entry in the list of running queries, so the query can be cancelled until the
-        // stream ends or the client disconnects.
+        // The stream holds the entry of the query in the list of running queries. The query can therefore be cancelled
+        // until the stream ends or the client disconnects.
         let cut = self.cut.clone();
         let stopped = stream::once(async move { cut.is_cancelled() }).filter_map(|cut| async move {
             cut.then(|| Err(Error::unavailable("the server is stopping: retry, possibly on another server")))
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
-        // If a client stops reading, `expiring` ends the query and frees the encoded batch at the time limit.
+        // If a client stops reading, `expiring` ends the query at its deadline and releases its memory.
         Ok(expiring(messages.chain(stopped).boxed(), result.deadline))
     }
 
@@ -180,7 +181,7 @@ impl FlightHandler {
     }
 }
 
-/// Plans a statement together with its bound parameters. Returns `Invalid` if the statement has parameters that are not
+/// Plans a statement and binds its parameters. Returns `Invalid` if the statement requires parameters but none are
 /// bound.
 async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned> {
     let planned = session.plan(&statement.sql).await?;
@@ -195,8 +196,8 @@ async fn plan_bound(session: &Session, statement: &Statement) -> Result<Planned>
     }
 }
 
-/// Encodes a schema as an encapsulated IPC message. FlightInfo, GetSchema and prepared statements contain schemas in
-/// this form.
+/// Encodes a schema as an encapsulated IPC message. FlightInfo, GetSchema and prepared statements send schemas as such
+/// messages.
 pub(super) fn schema_bytes(schema: &Schema) -> Result<Bytes> {
     IpcMessage::try_from(SchemaAsIpc::new(schema, &IpcWriteOptions::default()))
         .map(|message| message.0)

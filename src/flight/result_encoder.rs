@@ -1,11 +1,11 @@
-//! Encodes results: converts batches to Flight messages no larger than the clients' message size limit.
+//! Encodes results. The batches are converted to Flight messages that do not exceed the size limit of clients.
 //!
 //! The schema message comes first, and the rows follow in order. A batch is split according to its estimated encoded
 //! size, and the size of each message is checked after encoding. Only one batch is buffered at a time. If a single row
-//! is larger than the limit, the stream ends with `Limited`. Every other result is sent completely.
+//! exceeds the size limit, the stream ends with the error `Limited`. There is no limit on the size of the whole result.
 //!
-//! This code is a hot path. The size of a column that is not nested is computed from its offsets, and the data is
-//! copied only once.
+//! Encoding is on the hot path of queries. For this reason, the size of a column without nested data is computed from
+//! its offsets alone, and data is copied only once.
 
 use std::collections::VecDeque;
 
@@ -24,13 +24,13 @@ use crate::error::{Error, Result};
 
 /// The alignment of body buffers, in bytes.
 const ALIGNMENT: usize = 64;
-/// The estimated size of a message without its body and without the metadata of its columns.
+/// The estimated size of a message, not including its body and the metadata of its columns.
 const HEADER_BYTES: usize = 512;
-/// The estimated size of one column's metadata in a message: its field node and its buffers.
+/// The estimated size of the metadata for one column, which consists of its field node and its buffer descriptions.
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes a result as messages. `wire` is the schema that the server has announced to the client. Each batch is cast
-/// to this schema.
+/// Encodes a result as messages. Encodes a result as messages. Each batch is cast to `wire`, which is the schema that
+/// the server has announced to the client.
 pub(super) fn encode_result(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
@@ -47,9 +47,9 @@ pub(super) fn encode_result(
 struct ResultEncoder {
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,
-    /// The slices of the current batch that are not encoded yet, in reverse order.
+    /// The slices of the current batch that have not been encoded yet. The next slice is at the end.
     parts: Vec<RecordBatch>,
-    /// The encoded messages that are not sent yet.
+    /// The encoded messages that have not been sent yet.
     ready: VecDeque<FlightData>,
     encoder: BatchEncoder,
 }
@@ -87,7 +87,8 @@ struct BatchEncoder {
     has_views: bool,
     /// The maximum size of a message.
     message_bytes_max: usize,
-    /// The maximum estimated size of a message body. A batch with a larger estimate is split without being encoded.
+    /// The maximum size of a message body, according to the estimate. A batch with a larger estimate is split before it
+    /// is encoded.
     body_bytes_max: usize,
 }
 
@@ -111,8 +112,8 @@ impl BatchEncoder {
         message(encoded)
     }
 
-    /// Encodes `part` and adds its messages to `ready`. If `part` is too large, pushes smaller slices of it to `parts`
-    /// instead.
+    /// Encodes `part` and adds its messages to `ready`. If `part` is too large for a message, adds smaller slices of it
+    /// to `parts` instead.
     fn encode(
         &mut self,
         part: RecordBatch,
@@ -144,8 +145,8 @@ impl BatchEncoder {
         Ok(())
     }
 
-    /// Splits `part` into slices with equal numbers of rows, and pushes them to `parts`. Because `parts` is a stack,
-    /// the first slice is pushed last. A slice that is still too large is split again later.
+    /// Splits `part` into slices that have the same number of rows, and adds them to `parts`. `parts` is a stack, so
+    /// the first slice is added last. If a slice is still too large, it will be split again.
     fn split(&self, part: &RecordBatch, size: usize, parts: &mut Vec<RecordBatch>) -> Result<()> {
         let rows = part.num_rows();
         if rows == 1 {
@@ -181,12 +182,12 @@ fn unencodable(error: ArrowError) -> Error {
     Error::internal("cannot encode a result").with_source(error)
 }
 
-/// Estimates the encoded size of a batch's body without dictionaries.
+/// Estimates the encoded size of a batch's body. Dictionaries are not counted.
 fn body_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| array_bytes(&column.to_data())).sum()
 }
 
-/// Estimates the encoded size of an array. Like the IPC writer, this function counts only the used range of each
+/// Estimates the encoded size of an array. The function counts what the IPC writer sends: only the used range of each
 /// buffer, and only the used values of each list.
 fn array_bytes(data: &ArrayData) -> usize {
     let validity = if data.null_count() > 0 { padded(data.len().div_ceil(8)) } else { 0 };
@@ -217,8 +218,8 @@ fn array_bytes(data: &ArrayData) -> usize {
                 let values: usize = data.buffers()[1..].iter().map(|buffer| padded(buffer.len())).sum();
                 padded(data.len() * size_of::<u128>()) + values
             }
-            // For the following types, the IPC writer sends whole buffers. The estimate need not be exact, because the
-            // size is checked again after encoding.
+            // For the following types, the IPC writer sends whole buffers, so whole buffers are counted. This estimate
+            // need not be exact, because the size is checked again after encoding.
             DataType::Union(_, _)
             | DataType::ListView(_)
             | DataType::LargeListView(_)
@@ -235,7 +236,8 @@ fn is_view(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8View | DataType::BinaryView)
 }
 
-/// Returns the same rows without the bytes that no view references. The IPC writer would also send unreferenced bytes.
+/// Removes the bytes that no view references, and returns the resulting batch. Otherwise, the IPC writer would send
+/// these bytes, too.
 fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
@@ -247,8 +249,8 @@ fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options)
 }
 
-/// Compacts the views in a column. A nested type that contains views is cast to `plain`, which is the same type without
-/// views, and back.
+/// Removes the unreferenced bytes of a column with views. If the views are in a nested type, the column is cast to
+/// `plain`, which is the same type without views, and then back.
 fn compacted_column(column: &ArrayRef, plain: &DataType) -> Result<ArrayRef, ArrowError> {
     match column.data_type() {
         DataType::Utf8View => Ok(std::sync::Arc::new(column.as_string_view().gc())),
@@ -281,7 +283,8 @@ mod tests {
         encode_result(stream::iter([Ok(batch.clone())]).boxed(), wire, MESSAGE_BYTES_MAX).try_collect().await
     }
 
-    /// Encodes a batch and checks the size of each message and the decoded rows. Returns the number of messages.
+    /// Encodes a batch, and checks the size of each message. Also checks that the messages decode to the same rows.
+    /// Returns the number of messages.
     async fn check(batch: &RecordBatch, types: TypeProfile) -> usize {
         let sent = encode(batch, types).await.unwrap();
         for message in &sent {

@@ -1,5 +1,5 @@
-//! The outcome of an RPC. This file runs each call to its end, counts the call in the metrics, and converts an error or
-//! panic to a [`Status`].
+//! The outcome of an RPC. This module waits for the end of each call, counts the call in the metrics, and converts its
+//! error or panic to a [`Status`].
 //!
 //! **Invariant:** every call is counted once, when it ends. A streaming call ends when its stream ends. A call whose
 //! client disconnects early is counted as `CANCELLED`.
@@ -22,12 +22,12 @@ pub(super) type Messages<T> = BoxStream<'static, Result<T, Status>>;
 pub(super) struct RpcCall {
     rpc: &'static str,
     metrics: Arc<Metrics>,
-    /// The status code with which the call ended. `Cancelled` while the call is running.
+    /// The status code with which the call ended, or `Cancelled` while it is running.
     code: Code,
 }
 
 impl RpcCall {
-    /// Starts a call to the method `rpc`.
+    /// Returns the state of a new call to the method `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
     }
@@ -65,12 +65,12 @@ impl RpcCall {
         })
     }
 
-    /// Ends a call that is refused before it runs.
+    /// Counts a call that was refused before it could run, and returns its status.
     pub(super) fn refuse(mut self, error: &Error) -> Status {
         self.failed(error)
     }
 
-    /// Returns the result of one step of the call, with its error or panic converted to a status.
+    /// Returns the result of one step of the call. An error or a panic is converted to a status.
     fn check<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
         outcome.map_err(|error| self.failed(&error))

@@ -1,7 +1,7 @@
-//! The Flight service. Each RPC authenticates its caller and then calls the file that implements it.
+//! The Flight service. Each RPC method authenticates the caller and then calls its implementation.
 //!
-//! **Invariant:** every RPC runs inside an [`RpcCall`] and starts with [`FlightHandler::caller`]. Handshake is the only
-//! exception, because it accepts credentials that other RPCs do not accept.
+//! **Invariant:** every RPC runs inside an [`RpcCall`], and every RPC except Handshake starts with
+//! [`FlightHandler::caller`]. Handshake also accepts credentials that no other RPC accepts.
 
 use std::time::Duration;
 
@@ -32,32 +32,31 @@ use crate::config::{FlightConfig, Secret};
 use crate::error::{Error, Result};
 use crate::tenancy::Access;
 
-/// The header that sets the type profile for one call. The header is for clients that can set headers but not session
+/// The header that sets the type profile for one call. It is used by clients that can set headers, but not session
 /// options.
 const TYPES_HEADER: &str = "x-glasshouse-types";
 
-/// The Flight service. The only state that the service keeps for its callers is their session options and running
-/// queries.
+/// The Flight service. For each caller, the service stores only its session options and its running queries.
 pub(super) struct FlightHandler {
     pub(super) services: FlightServices,
     pub(super) config: FlightConfig,
     pub(super) signer: HandleSigner,
     pub(super) limits: ServerLimits,
     pub(super) running: RunningQueries,
-    /// Cancelled when the server stops and must end the running streams.
+    /// This token is cancelled when the server stops and has to end the running streams.
     pub(super) cut: CancellationToken,
     options: SessionOptions,
 }
 
-/// The verified caller of an RPC, and the types in the results for this caller.
+/// The verified caller of an RPC, and the settings that determine the column types of its results.
 pub(super) struct RpcCaller {
     pub(super) access: Access,
     pub(super) types: ResultTypes,
     pub(super) client: ClientKind,
 }
 
-/// The maximum time for which Handshake waits for the client's first message before it responds. If the call ends
-/// before the first message is sent, clients that use Arrow's C++ library (pyarrow, ODBC) abort their whole process.
+/// The maximum time that Handshake waits for the first message of the client before it responds. Clients with Arrow's
+/// C++ library (pyarrow, ODBC) abort their whole process if the call ends before they have sent this message.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl FlightHandler {
@@ -138,8 +137,8 @@ impl FlightHandler {
         Ok(Some(body))
     }
 
-    /// Cancels the running queries that belong to a FlightInfo, which must have been issued to this caller. Returns
-    /// false if no such query is running on this server.
+    /// Cancels the running queries that belong to a FlightInfo. Returns an error if the FlightInfo was issued to
+    /// another caller. Returns false if none of these queries is running on this server.
     fn cancel(&self, access: &Access, info: &FlightInfo) -> Result<bool> {
         let mut cancelled = false;
         for ticket in info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref()) {
@@ -152,7 +151,7 @@ impl FlightHandler {
     }
 }
 
-/// Values of the enum `ActionCancelQueryResult.CancelResult`, which the bindings do not export.
+/// Values of the enum `ActionCancelQueryResult.CancelResult`. arrow-flight does not export it.
 const QUERY_CANCELLED: i32 = 1;
 const QUERY_NOT_CANCELLABLE: i32 = 3;
 
@@ -161,7 +160,7 @@ fn packed(message: &impl ProstMessageExt) -> Vec<u8> {
     any.encode_to_vec()
 }
 
-/// Returns a stream of the given messages.
+/// Returns a stream that contains `items`.
 fn items<T: Send + 'static>(items: impl IntoIterator<Item = T, IntoIter: Send + 'static>) -> Messages<T> {
     stream::iter(items.into_iter().map(Ok)).boxed()
 }
@@ -182,8 +181,8 @@ impl FlightService for FlightHandler {
     ) -> Result<Response<Self::HandshakeStream>, Status> {
         let (headers, _, mut messages) = request.into_parts();
         let call = async {
-            // The credentials are in the headers. The server only needs to know that the client has sent a message, and
-            // ignores its content.
+            // The credentials are in the headers. The content of the message is ignored: the server only waits until
+            // the client has sent it.
             let _ = tokio::time::timeout(HANDSHAKE_WAIT_MAX, messages.message()).await;
             let verified = auth::handshake(&self.services.verifier, &headers).await;
             verified.inspect_err(|error| self.services.metrics.auth_refused(error))

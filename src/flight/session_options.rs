@@ -1,11 +1,12 @@
-//! Session options: the values that a client sets with `SetSessionOptions`. The server itself has no sessions.
+//! The options that a client sets with `SetSessionOptions`. The server has no other session state.
 //!
 //! Each option is checked separately. The response contains an error for each refused option, as the protocol
-//! specifies. Only the option `types` has an effect. The server stores this option per token (issuer, subject, token
-//! id) until the token expires, so clients need no cookies. The options `catalog` and `schema` are checked but have no
+//! specifies. Only the option `types` has an effect. The server stores it for each token (issuer, subject, token id)
+//! until the token expires, so clients do not need cookies. The options `catalog` and `schema` are checked but have no
 //! effect, because there is only one catalog and one schema.
 //!
-//! **Invariant:** no session option changes whose data is visible. An unknown option, such as `tenant`, is refused.
+//! **Invariant:** no session option affects which tenants' data is visible. An unknown option, such as `tenant`, is
+//! refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
@@ -19,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Access;
 
-/// The maximum number of tokens for which `types` is stored. When the limit is reached, further tokens cannot set
-/// `types`.
+/// The maximum number of tokens for which `types` is stored. When the limit is reached, `types` cannot be set with
+/// further tokens.
 const SESSIONS_MAX: usize = 10_000;
 
 const KEY_CATALOG: &str = "catalog";
@@ -30,7 +31,7 @@ const KEY_TYPES: &str = "types";
 /// The session options of all callers.
 pub(super) struct SessionOptions {
     default: TypeProfile,
-    /// The type profile that each caller has set, by a digest of the caller's token.
+    /// The type profiles that callers have set. The key is a digest of the caller's token.
     overrides: Mutex<BTreeMap<[u8; 32], TypesOverride>>,
 }
 
@@ -40,7 +41,7 @@ struct TypesOverride {
 }
 
 impl SessionOptions {
-    /// Creates options in which every caller has the type profile `default`.
+    /// Creates the session options. Initially, every caller has the type profile `default`.
     pub(super) fn new(default: TypeProfile) -> Self {
         Self { default, overrides: Mutex::default() }
     }
@@ -126,7 +127,7 @@ impl SessionOptions {
     }
 }
 
-/// Parses a type profile: the value of the session option `types` or of the header `x-glasshouse-types`.
+/// Parses a type profile, which is the value of the session option `types` and of the header `x-glasshouse-types`.
 pub(super) fn parse_types(text: &str) -> Option<TypeProfile> {
     match text {
         "compat" => Some(TypeProfile::Compat),
@@ -149,8 +150,8 @@ pub(super) fn decode<M: Message + Default>(body: &[u8], action: &str) -> Result<
     M::decode(body).map_err(|error| Error::invalid(format!("malformed body of `{action}`")).with_source(error))
 }
 
-// The messages of `Flight.proto` that arrow-flight lacks. Each type has either the name of its message or a comment
-// that contains the message's name.
+// These messages of `Flight.proto` are missing from arrow-flight. Each type has the name of its message, unless its
+// comment contains another name.
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SetSessionOptionsRequest {

@@ -1,13 +1,13 @@
-//! Tickets and prepared handles: signed tokens that contain everything that later calls need, so the server stores no
-//! state.
+//! Tickets and prepared handles. They are signed and contain all information that later calls need, so the server
+//! stores no state.
 //!
-//! A handle identifies its caller and contains a statement (its text and bound parameters) or a metadata command.
-//! Clients treat a handle as opaque bytes: `version (1) · HMAC-SHA256 (32) · payload`. A handle is valid on any
-//! connection, and on any server with the same `handle_secret`.
+//! A handle identifies its caller. It contains a metadata command, or the text and the bound parameters of a statement.
+//! Its format is `version (1) · HMAC-SHA256 (32) · payload`, but clients must not interpret it. A handle is valid on
+//! any connection, and on any server with the same `handle_secret`.
 //!
-//! **Invariant:** a handle grants no rights. Only the caller that received a handle can use it. The handle's statement
-//! is planned again with the current rights of that caller. A handle is refused if it has expired, was modified, was
-//! issued with another secret, or was issued to another caller.
+//! **Invariant:** a handle grants no rights. Only the caller that received a handle can use it. When the caller uses
+//! the handle, the statement is planned again with the rights that the caller has at that time. A handle is refused if
+//! it has expired or was modified. It is also refused if it was issued with another secret or to another caller.
 
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
@@ -29,10 +29,10 @@ use crate::tenancy::Access;
 /// formats.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The maximum size of a handle, in bytes. Handles are part of requests and responses, which must stay below 4 MiB.
+/// The maximum size of a handle, in bytes. It keeps requests and responses, which contain handles, below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Signs handles and verifies them.
+/// Signs and verifies handles.
 pub(super) struct HandleSigner {
     key: Hmac<Sha256>,
     age_max: Micros,
@@ -42,11 +42,11 @@ pub(super) struct HandleSigner {
 /// The content of a handle.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Handle {
-    /// The id of the flight, with which cancellation finds the running queries for a ticket.
+    /// The id of the flight. To cancel a ticket's queries, the server looks them up by this id.
     pub(super) id: Uuid,
-    /// The types in the schema that the client received with the handle.
+    /// The settings that determined the column types of the schema that was sent with the handle.
     pub(super) types: ResultTypes,
-    /// The statement or command for which the handle was issued.
+    /// The statement or command that the handle contains.
     pub(super) purpose: Purpose,
 }
 
@@ -64,13 +64,13 @@ pub(super) enum Purpose {
     Catalog(Bytes),
 }
 
-/// A statement, which is planned each time the handle is used.
+/// The text and the parameters of a statement. The statement is planned each time the handle is used.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Statement {
     /// The SQL text.
     #[prost(string, tag = "1")]
     pub(super) sql: String,
-    /// The bound parameters as an Arrow IPC stream with one batch. Empty if no parameters are bound.
+    /// The bound parameters as an Arrow IPC stream with one batch, or no bytes if no parameters are bound.
     #[prost(bytes = "bytes", tag = "2")]
     parameters: Bytes,
 }
@@ -87,13 +87,13 @@ struct HandlePayload {
     native: bool,
     #[prost(oneof = "Purpose", tags = "5, 6, 7")]
     purpose: Option<Purpose>,
-    /// The client's time zone. Empty if the client has not set one.
+    /// The client's time zone, or an empty string if the client has not set one.
     #[prost(string, tag = "8")]
     zone: String,
 }
 
 impl Statement {
-    /// Creates a statement from its SQL text and parameters. If parameters are bound, `parameters` contains their rows.
+    /// Creates a statement from its SQL text and the rows of its bound parameters.
     pub(super) fn new(sql: String, parameters: Option<&RecordBatch>) -> Result<Self> {
         let parameters = match parameters {
             Some(rows) => encode_rows(rows)
@@ -124,8 +124,8 @@ impl HandleSigner {
         Self { key: keyed(&derived), age_max, clock }
     }
 
-    /// Returns the expiry time of a handle that is signed now. The handle expires at its maximum age or when the
-    /// caller's token expires, whichever comes first.
+    /// Returns the time at which a handle expires if it is signed now. This is when the handle reaches its maximum age
+    /// or the caller's token expires, whichever comes first.
     pub(super) fn expiry(&self, access: &Access) -> Micros {
         self.clock.now().saturating_add(self.age_max).min(access.expires())
     }
@@ -156,8 +156,8 @@ impl HandleSigner {
         Ok(bytes.into())
     }
 
-    /// Verifies a handle and returns its content. Returns `Invalid` if the handle was modified, has expired or was
-    /// issued with another secret, and `Forbidden` if it belongs to another caller.
+    /// Verifies a handle and returns its content. Returns `Invalid` if the handle was modified, has expired, or was
+    /// issued with another secret. Returns `Forbidden` if it belongs to another caller.
     pub(super) fn verify(&self, access: &Access, bytes: &[u8]) -> Result<Handle> {
         let unknown = || Error::invalid("the handle was not issued by this server or was modified: request a new one");
         let (version, rest) = bytes.split_first().ok_or_else(unknown)?;
@@ -189,14 +189,13 @@ impl HandleSigner {
     }
 }
 
-/// Returns a digest of the caller's identity and rights. The rights include everything that determines which rows and
-/// columns the caller sees.
+/// Returns a digest of the caller's identity and rights. These rights determine which rows and columns the caller sees.
 pub(super) fn owner(access: &Access) -> [u8; 32] {
     let (issuer, subject, _) = access.identity();
     digest(&[issuer.as_bytes(), subject.as_bytes(), &access.fingerprint()])
 }
 
-/// Returns the SHA-256 digest of the given parts, each prefixed with its length.
+/// Returns the SHA-256 digest of the parts. The length of each part is hashed before the part itself.
 pub(super) fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,9 +1,9 @@
 //! GetSqlInfo: reports the capabilities of this server. Each capability has a code in Flight SQL's `SqlInfo`.
 //!
-//! The result has one row for each requested code that is known. The row contains the value in the union variant that
-//! `FlightSql.proto` specifies. The server has a value for every code in the protocol, because ODBC and JDBC drivers up
-//! to 18.3 fail if a code is missing. The values describe the query engine and this read-only server. The tests below
-//! check these values against the engine. A limit of 0 means that no limit is known.
+//! The result has one row for each requested code that the protocol defines. The row contains the value in the union
+//! variant that `FlightSql.proto` specifies. The server has a value for every code that the protocol defines. ODBC and
+//! JDBC drivers up to version 18.3 fail if a code is missing. The values describe the query engine and this read-only
+//! server. The tests below check these values against the engine. A limit of 0 means that no limit is known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,9 +23,9 @@ use super::error::metadata_error;
 use super::function_groups::{DATETIME, NUMERIC, STRING, SYSTEM};
 use crate::error::Result;
 
-/// The value `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, an enum that the bindings lack.
+/// The value `ANSI92_ENTRY_SQL` of the enum `SupportedAnsi92SqlGrammarLevel`, which arrow-flight does not define.
 const ANSI92_ENTRY: i32 = 0;
-/// A code that the protocol does not assign. A request for only this code returns no row.
+/// A code that the protocol does not define. A request for this code alone returns no rows.
 const NO_CODE: u32 = u32::MAX;
 
 /// The limits of this server that clients can query.
@@ -35,7 +35,7 @@ pub(super) struct ServerLimits {
     pub(super) handle_age_max: Duration,
     /// The maximum size of a statement.
     pub(super) sql_bytes_max: usize,
-    /// The maximum size of a row, which must fit into one message.
+    /// The maximum size of a row. A row must fit into one message.
     pub(super) row_bytes_max: usize,
 }
 
@@ -44,8 +44,8 @@ pub(super) fn schema() -> SchemaRef {
     SchemaRef::new(SqlInfoDataBuilder::schema().clone())
 }
 
-/// Returns the rows for the `wanted` codes, or all rows if `wanted` is empty. Unknown codes have no row. `functions`
-/// contains the name and kind of each function.
+/// Returns the rows for the `wanted` codes, or all rows if `wanted` is empty. The result has no rows for unknown codes.
+/// `functions` contains the name and kind of each function.
 pub(super) fn batch(
     wanted: &[u32],
     functions: &[(String, &'static str)],
@@ -60,7 +60,7 @@ pub(super) fn batch(
     limits(&mut infos, server_limits);
     transactions(&mut infos);
     results(&mut infos);
-    // A set removes repeated codes, so a request that repeats codes costs no more than other requests.
+    // The codes are collected in a set, so repeating a code in a request does not make the result larger.
     let known = |code: &u32| i32::try_from(*code).is_ok_and(|code| SqlInfo::try_from(code).is_ok());
     let mut codes: BTreeSet<u32> = wanted.iter().copied().filter(known).collect();
     if codes.is_empty() && !wanted.is_empty() {
@@ -91,8 +91,8 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
     infos.append(SqlInfo::SqlDdlTable, false);
-    // The server folds unquoted names to lower case. The server compares quoted names exactly, including their case,
-    // but SqlInfo has no value for this behavior.
+    // The server folds unquoted names to lower case. It compares quoted names exactly, including upper and lower case.
+    // SqlInfo has no value for this behavior.
     infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
@@ -103,7 +103,7 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlExtraNameCharacters, "#$@");
 }
 
-/// Adds the functions of each group that exist in the session.
+/// Adds the names of functions by group. A function is left out if the session does not have it.
 fn function_names(infos: &mut SqlInfoDataBuilder, functions: &[(String, &'static str)]) {
     let present: BTreeSet<&str> = functions.iter().map(|(name, _)| name.as_str()).collect();
     for (code, group) in [
@@ -135,8 +135,8 @@ fn clauses(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlSupportedGrammar, bits(&grammar));
     infos.append(SqlInfo::SqlAnsi92SupportedLevel, bits(&[ANSI92_ENTRY]));
     infos.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
-    // The protocol specifies an ordinal for this code, but JDBC reads a bitmask. The Arrow project's Java server also
-    // sends a bitmask.
+    // The protocol specifies a single enum value for this code, but JDBC expects a bitmask. The Java server of the
+    // Arrow project also sends a bitmask.
     let joins =
         [SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32];
     infos.append(SqlInfo::SqlOuterJoinsSupportLevel, bits(&joins));
@@ -157,8 +157,8 @@ fn terms(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlProcedureTerm, "procedure");
     infos.append(SqlInfo::SqlCatalogTerm, "catalog");
     infos.append(SqlInfo::SqlCatalogAtStart, true);
-    // The following codes describe procedure calls, indexes, grants and statements that change rows, which the server
-    // does not support.
+    // The following codes describe procedure calls, indexes, grants, and statements that change rows. The server
+    // supports none of these.
     infos.append(SqlInfo::SqlSchemasSupportedActions, 0);
     infos.append(SqlInfo::SqlCatalogsSupportedActions, 0);
     infos.append(SqlInfo::SqlSupportedPositionedCommands, 0);
@@ -198,7 +198,7 @@ fn limits(infos: &mut SqlInfoDataBuilder, limits: &ServerLimits) {
 
 fn transactions(infos: &mut SqlInfoDataBuilder) {
     let none = SqlTransactionIsolationLevel::SqlTransactionNone as i32;
-    // The protocol specifies an ordinal for this code, but JDBC reads a 64-bit integer.
+    // The protocol specifies a 32-bit enum value for this code, but JDBC expects a 64-bit integer.
     infos.append(SqlInfo::SqlDefaultTransactionIsolation, i64::from(none));
     infos.append(SqlInfo::SqlTransactionsSupported, false);
     infos.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[none]));
@@ -220,12 +220,12 @@ fn results(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
 }
 
-/// Returns a bitmask in which the bit of each given ordinal is set.
+/// Returns a bitmask. For each of the `ordinals`, the bit with this number is set.
 fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }
 
-/// Returns the types to which the engine can cast each type.
+/// Returns, for each type, the types to which the engine can cast it.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let types = [
@@ -335,8 +335,8 @@ mod tests {
         assert!(!map[&(SqlSupportsConvert::SqlConvertDate as i32)].contains(&bit));
     }
 
-    /// Checks the reported properties of the SQL dialect against the engine. Each statement must return one row with
-    /// `true`.
+    /// Checks the reported properties of the SQL dialect against the engine. Each statement must return a single row
+    /// that contains `true`.
     #[tokio::test]
     async fn claims_match_the_engine() {
         let context = SessionContext::new();
@@ -370,8 +370,8 @@ mod tests {
         }
     }
 
-    /// Checks that the groups contain only names that the engine has. This check detects functions that the engine has
-    /// renamed.
+    /// Checks that each name in the groups is a function of the engine. The test fails if a new version of the engine
+    /// renames a function.
     #[test]
     fn grouped_functions_exist_in_the_engine() {
         let state = SessionContext::new().state();

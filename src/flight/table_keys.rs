@@ -1,10 +1,10 @@
-//! The key commands of Flight SQL, with which BI tools read the primary and foreign keys of the caller's tables.
+//! The Flight SQL commands for keys. BI tools use them to read the primary and foreign keys of the caller's tables.
 //!
-//! The primary key of a table is its id column alone. In the lake, an id is unique only together with its tenant.
+//! The server reports the id column as the primary key of a table. In the lake, an id is unique only within its tenant.
 //! However, a caller sees only the rows of one tenant, and BI tools work best with a single key column. If the id
 //! column is hidden from the caller, the table has no key.
 //!
-//! **Invariant:** no table refers to another table, so all foreign key commands return the correct schema and no rows.
+//! **Invariant:** no table refers to another table. The commands for foreign keys therefore return no rows.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use super::metadata_filter::is_catalog;
 use crate::error::Result;
 use crate::query::{CATALOG, SCHEMA, VisibleTable};
 
-/// A Flight SQL command that asks for the primary or foreign keys of a table.
+/// A Flight SQL command for the primary or foreign keys of a table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum KeyCommand {
     /// The primary key of one table.
@@ -64,7 +64,7 @@ impl KeyCommand {
         })
     }
 
-    /// Returns the requested keys. `tables` contains the tables that the caller sees.
+    /// Returns the result of the command. `tables` contains the tables that the caller sees.
     pub(super) fn batch(&self, tables: &[VisibleTable]) -> Result<RecordBatch> {
         match self {
             Self::Primary(command) => primary(command, tables),
@@ -106,7 +106,7 @@ mod tests {
         }]
     }
 
-    /// Returns the key columns that a command reports.
+    /// Returns the names of the columns in the primary key that a command returns.
     fn columns(catalog: Option<&str>, schema: Option<&str>, table: &str, id: Option<&str>) -> Vec<String> {
         let command = KeyCommand::Primary(CommandGetPrimaryKeys {
             catalog: catalog.map(str::to_owned),

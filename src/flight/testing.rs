@@ -1,4 +1,4 @@
-//! Test support for the Flight endpoint: a server on a loopback port, and a client for its RPCs.
+//! Test support for the Flight endpoint. It provides a server on a loopback port, and a client for its RPCs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 
-/// A time limit that is longer than any test takes. If a test hangs, this limit makes the test fail instead of blocking
-/// the suite.
+/// The time limit for each wait in a test. It is longer than any wait should take. If a test hangs, the test fails
+/// after this time instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time for which a client may keep its connection after the server is asked to stop.
+/// When the server is asked to stop, clients may keep their connections for this time.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// A running Flight server with an engine and a writer.
@@ -61,7 +61,7 @@ impl FlightTestServer {
         Self::with(config, QueryConfig::default(), IngestConfig::default(), tables, policy).await
     }
 
-    /// Starts a server with tables and limits.
+    /// Starts a server with these tables and limits.
     pub(super) async fn with(
         config: FlightConfig,
         query: QueryConfig,
@@ -126,7 +126,7 @@ pub(super) fn token(tenant: &str) -> String {
     mint.sign(&tokens::auth(), &Clock::System).unwrap()
 }
 
-/// A client that sends raw RPCs.
+/// A client that calls RPCs directly, without a Flight SQL client library.
 pub(super) struct TestCall {
     pub(super) client: FlightServiceClient<Channel>,
     pub(super) token: String,
@@ -197,7 +197,7 @@ impl TestCall {
         Ok(Any::decode(&*results[0].body).unwrap().unpack().unwrap().unwrap())
     }
 
-    /// Sends batches with a command and returns the only result.
+    /// Uploads a command and batches, and returns the server's only response message.
     pub(super) async fn put(
         &mut self,
         command: &impl ProstMessageExt,
@@ -206,7 +206,7 @@ impl TestCall {
         self.put_messages(encoded(command, batches).await).await
     }
 
-    /// Sends messages that are already encoded and returns the only result of the upload.
+    /// Uploads messages that have already been encoded, and returns the server's only response message.
     pub(super) async fn put_messages(&mut self, messages: Vec<FlightData>) -> Result<Bytes, Status> {
         let mut request = Request::new(stream::iter(messages));
         self.sign(request.metadata_mut());
@@ -215,7 +215,7 @@ impl TestCall {
         Ok(results[0].app_metadata.clone())
     }
 
-    /// Sends an update as one message without a schema, as ADBC does, and returns the error.
+    /// Sends an update in the form in which ADBC sends it, as a single message without a schema. Returns the error.
     pub(super) async fn update(&mut self, sql: &str) -> Status {
         let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
         let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };
@@ -263,5 +263,5 @@ pub(super) async fn until_idle(engine: &Engine) {
     tokio::time::timeout(PATIENCE, idle).await.expect("no query is running");
 }
 
-/// A statement with a result that is larger than any flow-control window.
+/// A statement whose result is larger than any flow-control window.
 pub(super) const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";

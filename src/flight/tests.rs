@@ -176,7 +176,8 @@ async fn ticket_works_on_any_connection_but_only_for_its_caller() {
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    // A ticket works on another server with the same secret, but not for another tenant or with a changed byte.
+    // A ticket is valid on another server that has the same secret. It is invalid for another tenant, and if a byte of
+    // it is changed.
     let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();
@@ -217,7 +218,7 @@ async fn large_results_fit_clients_with_default_limits() {
     let error = call.fetch(&statement("SELECT repeat('x', 5000000) FROM generate_series(1, 3)")).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(error.message().contains("one row takes 5000"), "{error}");
-    // After the error, the connection can still be used.
+    // The connection can still be used after the error.
     assert_eq!(call.value(&statement("SELECT 1")).await.unwrap().len(), 1);
     server.close().await.unwrap();
 }
@@ -290,13 +291,13 @@ async fn parameters_of_any_type_are_bound() {
     ];
     for value in bound {
         let updated = call.bind(&handle, vec![row(vec![value.clone()])]).await.unwrap();
-        // The server stores no handles, so the new handle works on other connections and more than once.
+        // The new handle can be used several times and on other connections, because the server stores no handles.
         for mut call in [server.caller("acme").await, server.caller("acme").await] {
             let sum = call.value(&prepared(&updated)).await.unwrap();
             assert_eq!(sum.as_primitive::<Int64Type>().value(0), 27, "{}", value.data_type());
         }
     }
-    // Running the old handle returns an error, because it still has no parameters.
+    // The old handle still has no parameters, so running it returns an error.
     let error = call.info(&prepared(&handle)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().starts_with("parameter 1 is not bound"), "{error}");
@@ -343,7 +344,7 @@ async fn only_its_caller_can_cancel_a_query() {
     let cancel = |info: &FlightInfo| CancelFlightInfoRequest { info: Some(info.clone()) }.encode_to_vec();
     let result =
         |results: Vec<arrow_flight::Result>| CancelFlightInfoResult::decode(&*results[0].body).unwrap().status();
-    // The query is not running yet, so it cannot be cancelled.
+    // The query has not started yet, so it cannot be cancelled.
     let before = call.act("CancelFlightInfo", cancel(&info)).await.unwrap();
     assert_eq!(result(before), CancelStatus::NotCancellable);
     for older in [false, true] {

@@ -1,6 +1,6 @@
-//! TLS: reads the configured certificate files and returns tonic's TLS settings.
+//! Reads the configured certificate files, and returns the TLS settings for tonic.
 //!
-//! Plain text on a non-loopback address is refused unless the operator allows it, because every call carries a token.
+//! Every call contains a token, so plain text on a non-loopback address is refused unless the operator allows it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<
         (None, None) => return plaintext(listener, config).map(|()| None),
         _ => return Err(Error::invalid("flight: set `tls_cert` and `tls_key` together")),
     };
-    // Two crypto providers are linked, so the process has to install one of them. Installing a provider fails if a
-    // provider is already installed.
+    // The binary contains two crypto providers, so rustls requires that one of them be installed as the default. An
+    // error means that one is already installed, so it is ignored.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
     if let Some(ca) = &config.tls_client_ca {

@@ -1,8 +1,8 @@
 //! Ends a stream at its deadline even if the client has stopped reading.
 //!
-//! The wrapped stream returns an error when it is polled after its deadline. When a client stops reading, nothing polls
-//! the stream, so the query would keep its plan, its memory and its tenant's query slot until the client disconnects.
-//! [`expiring`] therefore adds a task that polls the stream at its deadline.
+//! The wrapped stream returns an error if it is polled after its deadline, but a client that has stopped reading does
+//! not poll it. The query would then keep its plan, its memory and its tenant's query slot until the client
+//! disconnects. [`expiring`] therefore adds a task that polls the stream at its deadline.
 //!
 //! ```text
 //!   reader ─► poll ───┐
@@ -10,7 +10,7 @@
 //!   deadline ─► poll ─┘               └─► its last error, kept until the reader polls again
 //! ```
 //!
-//! **Invariant:** after the deadline, the stream is dropped, and only its last error is kept.
+//! **Invariant:** after the deadline, the stream has been dropped, and only the error that ended it is kept.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline` even if the client does not poll it. `stream` must return an error when it is polled
-/// after `deadline`.
+/// Ends `stream` at `deadline` even if the client does not poll it. If `stream` is polled after `deadline`, it must
+/// return an error.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
@@ -49,22 +49,23 @@ struct Expiring<T> {
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
-    /// The wrapped stream, or `None` after its end.
+    /// The wrapped stream, or `None` after it has ended.
     stream: Option<BoxStream<'static, Result<T>>>,
-    /// The error that ended the stream at the deadline. The error is kept until the reader takes it.
+    /// The error with which the stream ended at the deadline. It is kept until the reader takes it.
     last: Option<Error>,
     /// The waker of the reader that waits for the next item.
     reader: Option<Waker>,
 }
 
 impl<T> Shared<T> {
-    /// Locks the state, even if a poll has panicked. After a panic, the stream is still valid, and polling it again
-    /// reports its state.
+    /// Locks the state. The state can be used even if another thread has panicked while it held the lock. The stream is
+    /// then still valid and can be polled again.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends. Drops the remaining items, because an error ends the stream anyway.
+    /// Polls the stream until it ends, and drops the items that it returns. Dropping them is correct, because the
+    /// reader will get an error in any case.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();
@@ -118,8 +119,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// Returns a stream that counts up until `deadline` and then returns an error. When the stream is dropped, the
-    /// receiver gets an error.
+    /// Returns a stream that counts up until `deadline` and then returns an error. Also returns a receiver. The
+    /// receiver gets an error as soon as the stream is dropped.
     fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel();
         let items = stream::unfold((0, alive), move |(count, alive)| async move {

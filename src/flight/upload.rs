@@ -1,9 +1,9 @@
-//! Decodes uploads: turns a client's Flight messages into validated batches.
+//! Decodes uploads. The Flight messages of a client are converted to validated batches.
 //!
-//! An upload consists of a descriptor, which states the purpose of the upload, and a stream of batches. The first
-//! message contains the descriptor. A message with compressed buffers, dictionaries, views or run-end encoded arrays
-//! can claim that a few bytes expand to terabytes. The decoder therefore checks the claimed sizes before it allocates
-//! memory for the expanded data. The expanded size of a batch is limited, too.
+//! An upload consists of a descriptor and a stream of batches. The descriptor states the purpose of the upload. It is
+//! part of the first message. In a message with compressed buffers, dictionaries, views or run-end encoded arrays, a
+//! few bytes can represent terabytes of data. The decoder therefore checks the sizes that a message declares before it
+//! allocates memory for the expanded data. It also checks the actual size of each batch after decoding.
 
 use std::sync::Arc;
 
@@ -23,23 +23,23 @@ use super::upload_memory::{DecodedSize, MessageReservation, UploadMemory};
 use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
-/// The number of rows that any message may claim, even if the message contains no bytes for these rows. Nulls, for
-/// example, may take no bytes, but a message that claims a large number of such rows is an attack.
+/// A message may declare up to this number of rows even if it contains fewer bytes than rows. Rows of nulls, for
+/// example, may take no bytes. A client that declares many more of them probably wants to exhaust the memory.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
-/// In a compressed message, an uncompressed buffer starts with this value instead of a decompressed size.
+/// In a compressed message, an uncompressed buffer starts with this value in place of a decompressed size.
 const UNCOMPRESSED: i64 = -1;
 
 /// An upload whose first message has arrived.
 pub(super) struct Upload {
-    /// The descriptor, which states the purpose of the upload.
+    /// The descriptor from the first message.
     pub(super) descriptor: FlightDescriptor,
     first: FlightData,
     rest: MessageReader,
 }
 
 impl Upload {
-    /// Waits for the first message, which must contain the descriptor. The first message counts as part of the call's
-    /// request.
+    /// Waits for the first message, which must contain the descriptor. The size limit for requests applies to this
+    /// message.
     pub(super) async fn open(mut messages: MessageReader) -> Result<Self> {
         let first = messages.next(REQUEST, async |_| Ok(())).await?;
         let (mut first, ()) = first
@@ -50,9 +50,9 @@ impl Upload {
         Ok(Self { descriptor, first, rest: messages })
     }
 
-    /// Returns the batches of the upload. Each message and each expanded batch must be within `limit`. `memory`
-    /// collects the memory reservations for the batches until the caller takes them. If `memory` is `None`, no memory
-    /// is reserved, because the messages count as part of the call's request.
+    /// Returns the batches of the upload. Each message, and each batch after decoding, may take at most `limit` bytes.
+    /// `memory` holds the memory reservations of the batches until the caller takes them. If `memory` is `None`, no
+    /// memory is reserved, and the size limit for requests applies instead.
     pub(super) fn batches(
         self,
         limit: SizeLimit,
@@ -71,8 +71,8 @@ impl Upload {
     }
 }
 
-/// Ends the batches with an error if the Arrow reader panics. The Arrow reader asserts that messages are valid, so some
-/// invalid messages make it panic.
+/// If the Arrow reader panics, ends the stream with an error. Some invalid messages make it panic, because it contains
+/// assertions about messages.
 fn fenced(
     batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
@@ -86,11 +86,11 @@ fn fenced(
             }
         }
     })
-    // A caller that groups batches polls the stream once more after the stream has ended.
+    // The stream must be fused, because a caller that forms groups of batches polls it again after its end.
     .fuse()
 }
 
-/// Returns the messages after the first message. Memory for each message is reserved before the message is read.
+/// Returns the messages after the first message. Reserves memory for each message before it reads the message.
 fn received(
     messages: MessageReader,
     limit: SizeLimit,
@@ -132,8 +132,8 @@ pub(super) fn from_flight(error: FlightError) -> Error {
     }
 }
 
-/// Checks the number of rows and the buffer sizes that a message claims. Returns the memory that the decoded message
-/// will take.
+/// Checks the number of rows and the sizes of buffers that a message declares. Returns the amount of memory that the
+/// decoded message will take.
 fn check_message(message: &FlightData, bytes_max: usize) -> Result<DecodedSize> {
     let header = root_as_message(&message.data_header)
         .map_err(|error| Error::invalid("cannot read the header of an Arrow message").with_source(error.to_string()))?;
@@ -146,7 +146,7 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<DecodedSize> 
         }),
         _ => return Ok(DecodedSize::default()),
     };
-    let batch = batch.ok_or_else(|| Error::invalid("an Arrow message has no record batch"))?;
+    let batch = batch.ok_or_else(|| Error::invalid("an Arrow message does not contain a record batch"))?;
     let mut expanded_bytes = 0_usize;
     if batch.compression().is_some() {
         for buffer in batch.buffers().iter().flatten() {
@@ -166,7 +166,8 @@ fn check_message(message: &FlightData, bytes_max: usize) -> Result<DecodedSize> 
     Ok(DecodedSize { expanded_bytes, dictionary })
 }
 
-/// Returns the decompressed size that the first eight bytes of a buffer claim, or 0 if the buffer is not compressed.
+/// Returns the decompressed size that the first eight bytes of a buffer declare. Returns 0 if the buffer is not
+/// compressed.
 fn claimed_bytes(body: &[u8], offset: i64, length: i64) -> Result<usize> {
     if length == 0 {
         return Ok(0);
@@ -205,7 +206,7 @@ fn too_large(bytes: usize, bytes_max: usize) -> Error {
 }
 
 /// Returns the size of an array in bytes. A value that several rows share is counted once for each row. Returns `None`
-/// for types in which a few bytes can repeat a value without limit.
+/// for types with which a few bytes can represent any number of copies of a value.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),
@@ -217,7 +218,7 @@ fn flat_bytes(array: &ArrayRef) -> Option<usize> {
         DataType::LargeList(_) => flat_bytes(array.as_list::<i64>().values()),
         DataType::FixedSizeList(_, _) => flat_bytes(array.as_fixed_size_list().values()),
         DataType::ListView(_) | DataType::LargeListView(_) | DataType::RunEndEncoded(_, _) => None,
-        // Only bound parameters can have union types, and the size limit for handles bounds the size of parameters.
+        // Unions occur only in bound parameters, whose size is limited by the maximum size of a handle.
         _ => Some(array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())),
     }
 }

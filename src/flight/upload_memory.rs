@@ -1,15 +1,15 @@
-//! Reserves memory for the messages of an event upload before each message is read, and releases the memory when the
-//! events are committed.
+//! Reserves memory for the messages of an event upload. Memory is reserved before a message is read, and released when
+//! its events are committed.
 //!
-//! A [`MessageReservation`] counts toward `ingest.queue_bytes_max`, which limits the whole server. Reserving memory
-//! fails with `Limited` if not enough memory becomes free in time. [`UploadMemory`] collects the reservations for the
-//! messages in the next group of batches, until the group takes them to [`Writer::submit`].
+//! All [`MessageReservation`]s together are limited by `ingest.queue_bytes_max`, which applies to the whole server. If
+//! not enough memory becomes free in time, a reservation fails with `Limited`. [`UploadMemory`] holds the reservations
+//! for the next group of batches. Together with the group, they are passed to [`Writer::submit`].
 //!
-//! An upload that is faster than the lake waits for its own commits, so at most `bytes_max` of the upload is in memory.
-//! This wait has no time limit, because every commit ends eventually.
+//! Each upload has its own limit, `bytes_max`. If a client sends events faster than the lake can store them, its upload
+//! reaches this limit and waits for its own commits. This wait has no time limit, because every commit ends eventually.
 //!
-//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. The reservation
-//! for these values is held for the same time.
+//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. Their
+//! reservation is held for as long.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,10 +23,10 @@ use crate::ingest::{MemoryReservation, Writer};
 /// to 4 GiB.
 const PERMIT_BYTES: usize = 1024;
 
-/// The memory for one upload.
+/// The memory reservations of one upload.
 pub(super) struct UploadMemory {
     writer: Arc<Writer>,
-    /// The permits of the upload's own limit.
+    /// The permits for the upload's own limit.
     permits: Arc<Semaphore>,
     permits_max: u32,
     read: Mutex<ReadMessages>,
@@ -35,32 +35,32 @@ pub(super) struct UploadMemory {
 /// The reservations for messages that have been read.
 #[derive(Default)]
 struct ReadMessages {
-    /// The reservation for the messages that are not in a group yet.
+    /// The reservation for messages whose batches are not in a group yet.
     batches: Option<MessageReservation>,
-    /// The reservations for the dictionaries in use, by dictionary id.
+    /// The reservations for the dictionaries in use. The key is the id of the dictionary.
     dictionaries: HashMap<i64, MessageReservation>,
 }
 
 /// Memory that is reserved for messages. Dropping the reservation releases the memory.
 pub(super) struct MessageReservation {
-    /// The memory that counts toward the server's limit.
+    /// The part of the server's limit that this reservation uses.
     reservation: MemoryReservation,
-    /// The permits that count toward the upload's own limit.
+    /// The part of the upload's own limit that this reservation uses.
     upload_permit: OwnedSemaphorePermit,
 }
 
-/// The memory that a decoded message takes in addition to the message itself.
+/// The additional memory that a message takes when it has been decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DecodedSize {
-    /// The decompressed size of the compressed buffers.
+    /// The decompressed size of all compressed buffers.
     pub(super) expanded_bytes: usize,
-    /// The id of the dictionary that the message defines. The dictionary's values stay in memory until another message
-    /// replaces them. `None` for a message that contains rows.
+    /// The id of the dictionary that the message defines, or `None` for a message with rows. The values of a dictionary
+    /// stay in memory until another message replaces them.
     pub(super) dictionary: Option<i64>,
 }
 
 impl UploadMemory {
-    /// Creates the memory for an upload that may use at most `bytes_max` bytes at a time.
+    /// Creates an empty set of reservations for an upload that may reserve at most `bytes_max` bytes at a time.
     pub(super) fn new(writer: Arc<Writer>, bytes_max: usize) -> Self {
         let permits_max = permits_for(bytes_max);
         let permits = Arc::new(Semaphore::new(permits_max as usize));
@@ -69,7 +69,7 @@ impl UploadMemory {
 
     /// Reserves `bytes` bytes for a message.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<MessageReservation> {
-        // A message that is larger than the upload's limit reserves the whole limit.
+        // If a message is larger than the upload's limit, reserve the whole limit.
         let count = permits_for(bytes).min(self.permits_max);
         let upload_permit = Arc::clone(&self.permits).acquire_many_owned(count).await;
         let upload_permit = upload_permit
@@ -79,7 +79,7 @@ impl UploadMemory {
         Ok(MessageReservation { reservation, upload_permit })
     }
 
-    /// Keeps the reservation for a message that was read, and reserves memory for its decompressed buffers.
+    /// Keeps the reservation for a message that has been read. Also reserves memory for its decompressed buffers.
     pub(super) async fn hold(&self, mut message: MessageReservation, size: DecodedSize) -> Result<()> {
         if size.expanded_bytes > 0 {
             let mut more = self.writer.reservation();
@@ -88,8 +88,8 @@ impl UploadMemory {
         }
         let mut read = self.lock();
         let of_batches = match size.dictionary {
-            // Batches in the current group may still use the replaced dictionary, so its reservation moves to the
-            // group.
+            // Batches in the current group may still use the previous dictionary, so its reservation is added to the
+            // group's.
             Some(id) => read.dictionaries.insert(id, message.without_upload_permit()),
             None => Some(message),
         };
@@ -101,7 +101,7 @@ impl UploadMemory {
         Ok(())
     }
 
-    /// Takes the reservations for the messages that were read since the last call, except those for dictionaries.
+    /// Takes the reservation for the messages that were read since the last call. Dictionaries are not included.
     pub(super) fn take(&self) -> Option<MessageReservation> {
         self.lock().batches.take()
     }
@@ -112,8 +112,8 @@ impl UploadMemory {
 }
 
 impl MessageReservation {
-    /// Returns the reservation in the ingest queue and the permits of the upload's own limit. The caller must hold both
-    /// until the events are committed.
+    /// Returns the reservation in the ingest queue, and the permits for the upload's own limit. The caller must hold
+    /// both until the events are committed.
     pub(super) fn into_parts(self) -> (MemoryReservation, OwnedSemaphorePermit) {
         (self.reservation, self.upload_permit)
     }
@@ -123,8 +123,8 @@ impl MessageReservation {
         self.upload_permit.merge(other.upload_permit);
     }
 
-    /// Releases the permits of the upload's own limit. A dictionary would hold these permits until the upload ends, so
-    /// a message that needs the permits would wait forever.
+    /// Releases the permits for the upload's own limit. A dictionary would otherwise hold them until the upload ends,
+    /// and a message that needs them would wait forever.
     fn without_upload_permit(mut self) -> Self {
         drop(self.upload_permit.split(self.upload_permit.num_permits()));
         self

@@ -1,8 +1,8 @@
-//! GetXdbcTypeInfo: lists the SQL types with the names and sizes that ODBC and JDBC drivers expect. This file also
-//! determines the SQL types of table columns.
+//! Implements GetXdbcTypeInfo, which lists the SQL types with the names and sizes that ODBC and JDBC drivers expect.
+//! This file also determines the SQL types of table columns.
 //!
-//! **Invariant:** for each listed name, `CAST(x AS name)` is valid and returns the Arrow type that is listed with the
-//! name.
+//! **Invariant:** for each name in the list, `CAST(x AS name)` is valid and returns the Arrow type that the list
+//! contains for this name.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,16 +14,16 @@ use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode}
 use super::error::metadata_error;
 use crate::error::Result;
 
-/// The size of types without a maximum size. ODBC and JDBC interpret this size as "no limit".
+/// The reported size of types that have no maximum size. ODBC and JDBC interpret this size as "no limit".
 const UNLIMITED: i32 = i32::MAX;
 
-/// The SQL type and the size of a column.
+/// The SQL type of a column, and the size of its values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ColumnType {
     /// The name of the type, as in `CAST(x AS name)`. Nested types have a descriptive name, because SQL has no syntax
     /// for them.
     pub(super) name: String,
-    /// The maximum number of digits, characters or bytes. For times, the number of characters in their text form.
+    /// The maximum number of digits, characters or bytes. For times, it is the number of characters in their text form.
     pub(super) precision: Option<i32>,
     /// The number of digits after the decimal point. For times, the number of fractional digits of a second.
     pub(super) scale: Option<i32>,
@@ -101,7 +101,7 @@ fn second_digits(unit: TimeUnit) -> i32 {
     }
 }
 
-/// Returns the number of characters in a fraction of a second, including the decimal point.
+/// Returns the number of characters that the fraction of a second takes, including the decimal point.
 fn fraction_width(scale: i32) -> i32 {
     if scale == 0 { 0 } else { scale + 1 }
 }
@@ -111,8 +111,8 @@ pub(super) fn schema() -> SchemaRef {
     XdbcTypeInfoDataBuilder::new().schema()
 }
 
-/// Returns all types, or only the types with the given code from `XdbcDataType`. The result is empty if no type has the
-/// code.
+/// Returns the types with the code `data_type` of the enum `XdbcDataType`, or all types if it is `None`. If no type has
+/// this code, the result is empty.
 pub(super) fn batch(data_type: Option<i32>) -> Result<RecordBatch> {
     let mut builder = XdbcTypeInfoDataBuilder::new();
     for info in TYPES.iter() {
@@ -149,7 +149,8 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
             ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
         },
         quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
-        // The protocol assigns subcode 1 to both YEAR and DATE, but the generated enum has only the name YEAR.
+        // In the protocol, YEAR and DATE are both names of the subcode 1, but the generated enum only has the name
+        // YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
@@ -171,7 +172,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
     ]
 });
 
-/// Describes a type that supports comparisons but not LIKE.
+/// Returns the description of a type that can be compared but cannot be used with LIKE.
 fn plain(data_type: &DataType, code: XdbcDataType) -> XdbcTypeInfo {
     let column = ColumnType::of(data_type);
     XdbcTypeInfo {
@@ -244,7 +245,7 @@ mod tests {
         SessionContext::new_with_config(options)
     }
 
-    /// Checks that a cast to each listed name results in the type with that name.
+    /// Checks that a cast to a name in the list returns a value of the type with that name.
     #[tokio::test]
     async fn every_name_casts_to_its_type() {
         let context = context();
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// Checks that the engine can parse a literal that has the listed prefix and suffix.
+    /// Puts the listed prefix and suffix around a value of each type, and checks that the engine accepts this literal.
     #[tokio::test]
     async fn literals_with_prefix_and_suffix_parse() {
         let context = context();

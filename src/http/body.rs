@@ -1,9 +1,10 @@
-//! Receives and decompresses a request body within limits, into memory that is reserved from the ingest queue.
+//! Receives and decompresses a request body. It checks the limits on the body, and reserves memory from the ingest
+//! queue.
 //!
 //! A body that exceeds a limit is refused with status 413, and an incomplete or damaged body with status 400.
 //!
-//! **Invariant:** memory is reserved step by step as bytes arrive, because the announced length and the size in a
-//! compression header may be false.
+//! **Invariant:** memory is reserved in steps while bytes arrive. A sender may give a false content length or a false
+//! size in the compression header.
 
 use std::io::{Cursor, Read};
 
@@ -20,23 +21,23 @@ use crate::ingest::MemoryReservation;
 use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
-/// The maximum capacity of the buffer that is allocated before the body arrives.
+/// The maximum size of the buffer that is allocated because of an announced length.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
-/// The maximum number of bytes that one step on the blocking pool decompresses.
+/// The maximum number of decompressed bytes of one step on the blocking pool.
 const STEP_BYTES: usize = 1 << 20;
-/// The size up to which a body may decompress at any compression ratio. A small body of repetitive lines can exceed the
-/// maximum ratio without being malicious.
+/// The compression ratio is checked only if the decompressed size exceeds this limit. A small body of repetitive lines
+/// can exceed the maximum ratio without being malicious.
 const EXPANDED_BYTES_MIN: usize = 64 * 1024;
-/// The maximum window size of a zstd frame, as a power of two. This limit is 8 MiB, as RFC 8878 recommends.
+/// The base-2 logarithm of the maximum window size of a zstd frame. The maximum is 8 MiB, as RFC 8878 recommends.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The maximum number of bytes of a refused body that the server reads and discards. If the server closed the
-/// connection without reading these bytes, the client would see a broken connection instead of the response.
+/// If the server refuses a body, it reads and discards at most this number of bytes. If it closed the connection
+/// without reading them, the client would see a broken connection instead of the response.
 const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// The limits on one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimits {
-    /// The maximum size of the body, both before and after decompression.
+    /// The maximum size of the body. It applies before and after decompression.
     pub(super) bytes_max: usize,
     /// The maximum ratio of the decompressed size to the compressed size.
     pub(super) expansion_max: usize,
@@ -48,7 +49,7 @@ impl From<&IngestConfig> for BodyLimits {
     }
 }
 
-/// Receives and decompresses a body. On success, `reservation` covers at least the bytes that the function returns.
+/// Receives and decompresses a body. On success, `reservation` is at least as large as the returned body.
 pub(super) async fn read(
     body: &mut Body,
     encoding: ContentEncoding,
@@ -83,7 +84,8 @@ async fn receive(
     reservation: &mut MemoryReservation,
     metrics: &Metrics,
 ) -> Result<Bytes, ErrorBody> {
-    // The announced length only sets the capacity of the buffer. The buffer uses no physical memory until bytes arrive.
+    // The announced length determines only the capacity of the buffer. The buffer uses no physical memory until bytes
+    // arrive.
     let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut received = BytesMut::with_capacity(claimed.min(limits.bytes_max).min(CLAIMED_BYTES_MAX));
     while let Some(frame) = body.frame().await {
@@ -104,7 +106,7 @@ async fn receive(
     Ok(received.freeze())
 }
 
-/// Decompresses a body in steps on the blocking pool, and waits for memory before each step.
+/// Decompresses a body in steps on the blocking pool. Before each step, waits until its memory is reserved.
 async fn decompress(
     mut decompressor: Decompressor,
     received: usize,
@@ -116,7 +118,7 @@ async fn decompress(
     let bytes_max = limits.bytes_max.min(expanded_max);
     let mut plain = Vec::new();
     loop {
-        // The last step may produce one byte more than the limit. The additional byte shows that the body is too large.
+        // The last step may produce one byte more than the limit. If it does, the body is too large.
         let step = STEP_BYTES.min(bytes_max + 1 - plain.len());
         reservation.resize(received + plain.len() + step).await?;
         let before = plain.len();
@@ -152,7 +154,7 @@ fn too_large_error(limits: BodyLimits, expanded_max: usize, metrics: &Metrics) -
     ErrorBody::too_large(format!("the decompressed body is larger than {bytes_max} bytes: send it in parts"))
 }
 
-/// The state of a body that is being decompressed.
+/// Decompresses a body.
 enum Decompressor {
     Gzip(Box<MultiGzDecoder<Cursor<Bytes>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Cursor<Bytes>>>),
@@ -174,7 +176,8 @@ impl Decompressor {
         }
     }
 
-    /// Decompresses up to `step` bytes and appends them to `plain`. If fewer bytes are appended, the body has ended.
+    /// Decompresses the body further, until `step` more bytes have been appended to `plain`. If fewer bytes are
+    /// appended, the body has ended.
     fn step(&mut self, plain: &mut Vec<u8>, step: usize) -> std::io::Result<usize> {
         match self {
             Self::Gzip(decoder) => decoder.take(step as u64).read_to_end(plain),

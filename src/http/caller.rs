@@ -1,4 +1,5 @@
-//! Authentication: verifies the bearer token of a request and returns the caller's rights, an [`Access`].
+//! Authenticates requests: verifies the bearer token of a request and returns the rights of the caller as an
+//! [`Access`].
 //!
 //! The token is read only from the `Authorization` header, which may appear only once. The token is never read from the
 //! URL, because proxies log URLs.
@@ -20,7 +21,7 @@ pub(super) async fn caller(handler: &HttpHandler, headers: &HeaderMap) -> Result
     verified.inspect_err(|error| handler.services.metrics.auth_refused(error))
 }
 
-/// Returns the rights of the caller if the caller is an operator with the admin scope, and `Forbidden` otherwise. Such
+/// Returns the rights of the caller. Fails with `Forbidden` unless the caller is an operator with the admin scope. Such
 /// an operator may see the data of all tenants.
 pub(super) async fn operator(handler: &HttpHandler, headers: &HeaderMap) -> Result<Access> {
     let access = caller(handler, headers).await?;

@@ -21,11 +21,12 @@ use crate::config::HttpConfig;
 use crate::listener::{ConnectionLimit, ConnectionSlot, Listener};
 use crate::supervise::Stop;
 
-/// The maximum time that a client may take to send a request head, from the start of the connection or from the
-/// previous response.
+/// The maximum time that a client may take to send a request head, measured from the start of the connection or from
+/// the end of the previous response.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts connections until a stop is requested. Running requests may then finish, until `stop.cut` aborts them.
+/// Accepts connections until a stop is requested. Running requests then continue until they finish or `stop.cut` aborts
+/// them.
 pub(super) async fn accept(mut listener: Listener, router: Router, config: &HttpConfig, stop: Stop) {
     let mut connections = JoinSet::new();
     let server = server(config);
@@ -44,7 +45,8 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     }
 }
 
-/// Returns the limit on connections, together with the response to connections beyond the limit.
+/// Returns the limit on open connections, including the response with which the server rejects connections above the
+/// limit.
 pub(super) fn limit(config: &HttpConfig) -> ConnectionLimit {
     let connections_max = config.connections_max;
     let body = format!(
@@ -70,8 +72,8 @@ fn server(config: &HttpConfig) -> http1::Builder {
     server
 }
 
-/// Serves the requests of one connection. After a stop is requested, the connection finishes the running request and
-/// serves no other requests.
+/// Serves the requests of one connection. After a stop is requested, the connection finishes the current request and
+/// accepts no further requests.
 async fn serve_connection(
     stream: TcpStream,
     server: http1::Builder,

@@ -2,7 +2,8 @@
 //!
 //! All errors have the same JSON format: `{"error":{"kind","message","id"?}}`.
 //!
-//! **Invariant:** the response for an internal error contains only an id. The cause of the error is in the log.
+//! **Invariant:** the response for an internal error does not reveal the cause. It contains an id, under which the log
+//! records the cause.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The time after which a client may retry if an `Unavailable` error specifies no time.
+/// The default delay before a retry, for `Unavailable` errors that do not specify a delay.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
-/// The response for an error: the error and its status.
+/// An error and the status of its response.
 #[derive(Debug)]
 pub(super) struct ErrorBody {
     status: StatusCode,
@@ -26,7 +27,7 @@ pub(super) struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// Creates a response whose status (405, 413 or 415) is more specific than the kind of its error.
+    /// Creates a response with a status that no kind of error maps to, such as 405, 413 or 415.
     pub(super) fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
@@ -57,8 +58,9 @@ fn status(kind: Kind) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Limited => StatusCode::TOO_MANY_REQUESTS,
-        // The kind `Cancelled` means that the client itself cancelled the request, so the response will rarely be read.
-        // If the server cancels a request because it is stopping, the error has the kind `Unavailable` instead.
+        // The kind `Cancelled` means that the client itself cancelled the request, so it probably no longer reads the
+        // response. If the server cancels a request because it is stopping, the error has the kind `Unavailable`
+        // instead.
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -66,7 +68,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Returns the name that an error kind has in JSON.
+/// Returns the name of an error kind in JSON responses.
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid",

@@ -1,10 +1,11 @@
-//! `GET /v1/tables/{table}/freshness`: returns the time up to which a table is complete, and the times of the newest
-//! rows that the caller can see.
+//! `GET /v1/tables/{table}/freshness`: shows the time up to which a table is complete, and the times of the newest rows
+//! that the caller can see.
 //!
-//! **Invariant:** the times of the rows that a tenant can see are queried in the tenant's own session. The query
-//! therefore follows the tenant's policy and uses no data of other tenants. The version and the commit times of a table
-//! concern all tenants, so only operators see them. The number of unread messages in a topic is also shown only to
-//! operators. In a shared topic, this number would reveal to each tenant how much data the other tenants send.
+//! **Invariant:** the times of a tenant's newest rows come from a query in the tenant's own session. The tenant's
+//! policy therefore applies, and the query reads no other tenant's data. The version and the commit times of a table
+//! depend on the data of all tenants, so only operators see them. The number of unread messages in a topic is also
+//! shown only to operators. In a shared topic, this number would reveal to each tenant how much data the other tenants
+//! send.
 
 use std::sync::Arc;
 

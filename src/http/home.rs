@@ -1,12 +1,12 @@
-//! `GET /`, the home page, and `GET /docs/{name}`, the documentation. These pages are for users who know only the
-//! address of the server.
+//! Serves the home page at `GET /`, and the documentation at `GET /docs/{name}`. These pages are for users who know
+//! only the address of the server.
 //!
 //! A browser gets HTML. Other clients get JSON (the home page) or Markdown (the documentation).
 //!
 //! **Invariant:** these pages need no token, so they show no data of any tenant. In particular, they list the names of
 //! the tables only if the operator has set `http.home_tables`.
-//! **Invariant:** a page loads no other files and runs no scripts. The page's Content-Security-Policy allows only its
-//! own stylesheet and icon.
+//! **Invariant:** a page loads no other files and runs no scripts. The Content-Security-Policy allows only the
+//! stylesheet and the icon that are embedded in the page.
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,8 +30,8 @@ use super::html_page;
 use super::quarantine::path;
 use crate::error::{Error, did_you_mean};
 
-/// The Content-Security-Policy of the pages. The policy allows no scripts and no external files. The hash in the policy
-/// allows only the embedded stylesheet.
+/// The Content-Security-Policy of the pages. The policy allows no scripts and no external files. It allows a single
+/// stylesheet, the embedded one, which it identifies by its hash.
 static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(html_page::STYLE));
     let policy = format!(
@@ -68,8 +68,8 @@ pub(super) async fn docs(name: Result<Path<String>, PathRejection>, headers: Hea
     Ok(with_headers(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], doc.text)))
 }
 
-/// Returns true if the `accept` header contains `text/html`, as the headers of browsers do. The value `*/*`, which
-/// `curl` sends, does not count.
+/// Returns true if the `accept` header contains `text/html`, as it does in requests from browsers. The value `*/*`,
+/// which `curl` sends, is not treated as a request for HTML.
 fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|range| {
@@ -107,8 +107,8 @@ fn html(page: String) -> Response {
     response
 }
 
-/// Adds the response headers that both pages need. Caches must revalidate the pages, because the content depends on
-/// request headers. Browsers must not guess the content type.
+/// Adds the headers that the home page and the documentation have in common. They make caches revalidate the pages,
+/// because the content depends on request headers, and prevent browsers from guessing the content type.
 fn with_headers(page: impl IntoResponse) -> Response {
     let headers = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

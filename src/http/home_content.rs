@@ -25,7 +25,7 @@ pub(super) struct Route {
     pub(super) about: &'static str,
 }
 
-/// All routes. A test compares this list with the router.
+/// All routes. A test ensures that this list matches the router.
 pub(super) const ROUTES: [Route; 17] = [
     route("GET", "/", "this page"),
     route("GET", "/docs/{name}", "the documentation"),
@@ -60,7 +60,7 @@ pub(super) const DOCS: [Doc; 6] = [
         "the HTTP API: sending events, receipts, freshness, errors, limits",
         include_str!("../../docs/http.md"),
     ),
-    doc("sql", "what the SQL accepts and answers", include_str!("../../docs/sql.md")),
+    doc("sql", "the SQL dialect and how it differs from PostgreSQL", include_str!("../../docs/sql.md")),
     doc("tables", "tables that show the latest version of each row", include_str!("../../docs/tables.md")),
     doc("ingest", "how the server ingests events: Kafka, transforms, guarantees", include_str!("../../docs/ingest.md")),
     doc("configuration", "every configuration key", include_str!("../../docs/configuration.md")),
@@ -78,8 +78,8 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Derives the addresses from the `host` header, or uses `localhost` and the port of `listen` if the header is
-    /// missing or contains unusual characters.
+    /// Derives the addresses from the `host` header. If the header is missing or contains unusual characters, the
+    /// addresses consist of `localhost` and the port of `listen`.
     pub(super) fn new(home: &Home, listen: SocketAddr, headers: &HeaderMap) -> Self {
         let host_header = headers.get(HOST).and_then(|value| value.to_str().ok()).and_then(plain_authority);
         let http = host_header.as_ref().map_or_else(|| format!("localhost:{}", listen.port()), Authority::to_string);
@@ -157,7 +157,7 @@ mod tests {
         let routed: Vec<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         let mut listed: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         listed.sort_unstable();
-        // Only the tests have a route that panics.
+        // The router has the route `/panics` only in tests.
         let mut sorted: Vec<&str> = routed.into_iter().filter(|path| *path != "/panics").collect();
         sorted.sort_unstable();
         assert_eq!(sorted, listed);

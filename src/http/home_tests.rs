@@ -1,5 +1,5 @@
-//! Tests of the home page and the documentation: the formats for browsers and for programs, and the data that these
-//! pages must not reveal.
+//! Tests of the home page and the documentation. They cover the format that browsers and other clients get, and the
+//! data that these pages must not reveal.
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};

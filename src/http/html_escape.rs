@@ -18,7 +18,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Appends formatted text.
+/// Appends formatted text to `html`, without escaping it.
 pub(super) fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
     html.write_fmt(text).expect("writing to a string does not fail");
 }

@@ -1,21 +1,20 @@
 //! Renders the home page and the documentation as HTML.
 //!
-//! A page is a complete document without scripts, and it loads no other files.
+//! A page is a complete document that contains no scripts and loads no other files.
 //!
 //! **Invariant:** every value is escaped where it is inserted into the page. The functions in this file have no access
-//! to the request.
+//! to the request, and receive all values as arguments.
 
 use super::home_content::{Addresses, DOCS, ROUTES, Route};
 use super::html_escape::{escape, push};
 use super::markdown;
 
-/// The stylesheet, which every page contains without changes, because the Content-Security-Policy contains the
-/// stylesheet's hash.
+/// The stylesheet. The Content-Security-Policy contains its hash, so every page must embed the stylesheet unchanged.
 pub(super) const STYLE: &str = include_str!("home.css");
 
 /// The logo: a greenhouse with glass panes.
 const LOGO: &str = r#"<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linejoin="round" aria-hidden="true"><path d="M3 11 12 3l9 8v10H3z"/><path d="M3 16h18M3 11h18M12 3v18"/></svg>"#;
-/// The logo as the icon of the browser tab.
+/// The icon for the browser tab: the logo.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' \
                     stroke='%230b8a8f' stroke-width='2' stroke-linejoin='round'%3E%3Cpath d='M3 11 12 3l9 8v10H3zM3 \
                     16h18M3 11h18M12 3v18'/%3E%3C/svg%3E";
@@ -71,8 +70,8 @@ pub(super) fn document(name: &str, text: &str) -> String {
     html_document(&format!("{name} · Glasshouse"), &body)
 }
 
-/// Returns the URL for a link in the documentation. The link may lead to an anchor on the same page or to another page
-/// that the server has. Returns `None` for all other links.
+/// Returns the URL for a link in the documentation. Returns `None` unless the link leads to an anchor on the same page
+/// or to a page that the server has.
 fn link(target: &str) -> Option<String> {
     let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
     let page = match file {
@@ -82,7 +81,8 @@ fn link(target: &str) -> Option<String> {
     Some(anchor.map_or_else(|| page.clone(), |anchor| format!("{page}#{anchor}")))
 }
 
-/// Adds the list of tables if the operator publishes it, and commands with which a user lists tables and columns.
+/// Adds example commands that list tables and columns. If the operator publishes the list of tables, adds this list
+/// too.
 fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(String, String)]>) {
     body.push_str("<section><h2>Tables</h2>\n");
     let mut statement = "show tables".to_owned();
@@ -106,7 +106,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
     );
 }
 
-/// Returns a complete HTML document around `body`. The caller has already escaped `title`.
+/// Returns a complete HTML document around `body`. The caller must have escaped `title`.
 fn html_document(title: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

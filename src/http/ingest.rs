@@ -1,10 +1,10 @@
 //! `POST /v1/tables/{table}/events`: accepts events and returns a receipt.
 //!
-//! Status 200 means that the server has read the body, and that each event has been stored, was stored before, or is in
+//! Status 200 means that the server has read the body, and that each event is now stored, was already stored, or is in
 //! the quarantine. The receipt contains the number of events for each of these outcomes. The status is 200 even if all
 //! events are in the quarantine. Status 400 means that the server could not split the body into events. With
-//! `?ack=received`, the server responds before the commit. This response has status 202, and its body is a promise
-//! instead of a receipt.
+//! `?ack=received`, the server responds before the commit. This response has status 202. Its body is not a receipt: it
+//! says how many events the server has received and will store.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ struct RejectBody {
     detail: String,
 }
 
-/// A promise in JSON, which is the body of a response that is sent before the commit.
+/// The JSON body of a response that is sent before the commit.
 #[derive(Debug, Serialize)]
 struct PromiseBody {
     ack: &'static str,
@@ -52,7 +52,7 @@ struct PromiseBody {
     rejects: Vec<RejectBody>,
 }
 
-/// The time at which the response is sent.
+/// Determines when the response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ack {
     /// The response is sent after the commit.
@@ -69,7 +69,7 @@ impl Ack {
         match (values.next(), values.next()) {
             (None | Some("committed"), None) => Ok(Self::Committed),
             (Some("received"), None) => Ok(Self::Received),
-            _ => Err(Error::invalid("`ack` must be `committed` or `received` and appear only once")),
+            _ => Err(Error::invalid("`ack` must be `committed` or `received`, and must appear only once")),
         }
     }
 }
@@ -122,7 +122,7 @@ pub(super) async fn events(
     response
 }
 
-/// Checks the headers before it reads the body, and then submits the events.
+/// Checks the headers, reads the body, and submits its events.
 async fn ingest_body(
     handler: &HttpHandler,
     table: &str,

@@ -2,14 +2,14 @@
 //! uses.
 //!
 //! The input is a page of `docs/`, which is compiled into the program. The converter renders headings (with anchors),
-//! paragraphs, lists, tables, code, emphasis and links. All other syntax appears unchanged.
+//! paragraphs, lists, tables, code, emphasis and links. All other syntax is copied to the page as plain text.
 //!
 //! **Invariant:** every character of the text is escaped, and links have only the targets that the caller allows.
 
 use super::html_escape::{escape, push};
 
-/// Returns the URL for a link target in the text. If the function returns `None`, the page shows only the text of the
-/// link.
+/// A function that takes the target of a Markdown link and returns a URL. If it returns `None`, the page shows only the
+/// text of the link.
 type Links<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Renders a page. `links` returns the URL for each link target.
@@ -70,7 +70,7 @@ fn table(html: &mut String, lines: &[&str], links: Links<'_>) -> usize {
     rows
 }
 
-/// Returns the cells of a table row. A bar after a backslash is part of the cell's text.
+/// Returns the cells of a table row. A vertical bar after a backslash is part of the cell's text.
 fn cells(line: &str) -> Vec<String> {
     let line = line.trim().trim_start_matches('|');
     let line = line.strip_suffix('|').unwrap_or(line);
@@ -114,7 +114,7 @@ fn heading(line: &str) -> Option<(usize, &str)> {
     title.strip_prefix(' ').filter(|_| (1..=4).contains(&level)).map(|title| (level, title.trim()))
 }
 
-/// Returns the text of a list item without its marker, which is `- ` or a number.
+/// Returns the text of a list item without its marker, which is a hyphen or a number with a period.
 fn item(line: &str) -> Option<&str> {
     line.strip_prefix("- ").or_else(|| {
         let (number, text) = line.split_once(". ")?;
@@ -122,7 +122,7 @@ fn item(line: &str) -> Option<&str> {
     })
 }
 
-/// Returns the anchor of a heading, as GitHub generates it.
+/// Returns the anchor that GitHub would generate for a heading.
 fn slug(title: &str) -> String {
     let letters = title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
     letters.collect::<String>().to_lowercase().replace(' ', "-")
@@ -173,8 +173,8 @@ fn inline_element(html: &mut String, text: &str, links: Links<'_>) -> Option<usi
     Some(words.len() + target.len() + 4)
 }
 
-/// Returns the part of `text` between `open`, which must be at its start, and the next `close`. Returns `None` if
-/// `open` or `close` is missing, or if the text between them is empty.
+/// If `text` starts with `open`, returns the part of `text` between `open` and the next `close`. Returns `None` if
+/// `text` does not start with `open`, if `close` is missing, or if the part is empty.
 fn enclosed<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let inside = text.strip_prefix(open)?;
     inside.find(close).filter(|end| *end > 0).map(|end| &inside[..end])

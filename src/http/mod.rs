@@ -1,5 +1,5 @@
-//! The HTTP endpoint: ingest, quarantines, the list of tables, health and metrics. This file lists all routes. Only
-//! this module uses axum.
+//! The HTTP endpoint, which serves ingestion, quarantines, the list of tables, health checks and metrics. This file
+//! lists all routes. Only this module uses axum.
 //!
 //! ```text
 //!   connection (limits connections) ─► request_log (id, time limit, metrics) ─► request_head (limits headers)
@@ -14,12 +14,12 @@
 //!      └► home ─► home_content ─► html_page (browsers), JSON or Markdown (programs)
 //! ```
 //!
-//! **Invariant:** a body is read only after its caller is authorized, and only into memory that is reserved from the
-//! ingest queue.
+//! **Invariant:** a body is read only after the caller is authorized. The memory for the body is reserved from the
+//! budget of the ingest queue.
 //! **Invariant:** every response is JSON and has a request id, including the responses for unknown paths, unsupported
-//! methods and internal errors. There are three exceptions to the JSON format. `/metrics` and `/docs/{name}` return
-//! text. Browsers get HTML for `/` and `/docs/{name}`. A request that is not HTTP, or whose head is far too large (see
-//! `request_head.rs`), gets a response without a body.
+//! methods and internal errors. There are three exceptions: `/metrics` and `/docs/{name}` return text, browsers get
+//! HTML for `/` and `/docs/{name}`, and a request gets a response without a body if it is not HTTP or its head is far
+//! too large (see `request_head.rs`).
 
 mod freshness;
 mod ingest;
@@ -89,7 +89,7 @@ pub struct HttpServices {
     pub sources: Arc<Sources>,
     /// Lists, replays and drops rejected events.
     pub quarantine: Arc<Quarantine>,
-    /// Runs the query for the newest rows that a tenant can see.
+    /// Runs the query for the times of the newest rows that a tenant can see.
     pub engine: Arc<Engine>,
     /// Counts requests and exceeded limits.
     pub metrics: Arc<Metrics>,
@@ -99,7 +99,7 @@ pub struct HttpServices {
     pub limits: IngestConfig,
     /// The content of the home page.
     pub home: Home,
-    /// Reports failed background tasks to the readiness probe.
+    /// Knows which background tasks have failed, so that the readiness probe can report them.
     pub supervisor: Supervisor,
 }
 
@@ -111,7 +111,8 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves requests until a stop is requested. Running requests may then finish, until `stop.cut` aborts them.
+/// Serves requests until a stop is requested. Running requests then continue until they finish or `stop.cut` aborts
+/// them.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,

@@ -1,8 +1,8 @@
 //! `/v1/quarantine` and `/v1/tables/{table}/quarantine…`: lists, replays and drops rejected events.
 //!
-//! The query string of a GET or the JSON body of a POST selects the entries. The response contains counts, entries, or
-//! the outcome of a replay or drop. Times are in UTC, in the format of RFC 3339. A payload is shown as text if it is
-//! valid UTF-8, and otherwise as hexadecimal digits.
+//! The query string of a GET or the JSON body of a POST selects the entries. Depending on the route, the response
+//! contains the number of entries, the entries themselves, or the outcome of a replay or drop. Times are in UTC, in the
+//! format of RFC 3339. A payload is shown as text if it is valid UTF-8, and otherwise as hexadecimal digits.
 
 use std::sync::Arc;
 
@@ -25,14 +25,14 @@ use crate::error::{Error, Kind, Result};
 use crate::ingest::{self, EntryCount, EntryCursor, EntryFilter, EntryPage, QuarantineEntry, ReplayResult};
 use crate::tenancy::Access;
 
-/// The default number of entries in a list.
+/// The default number of entries that one list response contains.
 const LIST_ENTRIES: usize = 100;
 /// The default number of entries that one request replays or drops.
 const PAGE_ENTRIES: usize = 256;
 /// The maximum size of a JSON body that selects entries.
 const PICK_BYTES_MAX: usize = 256 * 1024;
 
-/// The query string of a list, which selects the entries to show.
+/// The query string of a list request. It selects the entries to show.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Asked {
@@ -42,14 +42,14 @@ pub(super) struct Asked {
     limit: Option<usize>,
 }
 
-/// The query string for a single entry, which names the tenant that owns the entry.
+/// The query string of a request for a single entry. It names the tenant that owns the entry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Whose {
     tenant: Option<String>,
 }
 
-/// The JSON body of a replay or drop, which selects the entries to process.
+/// The JSON body of a replay or drop request. It selects the entries to process.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Picked {
@@ -58,9 +58,9 @@ struct Picked {
     reason: Option<String>,
     since: Option<String>,
     limit: Option<usize>,
-    /// The position at which a replay continues: the value of `next` in the previous response.
+    /// The position from which a replay continues: the value of `next` in the previous response.
     after: Option<String>,
-    /// True to select all entries.
+    /// Whether all entries are selected.
     all: bool,
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn counts(
     for table in services.writer.tables().keys() {
         match services.quarantine.list(&access, table, &pick, 0).await {
             Ok(listing) => counts.extend(listing.counts.iter().map(|count| counted(table, count))),
-            // The caller does not see this table, or the table is itself a quarantine.
+            // The caller has no access to this table, or the table is itself a quarantine.
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
@@ -88,8 +88,8 @@ pub(super) async fn counts(
     Ok(Json(json!({ "counts": counts })))
 }
 
-/// Handles `GET /v1/tables/{table}/quarantine`. Returns the number of open entries in one table's quarantine, and the
-/// newest entries.
+/// Handles `GET /v1/tables/{table}/quarantine`. Returns the newest open entries of one table's quarantine, and the
+/// number of open entries.
 pub(super) async fn list(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -120,7 +120,8 @@ pub(super) async fn show(
     Ok(Json(json!({ "entries": entries.iter().map(with_payload).collect::<Vec<_>>() })))
 }
 
-/// Handles `POST /v1/tables/{table}/quarantine/replay`, which ingests the unchanged payloads of entries again.
+/// Handles `POST /v1/tables/{table}/quarantine/replay`, which ingests the payloads of the selected entries again,
+/// without changes.
 pub(super) async fn replay(
     State(handler): State<Arc<HttpHandler>>,
     table: PathOf<String>,
@@ -204,8 +205,7 @@ impl Picked {
     }
 }
 
-/// Authorizes the caller, and then reads the selection of entries from the body. An empty body is treated as an empty
-/// object.
+/// Authorizes the caller and reads the selection of entries from the body. An empty body is treated as an empty object.
 async fn posted(handler: &HttpHandler, table: &str, request: Request) -> Result<(Access, Picked), ErrorBody> {
     let (head, mut body): (_, Body) = request.into_parts();
     let posted = read_selection(handler, table, &head.headers, &mut body).await;

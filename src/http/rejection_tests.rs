@@ -12,7 +12,8 @@ use crate::config::{HttpConfig, IngestConfig};
 use crate::ingest::testing::{TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
 
-/// A test case: its name, the content type, the content encoding, the body, and the expected status and error kind.
+/// The name of a test case, the content type, content encoding and body of its request, and the expected status and
+/// error kind.
 type Refused = (&'static str, &'static str, Option<&'static str>, Vec<u8>, u16, &'static str);
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn callers_without_rights_are_refused() {
 async fn quarantine_requests_are_authorized_before_their_body_is_read() {
     let small = IngestConfig { body_bytes_max: 100_000, ..limits() };
     let server = HttpTestServer::with(small, HttpConfig::default()).await;
-    // This body exceeds every size limit that applies to the requests in this test.
+    // This body is larger than each of the size limits that the server in this test has.
     let oversized = vec![b' '; 300_000];
     let cases = [
         ("no token", HeaderMap::new(), 401, "unauthenticated"),
@@ -130,7 +131,7 @@ async fn limits_return_retry_after() {
     assert_eq!((status, kind(&problem)), (429, "limited"));
     server.close().await;
 
-    // A request with a body that never ends exceeds the time limit for requests.
+    // The body of this request never ends, so the request exceeds the time limit.
     let hasty = HttpConfig { request_time_max: Duration::from_millis(50), ..HttpConfig::default() };
     let server = HttpTestServer::with(limits(), hasty).await;
     let endless = futures::stream::pending::<std::io::Result<Bytes>>();

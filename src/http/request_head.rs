@@ -1,8 +1,8 @@
 //! Limits the size of the request line and headers.
 //!
-//! A request beyond the limit is refused with status 431 and a body that names the limit. If a request head is larger
-//! than four times the limit or has more than [`HEADERS_READ_MAX`] headers, the HTTP library refuses the request. It
-//! sends status 431 without a body and closes the connection.
+//! If the request line and headers are too large, the server responds with status 431 and a body that names the limit.
+//! If a request head is larger than four times the limit or has more than [`HEADERS_READ_MAX`] headers, the HTTP
+//! library refuses the request: it sends status 431 without a body and closes the connection.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::error::Error;
 
 /// The maximum number of headers in a request.
 const HEADERS_MAX: usize = 64;
-/// The maximum number of headers that the HTTP library accepts. The library itself refuses a request with more headers.
+/// The number of headers above which the HTTP library refuses a request before [`check`] runs.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
-/// The number of bytes that a header takes in addition to its name and value: a colon, a space and a line end.
+/// The number of bytes that surround a header's name and value: a colon, a space and a line end.
 const HEADER_EXTRA_BYTES: usize = 4;
 
 /// Refuses a request whose head is too large.

@@ -1,7 +1,7 @@
 //! Gives every request an id, a log span, a time limit, and metrics.
 //!
-//! The response contains the id in the header `x-request-id`. The response has status 503 if the request took too long.
-//! If the handler panicked, the response has status 500 and an error id.
+//! The response contains the id in the header `x-request-id`. The response has status 503 if the request exceeds its
+//! time limit. If the handler panicked, the response has status 500 and an error id.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,16 +20,16 @@ use crate::supervise::{Panic, catch_future};
 
 /// The request and response header that contains the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The maximum length of a request id that a client sends.
+/// The maximum length of a request id that the server accepts from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
-/// The route name in the metrics for paths that match no route.
+/// The route name under which the metrics count requests whose path matches no route.
 const NO_ROUTE: &str = "none";
 
-/// The id of a request, which handlers find in the request's extensions.
+/// The id of a request. Handlers read it from the extensions of the request.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(pub(super) String);
 
-/// Runs the handler of a request, and logs and counts the request.
+/// Runs the handler of a request. Logs and counts the request.
 pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(request.headers());
@@ -53,8 +53,8 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
     response
 }
 
-/// Returns the client's id if it is short and has only simple characters, so the logs of client and server show the
-/// same id. If there is no such id, returns a new one.
+/// Returns the id that the client sent if it is short and contains only letters, digits, `-`, `_` and `.`; otherwise
+/// returns a new id. With the client's id, the logs of client and server show the same id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {
@@ -64,7 +64,8 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Returns the response to a request whose handler panicked. After a panic, the connection stays open.
+/// Returns the response to a request whose handler panicked. The connection stays open, because the panic affects only
+/// this request.
 fn panicked(panic: Panic) -> ErrorBody {
     Error::internal("a request handler panicked").with_source(panic).into()
 }

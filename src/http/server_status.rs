@@ -18,11 +18,11 @@ use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// The maximum time for which a readiness probe waits for the keys that verify tokens.
+/// The maximum time for which a readiness probe waits for the token verification keys to be loaded.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Handles `GET /v1/tables`, which lists the tables and columns that the caller sees. An operator sees all tables that
-/// accept events.
+/// Handles `GET /v1/tables`, which lists the tables and columns to which the caller has access. For an operator, these
+/// are all tables that accept events.
 pub(super) async fn tables(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
@@ -33,7 +33,7 @@ pub(super) async fn tables(
     Ok(Json(json!({ "tables": shown })))
 }
 
-/// Handles `GET /metrics`. Only operators may see the metrics, because the metrics' labels contain the names of
+/// Handles `GET /metrics`. Only operators may see the metrics, because the labels of the metrics contain the names of
 /// tenants.
 pub(super) async fn metrics(
     State(handler): State<Arc<HttpHandler>>,
@@ -65,9 +65,10 @@ pub(super) async fn readyz(State(handler): State<Arc<HttpHandler>>) -> (StatusCo
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
 }
 
-/// Describes a table as the caller sees it. The result is empty if the caller does not see the table. If a table shows
-/// only the latest version of each key, a tenant gets two entries, because tenants query such a table under two names.
-/// An operator gets one entry, because events can be sent only to the table itself.
+/// Describes a table and the columns that the caller may read. The result is empty if the caller has no access to the
+/// table. If a table shows only the latest version of each key, a tenant gets two entries, because tenants can query
+/// such a table under two names. An operator gets one entry, because operators send events, and the second name does
+/// not accept events.
 fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     let readable = match (access.owner(), access.rules(&contract.name)) {
         (Owner::PerEvent, _) => None,

@@ -1,7 +1,7 @@
 //! `/v1/sources…`: lists, pauses and resumes sources. Only operators may use these routes.
 //!
-//! The responses contain the state of each source, with its last error and its offsets. Times are in UTC, in the format
-//! of RFC 3339.
+//! The responses contain the state of each source, including its last error and its offsets. Times are in UTC, in the
+//! format of RFC 3339.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Test support for the HTTP endpoint: a server over an in-memory lake, a client, and checks that apply to every
+//! Test support for the HTTP endpoint: a server with an in-memory lake, a client, and checks that apply to every
 //! response.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::tenancy::{DevelopmentToken, Scope, Verifier};
 pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
-/// An HTTP endpoint on a free port, over an in-memory lake.
+/// An HTTP endpoint on a free port, with an in-memory lake.
 pub(super) struct HttpTestServer {
     pub(super) store: Store,
     pub(super) ingest: Arc<Ingest>,

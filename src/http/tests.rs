@@ -1,5 +1,4 @@
-//! Tests of the HTTP endpoint with real requests over a listener. The tests also check which events are stored in the
-//! lake.
+//! Tests of the HTTP endpoint that send real requests to a listener and check which events are stored in the lake.
 
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ async fn a_panic_fails_its_request_but_keeps_the_connection() {
         let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut response = Vec::new();
-        // The body of every response is one JSON object, so a response ends with `}`.
+        // Every response in this test has a JSON object as its body, so the final `}` marks the end of the response.
         while !response.ends_with(b"}") {
             assert!(connection.read_buf(&mut response).await.unwrap() > 0, "the connection closed early");
         }
@@ -264,8 +263,8 @@ async fn quarantines_are_shown_replayed_and_dropped() {
         let path = format!("/v1/tables/calls/quarantine{path}");
         assert_eq!(json_response(server.get(&path, &operator).await).await.0, expected, "{path}");
     }
-    // The policy for the tenant `acme` hides some columns. The hidden columns make the whole quarantine invisible,
-    // because payloads contain all columns.
+    // The policy hides some columns from the tenant `acme`. The quarantine is therefore hidden too, because the
+    // payloads of its entries contain the values of all columns.
     let reader = token(Some("acme"), &[Scope::Read]);
     assert_eq!(json_response(server.get("/v1/tables/calls/quarantine", &reader).await).await.0, 404);
     assert_eq!(json_response(server.get("/v1/quarantine", &reader).await).await, (200, json!({ "counts": [] })));
@@ -372,7 +371,7 @@ async fn a_running_request_finishes_after_a_stop_is_requested() {
     let stopping = async {
         let text = Bytes::from(lines(["a"]));
         sender.send(Ok(text)).await.unwrap();
-        // As soon as memory is reserved for the request's first bytes, the request is running.
+        // Wait until the request is running. The server reserves memory as soon as it reads the first bytes.
         while server.ingest.writer.queued_bytes() == 0 {
             tokio::task::yield_now().await;
         }
@@ -389,11 +388,12 @@ async fn a_running_request_finishes_after_a_stop_is_requested() {
 
 #[tokio::test]
 async fn busy_queries_do_not_delay_other_requests() {
-    // The whole test runs on one thread, and a query on the same thread would block it.
+    // The test and the server share one thread, so a query that ran on this thread would block the server.
     let server = HttpTestServer::open().await;
     let reader = crate::tenancy::testing::access(Some("acme"), &[Scope::Read], &["calls"]).await;
     let session = server.engine.session(&reader).unwrap();
-    // Each of the ten thousand batches compares thirty million pairs of characters without yielding.
+    // The query processes ten thousand batches. For each batch, it compares thirty million pairs of characters without
+    // yielding.
     let sql = "SELECT max(levenshtein(repeat('a', 60), repeat('b', 60 + value % 2))) FROM range(0, 81920000)";
     let planned = session.plan(sql).await.unwrap();
     let mut results = Vec::new();

@@ -1,4 +1,5 @@
-//! Sends requests: makes attempts within time and size limits, follows redirects, and pauses between attempts.
+//! Sends requests. The client limits the duration and the response size of each attempt, follows redirects, and retries
+//! after increasing delays.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -16,19 +17,19 @@ use super::url_rule::{self, Plaintext, redacted};
 use crate::config::is_loopback;
 use crate::error::{Error, Result};
 
-/// The maximum time to establish a connection, including name lookup and TLS handshake. If an attempt has a shorter
-/// time limit, the shorter limit applies.
+/// The maximum time for establishing a connection, including name lookup and TLS handshake. It has no effect if the
+/// time limit for the whole attempt is shorter.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// The initial allocation for a response body of unknown length, in bytes.
 const BODY_BYTES_FIRST: usize = 8 * 1024;
-/// The statuses with which a server refuses a request temporarily.
+/// The response statuses after which a later attempt may succeed.
 const REFUSED: [StatusCode; 4] = [
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::BAD_GATEWAY,
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
-/// The statuses of redirects, whose target is in the `location` header.
+/// The response statuses of redirects to the URL in the `location` header.
 const REDIRECTS: [StatusCode; 5] = [
     StatusCode::MOVED_PERMANENTLY,
     StatusCode::FOUND,
@@ -37,7 +38,7 @@ const REDIRECTS: [StatusCode; 5] = [
     StatusCode::PERMANENT_REDIRECT,
 ];
 
-/// The name, limits and rules of a client.
+/// The settings of a client: the name of its peer, its limits, and its policies for redirects and retries.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The name of the other server in errors, such as `the schema registry`.
@@ -46,12 +47,12 @@ pub(crate) struct Settings {
     pub(crate) time_max: Duration,
     /// The maximum size of a response body, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// The configuration key for `body_bytes_max`, if there is one.
+    /// The configuration key that sets `body_bytes_max`. `None` if the limit is fixed.
     pub(crate) body_bytes_key: Option<&'static str>,
-    /// The configuration key for additional certificate authorities, if there is one.
+    /// The configuration key that sets additional certificate authorities. `None` if they cannot be configured.
     pub(crate) ca_key: Option<&'static str>,
-    /// The maximum number of redirects that a `GET` follows. If this number is 0, a redirect is returned as the
-    /// response.
+    /// The maximum number of redirects that the client follows for a `GET` request. If this number is 0, the client
+    /// returns the redirect itself as the response.
     pub(crate) redirects_max: usize,
     /// The hosts to which requests may be sent without TLS.
     pub(crate) plaintext: Plaintext,
@@ -64,15 +65,16 @@ pub(crate) struct Settings {
 pub(crate) struct Retry {
     /// The maximum number of attempts for one request, including the first.
     pub(crate) attempts_max: usize,
-    /// The pause before the second attempt. Each later pause is twice as long as the previous one. Each pause is
-    /// extended by a random duration, which is at most as long as the pause itself.
+    /// The pause before the second attempt. Each later pause is twice as long as the previous one. The client extends
+    /// each pause by a random duration of up to the length of the pause.
     pub(crate) pause_min: Duration,
-    /// The longest pause before the random duration is added.
+    /// The maximum length of a pause, without the random duration.
     pub(crate) pause_max: Duration,
     /// The longest `retry-after` that the client obeys. If the server asks for a longer pause, the client makes no
     /// further attempt.
     pub(crate) retry_after_max: Duration,
-    /// True if a request is also repeated when the connection was refused or closed before a response arrived.
+    /// Whether the client also repeats a request if the connection was refused, or was closed before a complete
+    /// response arrived.
     pub(crate) if_unanswered: bool,
 }
 
@@ -85,7 +87,7 @@ impl Retry {
         retry_after_max: Duration::ZERO,
         if_unanswered: false,
     };
-    /// A few attempts within a second, for callers that wait for the response and have their own retries.
+    /// A few attempts with short pauses, for callers that wait for the response, or that retry later anyway.
     pub(crate) const BRIEF: Self = Self {
         attempts_max: 3,
         pause_min: Duration::from_millis(100),
@@ -95,7 +97,7 @@ impl Retry {
     };
 }
 
-/// An HTTP client with fixed settings.
+/// An HTTP client that sends all requests with the same settings.
 #[derive(Debug)]
 pub(crate) struct Client {
     settings: Settings,
@@ -105,13 +107,13 @@ pub(crate) struct Client {
     proxied: reqwest::Client,
 }
 
-/// The reason why an attempt has no final response.
+/// The result of an attempt that did not produce a final response.
 enum AttemptError {
-    /// The server refuses the request temporarily.
+    /// The server refused the request, but a later attempt may succeed.
     Refused(Response),
     /// The server sent no response, or only part of a response.
     Unanswered(Error),
-    /// The attempt failed in a way that retries cannot fix.
+    /// The attempt failed in a way after which the client does not retry.
     Final(Error),
 }
 
@@ -261,8 +263,8 @@ impl Client {
         AttemptError::Final(Error::limited(self.of(url, what)))
     }
 
-    /// Creates the error for a request that got no response. The error omits the URL of the cause, because the URL may
-    /// contain secrets.
+    /// Creates the error for a request without a complete response. The error omits the URL that `cause` contains,
+    /// because that URL may contain secrets.
     fn unanswered(&self, url: &Url, cause: reqwest::Error) -> AttemptError {
         let cause = cause.without_url();
         let root_cause = root_cause(&cause);

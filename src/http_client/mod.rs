@@ -9,18 +9,19 @@
 //!                └─ pause ◄┘ if idempotent, and refused temporarily or not answered
 //! ```
 //!
-//! [`Client::send`] returns a [`Response`] with any status. The call fails with `Unavailable` if there is no usable
-//! response, with `Limited` if the response is too large, and with `Invalid` if the URL is not allowed.
+//! [`Client::send`] returns a [`Response`] with any status. The call fails with `Invalid` if the URL is not allowed,
+//! with `Limited` if the response is too large, and with `Unavailable` if no complete response arrives.
 //!
-//! Requests to loopback addresses never use a proxy. All other requests use the proxy in `HTTPS_PROXY`, `HTTP_PROXY` or
-//! `ALL_PROXY`, unless `NO_PROXY` names their host.
+//! Requests to loopback addresses never use a proxy. All other requests use the proxy that the environment variables
+//! `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY` configure, unless `NO_PROXY` contains the host of the URL.
 //!
 //! **Invariant:** an attempt ends within `time_max` and keeps at most `body_bytes_max` bytes of the response in memory.
-//! **Invariant:** plain `http` is allowed only to loopback addresses, unless the settings allow other hosts. A redirect
-//! never leads from `https` to `http` on another host, nor from another host to a loopback address.
-//! **Invariant:** credentials are sent only to the origin of the request's URL. The request after a redirect to another
-//! origin contains no credentials.
-//! **Invariant:** only idempotent requests are repeated.
+//! **Invariant:** plain `http` is allowed only to loopback addresses, unless the settings allow other hosts. The client
+//! does not follow redirects from `https` to `http` unless the target is a loopback address. It does not follow
+//! redirects to a loopback address from any other address.
+//! **Invariant:** credentials are sent only to the origin of the request's URL. After a redirect to another origin, the
+//! client sends no credentials.
+//! **Invariant:** the client repeats only idempotent requests.
 //! **Invariant:** errors and log lines contain no credentials, because [`redacted`] removes them from URLs.
 
 mod client;

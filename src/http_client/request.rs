@@ -1,4 +1,4 @@
-//! An HTTP request and its response. A request may contain credentials and therefore does not implement `Debug`.
+//! An HTTP request and its response. [`Request`] does not implement `Debug`, because it may contain credentials.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ pub(super) enum Credentials {
 /// A response from another server.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    /// The body. If the status does not indicate success, a body that exceeds the size limit is truncated.
+    /// The body. If the status is an error and the body exceeds the size limit, the body is truncated.
     pub(crate) body: Bytes,
     /// The value of `retry-after`. `None` if the header is missing or is not a number of seconds.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Request {
-    /// Creates a `GET` request, which is idempotent and follows redirects.
+    /// Creates a `GET` request. The client may repeat it, and follows redirects for it.
     pub(crate) fn get(url: Url) -> Self {
         Self {
             method: Method::GET,
@@ -47,8 +47,8 @@ impl Request {
         }
     }
 
-    /// Creates a `POST` request. A `POST` request is sent only once, unless it is declared
-    /// [`idempotent`](Self::idempotent), and does not follow redirects.
+    /// Creates a `POST` request. The client does not follow redirects for it, and sends it only once unless it is
+    /// marked as [`idempotent`](Self::idempotent).
     pub(crate) fn post(url: Url, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let request = Self { method: Method::POST, body: body.into(), is_idempotent: false, ..Self::get(url) };
         request.header("content-type", content_type)
@@ -72,7 +72,7 @@ impl Request {
         self
     }
 
-    /// Declares that the request is safe to repeat.
+    /// Marks the request as safe to repeat, so that the client may retry it.
     pub(crate) fn idempotent(mut self) -> Self {
         self.is_idempotent = true;
         self

@@ -1,8 +1,8 @@
-//! The certificate authorities that TLS connections trust: those of the system and those of a `ca_file`.
+//! The certificate authorities that TLS connections trust: the system's, and those in a configured `ca_file`.
 //!
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR` override the location of the system's certificates.
 //!
-//! **Invariant:** every connection trusts the certificates in a `ca_file` in addition to the system's certificates.
+//! **Invariant:** the certificates in a `ca_file` are added to the system's certificates and never replace them.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -40,8 +40,8 @@ impl Roots {
         system.and_pem(&pem, name)
     }
 
-    /// Loads the system's certificates. Skips certificates that the TLS library cannot parse, because trust stores
-    /// often contain obsolete certificates.
+    /// Loads the system's certificates. Skips certificates that the TLS library cannot parse: trust stores often
+    /// contain obsolete ones, and the other certificates are still needed.
     pub(crate) fn system() -> Self {
         let loaded = rustls_native_certs::load_native_certs();
         for error in loaded.errors {

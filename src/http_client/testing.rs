@@ -1,7 +1,7 @@
 //! An HTTP/1.1 test server on loopback, with or without TLS. A function computes the response to each request.
 //!
-//! The folder `tests/keys` contains two certificate authorities. Each authority has signed a server certificate for
-//! `localhost` and `127.0.0.1`, which is also in this folder.
+//! The folder `tests/keys` contains the certificates of two certificate authorities, and one server certificate signed
+//! by each of them. The server certificates are valid for `localhost` and `127.0.0.1`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,9 +23,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// The certificate authority that signed the certificate of [`Server::tls`].
+/// The certificate authority for the server certificate that [`Server::tls`] uses.
 pub(crate) const AUTHORITY: &str = include_str!("../../tests/keys/tls_authority.pem");
-/// The certificate authority that signed the certificate of [`Server::other_tls`].
+/// The certificate authority for the server certificate that [`Server::other_tls`] uses.
 pub(crate) const OTHER_AUTHORITY: &str = include_str!("../../tests/keys/tls_other_authority.pem");
 
 /// A function that returns the response to a request. The first argument is the number of earlier requests.
@@ -90,8 +90,8 @@ impl Server {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
-    /// Returns the URL of a path, with `localhost` as the host. For a client, this URL and the URL with the address
-    /// have different origins.
+    /// Returns the URL of a path, with `localhost` as the host. Its origin differs from that of a URL with the server's
+    /// address.
     pub(crate) fn url_by_name(&self, path: &str) -> String {
         format!("{}://localhost:{}{path}", self.scheme, self.address.port())
     }
@@ -110,8 +110,8 @@ fn service(log: Arc<Mutex<Vec<HeaderMap>>>, answer: Answer) -> Router {
     })
 }
 
-/// Accepts connections and completes their TLS handshakes. Drops a connection if its handshake fails, because some
-/// tests make the handshake fail on purpose.
+/// Accepts connections and completes their TLS handshakes. If a handshake fails, only that connection is dropped,
+/// because some tests make the handshake fail on purpose.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,

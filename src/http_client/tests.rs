@@ -1,5 +1,5 @@
-//! Tests the client against a real server on loopback: size and time limits, redirects, certificate authorities,
-//! retries, and redaction in errors.
+//! Tests of the client with a real server on a loopback address. They cover size and time limits, redirects,
+//! certificate authorities, retries, and redaction in errors.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 /// The maximum size of a response body in these tests, in bytes.
 const BODY_BYTES_MAX: usize = 1_000;
 
-/// Retries with very short pauses, which do not slow down the tests.
+/// A retry policy with pauses so short that they do not slow down the tests.
 const QUICK: Retry = Retry {
     attempts_max: 3,
     pause_min: Duration::from_millis(1),
@@ -68,8 +68,8 @@ async fn send_error(client: &Client, request: &Request) -> Error {
 }
 
 /// Returns the response that the path selects: `/length/N`, `/chunks/N`, `/endless/STATUS`, `/silent`, `/stalls`,
-/// `/redirect?URL`, `/loop`, `/status/STATUS`, `/later/SECONDS` or `/cut`. The paths `/first/STATUS`,
-/// `/first-later/SECONDS` and `/first-cut` affect only the first request. Later requests to these paths succeed.
+/// `/redirect?URL`, `/loop`, `/status/STATUS`, `/later/SECONDS` or `/cut`. For the paths `/first/STATUS`,
+/// `/first-later/SECONDS` and `/first-cut`, only the first request to the server fails.
 fn answer(before: usize, request: axum::extract::Request) -> BoxFuture<'static, Response<Body>> {
     let path = request.uri().path().to_owned();
     let (word, number) = path[1..].split_once('/').unwrap_or((&path[1..], "200"));
@@ -140,8 +140,8 @@ async fn an_attempt_ends_at_its_time_limit() {
         assert!(started.elapsed() < Duration::from_secs(30), "{path}");
         assert_eq!(error.kind(), Kind::Unavailable, "{path}: {error}");
         assert!(error.message().contains("did not respond within 100ms"), "{path}: {error}");
-        // The time limit may pass while the client is still connecting, so the server receives at most one request. The
-        // client makes no second attempt.
+        // The client does not retry. The server may receive no request at all, because the time limit can expire while
+        // the client is connecting.
         assert!(server.seen().len() <= 1, "{path}");
     }
 }
@@ -162,7 +162,8 @@ fn a_redirect_never_leads_to_a_less_safe_url() {
         (Loopback, "https://localhost/x", "http://localhost/", Ok("http://localhost/")),
         (Loopback, "https://127.0.0.1/x", "http://localhost:1/", Ok("http://localhost:1/")),
         (Anywhere, "https://127.0.0.1/x", "http://b.test/", Err("not https")),
-        // A redirect from another host must not lead to a loopback address, which only this host can reach.
+        // A redirect from another host must not lead to a loopback address, because that host could then reach services
+        // that listen only on loopback.
         (Anywhere, "http://a.test/x", "http://localhost/", Err("this machine")),
         (Loopback, "https://a.test/x", "http://127.0.0.1/", Err("this machine")),
         (Loopback, "https://a.test/x", "https://[::1]/", Err("this machine")),
@@ -188,8 +189,7 @@ async fn redirects_to_another_origin_carry_no_credentials() {
     let client = client(settings());
     let to = |server: &Server, target: &str| server.url(&format!("/redirect?{target}"));
     let back = to(&other, &plain.url("/status/200"));
-    // Each case is the first URL, the expected status or error, and, for each received request, whether it contains the
-    // token.
+    // The first URL, the expected status or error, and whether each of the received requests contains the token.
     let cases: [(String, Result<u16, &str>, &[bool]); 9] = [
         (to(&plain, "/status/204"), Ok(204), &[true, true]),
         (to(&plain, &plain.url("/status/404")), Ok(404), &[true, true]),
@@ -209,7 +209,8 @@ async fn redirects_to_another_origin_carry_no_credentials() {
             }
             (outcome, _) => panic!("{first} gives {outcome:?}, not {expected:?}"),
         }
-        // Each server records its own requests. The client sends the requests with the token before those without it.
+        // Each server records only its own requests, so their common order is unknown. It is restored by sorting,
+        // because the client sends all requests with the token before those without it.
         let (plain, other, tls) = (plain.seen(), other.seen(), tls.seen());
         let mut found: Vec<bool> =
             plain.iter().chain(&other).chain(&tls).map(|seen| seen.contains_key("authorization")).collect();
@@ -353,7 +354,7 @@ async fn errors_contain_no_secret() {
     for (given, expected) in cases {
         assert_eq!(redacted(&url(given)), expected);
     }
-    // Credentials in a URL are sent to the origin of that URL.
+    // If the URL of a request contains credentials, the client sends them.
     server.seen();
     assert_eq!(client.send(&Request::get(url(&here("/length/1")))).await.unwrap().status, StatusCode::OK);
     assert_eq!(server.seen()[0]["authorization"], "Basic dXM6aHVudGVyMg==");

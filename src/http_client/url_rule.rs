@@ -1,6 +1,7 @@
 //! Checks whether a request may be sent to a URL, which can also be the target of a redirect.
 //!
-//! The check does not resolve host names. Only `localhost` and loopback addresses count as this machine.
+//! The check does not resolve host names. Of all hosts, only `localhost` and literal loopback addresses are treated as
+//! this machine.
 
 use url::{Origin, Url};
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 pub(crate) enum Plaintext {
     /// Only loopback addresses.
     Loopback,
-    /// Any host. The operator allows plain text by configuring an `http` URL.
+    /// Any host, because the operator has explicitly configured an `http` URL.
     Anywhere,
 }
 

@@ -1,7 +1,8 @@
-//! Counts the events that were acknowledged before their commit and are not stored yet.
+//! Counts the events that the server has acknowledged but not stored yet.
 //!
-//! Early acknowledgement adds events to the counts when it promises to store them, and removes events when they are
-//! stored or lost. If the server stops at its deadline, the events that are still counted are lost.
+//! If a client requests early acknowledgement, its events are added to the counts when they are acknowledged, and are
+//! removed when they are stored or lost. Events that are still counted when the server stops at its shutdown deadline
+//! are lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! The body of a request, which contains events that are not decoded yet.
+//! The body of an ingest request, with its events not yet decoded.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;

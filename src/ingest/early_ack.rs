@@ -1,7 +1,8 @@
-//! Early acknowledgement: on request, the server replies to a sender before the sender's events are committed.
+//! Early acknowledgement: if a sender asks for it, the server responds before it commits the sender's events.
 //!
 //! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are in the queues of their
-//! tables. A task then waits until the rows are stored, and queues them again after each failure.
+//! tables. A background task then waits for the commit. If the commit fails, the task puts the rows into the queue
+//! again.
 //!
 //! ```text
 //!   prepare ─► queues ─► promise ─► the sender
@@ -10,9 +11,9 @@
 //! ```
 //!
 //! **Invariant:** promised events keep their memory reservation until they are stored. If the store is unavailable, the
-//! ingest queue therefore fills up, and later requests are refused with a retry time.
-//! **Invariant:** before a server stops, it tries to store all promised events. Events that cannot be stored even then
-//! are logged and counted as lost.
+//! ingest queue therefore fills up, and later requests are refused with an error that says when to retry.
+//! **Invariant:** before a server stops, it tries to store all promised events. If these attempts fail, the server logs
+//! the events and counts them as lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,21 +28,21 @@ use super::writer::Writer;
 use crate::error::Result;
 use crate::supervise::{AtStop, Task, TaskKind};
 
-/// The pause before rows that could not be stored are queued again. This pause doubles with each failure, up to
-/// [`PAUSE_MAX`].
+/// The pause between the first failure and the next attempt. The pause doubles with each failure, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The maximum pause before rows are queued again.
+/// The maximum pause between a failure and the next attempt.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How many times rows are queued again after the server has begun to stop. Each time rows are queued, the committer
-/// makes up to `commit_attempts_max` attempts to store them.
+/// The number of times that rows are put into the queue again after the server has begun to stop. Each time, the
+/// committer makes up to `commit_attempts_max` attempts to store them.
 const STOP_ATTEMPTS_MAX: u32 = 3;
 
 /// Acknowledged rows of one table that are not stored yet.
 struct PendingRows {
     queue: TableQueue,
     prepared: Arc<PreparedRows>,
-    /// The pending answer from the table's committer. `None` once a task waits for the answer. If the waiting task
-    /// panics, the answer is lost, and the restarted task queues the rows again.
+    /// The channel on which the table's committer will answer. The task that waits for the answer takes the channel and
+    /// leaves `None`. If that task panics, the answer is lost, and the restarted task puts the rows into the queue
+    /// again.
     answer: Mutex<Option<WriteAnswer>>,
     /// The memory reservation for the whole request, which is held until the request's rows are stored or lost.
     _reservation: Arc<MemoryReservation>,
@@ -58,7 +59,7 @@ impl PendingRows {
 }
 
 impl Writer {
-    /// Does the same as [`Writer::submit`], but returns as soon as the events are in the queues of their tables. The
+    /// Submits events like [`Writer::submit`], but returns as soon as the events are in the queues of their tables. The
     /// events are usually stored within `batch_age_max`. If the server crashes before the events are stored, they are
     /// lost.
     pub async fn submit_received(
@@ -76,7 +77,7 @@ impl Writer {
             Promise { received: good.rows.num_rows() as u64, rejected: reject_indexes.len() as u64, rejects: notes };
 
         // Queue the rejected events first. If the queue for the accepted events is full, the sender gets an error and
-        // retries. The rejected events in the retry are then duplicates.
+        // sends everything again. The quarantine then recognizes the rejected events as duplicates.
         let bad = match bad {
             Some(bad) => Some(self.enqueue(&table.quarantine_queue, bad, reservation.clone()).await?),
             None => None,
@@ -119,8 +120,8 @@ impl Writer {
         Ok(PendingRows { queue: queue.clone(), prepared, answer: Mutex::new(Some(answer)), _reservation: reservation })
     }
 
-    /// Waits until rows are stored, and queues them again after each failure. Returns `None` if there are no rows or if
-    /// the rows are lost.
+    /// Waits until rows are stored, and puts them into the queue again after each failure. Returns `None` if `pending`
+    /// is `None` or if the rows are lost.
     async fn store_eventually(&self, pending: Option<Arc<PendingRows>>) -> Option<Stored> {
         let pending = pending?;
         let (queue, mut answer) = (&pending.queue, pending.take_answer());
@@ -141,7 +142,7 @@ impl Writer {
                 stop_attempts += 1;
             }
             tracing::debug!(table = queue.table(), ?error, "acknowledged events are not stored yet; trying again");
-            // When the server begins to stop, the pause between attempts ends early, but the attempts continue.
+            // As soon as the server begins to stop, the task retries without pauses.
             let _stopping = self.shutdown.stop_admitting.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
             answer = match stop_attempts > STOP_ATTEMPTS_MAX {

@@ -1,5 +1,5 @@
-//! Tests for early acknowledgement. Acknowledged events must be stored despite store failures, panics and shutdowns, or
-//! be counted as lost.
+//! Tests for early acknowledgement. Despite store failures, panics and shutdowns, every acknowledged event must be
+//! either stored or counted as lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise>
 #[tokio::test]
 async fn a_stop_stores_all_promised_events() {
     let (store, acme) = (memory(), acme().await);
-    // After the first burst of commits, each batch waits for an hour unless the server stops.
+    // The first few batches are committed at once. After them, only a shutdown commits a batch within the next hour.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     for batch in 0..50 {
@@ -113,7 +113,8 @@ async fn a_committer_panic_neither_loses_nor_duplicates_events() {
         let case = format!("{before} panics before a put, {after} after a put");
         let promise = send(&ingest, &acme, lines(2..9)).await.unwrap();
         assert_eq!(promise.received, 7, "{case}");
-        // A sender that waits for the commit gets either a receipt or an error that asks it to retry.
+        // A sender that waits for the commit gets either a receipt or the error `Unavailable`, after which it must
+        // retry.
         let body = || Body::Encoded(Format::Json, lines(7..12).into());
         loop {
             match submit(&ingest, &acme, TABLE, body()).await {

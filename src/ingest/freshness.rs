@@ -1,6 +1,6 @@
-//! The freshness of a table, which consists of its watermark and its newest data. The watermark is the time up to which
-//! the table is complete. The watermark is computed from the events that are in flight to the table
-//! ([`InFlight`](crate::lake::InFlight)).
+//! The freshness of a table. It consists of the table's watermark, its version, and the times of its newest data. The
+//! watermark is the time up to which the table is complete. It is computed from the events that are in flight to the
+//! table ([`InFlight`](crate::lake::InFlight)).
 
 use crate::clock::{Clock, Micros};
 use crate::contract::Owner;
@@ -12,14 +12,14 @@ pub struct Freshness {
     /// The table's watermark. Events that this server received before the watermark are either stored and visible, or
     /// in the quarantine.
     pub watermark: Watermark,
-    /// The newest data of all tenants. `None` unless the caller is an operator.
+    /// The freshness of the data of all tenants. `None` unless the caller is an operator.
     pub table: Option<TableFreshness>,
 }
 
-/// The newest data in a table, regardless of which server received it.
+/// The version of a table, and the times of its newest data, regardless of which server received the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableFreshness {
-    /// The latest table version that this server knows.
+    /// The latest table version that this server has read or committed.
     pub version: u64,
     /// The latest receive time in the table, rounded up by at most two milliseconds. `None` if the table is empty.
     pub newest_received: Option<Micros>,
@@ -70,7 +70,7 @@ mod tests {
         let watermark = Watermark { now: now + SECOND, complete_until: now + SECOND, source_lag: None };
         assert_eq!(freshness, Freshness { watermark, table: None });
         let freshness = ingest.writer.freshness(&operator, TABLE).unwrap().table.unwrap();
-        // File statistics contain times that are rounded up to milliseconds.
+        // The time comes from file statistics, which round times up to milliseconds.
         let newest = freshness.newest_received.unwrap();
         assert!(freshness.version > 0 && (now..now + 2_000).contains(&newest), "{freshness:?}");
 
@@ -93,7 +93,7 @@ mod tests {
         let ingest =
             Ingest::start(open(&store).await, Vec::new(), limits(), clock.clone(), Arc::default()).await.unwrap();
         let acme = access(Some("acme"), &[Scope::Read, Scope::Ingest], &[TABLE]).await;
-        // No other task runs before the loop below yields, so the committer has not stored the event yet.
+        // The committer stores the event only after the loop below has yielded, because all tasks share one thread.
         let body = Body::Encoded(crate::contract::Format::Json, lines(["a"]).into());
         let (writer, target) = (&ingest.writer, ingest.writer.authorize(&acme, TABLE).unwrap());
         writer.submit_received(writer.reservation(), target, body, "test").await.unwrap();

@@ -1,5 +1,5 @@
-//! Ingest: receives events and stores them. Endpoints submit events to a [`Writer`]. Each [`Source`] reads events from
-//! a topic and passes them to the same writer.
+//! Ingestion: receives events and stores them in tables. Endpoints submit events to a [`Writer`]. Each [`Source`] reads
+//! events from a topic and passes them to the same writer.
 //!
 //! ```text
 //!   endpoint ─► Writer: authorize ─► memory ─► prepare (decode) ─┬─► a table's queue ─► batch ─► dedupe ─► write ─► commit ─┐
@@ -11,7 +11,7 @@
 //!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its resolution ─► the quarantine's
 //! ```
 //!
-//! An event passes through these types, in this order:
+//! On its way to the table, an event is represented by these types:
 //!
 //! ```text
 //!   Body ─► EventBatch ─► PreparedBatch ─► DedupedBatch ─► DataFile ─► commit
@@ -24,12 +24,13 @@
 //! - `dedupe`: finds the events that a table already holds.
 //! - `source`: message batches, offsets, lag and pauses of sources, independent of the Kafka client.
 //! - `kafka`: the Kafka client and its sessions.
-//! - `schema_registry`: decodes messages with a schema from a schema registry or a file.
+//! - `schema_registry`: decodes messages whose schemas are in a schema registry or a file.
 //! - `quarantine`: lists, replays and drops rejected events.
 //! - `sim`: tests that inject crashes and store failures at random. Each run can be reproduced from its seed.
 //!
-//! **Invariant:** a receipt is sent after the commit, when accepted events are durable and visible and rejected events
-//! are in the quarantine. The exception is a [`Promise`], which is sent before the commit to senders that ask for it.
+//! **Invariant:** a receipt is sent only after the commit. At that time, the accepted events are durable and visible,
+//! and the rejected events are in the quarantine. If a sender asks for early acknowledgement, it gets a [`Promise`]
+//! before the commit instead.
 //! **Invariant:** rows from a source are committed together with the source's progress.
 //! **Invariant:** `ingest` does not depend on the query and rollup modules, and shares only the lake with them.
 
@@ -109,7 +110,7 @@ const TABLES_OPENED_MAX: usize = 4;
 /// table.
 #[derive(Debug)]
 pub struct Ingest {
-    /// Accepts events and stores them.
+    /// Stores the events of requests.
     pub writer: Arc<Writer>,
     /// The configured sources, which read events from topics.
     pub sources: Arc<Sources>,
@@ -134,7 +135,7 @@ impl Ingest {
         Self::start_under(supervisor, tables, sources, config, clock, metrics).await
     }
 
-    /// Does the same as [`Ingest::start`], but runs the background tasks under `supervisor`.
+    /// Like [`Ingest::start`], but runs the background tasks under `supervisor`.
     pub async fn start_under(
         supervisor: Supervisor,
         tables: Arc<Tables>,
@@ -144,7 +145,7 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
         let key_hasher = EventKeyHasher::random();
-        // Each future owns its table's name and handle, so it can be awaited on any thread.
+        // Copy the names and handles of the tables, so that the futures below borrow nothing and are `Send`.
         let owned: Vec<_> = tables.iter().map(|(name, table)| (name.clone(), table.clone())).collect();
         let openers = owned.into_iter().map(|(name, table)| {
             let opener = TableWriterOpener {
@@ -188,13 +189,12 @@ impl Ingest {
         Ok(Arc::new(Self { writer, sources, quarantine, tasks, shutdown }))
     }
 
-    /// Prepares for shutdown. From now on, batches are committed without waiting for more events. Requests are still
-    /// accepted.
+    /// Prepares for shutdown: batches are then committed without waiting for more events. Requests are still accepted.
     pub fn flush(&self) {
         self.shutdown.flush.cancel();
     }
 
-    /// Stops accepting requests, commits all events accepted so far, and ends the tasks.
+    /// Stops accepting requests, commits all events that were already accepted, and ends the tasks.
     pub async fn stop(&self) {
         self.flush();
         self.shutdown.stop_admitting.cancel();
@@ -205,8 +205,8 @@ impl Ingest {
         self.tasks.wait().await;
     }
 
-    /// Does the same as [`Ingest::stop`], but gives up at `deadline`. At the deadline, logs the events and requests
-    /// that are not committed, and fails with `Unavailable`.
+    /// Like [`Ingest::stop`], but waits only until `deadline`. If the deadline passes, logs how many events and
+    /// requests are not committed, and fails with `Unavailable`.
     pub async fn stop_by(&self, deadline: tokio::time::Instant) -> Result<()> {
         if tokio::time::timeout_at(deadline, self.stop()).await.is_ok() {
             return Ok(());
@@ -231,7 +231,7 @@ impl Ingest {
     }
 }
 
-/// Builds the collection of tables that ingest uses. Only tables that have a quarantine accept events.
+/// Combines the tables of the lake with their queues and quarantines. Only tables that have a quarantine accept events.
 fn ingest_tables(
     lake: Arc<Tables>,
     queues: BTreeMap<String, TableQueue>,

@@ -1,11 +1,10 @@
-//! Prepares events for the committers: turns good events into rows with event keys, and bad events into quarantine
-//! rows.
+//! Prepares events for the committers. Converts good events to rows with event keys, and bad events to quarantine rows.
 //!
-//! A [`Preparer`] takes a [`Body`] or the messages from a source, together with [`DecodeOptions`], and returns a
-//! [`PreparedBatch`]. A [`Preparer`] performs no I/O, but it is CPU-intensive, so it runs on the blocking pool.
+//! A [`Preparer`] converts a [`Body`], or the messages of a source, to a [`PreparedBatch`]. This work needs no I/O, but
+//! much CPU time, so it runs on the blocking pool.
 //!
-//! **Invariant:** a bad event gets the same quarantine id when its request is retried, or when its offset in a topic is
-//! read again. The quarantine therefore stores each bad event once.
+//! **Invariant:** a bad event keeps its quarantine id if its request is sent again, or if its offset in a topic is read
+//! again. The quarantine therefore stores each bad event once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
 
-/// The number of digest bytes in the quarantine id of a rejected event.
+/// The number of bytes to which the digest of a rejected event is truncated to form its quarantine id.
 const QUARANTINE_ID_BYTES: usize = 16;
 
 /// The decoded events of a body, ready to be stored.
@@ -38,7 +37,7 @@ pub(super) struct PreparedBatch {
     pub(super) bad: Option<PreparedRows>,
     /// The indexes of the bad events in the body, from 0.
     pub(super) reject_indexes: Vec<u64>,
-    /// Notes on the first bad events, for the receipt.
+    /// Descriptions of the first `notes_max` bad events, for the receipt.
     pub(super) notes: Vec<RejectNote>,
 }
 
@@ -48,7 +47,7 @@ impl PreparedBatch {
         self.good.bytes + self.bad.as_ref().map_or(0, |bad| bad.bytes)
     }
 
-    /// Attaches a guard that marks the rows as in flight. The guard is dropped when the rows are stored or refused.
+    /// Attaches a guard to the rows, which then count as in flight until they are stored or refused.
     pub(super) fn with_in_flight(mut self, guard: InFlightGuard) -> Self {
         let guard = Arc::new(guard);
         for rows in [Some(&mut self.good), self.bad.as_mut()].into_iter().flatten() {
@@ -68,8 +67,8 @@ pub(super) struct Preparer {
     pub(super) notes_max: usize,
 }
 
-/// Messages as they were received. The quarantine stores rejected messages in this form, even if they were converted
-/// before the contract decoded them.
+/// Messages as they were received. The quarantine stores rejected messages in this form, even if the contract decoded a
+/// converted form of them.
 #[derive(Debug)]
 pub(super) struct ReceivedMessages<'a> {
     /// The bytes of all messages.
@@ -79,7 +78,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) kept_as: PayloadFormat,
 }
 
-/// The id of a rejected event in the quarantine, and a description of where the event came from.
+/// The quarantine id of a rejected event, and a description of the place from which the event came.
 #[derive(Debug)]
 struct RejectIdentity {
     id: String,
@@ -100,8 +99,8 @@ impl Preparer {
         })
     }
 
-    /// Does the same as [`Preparer::prepare`], but for messages. Each message is one event. The quarantine id of a bad
-    /// message is derived from its offset.
+    /// Like [`Preparer::prepare`], but for messages, each of which is one event. The quarantine id of a bad message is
+    /// derived from its offset.
     pub(super) fn prepare_messages(
         &self,
         (format, body, messages): (Format, &Bytes, &[BatchMessage]),
@@ -113,8 +112,8 @@ impl Preparer {
         self.assemble_messages(rows, rejects, received, stamp, source)
     }
 
-    /// Builds a prepared batch from decoded messages. Rejects are identified by their offsets and stored as they were
-    /// received.
+    /// Builds a prepared batch from decoded messages. The quarantine id of a reject is derived from its offset, and its
+    /// payload is the message as it was received.
     pub(super) fn assemble_messages(
         &self,
         rows: EventBatch,
@@ -223,14 +222,14 @@ impl Preparer {
         EventBatch::concat(&rows.iter().collect::<Vec<_>>())
     }
 
-    /// Computes event keys with content hashes for the rows of good events.
+    /// Computes the event keys of good rows, including their content hashes.
     pub(super) fn prepare_good_rows(&self, rows: EventBatch) -> Result<PreparedRows> {
         let content_hashes = content_hashes(&self.contract, &rows)?;
         self.prepare_rows(&self.contract, rows, &content_hashes)
     }
 
-    /// Computes event keys for rows of `contract`. `content_hashes` is empty if the content of the rows is not
-    /// compared.
+    /// Computes event keys for rows of `contract`. `content_hashes` is empty if duplicates are found by id only,
+    /// without comparing their content.
     pub(super) fn prepare_rows(
         &self,
         contract: &Contract,

@@ -1,8 +1,8 @@
-//! Receipts, which report to a sender what happened to the events of a request.
+//! Receipts. A receipt tells a sender how many events of a request were stored, were duplicates or were rejected.
 
 use crate::contract::Reason;
 
-/// The result of a request, after its events are committed.
+/// The result of a request whose events are committed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Receipt {
     /// The number of events that this request stored.
@@ -13,20 +13,20 @@ pub struct Receipt {
     pub conflict: u64,
     /// The number of events that were written to the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order, up to `receipt_rejects_max`.
+    /// At most the first `receipt_rejects_max` of the rejected events, in the order of the request.
     pub rejects: Vec<RejectNote>,
-    /// The table version that holds the events, or 0 if nothing had to be committed.
+    /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
 }
 
-/// The reply to a sender that does not wait for the commit of its events.
+/// The result of a request whose events are queued but not committed yet.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Promise {
     /// The number of events that were decoded and queued. These events will be stored unless they are duplicates.
     pub received: u64,
     /// The number of events that were queued for the quarantine.
     pub rejected: u64,
-    /// The first rejected events, in order, up to `receipt_rejects_max`.
+    /// At most the first `receipt_rejects_max` of the rejected events, in the order of the request.
     pub rejects: Vec<RejectNote>,
 }
 

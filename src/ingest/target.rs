@@ -1,10 +1,10 @@
 //! Ingest targets: the tables that accept events, and the proof that a caller may send events to a table.
 //!
 //! [`IngestTables::authorize`] takes a caller's [`Access`] and a table name, and returns an [`IngestTarget`]. The later
-//! steps of a request take the target instead of the access and the name.
+//! steps of a request need only this target, not the access or the name.
 //!
-//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`]. Each request is therefore authorized
-//! once, and its table is looked up once.
+//! **Invariant:** only [`IngestTables::authorize`] creates an [`IngestTarget`], so the steps that need a target cannot
+//! run for an unauthorized caller.
 //! **Invariant:** a table that does not exist and a table that the caller may not see produce the same error.
 
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub(in crate::ingest) struct IngestTables {
     pub(super) lake: Arc<Tables>,
     /// The queue of each table, including quarantines.
     pub(super) queues: BTreeMap<String, TableQueue>,
-    /// The tables from the configuration, which accept events.
+    /// The tables that the configuration declares. Only these tables accept events.
     pub(super) declared: BTreeMap<String, Arc<IngestTable>>,
 }
 
@@ -73,14 +73,14 @@ impl IngestTables {
         self.declared.get(table)
     }
 
-    /// Returns the table with this name. Fails with `NotFound` if the caller may not see it or if it does not accept
-    /// events.
+    /// Returns the table with this name. Fails with `NotFound` if the table does not accept events or the caller may
+    /// not see it.
     pub(super) fn visible(&self, access: &Access, table: &str) -> Result<&Arc<IngestTable>> {
         self.get(table).filter(|_| sees(access, table)).ok_or_else(|| unknown_table(table))
     }
 
-    /// Returns the table with this name, or the `latest` table whose stored versions can be queried under this name.
-    /// Fails with `NotFound` if the caller may not see it.
+    /// Returns the table with this name. The name may also be the second name of a `latest` table, under which queries
+    /// see all stored versions. Fails with `NotFound` if there is no such table or the caller may not see the table.
     pub(super) fn shown_as(&self, access: &Access, name: &str) -> Result<&Arc<IngestTable>> {
         let shows_changes = |table: &&Arc<IngestTable>| {
             table.table.contract().changes_name().is_some_and(|changes| changes == name) && sees(access, table.name())
@@ -88,8 +88,8 @@ impl IngestTables {
         self.visible(access, name).or_else(|unknown| self.declared.values().find(shows_changes).ok_or(unknown))
     }
 
-    /// Checks that the caller may send events to this table. Fails with `NotFound` if the caller may not see the table.
-    /// Fails with `Forbidden` if the caller does not have the scope `ingest` or if the table is a quarantine.
+    /// Checks that the caller may send events to the table with this name. Fails with `NotFound` if the caller may not
+    /// see the table. Fails with `Forbidden` if the caller lacks the `ingest` scope or if the table is a quarantine.
     pub(super) fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         access.require(Scope::Ingest)?;
         let is_visible_quarantine = self.get(table).is_none() && self.lake.contains_key(table) && sees(access, table);

@@ -1,4 +1,4 @@
-//! Support for tests of ingest and of the endpoints: a small lake with one table, and a store that fails on request.
+//! Support for tests of ingest and of the endpoints: a small lake with one table, and a store with injected failures.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,12 +60,12 @@ pub(crate) fn contract() -> Contract {
     Contract::new(TABLE, &config, FilePath::new(".")).unwrap()
 }
 
-/// Creates a store in memory.
+/// Creates an in-memory store.
 pub(crate) fn memory() -> Store {
     faulty(&Arc::default())
 }
 
-/// Creates a store in memory whose puts fail according to `faults`.
+/// Creates an in-memory store whose puts fail according to `faults`.
 pub(crate) fn faulty(faults: &Arc<Faults>) -> Store {
     let objects = Arc::new(FaultyStore { inner: InMemory::new(), faults: faults.clone() });
     Store::wrap(objects, Url::parse("memory:///").unwrap(), Path::default())
@@ -76,7 +76,7 @@ pub(crate) async fn open(store: &Store) -> Arc<Tables> {
     open_as(store, &Arc::new(contract())).await
 }
 
-/// Does the same as [`open`], but for the given contract.
+/// Like [`open`], but for the given contract.
 pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tables> {
     let lake = LakeConfig::default();
     let mut tables = BTreeMap::new();
@@ -87,7 +87,7 @@ pub(crate) async fn open_as(store: &Store, contract: &Arc<Contract>) -> Arc<Tabl
     Arc::new(tables)
 }
 
-/// Opens the tables and starts ingest on them.
+/// Opens the tables and starts an [`Ingest`] that writes to them.
 pub(crate) async fn start(store: &Store, limits: IngestConfig) -> Arc<Ingest> {
     Ingest::start(open(store).await, Vec::new(), limits, Clock::System, Arc::default()).await.unwrap()
 }
@@ -123,8 +123,8 @@ pub(crate) fn arrow_stream<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<u8
     writer.into_inner().unwrap()
 }
 
-/// Yields `count` damaged copies of `whole`, each with its seed. A few bytes in each copy are changed, and some copies
-/// are truncated.
+/// Yields `count` damaged copies of `whole`, each with the seed from which it was generated. Each copy has a few
+/// changed bytes, and some copies are also truncated.
 pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
     (0..count).map(|seed| {
         let (mut random, mut bytes) = (StdRng::seed_from_u64(seed), whole.to_vec());

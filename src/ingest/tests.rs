@@ -30,7 +30,7 @@ fn counts(receipt: &Receipt) -> (u64, u64, u64) {
     (receipt.accepted, receipt.duplicate, receipt.rejected)
 }
 
-/// Returns the expected rows for one tenant. Each id appears once.
+/// Returns the expected rows for one tenant: one row per distinct id.
 fn once<T: ToString>(tenant: &str, ids: impl IntoIterator<Item = T>) -> Vec<(String, String)> {
     let ids: BTreeSet<String> = ids.into_iter().map(|id| id.to_string()).collect();
     ids.into_iter().map(|id| (tenant.to_owned(), id)).collect()
@@ -67,8 +67,8 @@ async fn ids_are_scoped_to_their_tenant() {
     assert_eq!(counts(&send(&ingest, &acme, lines(["a"])).await.unwrap()), (1, 0, 0));
     assert_eq!(counts(&send(&ingest, &globex, lines(["a"])).await.unwrap()), (1, 0, 0));
 
-    // The event names the tenant `globex`. If another tenant sends the event, it is quarantined under the sender's
-    // name. If an operator sends the event, it belongs to the tenant that it names.
+    // The event names the tenant `globex`. If another tenant sends it, it is quarantined, and the quarantine entry
+    // belongs to the sender. If an operator sends it, it is stored for `globex`.
     let foreign = "{\"tenant_id\":\"globex\",\"event_id\":\"b\",\"event_time\":1772366400}\n";
     assert_eq!(counts(&send(&ingest, &acme, foreign).await.unwrap()), (0, 0, 1));
     let unowned = lines(["c"]);
@@ -121,7 +121,7 @@ async fn a_duplicate_id_with_different_content_is_a_conflict() {
 async fn events_that_concurrent_senders_share_are_stored_once() {
     const SENDERS: usize = 32;
     let (store, acme) = (memory(), acme().await);
-    // With batches of 40 rows, some requests of 25 rows share a batch.
+    // A batch holds at most 40 rows and a request has 25, so some batches contain rows of several requests.
     let ingest = start(&store, IngestConfig { batch_rows_max: 40, ..limits() }).await;
     let mut senders = JoinSet::new();
     for sender in 0..SENDERS {
@@ -142,7 +142,7 @@ async fn events_that_concurrent_senders_share_are_stored_once() {
     assert_eq!(stored(&store, TABLE).await, expected);
 }
 
-/// Sends a body until a receipt arrives, as clients should, and returns the receipt.
+/// Sends a body repeatedly until a receipt arrives, as clients should, and returns the receipt.
 async fn send_until_answered(ingest: &Ingest, access: &Access, body: &str) -> Receipt {
     for _ in 0..100 {
         match send(ingest, access, body.to_owned()).await {
@@ -195,7 +195,7 @@ async fn a_request_that_fails_before_a_stop_can_be_sent_again_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_loses_no_acknowledged_events() {
     let (store, acme) = (memory(), acme().await);
-    // After the first burst of commits, a batch would wait for an hour if the server did not stop.
+    // The last batches are committed only because the server stops. Otherwise, they would wait for an hour.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     let mut senders = JoinSet::new();

@@ -1,13 +1,13 @@
-//! The writer authorizes requests, decodes events, stores each event once, and acknowledges it after the commit. All
-//! endpoints and sources use the writer.
+//! The writer authorizes requests, decodes events, and stores each event once. It acknowledges a request after the
+//! commit. All endpoints and sources use the writer.
 //!
 //! ```text
 //!   authorize ─► IngestTarget ─► submit: memory ─► prepare (decode) ─┬─► the table's queue ─────┬─► receipt
 //!                                                                   └─► its quarantine's queue ─┘
 //! ```
 //!
-//! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`], and returns a [`Receipt`] after the commit,
-//! or an error. After an error, the caller can send the same body again. If events were stored despite the error, the
+//! [`Writer::submit`] takes a [`Body`] and the caller's [`IngestTarget`]. It returns a [`Receipt`] after the commit, or
+//! an error. After an error, the caller can send the same body again. If events were stored despite the error, the
 //! retry counts them as duplicates.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::supervise::{self, Supervisor};
 use crate::telemetry::{EventOutcome, Metrics};
 use crate::tenancy::{Access, Scope};
 
-/// The value of the `tenant` label in metrics for events that an operator sends, because they may belong to many
+/// The value of the `tenant` label in metrics that count events sent by an operator. Such events may belong to many
 /// tenants.
 const OPERATOR: &str = "(operator)";
 
@@ -50,12 +50,12 @@ pub struct Writer {
     /// Tracks the requests that are running.
     pub(super) submits: TaskTracker,
     pub(super) shutdown: ShutdownSignals,
-    /// The events that are acknowledged but not stored yet.
+    /// For each table, the number of events that were acknowledged before their commit and are not committed yet.
     pub(super) acknowledged: AcknowledgedEvents,
     pub(super) supervisor: Supervisor,
 }
 
-/// Creates the decode options for events of `owner` that were received at `received`.
+/// Creates the options for decoding events that belong to `owner` and were received at `received`.
 pub(super) fn stamp(limits: &IngestConfig, received: Micros, owner: Owner) -> DecodeOptions {
     let future_max = Micros::try_from(limits.future_max.as_micros()).unwrap_or(Micros::MAX);
     DecodeOptions {
@@ -103,7 +103,7 @@ impl Writer {
         self.memory_budget.reserved_bytes()
     }
 
-    /// Fails with `Unavailable` and a reason if the writer cannot accept events at the moment.
+    /// Returns an `Unavailable` error that states the reason if the writer currently cannot accept events.
     pub fn ready(&self) -> Result<()> {
         self.check_open()?;
         match self.tables.queues.values().find(|queue| queue.is_closed()) {
@@ -112,10 +112,10 @@ impl Writer {
         }
     }
 
-    /// Checks that the caller may send events to `table`. Returns an [`IngestTarget`] as proof for the later steps of
-    /// the request. An endpoint calls this function before it reads a request's body. Fails with `NotFound` if the
-    /// caller may not see the table. Fails with `Forbidden` if the caller does not have the scope `ingest` or if the
-    /// table is a quarantine.
+    /// Checks that the caller may send events to `table`. The returned [`IngestTarget`] is required by the functions
+    /// that handle the rest of the request. An endpoint calls this function before it reads a request's body. Fails
+    /// with `NotFound` if the caller may not see the table. Fails with `Forbidden` if the caller lacks the `ingest`
+    /// scope or if the table is a quarantine.
     pub fn authorize(&self, access: &Access, table: &str) -> Result<IngestTarget> {
         self.admit(access)?;
         self.tables.authorize(access, table)
@@ -134,7 +134,7 @@ impl Writer {
         decode_arrow(target.table().table.contract(), &empty, 0, &self.stamp(Owner::PerEvent)).map(drop)
     }
 
-    /// Decodes events, stores the new events, and returns after the commit. Fails with `Limited` and a retry time if
+    /// Decodes events, stores the new events, and returns after the commit. Fails with `Limited` and a retry delay if
     /// the queue is full. `reservation` is the memory that the caller has reserved for the body. `endpoint` ("http" or
     /// "flight") is recorded in the `place` column of quarantine entries. If the caller drops the future, events that
     /// are already queued are still stored.
@@ -188,9 +188,9 @@ impl Writer {
         Ok(prepared)
     }
 
-    /// Returns the freshness of a table. If `table` names the versions of a `latest` table, returns the freshness of
-    /// the `latest` table. A tenant must be allowed to see the table and have the scope `read`. An operator must have
-    /// the scope `admin`.
+    /// Returns the freshness of a table. `table` may also be the second name of a `latest` table, under which queries
+    /// see all stored versions. A tenant must be allowed to see the table and have the `read` scope. An operator must
+    /// have the `admin` scope.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();
@@ -208,13 +208,13 @@ impl Writer {
         if self.shutdown.stop_admitting.is_cancelled() { Err(stopping()) } else { Ok(()) }
     }
 
-    /// Creates the decode options for events of `owner` that are received now.
+    /// Creates the options for decoding events that belong to `owner`, with the current time as their receive time.
     pub(super) fn stamp(&self, owner: Owner) -> DecodeOptions {
         stamp(&self.limits, self.clock.now(), owner)
     }
 
-    /// Creates the same decode options as [`Writer::stamp`]. Events that are decoded with these options count as in
-    /// flight to `table` until the guard is dropped.
+    /// Creates the same decode options as [`Writer::stamp`]. Also registers in-flight events for `table`. They remain
+    /// registered until the guard is dropped.
     pub(super) fn stamp_in_flight(&self, table: &IngestTable, owner: Owner) -> (DecodeOptions, InFlightGuard) {
         let (received, in_flight) = table.table.in_flight().enter(&owner, &self.clock);
         (DecodeOptions { received, ..self.stamp(owner) }, in_flight)
@@ -233,14 +233,14 @@ impl Writer {
         .await
     }
 
-    /// Adds the events of a receipt to the metrics.
+    /// Adds the event counts of a receipt to the metrics.
     pub(super) fn count(&self, access: &Access, table: &str, receipt: &Receipt) {
         let tenant = access.tenant().map_or(OPERATOR, |tenant| tenant.as_str());
         self.count_events(table, tenant, [receipt.accepted, receipt.duplicate, receipt.rejected]);
     }
 
-    /// Adds events to the metrics. `counts` contains the numbers of accepted, duplicate and rejected events, in this
-    /// order.
+    /// Adds event counts to the metrics. `counts` contains the numbers of accepted, duplicate and rejected events, in
+    /// this order.
     pub(super) fn count_events(&self, table: &str, tenant: &str, counts: [u64; 3]) {
         let outcomes = [EventOutcome::Accepted, EventOutcome::Duplicate, EventOutcome::Rejected];
         for (outcome, count) in outcomes.into_iter().zip(counts).filter(|(_, count)| *count > 0) {

@@ -1,6 +1,6 @@
-//! Tracks a table's in-flight events on this server, and the lag of the sources that feed the table.
+//! Tracks a table's in-flight events on this server, and the lag of the sources that write to the table.
 //!
-//! A request or a source batch registers its events ([`InFlight::enter`]) when they get their receive time. The
+//! A request or a source batch registers its events ([`InFlight::enter`]) when it assigns their receive time. The
 //! [`InFlightGuard`] is dropped when the events are committed or refused. Source readers report the lag of their
 //! partitions ([`InFlight::report_lag`]). From the registered events and the lag, [`InFlight::watermark`] computes the
 //! time up to which the table is complete. The state belongs to the table, so ingest and queries can share it without
@@ -9,11 +9,10 @@
 //! **Invariant:** the clock is read under the lock, both when events are registered and when a watermark is computed.
 //! Once a watermark has been returned, no event can be registered with an earlier receive time, unless the clock moves
 //! backward.
-//! **Invariant:** a tenant's watermark depends on the tenant's own requests and sources, and on those that may contain
-//! events of any tenant, such as an operator's requests or a shared topic. The watermark never depends on the requests
-//! and sources of another tenant.
-//! **Invariant:** the state covers only this process, and is empty when the process starts. The state does not include
-//! events in flight on other servers.
+//! **Invariant:** a tenant's watermark never depends on the requests and sources of another tenant. It depends on the
+//! tenant's own requests and sources, and on requests and sources whose events may belong to any tenant, such as an
+//! operator's requests or a source that reads a shared topic.
+//! **Invariant:** the state is empty when the process starts, and does not include in-flight events on other servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::contract::{Owner, TenantId};
 
-/// The maximum age of a reader's report that counts as current. Readers report every two seconds.
+/// A reader's report that is older than this is considered outdated. Readers report every two seconds.
 const REPORT_AGE_MAX: Micros = 5 * SECOND;
 
 /// A table's in-flight events on this server, and the lag of its sources.
@@ -30,7 +29,7 @@ pub struct InFlight(Mutex<InFlightState>);
 
 #[derive(Debug, Default)]
 struct InFlightState {
-    /// The number of the next registration, which distinguishes registrations with the same receive time.
+    /// The id of the next registration. It distinguishes registrations with the same receive time.
     next: u64,
     /// The receive times of in-flight events, by tenant. The key `None` is used for events that may belong to any
     /// tenant.
@@ -39,7 +38,7 @@ struct InFlightState {
     feeds: BTreeMap<PartitionFeed, (Owner, LagState)>,
 }
 
-/// A registration of events in flight, which ends when the guard is dropped.
+/// A registration of in-flight events. It ends when the guard is dropped.
 #[derive(Debug)]
 pub struct InFlightGuard {
     in_flight: Arc<InFlight>,
@@ -47,14 +46,14 @@ pub struct InFlightGuard {
     entry: (Micros, u64),
 }
 
-/// A partition that a source of this server reads into the table.
+/// A partition from which a source on this server reads events for the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionFeed {
     /// The source's name.
     pub source: String,
     /// The topic.
     pub topic: Arc<str>,
-    /// The partition, from 0.
+    /// The partition number, starting at 0.
     pub partition: i32,
 }
 
@@ -70,11 +69,11 @@ pub enum LagState {
         /// The time of the oldest uncommitted message, if that message has been read.
         oldest: Option<Micros>,
     },
-    /// All messages up to this time are committed.
+    /// All messages are committed. At this time, the brokers last confirmed that there are no newer ones.
     Complete(Micros),
 }
 
-/// The total lag of the partitions that this server reads into a table.
+/// The total lag of the partitions from which this server reads events for a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceLag {
     /// The age of the oldest uncommitted message in seconds, rounded up, or 0 if there is none.
@@ -88,16 +87,16 @@ pub struct SourceLag {
 pub struct Watermark {
     /// The current time of the server's clock.
     pub now: Micros,
-    /// No event received before this time is still in flight.
+    /// Every event with an earlier receive time has been committed or refused.
     pub complete_until: Micros,
-    /// The total lag of the table's sources. `None` if no source of this server feeds the table, or if a partition's
-    /// lag is unknown.
+    /// The total lag of the table's sources. `None` if no source on this server writes to the table, or if a
+    /// partition's lag is unknown.
     pub source_lag: Option<SourceLag>,
 }
 
 impl InFlight {
-    /// Registers events that arrive now. Returns their receive time, and a guard that keeps them in flight until it is
-    /// dropped.
+    /// Registers newly arrived events, with the current time as their receive time. Returns the receive time, and a
+    /// guard that keeps the events in flight until it is dropped.
     pub fn enter(self: &Arc<Self>, owner: &Owner, clock: &Clock) -> (Micros, InFlightGuard) {
         let tenant = match owner {
             Owner::Tenant(tenant) => Some(tenant.clone()),
@@ -121,8 +120,8 @@ impl InFlight {
         self.lock().feeds.remove(feed);
     }
 
-    /// Returns the watermark for this owner. A snapshot taken after this call contains all events received before the
-    /// watermark.
+    /// Returns the table's watermark for one tenant, or for an operator if `owner` is [`Owner::PerEvent`]. A snapshot
+    /// taken after this call contains all events received before the watermark.
     pub fn watermark(&self, owner: &Owner, clock: &Clock) -> Watermark {
         let in_flight_state = self.lock();
         let now = clock.now();
@@ -167,7 +166,7 @@ fn lag<'a>(states: impl Iterator<Item = &'a LagState>, now: Micros) -> Option<So
             LagState::Complete(confirmed) if now.saturating_sub(confirmed) <= REPORT_AGE_MAX => {
                 Some(SourceLag { seconds: 0, messages: 0 })
             }
-            // The brokers have not responded since `confirmed`, so more messages may have arrived.
+            // More messages may have arrived since `confirmed`, so the time since then counts as lag.
             LagState::Complete(confirmed) => Some(SourceLag { seconds: age(confirmed), messages: 0 }),
         })
         .reduce(|all, one| {

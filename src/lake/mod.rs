@@ -6,10 +6,11 @@
 //!   other writers' entries ── refresh ─────────────────────┘            checkpoint, clean-up ◄─┘
 //! ```
 //!
-//! Each table also tracks its in-flight events on this server ([`InFlight`]). Ingest reports these events, and queries
-//! use them to compute freshness.
+//! Each table also tracks its in-flight events on this server ([`InFlight`]). Ingest registers events when they arrive,
+//! and queries read the tracked events to compute freshness.
 //!
-//! **Invariant:** the Delta log is the only state, so a process may die at any time without losing acknowledged events.
+//! **Invariant:** no state outside the Delta log is needed to recover a table, so a process may die at any time without
+//! losing committed events.
 //! **Invariant:** a snapshot is immutable and complete. A newer snapshot replaces it as a whole.
 //! **Invariant:** a put returns only when the object is durable, and a log entry is written only if its version has no
 //! entry yet.

@@ -1,7 +1,7 @@
 //! Opens a table: loads it if it exists, creates it if it does not, and adds columns that are new in the contract.
 //!
-//! Takes a contract and returns the state of a table that matches it. Several processes may open a table concurrently,
-//! because each step is a conditional put. A process whose put is refused loads the table again.
+//! When [`load_or_create`] returns, the stored schema contains every column of the contract. Several processes may open
+//! a table concurrently, because each step is a conditional put. A process whose put is refused loads the table again.
 
 use object_store::path::Path;
 use serde_json::{Value, json};
@@ -42,7 +42,8 @@ pub(super) async fn load_or_create(
         if let PutOutcome::InDoubt(error) = log.create(version, bytes).await? {
             return Err(error);
         }
-        // Either this put or another writer's put has succeeded, so load the table again from the log.
+        // Either this put succeeded or another writer's entry has the same version. In both cases, load the table
+        // again.
     }
     Err(Error::unavailable(format!(
         "cannot open table `{}`: all {ATTEMPTS_MAX} attempts conflicted with other writers: start the server again",

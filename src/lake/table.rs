@@ -1,10 +1,12 @@
 //! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
-//! A table takes rows of one contract and provides [`Snapshot`]s, each newer than the previous snapshot.
-//! `log/commit.rs` adds methods that commit, and the files in `read/` add methods that read single files.
+//! All rows of a table follow one contract. A table provides [`Snapshot`]s of its contents, and each is newer than the
+//! one before. The methods that commit are in `log/commit.rs`, and those that read single files are in `read/`.
 //!
-//! **Invariant:** the newest snapshot only moves forward, and it includes a commit's files before the commit returns.
-//! **Invariant:** all state comes from the log, so a second handle or process sees the same table.
+//! **Invariant:** the newest snapshot is never replaced by an older one, and it includes a commit's files before the
+//! commit returns.
+//! **Invariant:** all state comes from the log, so every process and every [`Table`] that opens the same folder sees
+//! the same data.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -37,11 +39,11 @@ pub type Tables = BTreeMap<String, Arc<Table>>;
 
 /// The maximum number of files that one write stores concurrently.
 const PUTS_MAX: usize = 4;
-/// The interval at which the checkpoint hint is read. Without this check, a log cleanup by another process could go
-/// unnoticed.
+/// The interval at which the checkpoint hint is read. The hint shows whether another process may have removed log
+/// entries that this process has not read yet.
 const GAP_CHECK_INTERVAL: Micros = 60 * SECOND;
-/// The minimum age of the staged files that [`Table::sweep`] deletes. A put takes seconds, so files of this age were
-/// left by processes that have ended.
+/// The minimum age of the staged files that [`Table::sweep`] deletes. A put takes seconds, so files of this age cannot
+/// belong to a put that is still running.
 const UNFINISHED_AGE_MIN: Micros = 3_600 * SECOND;
 
 /// One open table.
@@ -56,7 +58,7 @@ pub struct Table {
     log_retention_ms: i64,
     /// The newest known state. A newer state replaces it as a whole.
     current: RwLock<TableState>,
-    /// Serializes this handle's commits, so they compete only with commits from other processes.
+    /// Commits through this object run one after another, so only other processes can commit concurrently.
     pub(super) commit_lock: Semaphore,
     /// The cached bloom filters of the table's files.
     pub(super) filters: BloomFilterCache,
@@ -70,8 +72,8 @@ pub struct Table {
 
 impl Table {
     /// Opens the table of `contract` at `<prefix>/<name>`. Creates the table if it does not exist, and adds the
-    /// contract's new nullable columns. Columns that the contract no longer has stay in the Delta schema. Returns
-    /// `Conflict` if a column's type has changed.
+    /// contract's new nullable columns. If a column has been removed from the contract, it stays in the Delta schema.
+    /// Returns `Conflict` if a column's type has changed.
     pub async fn open(store: &Store, contract: Arc<Contract>, config: &LakeConfig) -> Result<Arc<Self>> {
         let folder = store.folder(&contract.name);
         let log = Log::of(store, &folder);
@@ -98,7 +100,8 @@ impl Table {
         &self.contract
     }
 
-    /// Returns the store, and the table's prefix in it. File paths in a snapshot are relative to this prefix.
+    /// Returns the store, and the prefix of the table's folder in that store. File paths in a snapshot are relative to
+    /// this prefix.
     pub fn location(&self) -> (&Store, &Path) {
         (&self.store, &self.folder)
     }
@@ -110,7 +113,7 @@ impl Table {
 
     /// Returns the path of a file in the store.
     pub fn file_path(&self, file: &DataFile) -> Path {
-        // Paths are checked when the log is read, so they have no empty or relative parts.
+        // Paths are validated when the log is read, so they contain no empty, `.` or `..` segments.
         self.folder
             .parts()
             .map(|part| part.as_ref().to_owned())
@@ -123,14 +126,15 @@ impl Table {
         self.state().snapshot
     }
 
-    /// Reads other writers' commits and returns the newest snapshot. Needs one GET request if there are no new commits.
+    /// Reads other writers' commits and returns the newest snapshot. Sends one GET request if there are no new commits.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
         self.follow().await?;
         if self.gap_check_due() {
             let now = self.store.clock.now();
             let hint = self.log.hint().await?;
             if hint.is_some_and(|hint| hint > self.snapshot().version) {
-                // Newer versions exist, but the log entries before them were already removed.
+                // Log entries that this process has not read may already have been removed, so load from the
+                // checkpoint.
                 self.reload().await?;
             }
             self.checkpoint.fetch_max(hint.unwrap_or(0), Ordering::Relaxed);
@@ -149,9 +153,9 @@ impl Table {
         }
         let (contract, options) = (Arc::clone(&self.contract), self.options.clone());
         let encoded = blocking("writing rows", move || encode(&contract, &options, &rows)).await?;
-        // Await all puts, even after an error, because a dropped put may still finish and leave an orphaned file.
-        // Without this wait, each attempt on a full disk would leave orphans, because small files can still be written
-        // when large ones fail.
+        // Wait for all puts, even after an error: if a put were cancelled, it could still finish and leave an orphaned
+        // file. On a full disk, small files can often be written when large ones cannot, so each attempt would leave
+        // orphans.
         let puts: Vec<_> = futures::stream::iter(encoded).map(|file| self.put(file)).buffered(PUTS_MAX).collect().await;
         let (files, errors): (Vec<_>, Vec<_>) = puts.into_iter().partition(Result::is_ok);
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
@@ -169,20 +173,20 @@ impl Table {
         for file in files {
             let path = self.file_path(file);
             if let Err(error) = self.store.objects.delete(&path).await {
-                tracing::debug!(%path, %error, "cannot delete an uncommitted file: it remains as an orphan");
+                tracing::debug!(%path, %error, "cannot delete an uncommitted file, which remains in the store");
             }
         }
     }
 
-    /// Writes a checkpoint if one is due, removes expired log entries, and returns the checkpoint's version. The
-    /// table's owner calls this function in the background.
+    /// If a checkpoint is due, removes expired log entries, writes the checkpoint, and returns its version. Ingest
+    /// calls this function regularly, in the background.
     pub async fn maintain(&self) -> Result<Option<u64>> {
         let due = |table: &Self| {
             let checkpoint = table.checkpoint.load(Ordering::Relaxed);
             table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
         };
         if due(self) {
-            // Another process may have written a checkpoint.
+            // Another process may have written a checkpoint, so that none is due now.
             self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
         }
         if !due(self) {
@@ -194,8 +198,8 @@ impl Table {
         Ok(Some(version))
     }
 
-    /// Deletes the staged files that killed processes left in a local folder during a put. The table's owner calls this
-    /// function once, in the background.
+    /// Deletes the staged files that killed processes left in a local folder during a put. Ingest calls this function
+    /// once, in the background.
     pub async fn sweep(&self) -> Result<()> {
         let Some(folder) = self.store.local(&self.folder) else { return Ok(()) };
         let before_ms = (self.store.clock.now() - UNFINISHED_AGE_MIN) / 1_000;
@@ -213,7 +217,7 @@ impl Table {
         Ok(())
     }
 
-    /// Blocks this handle's commits until the permit is dropped.
+    /// Blocks commits through this object until the permit is dropped.
     #[cfg(test)]
     pub(crate) async fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.commit_lock.acquire().await.unwrap()
@@ -246,7 +250,8 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Loads the newest version from a checkpoint and the entries after it, as when the table is opened.
+    /// Loads the newest version from the newest checkpoint and the log entries after it, as if the table were opened
+    /// again.
     pub(super) async fn reload(&self) -> Result<TableState> {
         let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
             Error::unavailable(format!(
@@ -258,7 +263,8 @@ impl Table {
         Ok(self.state())
     }
 
-    /// Returns true if the last check was so long ago that the next log entry may have been removed unnoticed.
+    /// Returns true if the hint was last read at least [`GAP_CHECK_INTERVAL`] ago. Since then, another process may have
+    /// removed the next log entry.
     pub(super) fn gap_check_due(&self) -> bool {
         let checked = self.gap_checked.load(Ordering::Relaxed);
         self.store.clock.now().abs_diff(checked) >= GAP_CHECK_INTERVAL.unsigned_abs()

@@ -90,14 +90,14 @@ pub(super) async fn open(store: &Store) -> Arc<Table> {
 /// The tenant, time and id of an event.
 pub(super) type Event<'a> = (&'a str, Micros, String);
 
-/// Returns events of two tenants at intervals of one second, newest first.
+/// Returns events one second apart, newest first. They belong to two tenants.
 pub(super) fn events(range: std::ops::Range<usize>) -> Vec<Event<'static>> {
     let tenant = |number| if number % 3 == 0 { "acme" } else { "zeta" };
     range.rev().map(|number| (tenant(number), NOON + number as Micros * SECOND, format!("e{number:06}"))).collect()
 }
 
-/// Converts events to rows with the columns of `contract`. Columns other than tenant, time and id get a fixed value of
-/// their type.
+/// Converts events to rows with the columns of `contract`. In columns other than tenant, time and id, each value
+/// depends only on the column's type.
 pub(super) fn batch(contract: &Contract, events: &[Event<'_>]) -> EventBatch {
     let times = |time: fn(&Event<'_>) -> Micros| {
         Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(time)).with_timezone("UTC")) as ArrayRef
@@ -192,7 +192,8 @@ async fn a_failed_write_leaves_no_files() {
     let (store, folder) = stores().pop().unwrap();
     let (table, temporary) = (open(&store).await, folder.unwrap());
     let folder = temporary.path().join("new/calls");
-    // Write rows for two days. The second day's folder cannot be created, because a file with that name exists.
+    // The rows belong to two days. The folder of the second day cannot be created, because there is already a file with
+    // its name.
     let days = ["event_date=2026-03-01", "event_date=2026-03-02"].map(|day| folder.join(day));
     std::fs::write(&days[1], "in the way").unwrap();
     let rows = batch(table.contract(), &events(0..90_000));
@@ -234,7 +235,7 @@ async fn concurrent_writers_lose_no_rows_and_share_no_version() {
     }
 }
 
-/// Returns the progress record for the source `app`.
+/// Returns a change of the progress of the source `app` from `after` to `next`.
 pub(super) fn progress(app: &str, after: Option<i64>, next: i64) -> Vec<Progress> {
     vec![Progress { app: app.to_owned(), after, next }]
 }
@@ -257,7 +258,7 @@ async fn source_progress_is_compared_and_set() {
     assert_eq!(second.snapshot().txns["kafka:calls:0"], 5, "the snapshot has the progress after the refusal");
 
     assert_eq!(second.commit(write(&second, 10..20).await, source(Some(5), 6)).await.unwrap(), 2);
-    // This handle knows the latest progress, but the commit expects earlier progress.
+    // After the refresh, `first` knows that the progress is 6, but the commit expects 5.
     first.refresh().await.unwrap();
     let error = first.commit(write(&first, 0..10).await, source(Some(5), 9)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
@@ -429,8 +430,8 @@ async fn a_handle_reloads_a_log_that_was_cleaned_up() {
     let clock = Clock::fixed(Clock::System.now() + 2 * DAY);
     let store = store.with_clock(clock.clone());
     let (writer, stalled) = (open(&store).await, open(&store).await);
-    // All log entries are older than the retention period. Writing the second checkpoint removes the log entries before
-    // the first checkpoint.
+    // All log entries are older than the retention period for log entries. Writing the second checkpoint removes the
+    // log entries before the first checkpoint.
     fill(&writer).await;
     let listing = Log::of(&store, writer.location().1).list(0).await.unwrap();
     assert_eq!(listing.checkpoints.keys().collect::<Vec<_>>(), [&12, &24]);

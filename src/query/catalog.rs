@@ -26,13 +26,13 @@ pub const CATALOG: &str = "glasshouse";
 /// The name of the schema that holds all tables.
 pub const SCHEMA: &str = "public";
 
-/// The table of `information_schema` whose rows would reveal the server's options.
+/// The table of `information_schema` that lists the server's options. Sessions see an empty table instead.
 const SETTINGS: &str = "df_settings";
 
 /// The tables of one session, keyed by their SQL names.
 pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
-/// Creates the catalog list of a session, which holds exactly one catalog.
+/// Creates the list of a session's catalogs, which contains only the catalog [`CATALOG`].
 pub(in crate::query) fn catalogs(
     tables: Arc<SessionTables>,
     functions: Arc<[Arc<TableFunction>]>,
@@ -59,8 +59,8 @@ fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists, or `None` for the inner catalog from which
-    /// `information_schema` is built.
+    /// The table functions that `information_schema` lists. `None` for the catalog that the engine reads in order to
+    /// build `information_schema`.
     functions: Option<Arc<[Arc<TableFunction>]>>,
 }
 

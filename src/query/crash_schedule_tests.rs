@@ -1,7 +1,8 @@
-//! Tests of queries after simulated crashes and storage failures. Each tenant must see each of its events exactly once.
+//! Tests that run queries after simulated crashes and storage failures. They check that each tenant sees each of its
+//! events exactly once.
 //!
-//! The simulation's own audit reads the files and the log directly. These tests read the same lake through the query
-//! engine.
+//! After a simulation, `ingest::sim` checks the lake by reading its files and log directly. These tests check the same
+//! lake with queries.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
-//! The engine holds what all queries share: tables, caches, the query slots of each tenant, and the list of running
-//! queries.
+//! The engine. It contains everything that queries share: tables, caches, the query slots of each tenant, and the list
+//! of running queries.
 //!
-//! `Engine::session` turns an [`Access`] into a session on the newest known snapshots. Creating a session takes
-//! microseconds and reads no data. Functions, rules and options come from a template, and file metadata comes from a
-//! cache.
+//! `Engine::session` creates a session for an [`Access`]. The session reads the newest known snapshots of the tables.
+//! Creating a session takes microseconds and reads no data, because functions, rules and options are cloned from a
+//! template and file metadata is cached.
 //!
 //! **Invariant:** each query has its own memory pool, which `query.memory_bytes_max` limits. A query never writes to
 //! disk. A query that would have to spill fails with `Limited` instead, so no tenant can fill the server's disk.
@@ -53,7 +53,7 @@ pub struct Engine {
     pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
     pub(in crate::query) threads: QueryRuntime,
-    /// The session state that each new session clones and extends with its own tables.
+    /// The session state that each new session clones. The session then adds its own tables.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may call.
     pub(in crate::query) table_functions: Arc<[Arc<TableFunction>]>,
@@ -63,10 +63,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine over `tables`: registers the lake's object store, sizes the caches and starts the query
-    /// threads.
+    /// Creates an engine for `tables`. Registers the lake's object store, sets the sizes of the caches, and starts the
+    /// query threads.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
-        let to_error = |error: DataFusionError| Error::internal("the query engine does not start").with_source(error);
+        let to_error = |error: DataFusionError| Error::internal("cannot start the query engine").with_source(error);
         let runtime = RuntimeEnvBuilder::new()
             .with_metadata_cache_limit(config.metadata_cache_bytes_max)
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -109,7 +109,8 @@ impl Engine {
         self.running.cancel(access, id)
     }
 
-    /// Ends the running queries at their next await point, without waiting for them. The engine accepts no new queries.
+    /// Cancels the running queries, but does not wait until they have ended. Each ends when its task next yields. After
+    /// this call, the engine accepts no new queries.
     pub fn stop(&self) {
         self.threads.stop();
     }
@@ -119,13 +120,14 @@ impl Engine {
         self.config.sql_bytes_max
     }
 
-    /// Returns the number of running queries for all tenants together.
+    /// Returns the number of running queries, across all tenants.
     pub fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Returns the task context for one query: the shared environment with a separate memory pool. Planning has already
-    /// resolved the functions, so only `information_schema` still needs the function registry.
+    /// Returns the task context for one query. It has its own memory pool and shares the rest of the environment.
+    /// Planning has already resolved the functions, so only a query on `information_schema` needs the function
+    /// registry.
     pub(in crate::query) fn task(&self, plan: &Arc<dyn ExecutionPlan>) -> TaskContext {
         let memory = Arc::new(GreedyMemoryPool::new(self.config.memory_bytes_max));
         let runtime = Arc::new(RuntimeEnv { memory_pool: memory, ..RuntimeEnv::clone(&self.runtime) });
@@ -159,8 +161,8 @@ fn source(table: &Table, runtime: &RuntimeEnv, partitions: usize) -> Result<Tabl
     Ok(TableSource { store: root, reader, partitions })
 }
 
-/// Creates the template with the functions, rules and options of every session. The template contains no file formats,
-/// table factories or URL tables, so a statement cannot name a file.
+/// Creates the template with the functions, rules and options of every session. The template contains no file formats
+/// and no table factories, and does not treat table names as URLs, so a statement cannot read a file by its name.
 fn template(config: &QueryConfig, partitions: usize, runtime: &Arc<RuntimeEnv>) -> SessionState {
     dialect::session_state(options(config, partitions))
         .with_runtime_env(Arc::clone(runtime))
@@ -172,14 +174,14 @@ fn options(config: &QueryConfig, partitions: usize) -> ConfigOptions {
     let session = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        // Our catalog provides its own `information_schema`, which hides the server's settings.
+        // The session's catalog has its own `information_schema`, which hides the server's settings.
         .with_information_schema(false)
         .with_target_partitions(partitions)
         .with_batch_size(config.batch_rows)
         .with_enforce_batch_size_in_joins(true);
     let mut options = session.options().as_ref().clone();
     options.execution.parquet.schema_force_view_types = false;
-    // Our scan does not support dynamic filters.
+    // `TenantScan` does not support dynamic filters.
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options
 }

@@ -1,10 +1,10 @@
 //! Translates DataFusion errors into [`Error`]s, with the texts from `engine_text.rs`. No other file interprets
 //! DataFusion errors, except `planning/unknown_names.rs`, which handles unknown names.
 //!
-//! The kind of the translated error indicates whether the caller or the server caused it. If the caller's statement or
-//! rows caused the error, the error keeps its full text and its position in the statement. A server error gets a
-//! general message, because the original text may contain file names. The original error is kept as the source of the
-//! translated error, and appears only in the log.
+//! The kind of the translated error shows who caused the error: the caller or the server. If the statement or the rows
+//! of the caller caused it, the translated error keeps the full text and the position in the statement. A server error
+//! gets a general message, because the original text may contain file names. The original error is kept as the source
+//! of the translated error, and appears only in the log.
 
 use std::borrow::Cow;
 
@@ -22,8 +22,8 @@ pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error
     located(translate(root(&error), config), error)
 }
 
-/// Translates an error that the engine returned when it planned a caller's statement. Planning reads no rows, so only
-/// the statement can cause an error that the engine reports as internal.
+/// Translates an error that the engine returned when it planned a caller's statement. Planning reads no rows. If the
+/// engine reports an internal error, the statement must therefore be the cause.
 pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Error {
     let translated = match root(&error) {
         DataFusionError::Internal(text) => caused_by_statement(text)
@@ -33,16 +33,16 @@ pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Erro
     located(translated, error)
 }
 
-/// Adds the position from the engine's error to our error, and sets the engine's error as the source.
+/// Adds the position from the engine's error to the translated error, and sets the engine's error as the source.
 pub(super) fn located(error: Error, engine: DataFusionError) -> Error {
     let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
     with_position(error, span).with_source(engine)
 }
 
-/// Translates an error that is not wrapped in a context.
+/// Translates an error from which all context has been removed.
 fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
     match error {
-        // Our own code returned this error, for example because a limit was exceeded or a table could not be read.
+        // This crate returned the error, for example because a limit was exceeded or a table could not be read.
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => match inner.downcast_ref::<DataFusionError>() {
@@ -50,7 +50,7 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
                 None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
             },
         },
-        // The parser does not support EXCLUDE in window frames.
+        // The SQL parser does not support EXCLUDE in window frames.
         DataFusionError::SQL(error, _) if parse_text(error).contains("found: EXCLUDE") => Error::unsupported(
             "EXCLUDE in a window frame is not supported: subtract the excluded rows, as in sum(x) OVER (ORDER BY y) - x",
         ),
@@ -84,7 +84,7 @@ fn out_of_memory(config: &QueryConfig) -> Error {
     ))
 }
 
-/// Translates an Arrow error that occurred when the caller's expressions were evaluated.
+/// Translates an Arrow error that the engine returned while it evaluated the caller's expressions.
 fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
@@ -121,7 +121,8 @@ fn schema_text(error: &SchemaError) -> String {
         SchemaError::AmbiguousReference { field } => {
             format!("column `{}` is ambiguous: qualify it with the table name", field.flat_name())
         }
-        // The engine's name for an aggregate omits the casts in its arguments.
+        // The engine's name for an aggregate omits casts in the arguments, so two aggregates that differ only in a cast
+        // have the same name.
         SchemaError::DuplicateUnqualifiedField { name } if name.contains('(') => format!(
             "two expressions are called `{name}`, because they differ only in a cast: compute the cast in a subquery in \
              FROM, and use its column"
@@ -132,7 +133,8 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// Adds the position in the statement if the engine reported one and the message does not already contain it.
+/// If the engine reported a position in the statement, adds the position to the message, unless the message already
+/// contains it.
 fn with_position(error: Error, span: Option<Span>) -> Error {
     match span {
         Some(span) if !error.message().contains("Line:") => {

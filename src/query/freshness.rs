@@ -1,19 +1,19 @@
-//! The table function `freshness('table')`. It returns one row with the time up to which a table is complete, and the
-//! newest times in the rows that the caller may see.
+//! The table function `freshness('table')`. It returns one row, which contains the time up to which the table is
+//! complete and the newest times among the rows that the caller may see.
 //!
-//! The newest times are computed only if the query selects them. The function searches the rows of the last two days.
-//! If it finds no rows, it searches the whole table.
+//! The newest times are computed only if the query selects them. To compute them, the function first searches the rows
+//! of the last two days. If it finds no rows, it searches the whole table.
 //!
 //! ```text
 //!   session: watermark, then snapshot ─► freshness('table') ─► one row ◄─ newest times ◄─ rows of two days, or all rows
 //! ```
 //!
-//! **Invariant:** the session takes the watermark of a table before the table's snapshot. All rows up to the watermark
-//! are therefore visible to every query of the session, even if a query reads both the table and its freshness.
+//! **Invariant:** the session takes the watermark of a table before the table's snapshot. A query of the session
+//! therefore sees all rows up to the watermark, even if it reads both the table and its freshness.
 //! **Invariant:** a table that the caller may not see causes the same error as a table that does not exist.
 //! **Invariant:** a plan that contains a watermark is never cached (`Planner::plan_sql`).
-//! **Invariant:** a tenant sees the age of a source's oldest unread message in whole seconds, but not the number of
-//! unread messages. In a shared topic, that number would reveal how busy the other tenants are.
+//! **Invariant:** a tenant can learn the age, in whole seconds, of a source's oldest unread message. The number of
+//! unread messages is hidden. In a shared topic, it would reveal how many messages the other tenants send.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,10 +42,11 @@ use crate::query::scan::table_provider::SessionTable;
 pub(in crate::query) const NAME: &str = "freshness";
 /// The maximum age of the rows that are searched first, in microseconds.
 const RECENT: Micros = 2 * DAY;
-/// The indexes of the columns with the newest times. The table is read only if a query selects one of these columns.
+/// The indexes of the columns that contain the newest times. The table is read only if a query selects one of these
+/// columns.
 const NEWEST_TIMES: std::ops::Range<usize> = 3..5;
 
-/// The function `freshness` over the tables of one session.
+/// The function `freshness` for the tables of one session.
 #[derive(Default)]
 pub(in crate::query) struct FreshnessFunction {
     tables: Arc<SessionTables>,
@@ -58,7 +59,8 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// Returns the entry for the list of functions, which does not depend on the session.
+    /// Returns the function as an entry of the list of all functions. The list is the same for all sessions, so this
+    /// function has no tables.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }
@@ -107,7 +109,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// The freshness of a table for a caller, which is the single row that `freshness('table')` returns.
+/// The freshness of one table for one caller, as `freshness('table')` returns it.
 pub(in crate::query) struct FreshnessRow {
     table: Arc<SessionTable>,
     watermark: Watermark,
@@ -149,7 +151,7 @@ impl FreshnessRow {
         Ok(searches)
     }
 
-    /// Builds the row with the columns at the indexes in `projection`.
+    /// Builds the result row. It contains the columns whose indexes are in `projection`.
     fn batch(&self, projection: &[usize], schema: &SchemaRef, newest: NewestTimes) -> Result<RecordBatch> {
         let Watermark { now, complete_until, source_lag } = self.watermark;
         let time = |time: Option<Micros>| {

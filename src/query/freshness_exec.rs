@@ -1,10 +1,10 @@
 //! The plan node of `freshness('table')`, which finds the newest times in the rows that the caller may see.
 //!
-//! The node runs its own plans over the caller's table, so row rules and hidden columns apply as in any other query.
-//! The node returns one row with the greatest event time, and the greatest receive time of recent events.
+//! To find these times, the node runs plans of its own on the session's table, so row rules and hidden columns apply as
+//! in any other query. Each of these plans returns one row with both times.
 //!
-//! **Invariant:** [`FreshnessExec`] is a leaf, so no optimizer moves a user expression into these plans. These plans
-//! use the memory pool and the time limit of the statement that contains the node.
+//! **Invariant:** [`FreshnessExec`] is a leaf of the statement's plan, so no optimizer moves an expression of the
+//! statement into the plans that this node runs. They use the memory pool and the time limit of the statement.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use futures::{TryStreamExt as _, stream};
 
 use crate::clock::Micros;
 
-/// The newest times in the rows that the caller may see. A time is `None` if the caller may see no row, or if the
+/// The newest times in the rows that the caller may see. A time is `None` if the caller may not see any rows, or if the
 /// column is hidden from the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NewestTimes {
@@ -34,7 +34,7 @@ pub struct NewestTimes {
 }
 
 impl NewestTimes {
-    /// Reads the times from the first two columns of a batch with one row, and returns `None` for any other batch.
+    /// If the batch has one row, reads the times from its first two columns. Otherwise, returns `None`.
     pub(in crate::query) fn of(batch: &RecordBatch) -> Option<Self> {
         let value = |column: usize| {
             let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
@@ -52,7 +52,7 @@ pub(in crate::query) struct FreshnessExec {
     /// The table's name, which EXPLAIN shows.
     table: String,
     /// The plans that search for the newest times, in the order in which they run. Each plan returns one row with both
-    /// times, and runs only if the previous plan found no time.
+    /// times. A plan runs only if the previous plan found no time.
     searches: Vec<Arc<dyn ExecutionPlan>>,
     schema: SchemaRef,
     row: RowBuilder,
@@ -79,7 +79,8 @@ impl FreshnessExec {
 /// Runs the plans in order, and returns the result of the first plan that finds a time.
 async fn search(searches: Vec<Arc<dyn ExecutionPlan>>, context: Arc<TaskContext>) -> Result<NewestTimes> {
     for plan in searches {
-        // A recursive query runs this node repeatedly, so the state of the plan must be reset.
+        // A recursive query executes this node several times, so reset the state that an earlier execution left in the
+        // plan.
         let plan = reset_plan_states(plan)?;
         let batches: Vec<_> = execute_stream(plan, Arc::clone(&context))?.try_collect().await?;
         let found = batches.iter().find_map(NewestTimes::of);

@@ -1,5 +1,5 @@
-//! Tests of `freshness('table')`. They check the values that each caller sees, and that cached plans return no old
-//! values.
+//! Tests of `freshness('table')`. They check the values that each caller sees, and that cached plans do not return
+//! outdated values.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// The current time in the tests. It is one hour after the newest row of tenant `acme`, which has 40 rows at intervals
-/// of five hours.
+/// The current time in the tests. The newest of the 40 rows of tenant `acme` is one hour older. These rows are five
+/// hours apart.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
 /// Creates an engine with its own tables, and a clock that the test can set.
@@ -43,8 +43,8 @@ fn tenant(name: &str) -> Owner {
 #[tokio::test]
 async fn freshness_describes_the_callers_own_rows_anywhere_in_a_statement() {
     let (now, acme, coda) = (shown(NOW), NEW_YEAR + 195 * 3_600 * SECOND, NEW_YEAR + 300 * 3_600 * SECOND);
-    // Tenant `coda` has rows with times after `NOW`. The newest row of the third tenant is several days older than
-    // `NOW`.
+    // Tenant `coda` has rows whose times are later than `NOW`. Every row of the third tenant is more than two days
+    // older than `NOW`.
     let (engine, _, _) = engine_at(NOW).await;
     for (tenant, newest) in [("acme", acme), ("coda", coda)] {
         let access = reader(tenant).await;
@@ -162,7 +162,7 @@ async fn repeated_statement_returns_the_current_watermark() {
     add(&tables, &[row]).await;
     drop(in_flight);
     assert_eq!(until(&acme).await, shown(NOW + SECOND));
-    // A session reads a fixed snapshot, so the freshness that it sees does not change.
+    // The session `before` reads a fixed snapshot, so the freshness that it returns does not change.
     let both = "SELECT count(*), (SELECT complete_until FROM freshness('calls')) FROM calls";
     assert_eq!(run(&before, both).await.unwrap(), [["40".to_owned(), shown(NOW)]]);
     assert_eq!(ask(&engine, &acme, both).await.unwrap(), [["41".to_owned(), shown(NOW + SECOND)]]);

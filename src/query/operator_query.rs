@@ -1,9 +1,9 @@
-//! Runs the queries in the operator's configuration, which read the rows of all tenants.
+//! Runs the queries that the operator configures. These queries read the rows of all tenants.
 //!
 //! Lookup tables are built from the results, and the size of each result is limited. Clients cannot send these queries.
 //!
-//! **Invariant:** no endpoint can reach this file, because a dependency check in `tests/it/tidy.rs` allows only
-//! `server.rs` to use it. Callers' queries use a [`Session`](crate::query::Session), so the barrier applies to them.
+//! **Invariant:** no endpoint can use this file: a dependency check in `tests/it/tidy.rs` permits only `server.rs` to
+//! use it. Callers' queries run in a [`Session`](crate::query::Session), where the tenant barrier filters the rows.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct OperatorQuery {
 }
 
 impl OperatorQuery {
-    /// Creates a runner that limits each result to `rows_max` rows and `bytes_max` bytes.
+    /// Creates an [`OperatorQuery`] that limits each result to `rows_max` rows and `bytes_max` bytes.
     pub fn new(engine: Arc<Engine>, rows_max: usize, bytes_max: usize) -> Self {
         Self { engine, rows_max, bytes_max }
     }
@@ -80,7 +80,8 @@ impl OperatorQuery {
         Ok(all)
     }
 
-    /// Creates a session state with the engine's functions and rules, and with the operator's view of the tables.
+    /// Creates a session state with the engine's functions and rules, in which the tables contain the rows of all
+    /// tenants.
     fn state(&self) -> Result<ErasedPlan<SessionState>> {
         let to_error = |error: DataFusionError| from_engine(error, &self.engine.config);
         let schema = Arc::new(MemorySchemaProvider::new());

@@ -1,7 +1,7 @@
 //! The tokio runtime whose threads plan and run queries.
 //!
-//! Callers wait for results on their own runtime. The query runtime has `query.threads` threads, each with a stack that
-//! is large enough for planning.
+//! Endpoints wait for the results on their own runtime. The query runtime has `query.threads` threads. Their stacks are
+//! large enough for planning.
 //!
 //! ```text
 //!   endpoint's runtime                            │ query runtime (lower priority)
@@ -11,10 +11,10 @@
 //!            ResultStream ◄───── bounded channel ─┼────────────────────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** these threads run only queries, and no query runs on any other thread. The operating system prefers
-//! threads with a higher priority, so endpoints and commits do not wait until a query yields a processor.
-//! **Invariant:** after a caller drops its work, the work ends at its next await point. If the work panics, the caller
-//! receives an error.
+//! **Invariant:** every query runs on one of these threads, and nothing else does. Threads with a higher priority get
+//! the processor first, so endpoints and commits need not wait until a query yields.
+//! **Invariant:** if a caller drops the future or the handle that represents its work, the work ends when it next
+//! yields. If the work panics, the caller receives an error.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -38,8 +38,8 @@ pub(in crate::query) struct QueryRuntime {
     threads: usize,
     /// The tokio runtime, or `None` after it has been stopped.
     runtime: Mutex<Option<Runtime>>,
-    /// A token that is cancelled when the runtime stops. It wakes callers, which would otherwise wait until a busy
-    /// thread yields.
+    /// A token that is cancelled when the runtime stops. Without it, a caller would have to wait until the thread of
+    /// its query yields.
     stopping: CancellationToken,
 }
 
@@ -50,8 +50,8 @@ impl QueryRuntime {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        // Query threads start the threads for blocking work. These threads inherit the nice value, and `set_nice` sets
-        // the same value again.
+        // The runtime's threads for blocking work also call `set_nice`. Because query threads start them, they have
+        // inherited the right value already, so the call has no effect.
         let lowered = nice() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -70,7 +70,7 @@ impl QueryRuntime {
         self.threads
     }
 
-    /// Runs `work` on the query threads and waits for its result. Dropping the returned future ends the work.
+    /// Runs `work` on the query threads and waits for its result. If the returned future is dropped, the work ends.
     pub(in crate::query) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -87,7 +87,7 @@ impl QueryRuntime {
         }
     }
 
-    /// Starts `work` on the query threads. Dropping the returned handle ends the work.
+    /// Starts `work` on the query threads. If the returned handle is dropped, the work ends.
     pub(in crate::query) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -95,7 +95,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Accepts no new work, and ends running work at its next await point. Does not wait for busy threads.
+    /// Accepts no new work, and cancels running work, which ends when it next yields. Does not wait for it.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -106,8 +106,8 @@ impl QueryRuntime {
 }
 
 impl Drop for QueryRuntime {
-    /// Stops the runtime without waiting. Dropping a tokio runtime blocks until its threads have ended, and async code
-    /// must not block.
+    /// Stops the runtime without waiting. By default, dropping a tokio runtime blocks until its threads have ended,
+    /// which async code must not do.
     fn drop(&mut self) {
         self.stop();
     }

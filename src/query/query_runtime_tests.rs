@@ -1,5 +1,5 @@
-//! Tests of the query threads. Queries run only on these threads, and end when their caller drops them. If a client
-//! stops reading, its query frees its memory.
+//! Tests of the query threads: queries run only on these threads, and end when their caller drops them. If a client
+//! stops reading, the memory of its query is freed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
 use crate::query::testing::{ask, config, engine, engine_with, idle, reader, text};
 
-/// A timeout that tests reach only if a query hangs.
+/// A timeout that is reached only if a query hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
@@ -37,8 +37,8 @@ async fn work_runs_on_threads_of_lower_priority() {
 /// Returns the nice value of the calling thread, or `None` if the operating system does not report it.
 fn nice() -> Option<i64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
-    // The second field of the file is the thread name in parentheses, which may contain spaces. The nice value is the
-    // 19th field.
+    // In this file, the second field is the thread name in parentheses, which may contain spaces. Field 19 is the nice
+    // value.
     stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
 }
 

@@ -7,11 +7,11 @@
 //!                                                   └─► how it ended ─────────────┘
 //! ```
 //!
-//! **Invariant:** when a query ends, the plan and its memory are freed first. Then the query's slot is freed, and the
-//! query is removed from the list of running queries. The reader is notified last. This order does not depend on the
-//! reason: the last row, a limit, an error, a cancellation, or a dropped reader.
-//! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for the reader, and
-//! the plan and the slot are freed once `query.time_max` has passed.
+//! **Invariant:** when a query ends, its plan and its memory are freed first. Then its slot is freed, and it is removed
+//! from the list of running queries. The reader learns last that the query has ended. This order applies whether the
+//! query ends after its last row, or because of a limit, an error, a cancellation or a dropped reader.
+//! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for the reader. When
+//! `query.time_max` has passed, the plan and the slot are freed even if batches still wait.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::sql::engine_text::panicked;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
-/// The maximum number of batches that are computed ahead of the reader.
+/// The maximum number of batches that are computed before the reader asks for them.
 const BATCHES_AHEAD: usize = 2;
 /// The time that a query has to end after its deadline or its cancellation, before the reader stops waiting for it.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
@@ -47,15 +47,16 @@ const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 pub struct ResultStream {
     /// The id with which the caller can cancel the query.
     pub id: QueryId,
-    /// The time at which the query ends at the latest. At that time, the endpoint must disconnect a client that has
-    /// stopped reading (see `flight/unread_stream.rs`).
+    /// The deadline of the query. After the deadline, the endpoint must disconnect a client that has stopped reading
+    /// (see `flight/unread_stream.rs`).
     pub deadline: Instant,
     /// The batches, which have exactly the declared schema. If the query exceeds its time, row or memory limit, the
     /// last item is a `Limited` error.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
-/// The deadline of a query, which the time limit or the expiry of the token determines.
+/// The time at which a query must end: when `query.time_max` has passed or when the token expires, whichever is
+/// earlier.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::query) struct QueryDeadline {
     at: Instant,
@@ -65,8 +66,7 @@ pub(in crate::query) struct QueryDeadline {
 }
 
 impl QueryDeadline {
-    /// Returns the deadline of a query that started at `started`: the end of `query.time_max` or the expiry of the
-    /// token, whichever is earlier. The token expires in `token_left` microseconds.
+    /// Returns the deadline of a query that started at `started`. The token expires in `token_left` microseconds.
     pub(in crate::query) fn new(started: Instant, token_left: Micros, config: &QueryConfig) -> Self {
         let token_left = Duration::from_micros(u64::try_from(token_left).unwrap_or(0));
         let (time_max, limit) = (config.time_max, started + config.time_max);
@@ -76,7 +76,7 @@ impl QueryDeadline {
         }
     }
 
-    /// Waits for `work`, and fails if the deadline passes before `work` ends.
+    /// Waits for the result of `work`, and fails if the deadline passes first.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
     }
@@ -103,18 +103,18 @@ struct RunningPlan {
     ticket: QueryTicket,
 }
 
-/// The reader's end of the channels that deliver the batches and the outcome of a query.
+/// Receives the batches and the outcome of a query from the task on the query runtime.
 struct Reader {
     batches: mpsc::Receiver<RecordBatch>,
     /// The channel that delivers the outcome of the query, or `None` after the reader has received the outcome.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
     deadline: QueryDeadline,
-    /// The task on the query runtime, which ends when this handle is dropped.
+    /// The task on the query runtime. Dropping this handle cancels the task.
     _task: AbortOnDropHandle<()>,
 }
 
-/// Starts a task that reads `batches` within the limits, and returns the stream of its results.
+/// Starts a task that reads `batches` and checks the limits, and returns the stream of results.
 pub(in crate::query) fn start(
     runtime: &QueryRuntime,
     batches: SendableRecordBatchStream,
@@ -135,8 +135,8 @@ pub(in crate::query) fn start(
 }
 
 impl Reader {
-    /// Returns the next batch, or the error that ended the query. Returns all batches that were computed before a limit
-    /// was reached, but no batches after a cancellation.
+    /// Returns the next batch, or the error that ended the query. If a limit was reached, first returns all batches
+    /// that were computed before that. After a cancellation, returns no more batches.
     ///
     /// A plan that does not yield notices neither its deadline nor its cancellation. The reader therefore stops waiting
     /// [`ENDING_TIME_MAX`] later. The query keeps its slot until the plan yields.
@@ -182,7 +182,7 @@ impl RunningPlan {
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // Sending fails if the reader was dropped, and the outcome is not needed then.
+        // Sending fails only if the reader was dropped, and then the outcome is not needed.
         let _ = ended.send(outcome);
     }
 
@@ -230,11 +230,11 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// Returns the engine's next batch, and skips empty batches.
+    /// Returns the engine's next batch that is not empty.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            // `timeout_at` does not poll its timer while the stream is always ready, so the deadline is also checked
-            // here.
+            // Check the deadline here, too: `timeout_at` does not check its timer as long as the stream is always
+            // ready.
             if Instant::now() >= self.deadline.at {
                 return Some(Err(self.deadline.error()));
             }

@@ -13,7 +13,7 @@ use crate::tenancy::{Access, Slot};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub uuid::Uuid);
 
-/// The running queries, keyed by their ids, with their callers and cancellation tokens.
+/// The running queries by id. Each entry contains the caller and a cancellation token.
 #[derive(Debug, Default)]
 pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>);
 
@@ -23,7 +23,7 @@ struct RunningQuery {
     stop: CancellationToken,
 }
 
-/// The caller of a query. A query can be cancelled only by the same subject from the same issuer and tenant.
+/// The caller of a query. Only the same subject from the same issuer and tenant can cancel a query.
 #[derive(Debug, PartialEq, Eq)]
 struct QueryCaller {
     tenant: String,
@@ -31,8 +31,8 @@ struct QueryCaller {
     subject: String,
 }
 
-/// A ticket holds the resources of a running query: its entry in the list, its slot and its metrics. Dropping the
-/// ticket releases these resources.
+/// The resources of a running query, which are freed when the ticket is dropped: the entry in the list of running
+/// queries, the slot and the metrics.
 #[derive(Debug)]
 pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
@@ -43,7 +43,7 @@ pub(in crate::query) struct QueryTicket {
 }
 
 impl RunningQueries {
-    /// Adds a query to the list. `access` identifies the query's caller.
+    /// Adds a query to the list. `access` identifies the caller.
     pub(in crate::query) fn add(
         self: &Arc<Self>,
         access: &Access,
@@ -67,12 +67,12 @@ impl RunningQueries {
         })
     }
 
-    /// Returns the number of running queries for all tenants together.
+    /// Returns the number of running queries, across all tenants.
     pub(in crate::query) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Locks the list. A panic cannot leave the list inconsistent, so a poisoned lock is safe to use.
+    /// Locks the list. No code panics while it changes the list, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, HashMap<QueryId, RunningQuery>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,8 +86,8 @@ impl QueryTicket {
         }
     }
 
-    /// Records how the query ended. The query counts as cancelled if its ticket is dropped without a call to this
-    /// function.
+    /// Records how the query ended. If the ticket is dropped without a call to this function, the query is recorded as
+    /// cancelled.
     pub(in crate::query) fn end(mut self, outcome: QueryOutcome) {
         if let Some(meter) = self.meter.take() {
             meter.end(outcome);

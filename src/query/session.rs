@@ -1,12 +1,12 @@
-//! A session is a caller's view of the tables during one request.
+//! A session contains the tables that a caller may see during one request.
 //!
 //! A session plans SQL text or a logical plan, and returns a [`Planned`] statement with a declared result schema.
 //! Running the statement returns a [`ResultStream`] with exactly this schema. Planning and running happen on the query
-//! runtime. A session lives as long as one request, and all its statements read the same snapshot of each table.
+//! runtime. A session exists for one request, and all its statements read the same snapshot of each table.
 //!
 //! **Invariant:** every batch has the declared schema. All columns of this schema are nullable, and it contains no
-//! metadata. The nullability and metadata of a plan can change between planning and running, so they cannot be part of
-//! the declared schema.
+//! metadata. The plan's nullability and metadata can still change between planning and running, so the declared schema
+//! does not contain them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,16 +44,17 @@ pub struct VisibleTable {
     pub name: String,
     /// The description from the table's declaration.
     pub description: String,
-    /// The columns that the caller may see. The field metadata contains `comment` and `unit` if these are declared.
+    /// The columns that the caller may see. If `comment` and `unit` are declared for a column, the metadata of its
+    /// field contains them.
     pub schema: SchemaRef,
-    /// The name of the id column, or `None` if the column is hidden from the caller. The ids are unique within the rows
-    /// that the caller may see.
+    /// The name of the id column, or `None` if the column is hidden from the caller. Among the rows that the caller may
+    /// see, each id occurs once.
     pub id: Option<String>,
 }
 
 impl Engine {
-    /// Creates the session for a request, which takes tens of microseconds. Fails with `Forbidden` if the caller has no
-    /// read scope or no tenant.
+    /// Creates the session for a request. Creating a session takes tens of microseconds. Fails with `Forbidden` if the
+    /// caller lacks the `read` scope or has no tenant.
     pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
         access.require(Scope::Read)?;
         access.check_expiry(self.clock.now())?;
@@ -68,7 +69,8 @@ impl Session {
         Ok(Self { planner: Arc::new(Planner::new(engine, access)) })
     }
 
-    /// Parses, checks and plans one statement. If the statement is not a query, the error names the kind of statement.
+    /// Parses, checks and plans one statement. If the statement is not a query, fails with an error that names its
+    /// kind, such as `INSERT`.
     pub fn plan<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Planned>> {
         let planning = async move {
             if let Some(planned) = self.planner.cached(sql) {
@@ -87,15 +89,15 @@ impl Session {
         self.planning(async move { planner.plan_logical(&plan).await }).boxed()
     }
 
-    /// Plans a statement again with bound values, which keep their types. `rows` has a column for each placeholder. The
-    /// statement then runs once for each row, in order. Its results are returned as one stream.
+    /// Plans a statement again with bound values. Each value keeps its type. `rows` has a column for each placeholder.
+    /// The statement then runs once for each row, in order, and all results are returned as one stream.
     pub fn bind(&self, planned: &Planned, rows: &RecordBatch) -> BoxFuture<'_, Result<Planned>> {
         let (planner, planned, rows) = (Arc::clone(&self.planner), planned.clone(), rows.clone());
         self.planning(async move { planner.bind(&planned, &rows).await }).boxed()
     }
 
-    /// Waits for one of the tenant's query slots, and then runs a planned statement. If `parameters` is given, first
-    /// binds these rows of values.
+    /// Waits for one of the tenant's query slots, and then runs a planned statement. If `parameters` contains rows of
+    /// values, first binds them to the statement.
     pub fn run<'a>(
         &'a self,
         planned: &'a Planned,
@@ -141,7 +143,7 @@ impl Session {
         .await
     }
 
-    /// Runs `work` on the query runtime within the query's time limit. The limit applies even if planning does not
+    /// Runs `work` on the query runtime. Stops waiting when the query's time limit has passed, even if `work` does not
     /// yield.
     async fn on_query_threads<T: Send + 'static>(
         &self,
@@ -179,7 +181,7 @@ impl Session {
         Ok(batches.iter().find_map(NewestTimes::of).unwrap_or_default())
     }
 
-    /// Returns the names and kinds (scalar, aggregate or window) of the SQL functions, for SqlInfo.
+    /// Returns the name and the kind of each SQL function, for SqlInfo. The kind is `scalar`, `aggregate` or `window`.
     pub fn functions(&self) -> Vec<(String, &'static str)> {
         let state = &self.planner.view().state;
         let scalar = state.scalar_functions().keys().map(|name| (name.clone(), "scalar"));
@@ -201,7 +203,7 @@ impl Session {
         self.planner.view().state.create_physical_plan(&planned.plan).await.unwrap()
     }
 
-    /// Returns the engine's logical plan for `sql`, without our checks.
+    /// Returns the engine's logical plan for `sql`, without the checks that [`Session::plan`] makes.
     pub(in crate::query) async fn unchecked_plan(&self, sql: &str) -> datafusion::error::Result<LogicalPlan> {
         self.planner.view().state.create_logical_plan(sql).await
     }

@@ -1,6 +1,6 @@
 //! Test support for queries: an in-memory lake in which three tenants share every file.
 //!
-//! The rows of the third tenant, `bzzz`, must stay hidden. An expression that is evaluated on one of these rows can
+//! No test may see the rows of the third tenant, `bzzz`. If an expression is evaluated on one of these rows, it can
 //! fail or reveal data. For example, `y` is 20, so `1 / (y - 20)` fails. `secret` is not a number, so a cast to a
 //! number fails with an error that contains the secret. The row count, names and greatest values of `bzzz` do not occur
 //! in the rows of any other tenant.
@@ -73,10 +73,10 @@ pub(super) fn rows() -> Vec<Row> {
     own("acme", 40).chain(own("coda", 61)).chain(foreign).collect()
 }
 
-/// Row counts that must not appear in another tenant's results or plans: the count for `bzzz`, and the total.
+/// Row counts that must not appear in another tenant's results or plans: that of `bzzz`, and that of the whole table.
 pub(super) const COUNTS: [i64; 2] = [FOREIGN_ROWS, FOREIGN_ROWS + 40 + 61];
 
-/// Strings that reveal a row or file of another tenant.
+/// Strings that would reveal a row or file of another tenant.
 pub(super) const TELLTALES: [&str; 11] = [
     "bzzz",
     "mars",
@@ -154,7 +154,7 @@ fn map_names() -> arrow::array::MapFieldNames {
 /// Returns limits that are high enough for most tests.
 pub(super) fn config() -> QueryConfig {
     QueryConfig {
-        // The time limit is long enough for a busy host. Only the tests of the time limit use a shorter one.
+        // This is long enough even on a busy host. Only the tests of the time limit use a shorter one.
         time_max: Duration::from_secs(1_000),
         memory_bytes_max: 64 << 20,
         rows_max: 100_000,
@@ -169,19 +169,20 @@ pub(super) fn config() -> QueryConfig {
     }
 }
 
-/// Creates an engine over the tables `calls` and `hidden`, both of which contain [`rows`]. All tests share the tables.
+/// Creates an engine for the tables `calls` and `hidden`, both of which contain [`rows`]. All engines that tests create
+/// in this way share these tables.
 pub(super) async fn engine() -> Arc<Engine> {
     engine_with(config()).await
 }
 
-/// Creates an engine over the shared tables with the given limits.
+/// Creates an engine for the shared tables, with the given limits.
 pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     static TABLES: OnceCell<Arc<Tables>> = OnceCell::const_new();
     let tables = Arc::clone(TABLES.get_or_init(tables).await);
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates an engine over tables of its own, to which the test can add rows with [`add`].
+/// Creates an engine for new tables, to which the test can add rows with [`add`].
 pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
@@ -213,12 +214,12 @@ async fn tables() -> Arc<Tables> {
     Arc::new(tables)
 }
 
-/// Creates an [`Access`] for a reader in `tenant` who may see all columns of `calls`.
+/// Creates the [`Access`] of a reader in `tenant`, who may see all columns of `calls`.
 pub(super) async fn reader(tenant: &str) -> Access {
     crate::tenancy::testing::access(Some(tenant), &[Scope::Read], &["calls"]).await
 }
 
-/// Creates an [`Access`] for a reader in `tenant` with the given policy and claims.
+/// Creates the [`Access`] of a reader in `tenant`, to whom `policy` applies and whose token has these claims.
 pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: serde_json::Value) -> Access {
     let policy = BTreeMap::from([("calls".to_owned(), policy)]);
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
@@ -238,7 +239,7 @@ pub(super) fn policy(rule: Option<(&str, &str)>, columns: &[&str]) -> PolicyConf
     }
 }
 
-/// Returns the claims of a token for one account within a tenant.
+/// Returns the claims of a token that is restricted to one account of a tenant.
 pub(super) fn account(account: &str) -> serde_json::Value {
     json!({ "account": account })
 }
@@ -259,7 +260,8 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     Ok(text(&batches))
 }
 
-/// Waits until no query is running. A dropped query does not end immediately, because it runs on the query threads.
+/// Waits until no query is running. After a query has been dropped, it still counts as running until it yields and
+/// thereby ends.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;

@@ -1,6 +1,6 @@
-//! Tests that queries of one tenant are independent of the rows of other tenants. Three tenants share all files, and
-//! two of them run each statement. Each result must be the same as if the lake contained only the rows of the tenant
-//! that runs the statement.
+//! Tests that the results of one tenant's queries do not depend on the rows of other tenants. All three tenants have
+//! rows in every file, and two of them run each statement. The result must be the same as if the lake contained only
+//! the rows of that tenant.
 
 use tokio::task::JoinSet;
 
@@ -26,8 +26,8 @@ fn secret(row: &Row) -> i64 {
     row.secret.parse().unwrap()
 }
 
-/// Statements that would fail or reveal data if one of their expressions were evaluated on a row of another tenant. The
-/// function next to a statement computes the expected result from the tenant's own rows.
+/// The statements to run. If an expression were evaluated on a row of another tenant, most of them would fail or reveal
+/// data. For each statement, a function computes the expected result from the tenant's own rows.
 const STATEMENTS: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {
@@ -161,8 +161,7 @@ async fn plans_reveal_nothing_about_other_tenants() {
                 for telltale in TELLTALES.iter().filter(|telltale| !sql.contains(**telltale)) {
                     assert!(!plan.contains(telltale), "{tenant}: {sql}: {telltale}\n{plan}");
                 }
-                // The test searches the plan for row counts only as whole words, because a timestamp may contain the
-                // same digits.
+                // Search the plan for row counts only as whole words, because a timestamp may contain the same digits.
                 let mut words = plan.split(|letter: char| !letter.is_alphanumeric() && letter != '.');
                 let counts = COUNTS.map(|count| count.to_string());
                 assert!(!words.any(|word| counts.iter().any(|count| count == word)), "{tenant}: {sql}\n{plan}");
@@ -204,8 +203,8 @@ async fn row_rules_and_column_lists_narrow_what_a_token_sees() {
     );
     assert_eq!(ask(&engine, &north, "SELECT count(*) FROM calls WHERE account = 'south'").await.unwrap(), one(0));
 
-    // A string claim such as `"3"` matches a number column. No row matches if the claim is not a number, or if the
-    // column of the row rule does not exist.
+    // The claim is a string. `"3"` is converted to the type of the column `y`. If the claim cannot be converted or the
+    // column of the row rule does not exist, no row matches.
     for (column, value, count) in [("y", "3", 6), ("y", "three", 0), ("gone", "north", 0)] {
         let access = reader_under("acme", policy(Some((column, "account")), &[]), account(value)).await;
         assert_eq!(

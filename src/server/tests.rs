@@ -1,5 +1,5 @@
-//! Tests in which background tasks of a complete server panic. The log and `/readyz` must name the task. The task must
-//! be restarted, or the server must shut down gracefully. No acknowledged event may be lost.
+//! Tests in which background tasks of a complete server panic. The log and `/readyz` must name the task, and either the
+//! task must be restarted or the server must shut down gracefully. No acknowledged event may be lost.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 use crate::tenancy::{DevelopmentToken, Scope};
 
-/// The time limit for each wait. A test that hangs fails after this time instead of blocking the test suite.
+/// The time limit for each wait. If a test hangs, it fails after this time instead of blocking the test suite.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A configuration with a table, a lookup table, and a source with unreachable brokers.
+/// A configuration that declares a table, a lookup table, and a source whose brokers are unreachable.
 const CONFIG: &str = r#"
 [tables.calls]
 tenant = "tenant_id"
@@ -127,7 +127,7 @@ impl Running {
         Self { supervisor, metrics, http, token, stop, task }
     }
 
-    /// Sends events that are acknowledged before they are stored.
+    /// Sends events with `ack=received`, so that they are acknowledged before they are stored.
     async fn send(&self, ids: std::ops::Range<u32>) {
         let line = |id| format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-01T12:00:00Z\"}}\n");
         let url = format!("http://{}/v1/tables/calls/events?ack=received", self.http);
@@ -177,7 +177,7 @@ async fn stored(folder: &Path) -> u64 {
     tables["calls"].snapshot().files.iter().map(|file| file.rows).sum()
 }
 
-/// Captures the log of the current thread, on which all tasks of a test run.
+/// Captures the log of the current thread, on which all tasks of the test run.
 fn capture_log() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();

@@ -20,8 +20,8 @@ use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::{grouping_sets, single_distinct};
 use crate::sql::syntax::bound_values::BoundValuePlanner;
 
-/// Returns a builder of session states that plan statements in this dialect. The states have no tables, table
-/// functions, file formats or URL tables, so a statement cannot name a file.
+/// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
+/// functions or file formats, and do not treat table names as URLs, so a statement cannot read a file by its name.
 pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     set_options(&mut options);
     let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
@@ -46,24 +46,24 @@ pub(crate) fn table_functions() -> Vec<Arc<TableFunction>> {
 
 fn set_options(options: &mut ConfigOptions) {
     options.sql_parser.collect_spans = true;
-    // A literal with a decimal point is exact, as in PostgreSQL.
+    // Literals with a decimal point are parsed as decimals, which are exact, as in PostgreSQL.
     options.sql_parser.parse_float_as_decimal = true;
-    // String view arrays are disabled. A filtered array would still refer to the unfiltered buffers, and all of these
-    // would be sent to the client.
+    // String view arrays are disabled: after a filter, such an array still refers to the buffers of all rows, and all
+    // of these buffers would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
     // The session time zone is UTC. It applies to `TIMESTAMP WITH TIME ZONE`, and to time strings without a time zone.
     options.execution.time_zone = Some("UTC".to_owned());
 }
 
-/// Returns our expression planners and the engine's expression planners, in this order.
+/// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let ours: [Arc<dyn ExprPlanner>; 3] =
         [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
-/// Returns the analyzer rules: our rules that run before type coercion, the engine's rules, and our rules that run
-/// after it.
+/// Returns the analyzer rules. Some rules of this crate run before the engine's rules, which include type coercion, and
+/// some run after them.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];

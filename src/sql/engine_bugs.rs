@@ -1,7 +1,7 @@
 //! Refuses queries for which the engine is known to return wrong results. The error suggests an alternative that works.
 //!
-//! Each refused case is a bug that was reproduced in DataFusion 55.2. Remove the case once the bug is fixed. An error
-//! costs the user a minute to rewrite the query, but a wrong number may never be noticed.
+//! Each refused case triggers a bug that was reproduced in DataFusion 55.2. Remove a case once its bug is fixed. A user
+//! can rewrite a refused query in a minute, but may never notice a wrong result.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 use crate::error::{Error, Result};
 use crate::sql::subquery_name_clash;
 
-/// Refuses a plan that contains an affected query at any depth.
+/// Refuses a plan if an affected query occurs anywhere in it.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     walk(plan, &mut |expr| check_expr(expr, false))
 }
@@ -34,14 +34,14 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
 /// Checks an expression and its subexpressions. `negated` is true if the expression is inside a NOT.
 fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     match expr {
-        // If an inner column and an outer column have the same name, the engine resolves both names to the outer column
-        // and compares it with itself (apache/datafusion#25258).
+        // If an inner and an outer column have the same name, the engine uses the outer column for both and compares it
+        // with itself (apache/datafusion#25258).
         Expr::SetComparison(_) => {
             return Err(Error::unsupported(
-                "ANY, SOME and ALL with a subquery are not supported: use IN, EXISTS, or compare with the minimum or maximum of the subquery",
+                "ANY, SOME and ALL with a subquery are not supported: use IN or EXISTS, or compare with the minimum or maximum of the subquery",
             ));
         }
-        // If the compared columns are also correlated, the engine drops the comparison
+        // If a correlated condition already compares the same columns, the engine drops the comparison
         // (apache/datafusion#25480).
         Expr::InSubquery(test) if (negated || test.negated) && !test.subquery.outer_ref_columns.is_empty() => {
             return Err(Error::unsupported(
@@ -68,8 +68,8 @@ fn check_subquery(subquery: &Subquery) -> Result<()> {
     check_joins(&subquery.subquery)
 }
 
-/// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine moves the
-/// condition with the outer reference above the join, where the condition also removes rows without a match
+/// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine applies the
+/// condition with the outer reference to the result of the join. It then also removes rows without a match
 /// (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;

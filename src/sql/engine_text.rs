@@ -1,8 +1,8 @@
 //! Rewrites the engine's error messages for users. The rewritten messages contain no parser trees, bug-report requests
 //! or nested prefixes.
 //!
-//! The engine reports some mistakes in statements as internal errors, for example `nth_value(x, 0)`. This file
-//! recognizes these errors by their text, because they have no other distinguishing feature.
+//! The engine reports some mistakes in statements as internal errors, for example `nth_value(x, 0)`. Nothing but the
+//! text distinguishes such errors from others, so this file searches the text.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,16 @@ use datafusion::error::DataFusionError;
 
 use crate::error::{Error, Kind};
 
-/// The start of the request to report a bug, which the engine appends to internal errors.
+/// The beginning of the bug-report request that the engine appends to internal errors.
 const BUG_REPORT: &str = "This issue was likely caused by a bug";
 /// The prefixes that the engine adds to nested error messages.
 const NESTED_PREFIXES: [&str; 3] = ["Internal error: ", "Error during planning: ", "Execution error: "];
-/// The start of the engine's message for an expression that has no physical plan.
+/// The beginning of the engine's message for an expression that has no physical plan.
 const NO_PHYSICAL: &str = "Physical plan does not support logical expression ";
 
 /// The internal errors that a statement or its values can cause. Each entry consists of the beginning of the engine's
-/// message, the error kind, and our message. If our message is empty, the engine's message is kept.
+/// message, the error kind, and the message to return. If the message to return is empty, the engine's message is
+/// returned.
 const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Assertion failed: n != 0: Nth value indices", Kind::Invalid, "nth_value counts from 1: 0 is not a position"),
     ("array_resize: failed to convert size", Kind::Invalid, "array_resize needs a size of 0 or more"),
@@ -30,8 +31,8 @@ const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Failed to convert DateTime to timestamp", Kind::Invalid, "the time is out of range"),
 ];
 
-/// Expressions that the engine's planner accepts everywhere but can run only in certain clauses. Each entry consists of
-/// the name in the engine's message, and our message.
+/// Expressions that the engine can run only in certain clauses, although its planner accepts them everywhere. Each
+/// entry consists of the name in the engine's message, and the message to return.
 const MISPLACED: [(&str, &str); 8] = [
     (
         "AggregateFunction",
@@ -49,7 +50,7 @@ const MISPLACED: [(&str, &str); 8] = [
     ("GroupingSet", "GROUPING SETS, ROLLUP and CUBE are allowed only in GROUP BY"),
 ];
 
-/// Returns the innermost error, without the contexts, shared handles and collections around it.
+/// Returns the innermost error. Unwraps contexts, shared errors and collections of errors.
 pub(crate) fn root(error: &DataFusionError) -> &DataFusionError {
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(inner),
@@ -59,11 +60,12 @@ pub(crate) fn root(error: &DataFusionError) -> &DataFusionError {
     }
 }
 
-/// Formats an engine message in the style of our own messages, without a backtrace, nested prefixes or a full stop.
+/// Formats an engine message in the style of this server's messages. Removes the backtrace, nested prefixes and the
+/// full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
-    // The message about the argument types is more helpful than the list of signatures that did not match.
+    // Keep only the message about the argument types, which is more helpful than the list of signatures before it.
     let text = match text.find("No function matches the given name") {
         Some(start) if text.starts_with("Internal error: ") => &text[start..],
         _ => text,
@@ -86,8 +88,8 @@ pub(crate) fn unsupported(text: &str) -> Error {
     }
 }
 
-/// Returns the error for an internal error that the statement or its values cause, or `None` for any other internal
-/// error.
+/// Returns the error to report for an internal error that the statement or its values caused. Returns `None` for any
+/// other internal error.
 pub(crate) fn caused_by_statement(text: &str) -> Option<Error> {
     let (_, kind, own) = CAUSED_BY_STATEMENTS.iter().find(|(start, _, _)| text.starts_with(start))?;
     Some(match *own {
@@ -96,7 +98,7 @@ pub(crate) fn caused_by_statement(text: &str) -> Option<Error> {
     })
 }
 
-/// Returns the error for an invalid regular expression, or `None` for any other text.
+/// Returns the error to report for an invalid regular expression. Returns `None` if `text` is about something else.
 pub(crate) fn invalid_regex(text: &str) -> Option<Error> {
     if text.starts_with("regex parse error") {
         let reason = text.rsplit("error: ").next().unwrap_or_default().trim();

@@ -1,5 +1,5 @@
-//! The SQL dialect of queries and transforms: DataFusion's, corrected where it differs from PostgreSQL or returns
-//! wrong results.
+//! The SQL dialect of queries and transforms: DataFusion's dialect, with corrections where it differs from PostgreSQL
+//! or returns wrong results.
 //!
 //! ```text
 //!   text ─► parser ─► syntax/ (check and rewrite the syntax tree) ─► planner ─► decorrelate/ ─► engine_bugs (refuse)
@@ -9,7 +9,7 @@
 //! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_text.rs` rewrites the engine's
 //! error texts.
 //!
-//! **Invariant:** no file of this module knows tables, tenants or sessions. It only sees statements and plans.
+//! **Invariant:** this module does not depend on tables, tenants or sessions. It works only on statements and plans.
 
 pub(crate) mod decorrelate;
 pub(crate) mod dialect;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::Task;
 
-/// The set of tasks that panic.
+/// The tasks whose failpoints are armed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Failpoints {
     armed: Arc<watch::Sender<BTreeSet<Task>>>,
@@ -21,12 +21,12 @@ impl Failpoints {
         self.armed.send_if_modified(|armed| armed.insert(task.clone()));
     }
 
-    /// Stops making `task` panic.
+    /// Disarms the failpoint for `task`, which then no longer panics.
     pub(crate) fn disarm(&self, task: &Task) {
         self.armed.send_if_modified(|armed| armed.remove(task));
     }
 
-    /// Wraps `work` in a future that panics as soon as `task` is armed.
+    /// Wraps `work` in a future that panics as soon as the failpoint for `task` is armed.
     pub(super) fn wrap<F: Future>(&self, task: &Task, work: F) -> impl Future<Output = F::Output> + use<F> {
         let (task, mut armed) = (task.clone(), self.armed.subscribe());
         async move {

@@ -15,8 +15,8 @@
 //!
 //! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic in a task. A panic therefore cannot
 //! skip a step of the shutdown.
-//! **Invariant:** a panic is logged once. A panic inside a fence is logged by the code that handles it. All other
-//! panics are logged by the panic hook.
+//! **Invariant:** a panic is logged once. If a fence (see `panic_fence.rs`) catches the panic, the code that handles
+//! the returned [`Panic`] logs it. The panic hook logs all other panics.
 
 mod panic_fence;
 
@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// After this many consecutive panics, a restart alone does not make the server ready again. The task must first run
+/// After this many consecutive panics of a task, the server is reported as not ready until the restarted task has run
 /// for [`Backoff::steady_after`].
 const PANICS_MAX: u32 = 5;
 
@@ -52,11 +52,12 @@ struct Backoff {
     pause_min: Duration,
     /// The longest pause between two restarts.
     pause_max: Duration,
-    /// The time after which a running task counts as healthy, which resets its panic count.
+    /// The time after which a running task counts as healthy. Its panic count is then reset.
     steady_after: Duration,
 }
 
-/// The pause after a single panic is short. If a task keeps panicking, the longer pauses protect the CPU and the log.
+/// The pause after a single panic is short. If a task keeps panicking, longer pauses limit the CPU use and the size of
+/// the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),
@@ -92,7 +93,7 @@ pub struct Task {
 /// What the supervisor does if a task panics during the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStop {
-    /// The task ends. After its next start, the server repeats the work.
+    /// The supervisor does not restart the task, because the server repeats the work after its next start.
     End,
     /// The supervisor restarts the task until it ends without a panic, because the work must be finished.
     Finish,
@@ -111,7 +112,7 @@ pub struct Supervisor {
 /// The reason why a task is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Down {
-    /// The task waits for its restart.
+    /// The task has panicked and will be restarted after a pause.
     Restarting,
     /// The task has panicked at least [`PANICS_MAX`] times in a row.
     Failing,
@@ -205,12 +206,13 @@ impl Supervisor {
             Err(panic) => {
                 self.panicked(&task, Down::Ended);
                 tracing::error!(%task, "a background task panicked and cannot be restarted: {panic}");
-                Err(Error::internal(format!("the {task} panicked: the log has the cause")))
+                Err(Error::internal(format!("the {task} panicked: see the log for the cause")))
             }
         }
     }
 
-    /// Describes each task that is down, for `/readyz`. The descriptions omit the causes, because anyone may read them.
+    /// Describes each task that is down, for `/readyz`. The descriptions omit the causes, because `/readyz` requires no
+    /// authentication.
     pub fn down_tasks(&self) -> Vec<String> {
         let describe = |(task, down): (&Task, &Down)| match down {
             Down::Restarting => format!("the {task} panicked and is being restarted"),
@@ -220,7 +222,8 @@ impl Supervisor {
         self.lock().iter().map(describe).collect()
     }
 
-    /// Runs a task until it ends or panics. Resets `panics` once the task has run long enough to count as healthy.
+    /// Runs a task until it ends or panics. Resets `panics` once the task counts as healthy (see
+    /// [`Backoff::steady_after`]).
     async fn run_once<F: Future>(&self, task: &Task, work: F, panics: &mut u32) -> Result<F::Output, Panic> {
         #[cfg(test)]
         let work = self.failpoints.wrap(task, work);

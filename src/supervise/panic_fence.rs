@@ -6,7 +6,7 @@
 //! the [`Panic`] logs it.
 //!
 //! **Invariant:** the message and location of a panic appear only in the log. A client gets an error of kind
-//! `Internal`, or an error about the bytes that it sent.
+//! `Internal`, or, if a decoder panicked, an error that refuses the client's bytes.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 thread_local! {
     /// The number of nested fences that the current thread is running in.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// The location of the last panic inside a fence. The panic hook stores the location, and the fence takes it out.
+    /// The location of the last panic inside a fence. The panic hook stores it here, and the fence moves it into the
+    /// [`Panic`].
     static ORIGIN: Cell<Option<Origin>> = const { Cell::new(None) };
 }
 
@@ -105,8 +106,8 @@ pub async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     })
 }
 
-/// Installs a panic hook that logs panics through `tracing`, with their location and, if enabled, their backtrace. The
-/// binary calls this once after logging has started.
+/// Installs a panic hook that logs panics through `tracing`, with their location and, if enabled, their backtrace. Must
+/// be called once, after logging has started.
 pub fn install_panic_hook() {
     set_hook(Box::new(|info| {
         let origin = Origin::of(info);
@@ -118,7 +119,7 @@ pub fn install_panic_hook() {
         let Origin { location, backtrace } = origin;
         let message = info.payload_as_str().unwrap_or("(no text)");
         let thread = std::thread::current().name().unwrap_or("(no name)").to_owned();
-        tracing::error!(%location, %thread, backtrace, "panic outside any fence: {message}");
+        tracing::error!(%location, %thread, backtrace, "uncaught panic: {message}");
     }));
 }
 

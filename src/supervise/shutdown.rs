@@ -6,15 +6,15 @@
 //!   finish                 │ are cut │ committed             │ tasks   │ ends
 //! ```
 //!
-//! Each step begins as soon as the previous step is done, and ends at its own deadline at the latest. A client that
-//! hangs therefore cannot delay the last commits.
+//! Each step begins as soon as the previous step is done, and ends no later than its own deadline. A client that hangs
+//! therefore cannot delay the last commits.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The deadlines of the steps, in percent of the total time.
+/// The deadlines of the steps, as percentages of the total time.
 const DRAIN_PERCENT: u32 = 60;
 const CUT_PERCENT: u32 = 66;
 const COMMIT_PERCENT: u32 = 90;
@@ -49,7 +49,7 @@ impl From<CancellationToken> for Stop {
 }
 
 impl Deadline {
-    /// Computes the deadlines of a shutdown that begins at `begun` and may take `time_max`.
+    /// Computes the deadlines of a shutdown that begins at `begun` and takes at most `time_max`.
     pub fn new(begun: Instant, time_max: Duration) -> Self {
         let at = |percent: u32| begun + time_max / 100 * percent;
         Self { drain: at(DRAIN_PERCENT), cut: at(CUT_PERCENT), commit: at(COMMIT_PERCENT), end: at(END_PERCENT) }

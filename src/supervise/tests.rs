@@ -1,4 +1,5 @@
-//! Tests that a panicking task is restarted, counted and shown by `/readyz`, and does not affect its owner.
+//! Tests that a task is restarted after a panic, that metrics count the panic, that `/readyz` shows the task, and that
+//! its owner is not affected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +10,15 @@ fn task() -> Task {
     Task::new(TaskKind::LookupTable, "places")
 }
 
-/// Creates a supervisor with very short pauses.
+/// Creates a supervisor with very short pauses before restarts.
 fn supervisor() -> (Supervisor, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
     let backoff = Backoff { pause_min: Duration::from_millis(1), pause_max: Duration::from_millis(2), ..BACKOFF };
     (Supervisor { backoff, ..Supervisor::new(metrics.clone()) }, metrics)
 }
 
-/// Runs a task that panics `panics` times before it ends. Returns the tasks that are down at the start of each run.
+/// Runs a task that panics `panics` times before it ends. Returns, for each run of the task, the tasks that were down
+/// when it started.
 async fn run(supervisor: &Supervisor, panics: u32) -> Vec<Vec<String>> {
     let (runs, seen) = (AtomicU32::new(0), Mutex::new(Vec::new()));
     let begin = || async {
@@ -91,7 +93,7 @@ async fn a_task_that_cannot_be_restarted_remains_down() {
     let task = Task::new(TaskKind::Endpoint, "http");
     supervisor.failpoints.arm(&task);
     let ended = supervisor.once(task, std::future::pending::<Result<()>>()).await;
-    assert_eq!(ended.unwrap_err().message(), "the endpoint `http` panicked: the log has the cause");
+    assert_eq!(ended.unwrap_err().message(), "the endpoint `http` panicked: see the log for the cause");
     assert_eq!(supervisor.down_tasks(), ["the endpoint `http` panicked and has ended"]);
 }
 

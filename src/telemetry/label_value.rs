@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// A label value for a metric. The encoder escapes it.
+/// A label value for a metric, which is escaped when it is encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Label(Cow<'static, str>);
 
@@ -63,7 +63,7 @@ impl LabelNames {
 
     /// Returns the label value for `name`.
     pub(super) fn label(&self, name: &str) -> Label {
-        // A poisoned lock can be ignored, because no operation leaves the set half-changed.
+        // A poisoned lock can be ignored, because a panic cannot leave the set in an inconsistent state.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(name) {
             return Label::owned(name);

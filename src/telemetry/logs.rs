@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogConfig, LogFormat};
 use crate::error::{Error, Result};
 
-/// Starts logging to standard error. The binary calls this once. Fails with `Conflict` if logging was already started.
+/// Starts logging to standard error. Fails with `Conflict` if logging was already started.
 pub fn start_logging(config: &LogConfig) -> Result<()> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| {
         Error::invalid(format!(

@@ -20,8 +20,8 @@ use super::source::SourceMetrics;
 use super::transform::TransformMetrics;
 use crate::error::{Error, Kind};
 
-/// The maximum number of tenants that have their own label value. All other tenants share `other`. Each tenant label
-/// adds three time series per table.
+/// The maximum number of tenants that have their own label value. All other tenants share `other`. Each additional
+/// value adds three time series per table.
 const TENANT_LABELS_MAX: usize = 1_000;
 
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
@@ -33,7 +33,7 @@ type Histograms<const N: usize> = Family<Labels<N>, Histogram>;
 pub enum EventOutcome {
     /// The event was stored.
     Accepted,
-    /// The event was already stored.
+    /// The event repeats a stored event, and was not stored again.
     Duplicate,
     /// The event was rejected and stored in the quarantine.
     Rejected,
@@ -41,7 +41,7 @@ pub enum EventOutcome {
 
 /// All metrics of the process. Labels contain no tenant data except the names of tenants.
 ///
-/// In all methods, `table` must be the name of an existing table, never an arbitrary string from a client.
+/// The caller of a method must pass the name of an existing table as `table`, never an arbitrary string from a client.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -151,8 +151,8 @@ impl Metrics {
         self.events.get_or_create(&labels).inc_by(count);
     }
 
-    /// Counts events of `tenant` that were received again. `other` counts the events whose content is known to differ
-    /// from the stored event, and `same` counts all others.
+    /// Counts repeated events of `tenant`. `other` counts those whose content is known to differ from the stored event,
+    /// and `same` counts the rest.
     pub fn repeats(&self, table: &str, tenant: &str, same: u64, other: u64) {
         for (content, count) in [("same", same), ("other", other)].into_iter().filter(|(_, count)| *count > 0) {
             let tenant = self.tenants.label(tenant);
@@ -190,7 +190,8 @@ impl Metrics {
         self.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Counts a request that a limit refused. `limit` is the configuration key, such as `ingest.queue_bytes_max`.
+    /// Counts a request that was refused because of a limit. `limit` is the configuration key, such as
+    /// `ingest.queue_bytes_max`.
     pub fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&[("limit", limit.into())]).inc();
     }
@@ -200,8 +201,8 @@ impl Metrics {
         self.queries.start()
     }
 
-    /// Counts a caller that was refused because its token is missing or invalid, or because a valid token lacks a
-    /// right. Server errors, such as a failure to fetch an issuer's keys, are not counted.
+    /// Counts a request that was refused because its token is missing or invalid, or because its valid token does not
+    /// grant the required access. Server errors, such as a failure to fetch an issuer's keys, are not counted.
     pub fn auth_refused(&self, error: &Error) {
         let reason = match error.kind() {
             Kind::Unauthenticated => "token",
@@ -211,7 +212,8 @@ impl Metrics {
         self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
     }
 
-    /// Records an HTTP request and its response. `route` is the pattern, such as `/v1/tables/{table}/events`, never the requested path.
+    /// Records an HTTP request and its response. `route` is the pattern, such as `/v1/tables/{table}/events`, never the
+    /// requested path.
     pub fn http_request(&self, route: &str, status: u16, took: Duration) {
         let route = Label::owned(route);
         let labels = [("route", route.clone()), ("status", Label::owned(status.to_string()))];

@@ -24,7 +24,7 @@ impl MetricsRegistry {
         metric
     }
 
-    /// Registers constant labels as an info metric.
+    /// Registers an info metric, whose labels never change.
     pub(super) fn add_info(&mut self, name: &str, help: &str, info: impl Metric) {
         self.0.register(name, help, info);
     }
@@ -35,12 +35,13 @@ impl MetricsRegistry {
     }
 }
 
-/// Creates a histogram of durations, with doubling buckets from 1 ms to 65 s.
+/// Creates a histogram of durations. The bucket boundaries double from 1 ms to 65 s.
 pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
-/// Creates a histogram of row counts. The bucket limits grow by a factor of four, from 1 row to about a million rows.
+/// Creates a histogram of row counts. The bucket boundaries grow by a factor of four, from 1 row to about a million
+/// rows.
 pub(super) fn row_counts() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 4.0, 11))
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariant:** the number of distinct label values is bounded. A malicious sender therefore cannot exhaust the
-//! memory.
+//! memory with new label values.
 //! **Invariant:** the only tenant data in a label is the tenant's name.
 
 mod label_value;

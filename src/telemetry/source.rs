@@ -1,7 +1,7 @@
 //! Metrics of sources, per source and per partition.
 //!
-//! **Invariant:** the only labels are partition numbers and names from the configuration, so the configured topics
-//! bound the number of distinct labels.
+//! **Invariant:** a label value is a partition number or a name from the configuration. The number of distinct values
+//! is therefore limited by the number of partitions of the configured topics.
 
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ pub struct PartitionLabel<'a> {
 pub enum SourceTrouble {
     /// The brokers cannot be reached.
     Connection,
-    /// The TLS connection fails.
+    /// A TLS connection cannot be established.
     Tls,
     /// The brokers refuse the user or the token.
     Login,
     /// No token can be obtained.
     Token,
-    /// The user is not authorized to read.
+    /// The user is not authorized to read a topic or to use the consumer group.
     Rights,
     /// A topic does not exist.
     Topic,
@@ -61,7 +61,7 @@ impl SourceTrouble {
         }
     }
 
-    /// Returns true if the error is over as soon as the brokers respond to any request.
+    /// Returns true if any response from the brokers shows that the error no longer exists.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }
@@ -143,12 +143,12 @@ impl SourceMetrics {
         self.commit_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Sets the number of messages in the partition that are not committed yet.
+    /// Sets the number of messages in the partition that the source has not committed yet.
     pub fn lag(&self, partition: PartitionLabel<'_>, messages: i64) {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
 
-    /// Records that the partition is stopped because of a gap.
+    /// Records that the partition is stopped because messages are missing.
     pub fn stopped(&self, partition: PartitionLabel<'_>) {
         self.stopped.get_or_create(&partition.labels()).set(1);
     }

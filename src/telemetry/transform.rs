@@ -1,7 +1,7 @@
 //! Metrics of transforms, per lookup table.
 //!
-//! **Invariant:** the only labels are the names of declared lookup tables, so the configuration bounds the number of
-//! distinct labels.
+//! **Invariant:** a label value is the name of a declared lookup table. The number of distinct values is therefore
+//! limited by the configuration.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,7 +27,7 @@ impl TransformMetrics {
         }
     }
 
-    /// Records that a lookup table with this number of rows was loaded.
+    /// Records that a lookup table was loaded and contains `rows` rows.
     pub fn lookup_loaded(&self, lookup: &str, rows: usize) {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         self.rows.get_or_create(&[("lookup", Label::owned(lookup))]).set(rows);

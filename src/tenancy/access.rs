@@ -1,7 +1,7 @@
 //! The rights of a verified caller: tenant, scopes and row rules.
 //!
 //! Only `verify` creates an [`Access`], from the [`Grant`] that it finds in a token. Endpoints, ingest and query check
-//! the [`Access`] before they act.
+//! the [`Access`] before they execute a request.
 //!
 //! **Invariant:** an operator (a caller without a tenant) can send events and operate the server, but never query.
 
@@ -65,7 +65,7 @@ pub(super) struct Grant {
     /// The token's `jti`, or an empty string if the token has none.
     pub(super) token_id: String,
     pub(super) scopes: Vec<Scope>,
-    /// The time from which the token is refused.
+    /// The time at which the server begins to refuse the token.
     pub(super) expires: Micros,
     /// The rules for each visible table, by table name.
     pub(super) tables: BTreeMap<String, TableRules>,
@@ -77,7 +77,8 @@ pub(super) struct Grant {
 pub struct RowRule {
     /// The name of the column.
     pub column: String,
-    /// The allowed values as strings, which are parsed as the column's type. If the list is empty, no rows are visible.
+    /// The allowed values. Each string is parsed as a value of the column's type. If the list is empty, no rows are
+    /// visible.
     pub values: Vec<String>,
 }
 
@@ -97,7 +98,7 @@ impl Access {
         Self(Arc::new(grant))
     }
 
-    /// Returns the tenant. Returns `Forbidden` for an operator, who has no tenant and cannot query.
+    /// Returns the tenant, or `Forbidden` for an operator, who has no tenant and cannot query.
     pub fn tenant(&self) -> Result<&TenantId> {
         self.0.tenant.as_ref().ok_or_else(|| {
             Error::forbidden(
@@ -106,7 +107,8 @@ impl Access {
         })
     }
 
-    /// Returns the owner of the events that this caller sends.
+    /// Returns who owns the events that this caller sends: the caller's tenant or, for an operator, the tenant named in
+    /// each event.
     pub fn owner(&self) -> Owner {
         self.0.tenant.clone().map_or(Owner::PerEvent, Owner::Tenant)
     }
@@ -129,8 +131,8 @@ impl Access {
         Err(Error::unauthenticated("the token has expired: get a new one"))
     }
 
-    /// Returns the time from which the token is refused. This is the earlier of `exp` plus the leeway, and the time at
-    /// which the token reaches its maximum age.
+    /// Returns the time at which the server begins to refuse the token. This is the earlier of `exp` plus the leeway,
+    /// and the time at which the token reaches its maximum age.
     pub fn expires(&self) -> Micros {
         self.0.expires
     }
@@ -149,7 +151,8 @@ impl Access {
     /// contain the digest. Callers of the same tenant with the same rules get the same digest.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut digest = Sha256::new();
-        // The length of a string or list is hashed first, so different rules never produce the same hash input.
+        // The length of each string or list is hashed before its contents, so different rules never produce the same
+        // hash input.
         let mut text = |text: &str| {
             digest.update((text.len() as u64).to_le_bytes());
             digest.update(text);

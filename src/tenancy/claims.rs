@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** a duplicate key at any depth is an error, because different parsers could use different values for
 //! the key.
-//! **Invariant:** a claim of the wrong type is an error, never treated as absent.
+//! **Invariant:** a claim of the wrong type is an error, and is never treated as absent.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub(super) const TEXT_BYTES_MAX: usize = 256;
 /// The latest valid time in a claim, in seconds since 1970: the last second of the year 9999.
 const SECONDS_MAX: i64 = 253_402_300_799;
 
-/// The header of a token or its claims, as a JSON object.
+/// A JSON object from a token: its header or its claims.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
@@ -87,7 +87,7 @@ impl ClaimPath {
         Ok(Self(steps))
     }
 
-    /// Returns the name of the top-level claim.
+    /// Returns the first name in the path, which is the name of a top-level claim.
     pub(super) fn first(&self) -> &str {
         &self.0[0]
     }
@@ -108,7 +108,7 @@ impl ClaimPath {
     }
 }
 
-/// Parses one JSON object without duplicate keys.
+/// Parses one JSON object, and refuses duplicate keys.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
     match serde_json::from_slice::<Strict>(bytes) {
         Ok(Strict(Value::Object(map))) => Ok(map),

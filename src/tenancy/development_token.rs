@@ -17,7 +17,7 @@ use crate::error::{Error, Result, did_you_mean};
 /// Parameters of a development token for an issuer with a shared secret.
 #[derive(Debug, Clone)]
 pub struct DevelopmentToken {
-    /// The issuer's name in the configuration. If only one issuer has a secret, the name may be empty.
+    /// The issuer's name in the configuration. The name may be empty if only one issuer has a secret.
     pub issuer: String,
     /// The tenant, or `None` for an operator.
     pub tenant: Option<String>,
@@ -27,7 +27,7 @@ pub struct DevelopmentToken {
     pub scopes: Vec<Scope>,
     /// The time for which the token is valid, starting now.
     pub age: Duration,
-    /// Additional claims. A claim that another field of this struct sets is an error.
+    /// Additional claims. They must not include a claim that another field of this struct sets.
     pub claims: Map<String, Value>,
 }
 
@@ -81,7 +81,7 @@ impl DevelopmentToken {
         let scope = ClaimPath::parse(&issuer.scope_claim)?;
         let own = ["iss", "aud", "sub", "iat", "exp", "jti", tenant.first(), scope.first()];
         if let Some(claim) = own.into_iter().find(|claim| self.claims.contains_key(*claim)) {
-            return Err(Error::invalid(format!("claim `{claim}` is set automatically: use the argument for it")));
+            return Err(Error::invalid(format!("claim `{claim}` cannot be added: it is set from the other arguments")));
         }
         let now = clock.now_seconds();
         let age = i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
@@ -152,7 +152,7 @@ mod tests {
             (DevelopmentToken { issuer: "dev".to_owned(), ..token() }, none, "has no secret"),
             (DevelopmentToken { issuer: "dve".to_owned(), ..token() }, auth(), "did you mean `dev`?"),
             (DevelopmentToken { age: Duration::from_secs(86_401), ..token() }, auth(), "auth.token_age_max"),
-            (DevelopmentToken { claims, ..token() }, auth(), "claim `iss` is set automatically"),
+            (DevelopmentToken { claims, ..token() }, auth(), "claim `iss` cannot be added"),
         ];
         for (token, auth, reason) in cases {
             let error = token.sign(&auth, &Clock::System).unwrap_err();

@@ -1,5 +1,6 @@
-//! A JSON Web Key Set (JWKS) from a URL. The set is cached for a configured time, and at most one task fetches it at a
-//! time.
+//! A JSON Web Key Set (JWKS) from a URL. The set is cached, and at most one task fetches it at a time. A cached set is
+//! *fresh* for a configured time. After that, it is used only if it cannot be fetched again, and only for a second
+//! configured time, the *stale* time.
 //!
 //! ```text
 //!   age of the set     0 ──────────── 3/4 fresh ─────────── fresh ──────────────── fresh + stale
@@ -9,12 +10,12 @@
 //! ```
 //!
 //! **Invariant:** at most one fetch runs, and an unknown key does not start another fetch before the cooldown has
-//! passed. A flood of forged `kid`s therefore causes only one request to the issuer per cooldown, and callers with
-//! known keys do not wait for this request.
+//! passed. A flood of tokens with made-up `kid` values therefore causes only one request to the issuer per cooldown,
+//! and callers with known keys do not wait for this request.
 //! **Invariant:** the fetch belongs to the key set, not to the caller that started it, so it continues if that caller
 //! is cancelled.
 //! **Invariant:** a key that the issuer has removed is refused once the set is no longer fresh. If the issuer cannot be
-//! reached, the key is refused at the end of the stale period.
+//! reached, the key is refused at the end of the *stale* time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,9 +50,9 @@ struct KeySetSource {
     url: Url,
     client: Client,
     clock: Clock,
-    /// The age up to which the set is fresh.
+    /// How long the set is used without being fetched again, measured from its request.
     fresh: Micros,
-    /// After the fresh period, the additional time for which the set is used if the issuer cannot be reached.
+    /// How long after `fresh` the set is still used if the issuer cannot be reached.
     stale: Micros,
     /// The minimum time between two fetches.
     cooldown: Micros,
@@ -177,8 +178,8 @@ impl FetchedKeySet {
     }
 }
 
-/// A guard for a running fetch, which notifies the waiting callers when the fetch ends or panics. No caller waits
-/// forever.
+/// The guard of a running fetch. The guard notifies the waiting callers when the fetch ends or panics, so no caller
+/// waits forever.
 struct FetchInProgress {
     source: Arc<KeySetSource>,
     outcome: Option<KeySet>,

@@ -1,4 +1,4 @@
-//! Tests of key sets over real HTTP connections. A test issuer on loopback counts its requests.
+//! Tests that fetch key sets over HTTP from a test issuer on loopback, which counts its requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ async fn reply(mut connection: TcpStream, response: &str) {
         }
         request.push(byte[0]);
     }
-    // Write errors are ignored, because the client stops reading at a redirect or at a body that is too large.
+    // Write errors are ignored, because the client does not read a redirect, or a body that is too large, to its end.
     drop(connection.write_all(response.as_bytes()).await);
     drop(connection.shutdown().await);
 }
@@ -119,7 +119,7 @@ fn named(algorithm: &str, key: &str, kid: &str) -> Value {
     jwk
 }
 
-/// Returns a valid token that is signed with the key of [`ec`].
+/// Returns a valid token that is signed with the key that [`ec`] returns.
 fn token(kid: &str) -> String {
     signed("ES256", P256, kid)
 }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
 use crate::error::{Error, Result};
 
-/// The maximum size of a PEM file, in bytes. An RSA key of 8192 bits takes 1.5 KiB.
+/// The maximum size of a PEM file, in bytes. The PEM file of an 8192-bit RSA public key is about 1.5 KiB in size.
 const PEM_BYTES_MAX: usize = 64 * 1024;
 
 /// The keys of an issuer.
@@ -26,12 +26,13 @@ pub(super) enum IssuerKeys {
     One(Arc<VerificationKey>),
     /// A key set from a file.
     Set(KeySet),
-    /// A key set from a URL, which is fetched again when it is no longer fresh.
+    /// A key set from a URL, which is fetched again from time to time.
     Fetched(FetchedKeySet),
 }
 
 impl IssuerKeys {
-    /// Opens the key source of `issuer`. Checks that each configured algorithm can match a key of this source.
+    /// Opens the key source of `issuer`. Every one of the configured `algorithms` must be usable with at least one key
+    /// of this source.
     pub(super) fn open(
         issuer: &IssuerConfig,
         algorithms: &[Algorithm],
@@ -69,7 +70,7 @@ impl IssuerKeys {
         }
     }
 
-    /// Checks that keys are available, after fetching them if needed.
+    /// Fetches the keys if needed. Fails if they cannot be fetched or if none of them is usable.
     pub(super) async fn ready(&self) -> Result<()> {
         match self {
             Self::One(_) | Self::Set(_) => Ok(()),
@@ -77,8 +78,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns true if a key of this source can match the algorithm. If the source is a URL, its keys are not known
-    /// yet, so any public-key algorithm can match.
+    /// Returns true if a key of this source can be used with the algorithm. The keys of a URL are not known yet, so
+    /// this is assumed for all public-key algorithms.
     fn can_match(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::One(key) => key.matches_algorithm(algorithm),

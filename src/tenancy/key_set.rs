@@ -1,7 +1,7 @@
 //! JSON Web Key Sets (JWKS, RFC 7517): parses the public keys of an issuer, and selects the key for a token.
 //!
-//! **Invariant:** a key set has only public signature keys. Shared secrets, encryption keys, and weak or invalid keys
-//! are skipped.
+//! **Invariant:** a key set contains only public signature keys. Shared secrets, encryption keys, and weak or invalid
+//! keys are skipped.
 //! **Invariant:** a key verifies a token only if no other key of the set matches the token.
 
 use std::sync::Arc;

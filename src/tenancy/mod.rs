@@ -13,8 +13,8 @@
 //!
 //! **Invariant:** an [`Access`] comes only from a verified token: its fields are private, and only `verify` creates it.
 //! **Invariant:** a claim's value becomes a typed literal, and is never inserted into SQL text.
-//! **Invariant:** a claim that is null, empty or of the wrong type never grants access to rows. Neither does a missing
-//! claim that is required.
+//! **Invariant:** a claim that is null, empty or of the wrong type never grants access to rows. If a required claim is
+//! missing, no rows are visible.
 //! **Invariant:** before the signature is verified, only the token's `iss` and header are read.
 
 mod access;

@@ -6,7 +6,8 @@
 //! quarantine is therefore visible only if its table has neither a column list nor row rules, or if
 //! `[policy.<table>_quarantine]` is configured.
 //!
-//! **Invariant:** a claim that is null, empty, nested or of mixed types permits no rows, even if the claim is optional.
+//! **Invariant:** if a claim is null, empty, nested, or a list with mixed types, no rows are visible, even if the claim
+//! is optional.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +79,8 @@ impl TablePolicy {
 }
 
 impl RowPolicy {
-    /// Returns the row rule for a token with these claims, or `None` if the claim is optional and missing.
+    /// Returns the row rule for a token with these claims, or `None` if the policy's claim is optional and the token
+    /// lacks it.
     fn rule(&self, claims: &Claims) -> Option<RowRule> {
         let values = match claims.at(&self.claim) {
             None if self.required => Vec::new(),

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
 
-/// The time after which the client of a refused query should retry.
+/// The delay before a retry, as given in the error for a refused query.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The query slots of all tenants.
@@ -33,7 +33,7 @@ pub struct Slots {
 #[derive(Debug)]
 #[must_use = "a dropped slot is released immediately"]
 pub struct Slot {
-    // Field order is drop order: the permit is dropped before the queue that it belongs to.
+    // Fields are dropped in the order of their declaration, so the permit is dropped before its queue.
     _permit: OwnedSemaphorePermit,
     _position: QueuePosition,
 }
@@ -50,7 +50,7 @@ struct TenantQueue {
     queries: usize,
 }
 
-/// A place in the queue of a tenant, which a running or waiting query holds.
+/// The position of a running or waiting query in the queue of its tenant.
 #[derive(Debug)]
 struct QueuePosition {
     tenant: TenantId,
@@ -58,15 +58,16 @@ struct QueuePosition {
 }
 
 impl Slots {
-    /// Allows `running_max` running queries per tenant. A further `waiting_max` queries may wait, each for at most
+    /// Allows `running_max` running queries per tenant. Up to `waiting_max` more queries may wait, each for at most
     /// `wait_max`.
     pub fn new(running_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
-    /// Waits for a free slot if necessary, and takes the slot. Returns `Limited` with a retry time if the queue is full
-    /// or the wait is too long. A tenant's queries get slots in the order in which they arrived. Queries of different
-    /// tenants do not wait for each other. Dropping the returned future releases the queue position.
+    /// Waits for a free slot if necessary, and takes the slot. Returns `Limited`, with a delay before a retry, if the
+    /// queue is full or if no slot becomes free within the maximum wait. A tenant's queries get slots in the order in
+    /// which they arrived. Queries of different tenants do not wait for each other. Dropping the returned future
+    /// releases the queue position.
     pub async fn take(&self, tenant: &TenantId) -> Result<Slot> {
         let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {
@@ -108,7 +109,8 @@ impl Slots {
 }
 
 impl TenantQueues {
-    /// Locks the queues. A poisoned lock can be ignored, because a panic cannot leave a count half-changed.
+    /// Locks the queues. A poisoned lock can be ignored, because a panic cannot leave the queues in an inconsistent
+    /// state.
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, TenantQueue>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,8 +5,8 @@
 //! **Invariant:** a key is used only with algorithms of its own type: an RSA key is never used as a shared secret, and
 //! a P-256 key never verifies ES384.
 //!
-//! The module `verify` checks the claims. The validation in `jsonwebtoken` reads the system clock, does not check `nbf`
-//! by default, and accepts duplicate keys.
+//! The claims are checked by the module `verify`, not by `jsonwebtoken`, whose validation reads the system clock, does
+//! not check `nbf` by default, and accepts duplicate keys.
 
 use std::fmt;
 
@@ -151,7 +151,7 @@ fn compact(algorithm: Algorithm, key: &EncodingKey, header: &str, claims: &str) 
     Ok(format!("{message}.{signature}"))
 }
 
-/// Returns the size of a base64url number in bits, or 0 if it is invalid.
+/// Returns the number of significant bits in a base64url integer, or 0 if it is not valid base64url.
 fn bits(number: &str) -> usize {
     let bytes = URL_SAFE_NO_PAD.decode(number).unwrap_or_default();
     let significant = bytes.iter().skip_while(|byte| **byte == 0);

@@ -33,7 +33,7 @@ fn good() -> Value {
     })
 }
 
-/// Returns valid claims with `changes`. A `null` value removes the claim.
+/// Returns valid claims after applying `changes`, in which `null` removes a claim.
 fn with(changes: Value) -> String {
     let mut claims = good();
     for (name, value) in changes.as_object().unwrap() {
@@ -45,7 +45,7 @@ fn with(changes: Value) -> String {
     claims.to_string()
 }
 
-/// Signs with the test issuer's secret.
+/// Returns a token with this header and these claims, signed with the test issuer's secret.
 fn signed(header: &str, claims: &str) -> String {
     let secret = issuer().secret.unwrap();
     sign(Algorithm::parse("HS256").unwrap(), &secret, header, claims).unwrap()

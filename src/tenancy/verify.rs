@@ -1,5 +1,5 @@
-//! Verifies tokens. The result is an [`Access`] if the token is valid. Otherwise, it is an error that states the reason
-//! without internal details.
+//! Verifies tokens. A valid token results in an [`Access`]. Any other token results in an error that states why the
+//! token is refused, without internal details.
 //!
 //! First, the size, shape, header, issuer, algorithm, key and signature of the token are checked, in this order. Then
 //! the signed claims are checked: audience, times, subject, tenant, scopes and policy. The checks follow RFC 8725. No
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 /// Verifies tokens. All endpoints share one verifier.
 #[derive(Debug)]
 pub struct Verifier {
-    /// The trusted issuers, each under its exact `iss`.
+    /// The trusted issuers, keyed by their exact `iss`.
     issuers: BTreeMap<String, Issuer>,
     policy: Policy,
     clock: Clock,
@@ -47,8 +47,8 @@ struct Issuer {
 }
 
 impl Verifier {
-    /// Creates a verifier after checking the policy and the issuers' keys and algorithms. Key files are read here, and
-    /// URLs are fetched on first use. The error lists all problems, one per line.
+    /// Checks the policy and the issuers' keys and algorithms, and creates a verifier. Key files are read here, and
+    /// URLs are fetched on first use. If several checks fail, the error lists all problems, one per line.
     ///
     /// A quarantine `<table>_quarantine` has the same tenant rule as its table. The quarantine is visible if the table
     /// has no row rules and no column list, or if the quarantine has its own policy.
@@ -91,7 +91,7 @@ impl Verifier {
         self.grant(issuer, &claims)
     }
 
-    /// Checks that tokens can be verified, that is, that the key sets have been fetched. `/readyz` reports the result.
+    /// Fails if no issuer is configured or if the keys of an issuer cannot be fetched. `/readyz` reports the result.
     pub async fn ready(&self) -> Result<()> {
         if self.issuers.is_empty() {
             return Err(Error::unavailable(
@@ -104,7 +104,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Checks signed claims and grants access.
+    /// Checks the claims of a token with a valid signature, and returns the access that they grant.
     fn grant(&self, issuer: &Issuer, claims: &Claims) -> Result<Access> {
         issuer.check_audience(claims)?;
         let expires = self.check_times(claims)?;
@@ -126,7 +126,7 @@ impl Verifier {
         }))
     }
 
-    /// Checks `exp`, `nbf` and `iat`, and returns the time from which the token is refused.
+    /// Checks `exp`, `nbf` and `iat`, and returns the time at which the token will be refused as expired.
     fn check_times(&self, claims: &Claims) -> Result<Micros> {
         let now = self.clock.now_seconds();
         let expires = claims.seconds("exp")?.ok_or_else(|| refuse("`exp` is missing"))?;
@@ -211,8 +211,8 @@ impl Issuer {
         Ok(Scope::ALL.into_iter().filter(|scope| words.contains(&scope.as_str())).collect())
     }
 
-    /// Returns the tenant. Only an operator with the scope `ingest` or `admin` may have no tenant. An operator's token
-    /// must not contain the tenant claim.
+    /// Returns the tenant, or `None` for an operator. An operator must have the scope `ingest` or `admin`, and its
+    /// token must not contain the tenant claim.
     fn tenant(&self, claims: &Claims, subject: &str, scopes: &[Scope]) -> Result<Option<TenantId>> {
         match claims.at(&self.tenant_claim) {
             Some(Value::String(tenant)) => TenantId::parse(tenant).map(Some).map_err(|error| {

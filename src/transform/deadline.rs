@@ -1,7 +1,7 @@
 //! Checks the deadline of a run while a join produces rows.
 //!
-//! Adds a [`DeadlineExec`] above each join of a plan. Otherwise, the deadline would not be checked while a join
-//! produces many batches and a filter above the join discards all their rows.
+//! Adds a [`DeadlineExec`] above each join of a plan. Without it, the deadline would not be checked if a join produces
+//! many batches whose rows are all discarded by a filter above the join.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::Error;
 /// The names of the plan nodes that can produce many rows from few input rows.
 const JOINS: [&str; 5] = ["HashJoinExec", "NestedLoopJoinExec", "CrossJoinExec", "SortMergeJoinExec", "UnnestExec"];
 
-/// The deadline of a run, and the time limit for the error message.
+/// The deadline of a run, and the time limit that the error message states.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RunDeadline {
     pub(super) at: Instant,
@@ -43,7 +43,7 @@ impl RunDeadline {
     }
 }
 
-/// Returns an engine error if the deadline has passed.
+/// Returns an error, wrapped as a [`DataFusionError`], if the deadline has passed.
 pub(super) fn check_deadline(deadline: Option<&RunDeadline>) -> Result<()> {
     let checked = deadline.map_or(Ok(()), RunDeadline::check);
     checked.map_err(|error| DataFusionError::External(Box::new(error)))

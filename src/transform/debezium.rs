@@ -16,7 +16,8 @@ use crate::clock::Micros;
 /// A change to one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ChangeEvent<'a> {
-    /// The operation: `c` for create, `u` for update, `d` for delete, `r` for read (a snapshot), `t` for truncate, `m` for message.
+    /// The operation: `c` for create, `u` for update, `d` for delete, `r` for read (a snapshot), `t` for truncate, `m`
+    /// for message.
     pub(super) op: Cow<'a, str>,
     /// The row before the change, as JSON.
     pub(super) before: Option<&'a str>,
@@ -26,7 +27,7 @@ pub(super) struct ChangeEvent<'a> {
     pub(super) source: Option<&'a str>,
 }
 
-/// The fields of Debezium's envelope that transforms use.
+/// The fields of Debezium's envelope that [`ChangeEvent`] contains. All other fields are ignored.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -40,8 +41,8 @@ struct Envelope<'a> {
 }
 
 impl<'a> ChangeEvent<'a> {
-    /// Parses a string that contains valid JSON. Returns `None` for a tombstone, a message with which Kafka deletes
-    /// older messages with the same key.
+    /// Parses a change event, which must be valid JSON. Returns `None` for a tombstone, a message that makes Kafka
+    /// delete all older messages with the same key.
     pub(super) fn parse(json: &'a str) -> Result<Option<Self>, String> {
         if json.trim() == "null" {
             return Ok(None);

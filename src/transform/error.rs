@@ -1,4 +1,4 @@
-//! Translates engine errors in a transform to messages for the author of the statement and for readers of the
+//! Translates engine errors in a transform into messages for the author of the statement and for readers of the
 //! quarantine.
 //!
 //! An error in the statement or in a message's values becomes `Invalid`, an exceeded limit becomes `Limited`, and every
@@ -12,7 +12,8 @@ use datafusion::error::DataFusionError;
 use crate::error::{Error, did_you_mean};
 use crate::sql::engine_text::root;
 
-/// Translates an engine error. If the engine knows the position in the statement, the message contains it.
+/// Translates an engine error. If the engine reports where in the statement the error is, the message contains this
+/// position.
 pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
     let span = engine_error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let error = match root(&engine_error) {
@@ -70,7 +71,7 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// Returns the engine's error text without the backtrace, the list of function signatures and the full stop.
+/// Returns the engine's error text without the backtrace, the list of function signatures and the final full stop.
 fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(" No function matches the given name").next().unwrap_or_default();

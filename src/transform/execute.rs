@@ -8,12 +8,13 @@
 //! ```
 //!
 //! The result contains the accepted rows, and the failed messages with their reasons. The caller's function `accept`
-//! receives the rows of a run, and can refuse all of them. If it refuses the rows, the run counts as failed.
+//! receives the rows of a run, and either accepts or refuses all of them. If the function refuses the rows, the run
+//! counts as failed.
 //!
-//! **Invariant:** a message is reported only after a run over this message alone has failed.
-//! **Invariant:** the time, memory and rows of a batch are limited, including the search for failing messages. If a
-//! batch exceeds a limit, the function fails with `Limited`, and the caller may retry with smaller batches. If a single
-//! message exceeds a limit, the message is reported as failed.
+//! **Invariant:** a message is reported as failed only after a run over this message alone has failed.
+//! **Invariant:** the time, memory and rows of a batch are limited, and the search for failing messages counts towards
+//! these limits. If a batch exceeds a limit, the transform fails with `Limited`, and the caller may retry with smaller
+//! batches. If a single message exceeds a limit, the message is reported as failed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -53,7 +54,8 @@ pub(super) struct BatchRun<'a> {
 }
 
 impl BatchRun<'_> {
-    /// Runs the plan over all messages of `table`. This function blocks, so do not call it on a runtime thread.
+    /// Runs the plan over all messages of `table`. This function blocks the calling thread, which must not be a worker
+    /// thread of the async runtime.
     pub(super) fn run_all<T>(
         &self,
         table: MessagesTable,
@@ -78,7 +80,7 @@ impl BatchRun<'_> {
                     bytes_left = bytes_left.checked_sub(bytes).ok_or_else(out_of_memory)?;
                     outcome.parts.push(accepted);
                 }
-                // No time is left to search for the failing messages.
+                // After the deadline, there is no time to search for the failing messages.
                 Err(error) if !is_alone && deadline.check().is_err() => {
                     return Err(deadline.error().with_source(error));
                 }
@@ -137,14 +139,14 @@ impl BatchRun<'_> {
     }
 }
 
-/// Splits a range into halves, and pushes them to the stack `work`. The first half is on top, so it runs first.
+/// Splits a range into halves, and pushes them onto the stack `work`. The first half is on top, so it runs first.
 fn split(range: &Range<usize>, work: &mut Vec<Range<usize>>) {
     let middle = range.start + range.len() / 2;
     work.push(middle..range.end);
     work.push(range.start..middle);
 }
 
-/// Removes the hidden column from the rows, and returns its values as the message index of each row.
+/// Removes the hidden last column from the rows. Its values become [`Rows::messages`], the message index of each row.
 fn split_index(all: &RecordBatch) -> Result<Rows> {
     let (last, columns) =
         all.columns().split_last().ok_or_else(|| Error::internal("rows of a transform have no message index"))?;

@@ -1,4 +1,4 @@
-//! The JSON functions of SQL, which take a JSON string and a path, and the operators `->` and `->>`.
+//! The SQL functions for JSON, which take a JSON string and a path, and the operators `->` and `->>`.
 //!
 //! | function | also called | returns |
 //! |---|---|---|
@@ -32,7 +32,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::json_path::{Step, boolean, elements, find, float, int, text};
 
-/// The kind of value that a function returns.
+/// The kind of value that a JSON function returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ValueKind {
     Text,

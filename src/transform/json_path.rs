@@ -47,7 +47,7 @@ pub(super) fn int(value: &str) -> Option<i64> {
         return Some(integer);
     }
     let double: f64 = digits.parse().ok()?;
-    // Above 2^53, a double does not represent every integer exactly.
+    // The double may be rounded if it is above 2^53, so it is refused.
     let is_exact = double.fract() == 0.0 && double.abs() <= 9_007_199_254_740_992.0;
     is_exact.then_some(double as i64)
 }
@@ -72,7 +72,7 @@ pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// Returns the text of a number without quotes. The JSON may be a number or a string.
+/// Returns the text of a JSON number, or of a JSON string that consists of the characters of a number.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
@@ -81,7 +81,7 @@ fn number(value: &str) -> Option<Cow<'_, str>> {
 /// Returns the JSON of one child of an object or array.
 fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
     let mut found = None;
-    // The result is ignored, because the visitor returns an error to stop the parser when it has found the value.
+    // The parser's result is ignored, because the visitor stops the parser with an error as soon as it has the value.
     let _read = serde_json::Deserializer::from_str(json).deserialize_any(ChildFinder { step, found: &mut found });
     found.map(RawValue::get)
 }

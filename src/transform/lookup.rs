@@ -6,10 +6,10 @@
 //!             └──────────── refresh ◄───────────────┘
 //! ```
 //!
-//! [`Lookups`] provides the current contents of every lookup that has been loaded at least once. The creator of
-//! [`Lookups`] passes in a function that runs queries, so transforms do not depend on the query engine.
+//! [`Lookups`] provides the current contents of every lookup that has been loaded at least once. A lookup's query is
+//! run by a [`LookupQuery`] function that the caller passes in, so transforms do not depend on the query engine.
 //!
-//! **Invariant:** a loaded lookup stays available. A refresh replaces either all of its contents or nothing.
+//! **Invariant:** a loaded lookup stays available. A refresh replaces all of its contents or none of them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,9 +32,9 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind, blocking};
 use crate::telemetry::Metrics;
 
-/// The longest pause between attempts to load a lookup that was never loaded.
+/// The longest pause between attempts to load a lookup that has never been loaded.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The name of the operation in the error message after a panic.
+/// The operation that the error message names after a panic, as in "loading panicked".
 const LOADING: &str = "loading";
 
 /// A function that runs a lookup's query over the rows of all tenants.
@@ -90,7 +90,7 @@ impl Lookups {
         errors
     }
 
-    /// Loads one lookup. A lookup with a query requires `lookup_query`.
+    /// Loads one lookup. `lookup_query` may be `None` only if the lookup has no query.
     pub async fn load_one(&self, name: &str, lookup_query: Option<&LookupQuery>) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
         let loaded = self.load(lookup, lookup_query).await.map_err(|error| error.at(format!("lookups.{name}")))?;
@@ -105,7 +105,8 @@ impl Lookups {
         Ok(())
     }
 
-    /// Refreshes all lookups until `stop` is cancelled. Each lookup has its own task, so a panic affects only one lookup.
+    /// Refreshes all lookups until `stop` is cancelled. Each lookup has its own task, so a panic affects only one
+    /// lookup.
     pub async fn run(self: Arc<Self>, lookup_query: LookupQuery, supervisor: Supervisor, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         for name in self.list.keys() {
@@ -142,7 +143,7 @@ impl Lookups {
                             tracing::warn!(lookup = %name, ?error, "cannot refresh a lookup; the previous contents stay in use")
                         }
                         false => {
-                            tracing::warn!(lookup = %name, ?error, "cannot load a lookup; the sources that use it wait")
+                            tracing::warn!(lookup = %name, ?error, "cannot load a lookup; sources using it must wait")
                         }
                     }
                 }
@@ -171,7 +172,7 @@ impl Lookups {
                 let body = lookup_fetch::fetch(&url, config.ca_file.as_deref(), &limits).await?;
                 return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &limits)).await;
             }
-            let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no source"))?;
+            let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no file, URL or query"))?;
             let lookup_query =
                 lookup_query.ok_or_else(|| Error::internal("no query engine was passed in for a lookup's query"))?;
             let batches = lookup_query(query).await?;
@@ -195,17 +196,17 @@ impl Lookups {
         self.changed.send_replace(());
     }
 
-    /// Returns the current contents of these lookups. If some of them were never loaded, the error is the list of their
-    /// names.
+    /// Returns the current contents of the lookups `names`. If some of them have never been loaded, returns their names
+    /// as the error.
     pub(super) fn now(&self, names: &[String]) -> std::result::Result<Vec<(String, Arc<LoadedLookup>)>, Vec<String>> {
         let found = |name: &String| Some((name.clone(), self.list.get(name)?.now()?));
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
     }
 
-    /// Returns the contents of these lookups for planning. A lookup that is not loaded yet is represented by an empty
-    /// table with its declared columns. If some of these lookups have no declared columns, the error is the list of
-    /// their names.
+    /// Returns the contents of the lookups `names` for planning. A lookup that is not loaded yet is represented by an
+    /// empty table with its declared columns. If some lookups are not loaded and declare no columns, returns their
+    /// names as the error.
     pub(super) fn expected(
         &self,
         names: &[String],
@@ -247,7 +248,8 @@ impl Lookup {
     }
 }
 
-/// Returns the schema of declared columns. The configuration has already checked their types.
+/// Returns the schema of declared columns. Their types are valid, because they were checked when the configuration was
+/// read.
 fn declared(columns: &[ColumnConfig]) -> SchemaRef {
     let field = |column: &ColumnConfig| {
         let kind = ColumnKind::parse(&column.kind).unwrap_or(ColumnKind::Text);

@@ -180,7 +180,7 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
         let name = field.name();
         let found = batch.column_by_name(name).ok_or_else(|| {
             let guess = did_you_mean(name, batch.schema_ref().fields().iter().map(|field| field.name().as_str()));
-            Error::invalid(format!("the lookup has no column `{name}`, which is declared{guess}"))
+            Error::invalid(format!("declared column `{name}` does not exist in the lookup{guess}"))
         })?;
         cast_with_options(found, field.data_type(), &exact)
             .map_err(|error| Error::invalid(format!("column `{name}`: {error}")))

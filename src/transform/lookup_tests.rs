@@ -123,7 +123,7 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
             &[("id", "int64")],
             &usual,
             Kind::Invalid,
-            "no column `id`, which is declared, did you mean `idd`?",
+            "declared column `id` does not exist in the lookup, did you mean `idd`?",
         ),
         ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "not valid CSV"),
         ("i.csv", Vec::new(), &[], &usual, Kind::Invalid, "empty"),
@@ -201,7 +201,7 @@ async fn a_url_is_fetched_within_limits() {
     assert_eq!(contents(&good).unwrap().1, ["1,Rom"]);
 }
 
-/// Returns a transform that reads the city from the lookup `places`.
+/// Returns a transform that finds the city for a message's offset in the lookup `places`.
 fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     let sql = "SELECT key AS who, time AS at, p.city AS id FROM messages LEFT JOIN places p ON p.id = offset";
     let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
@@ -267,8 +267,8 @@ async fn a_source_waits_for_its_lookups_and_uses_refreshed_contents() {
     }
     assert_eq!(city(&transform).await, "Lima");
 
-    // The refreshed lookup first has changed rows, then a changed schema, and then a schema that is incompatible with
-    // the statement.
+    // The first refresh changes the rows, the second also changes the schema, and the third loads a schema that is
+    // incompatible with the statement.
     for (csv, expected) in [("id,city\n1,Quito\n2,x\n", "Quito"), ("more,city,id\n3,Cusco,1\n4,y,5\n6,z,7\n", "Cusco")]
     {
         write(csv);

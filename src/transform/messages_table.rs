@@ -1,7 +1,7 @@
 //! The table `messages`, which holds a batch of messages as columns.
 //!
-//! A [`MessagesTable`] is built from messages as read from the source. The [`MessagesTable`] also lists the messages
-//! that cannot become a row.
+//! A [`MessagesTable`] contains one row for each message that was read from the source. It also lists the invalid
+//! messages, which have no row.
 //!
 //! | column | type | |
 //! |---|---|---|
@@ -36,7 +36,7 @@ pub(super) const MESSAGES: &str = "messages";
 /// The name of the hidden `UInt32` column that contains the index of the message.
 pub(super) const MESSAGE_INDEX: &str = "__message_index";
 
-/// A property of a message that is a column of the table `messages`.
+/// The property of a message that a column of the table `messages` contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageColumn {
     Value,
@@ -84,11 +84,11 @@ const DEBEZIUM: [(&str, MessageColumn, ColumnKind); 8] = [
 pub(super) struct MessagesTable {
     /// One row per message, in the order of the batch. The last column is [`MESSAGE_INDEX`].
     pub(super) rows: RecordBatch,
-    /// Messages that cannot become rows.
+    /// The invalid messages, which have no row.
     pub(super) errors: Vec<MessageError>,
 }
 
-/// A message that becomes a row.
+/// A valid message, from which one row is built.
 struct MessageRow<'a> {
     index: u32,
     message: &'a Message<'a>,
@@ -114,8 +114,8 @@ pub(super) fn schema_with_index(envelope: Envelope) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Builds columns from messages. Debezium's tombstones are skipped. Columns for which `is_needed` returns false contain only
-/// nulls, because the statement does not read them.
+/// Builds columns from messages. Debezium's tombstones are skipped. Columns for which `is_needed` returns false contain
+/// only nulls, because the statement does not read them.
 pub(super) fn table(
     envelope: Envelope,
     messages: &[Message<'_>],

@@ -1,4 +1,5 @@
-//! Transforms: a source's SELECT statement, which runs over each message batch and may join it with lookup tables.
+//! A transform is the SELECT statement of a source. It runs over each batch of messages, and may join the messages with
+//! lookup tables.
 //!
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
@@ -127,11 +128,11 @@ struct TransformLimits {
 pub struct Transform {
     source: String,
     contract: Arc<Contract>,
-    /// Whether the source determines the tenant of a message.
+    /// True if the source, not the statement, determines the tenant of a message.
     is_owned: bool,
     envelope: Envelope,
-    /// The text of the statement. It is parsed again for each planning, which is rare. A field with the syntax tree
-    /// would increase the compile time of every future that holds a transform.
+    /// The text of the statement, which is parsed each time the statement is planned. Planning is rare, and storing the
+    /// syntax tree instead would increase the compile time of every future that holds a transform.
     sql: String,
     lookups: Arc<Lookups>,
     /// The names of the lookups that the statement reads.
@@ -144,13 +145,13 @@ pub struct Transform {
 struct Prepared {
     plan: Arc<TransformPlan>,
     loaded: Vec<(String, Arc<LoadedLookup>)>,
-    /// The newest lookup contents for which planning failed. A second failure with the same contents is not logged.
+    /// The newest lookup contents for which planning failed. Planning is not attempted again with the same contents.
     rejected: Vec<(String, Arc<LoadedLookup>)>,
 }
 
 impl Transform {
-    /// Creates the transform of a source. Returns `None` if the source has no transform. Planning blocks, so do not
-    /// call this function on a runtime thread.
+    /// Creates the transform of a source. Returns `None` if the source has no transform. Planning blocks the calling
+    /// thread, which must not be a worker thread of the async runtime.
     ///
     /// Fails with `Invalid` if the statement is not a single SELECT, or if its result does not fit the table. If the
     /// columns of a lookup are not known yet ([`Transform::waits_for`]), the result is checked later.
@@ -203,7 +204,7 @@ impl Transform {
         self.lookups.expected(&self.names).err().unwrap_or_default()
     }
 
-    /// Waits until all lookups are loaded and the statement is planned, without a time limit. Returns `false` if the
+    /// Waits, without a time limit, until all lookups are loaded and the statement is planned. Returns `false` if the
     /// server stops during the wait.
     pub async fn ready(self: &Arc<Self>, stop: &CancellationToken) -> bool {
         loop {
@@ -215,7 +216,7 @@ impl Transform {
                     match supervise::blocking("planning", move || transform.prepare(loaded)).await {
                         Ok(_) => return true,
                         Err(error) => {
-                            tracing::error!(%source, ?error, "the transform does not fit its lookups; the source waits until they change")
+                            tracing::error!(%source, ?error, "the transform cannot be planned with its lookups; the source waits until they change")
                         }
                     }
                 }
@@ -230,9 +231,10 @@ impl Transform {
         }
     }
 
-    /// Transforms messages into rows and passes them to `accept`, which may refuse them. This function blocks, so do
-    /// not call it on a runtime thread. If the batch as a whole exceeds a limit, fails with `Limited` and no retry
-    /// time. Smaller batches may succeed.
+    /// Transforms messages into rows and passes them to `accept`, which may refuse them. This function blocks the
+    /// calling thread, which must not be a worker thread of the async runtime. If the batch as a whole exceeds a limit,
+    /// returns `Limited`. This error contains no retry time, because the caller can retry immediately with smaller
+    /// batches.
     pub fn run<T>(
         &self,
         messages: &[Message<'_>],
@@ -250,7 +252,8 @@ impl Transform {
         run.run_all(table, accept)
     }
 
-    /// Returns the plan for the current contents of the lookups. If planning with these contents fails, returns the previous plan.
+    /// Returns the plan for the current contents of the lookups, or the previous plan if planning with these contents
+    /// fails.
     fn now(&self) -> Result<Arc<Prepared>> {
         let loaded = self
             .lookups
@@ -274,7 +277,7 @@ impl Transform {
                 (Err(error), None) => return Err(error),
                 (Err(error), Some(last)) => {
                     let source = &self.source;
-                    tracing::error!(%source, ?error, "the transform does not fit the new contents of a lookup; the previous contents stay in use");
+                    tracing::error!(%source, ?error, "the transform cannot be planned with the new contents of a lookup; the previous contents stay in use");
                     Prepared { plan: Arc::clone(&last.plan), loaded: last.loaded.clone(), rejected: loaded }
                 }
             },
@@ -307,7 +310,7 @@ fn names(sql: &str, lookups: &Lookups) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns true if both lists have the same length and `is_same` returns true for each pair of lookups.
+/// Returns true if both lists have the same length and `is_same` returns true for the two lookups at each position.
 fn all_same(
     one: &[(String, Arc<LoadedLookup>)],
     other: &[(String, Arc<LoadedLookup>)],

@@ -134,7 +134,7 @@ impl ExecutionPlan for PlaceholderScan {
             let starts = (0..batch.num_rows()).step_by(size.max(1));
             starts.map(move |start| batch.slice(start, size.min(batch.num_rows() - start)))
         });
-        // Only this check can stop a nested loop join at the deadline.
+        // Check the deadline for each slice, because a nested loop join is not stopped by any other check.
         let deadline = context.session_config().get_extension::<RunDeadline>();
         let projected = slices.map(move |slice| {
             check_deadline(deadline.as_deref())?;

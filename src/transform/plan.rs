@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Planning needs the statement, the contract of the table that stores the rows, and the schemas of the lookup tables.
-//! The result is a [`TransformPlan`], or an error that names the fix. Planning reads no data, because the tables are
+//! The result is a [`TransformPlan`], or an error that suggests a fix. Planning reads no data, because the tables are
 //! still empty.
 //!
 //! **Invariant:** a statement can read `messages` and the lookup tables, but no other table, file or option.
@@ -45,11 +45,11 @@ const BATCH_ROWS: usize = 8_192;
 /// The approximate number of messages in a batch, which the engine uses to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
-/// The table whose columns a statement must produce, and the rules for the statement.
+/// What the result of a statement must match: the contract of the table, and the configuration of the source.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,
-    /// Whether the source determines the tenant of a message.
+    /// True if the source, not the statement, determines the tenant of a message.
     pub(super) is_owned: bool,
     pub(super) envelope: Envelope,
 }
@@ -91,7 +91,8 @@ pub(super) fn parse(sql: &str) -> Result<(Statement, Vec<String>)> {
 }
 
 impl TransformPlan {
-    /// Plans a statement over lookups with these schemas. This function blocks, so call it on the blocking pool.
+    /// Plans a statement over lookups with these schemas. This function blocks the calling thread, which must be a
+    /// thread of the blocking pool.
     pub(super) fn new(sql: &str, target: PlanTarget<'_>, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<Self> {
         let state = state(lookups, target.envelope)?;
         let (mut statement, _) = parse(sql)?;
@@ -118,7 +119,7 @@ impl TransformPlan {
 fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<SessionState> {
     let session = SessionConfig::new()
         .with_information_schema(false)
-        // A batch is small, so more threads would only add overhead.
+        // A batch is small, so running the plan on several threads would only add overhead.
         .with_target_partitions(1)
         .with_batch_size(BATCH_ROWS)
         .with_enforce_batch_size_in_joins(true);

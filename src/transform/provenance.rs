@@ -1,7 +1,7 @@
 //! Tracks which message each row comes from.
 //!
-//! Adds the hidden column [`MESSAGE_INDEX`] to a statement's plan, as the last column of each node that reads
-//! `messages`. A plan that cannot carry the column is refused.
+//! Adds the hidden column [`MESSAGE_INDEX`] to a statement's plan. Each node between `messages` and the root of the
+//! plan outputs it as its last column. A plan with a node that cannot output the column is refused.
 //!
 //! ```text
 //!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this path carries the column
@@ -26,13 +26,13 @@ use super::messages_table::{MESSAGE_INDEX, MESSAGES};
 use super::placeholder_table::PlaceholderTable;
 use crate::error::{Error, Result};
 
-/// A plan with the hidden column, and the column's name in this plan.
+/// A plan whose last output column is the hidden column, and the reference to this column.
 struct TrackedPlan {
     plan: LogicalPlan,
     index: Column,
 }
 
-/// Adds the hidden column at the end of the plan. The table `messages` provides the column.
+/// Adds the hidden column as the last column of the plan. The table `messages` provides the column.
 pub(super) fn carry(plan: &LogicalPlan, messages: &Arc<PlaceholderTable>) -> Result<LogicalPlan> {
     check(plan)?;
     match node(plan, messages)? {
@@ -73,7 +73,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Returns the name of a function or variable whose value may change between evaluations.
+/// Returns the name of the function or variable if its value may change between evaluations.
 fn volatile_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
@@ -141,7 +141,7 @@ fn check_join(kind: JoinType, side: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "this {kind} join could produce rows that come from no message; put `messages` on the preserved side \
+        "this {kind} join could produce rows that do not come from a message; put `messages` on the preserved side \
          (messages LEFT JOIN …)"
     )))
 }

@@ -57,7 +57,7 @@ impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
         let (lookups, files) = (BTreeMap::new(), Vec::new());
-        // The time limit is long enough for a busy host. Only the test of the limit uses a shorter one.
+        // The time limit of a run is long enough for a busy host. Only the test of this limit sets a shorter one.
         let limits = IngestConfig { transform_time_max: Duration::from_secs(1_000), ..IngestConfig::default() };
         Self { source, limits, lookups, files }.with("restaurants", RESTAURANTS)
     }
@@ -207,7 +207,7 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
     let city = select(", r.city");
     let id = "json_int(value, 'restaurant')";
     let cases = [
-        // An inner join multiplies rows, and drops messages without a match.
+        // An inner join produces one row for each match, and drops messages without a match.
         (format!("{city} messages JOIN restaurants r ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito"][..]),
         (
             format!("{city} messages m LEFT JOIN restaurants AS r ON r.id = {id} WHERE m.value->>'id' <> 'b'"),
@@ -215,7 +215,7 @@ fn rows_keep_their_message_through_joins_filters_and_lists() {
             &["0 Cusco", "0 Lima", "2 -"],
         ),
         (format!("{city} restaurants r RIGHT JOIN messages ON r.id = {id}"), "city", &["0 Cusco", "0 Lima", "1 Quito", "2 -"]),
-        // The join conditions of the following statements are not equalities.
+        // These statements join on conditions other than equality.
         (format!("{city} messages JOIN restaurants r ON r.id < {id} AND r.city = 'Quito'"), "city", &["2 Quito"]),
         (format!("{city} messages CROSS JOIN (SELECT max(city) AS city FROM restaurants) r"), "city", &["0 Quito", "1 Quito", "2 Quito"]),
         // A statement may contain subqueries and CTEs, and may aggregate a lookup.
@@ -302,9 +302,9 @@ fn statements_that_depend_on_batch_boundaries_are_refused() {
             "does not read",
         ),
         ("SELECT 'a' AS tenant_id, TIMESTAMP '2026-01-01' AS event_time, 'x' AS event_id".to_owned(), "does not read"),
-        (format!("{columns} messages RIGHT JOIN restaurants r ON r.id = partition"), "from no message"),
-        (format!("{columns} messages FULL JOIN restaurants r ON r.id = partition"), "from no message"),
-        (format!("{columns} restaurants r LEFT JOIN messages ON r.id = partition"), "from no message"),
+        (format!("{columns} messages RIGHT JOIN restaurants r ON r.id = partition"), "do not come from a message"),
+        (format!("{columns} messages FULL JOIN restaurants r ON r.id = partition"), "do not come from a message"),
+        (format!("{columns} restaurants r LEFT JOIN messages ON r.id = partition"), "do not come from a message"),
         (format!("{} messages", select(", random() AS total")), "`random`"),
         (columns.replace("time AS", "now() AS") + " messages", "`now`"),
         (format!("{} messages", select(", 1 AS __message_index")), "`__message_index`"),
@@ -443,7 +443,7 @@ fn joins_that_multiply_rows_are_limited() {
     case.limits.transform_memory_bytes_max = 1 << 20;
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_memory_bytes_max"));
 
-    // The filter above the joins discards all rows of this statement.
+    // All rows of this statement are discarded by the filter above its joins, and the deadline still applies.
     let mut case = Case::new(&dropped).with("places", &many);
     case.limits.transform_time_max = Duration::from_millis(1);
     assert!(case.run(&alone).unwrap().1[0].detail.contains("ingest.transform_time_max"));

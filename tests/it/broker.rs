@@ -27,7 +27,8 @@ use crate::server::until;
 /// The time limit for one request to the broker.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The password of the user `reader` for each mechanism, as set in `tests/clients/kafka/secure_listeners.properties`.
+/// The password of the user `reader` for each SASL mechanism, as set in
+/// `tests/clients/kafka/secure_listeners.properties`.
 pub(crate) const PASSWORDS: [(&str, &str); 3] =
     [("PLAIN", "plain secret"), ("SCRAM-SHA-256", "scram-256 secret"), ("SCRAM-SHA-512", "scram-512 secret")];
 
@@ -52,7 +53,7 @@ pub(crate) struct Broker {
     pub(crate) address: String,
     producer: BaseProducer,
     folder: TempDir,
-    /// An additional option for the JVM.
+    /// A command-line option for the broker's JVM.
     option: String,
 }
 
@@ -98,7 +99,7 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // The broker is ready when its own metadata lists it.
+        // The broker is ready as soon as it is listed in the metadata that it returns.
         until("the broker is ready", || {
             let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())
@@ -160,13 +161,13 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
-    /// Returns the offsets that a group has committed to Kafka, or an empty map while the group's coordinator is not
+    /// Returns the offsets that a group has committed to Kafka. The map is empty while the group's coordinator is not
     /// ready.
     pub(crate) fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, i64> {
         let client: BaseConsumer = self.client().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, partitions - 1);
-        // A new coordinator refuses requests until it has loaded the group.
+        // A new coordinator has to load the group first, and refuses requests until then.
         let Ok(committed) = client.committed_offsets(list, REQUEST_TIME_MAX) else { return BTreeMap::new() };
         let elements = committed.elements().into_iter();
         elements
@@ -205,8 +206,8 @@ impl Transaction {
         self.wait();
     }
 
-    /// Waits until the broker has written the control records of the transaction. The broker responds before it writes
-    /// them.
+    /// Waits until the broker has written the control records of the transaction. This is necessary because the broker
+    /// responds before it writes them.
     fn wait(&self) {
         let ends = |isolation: &str| -> Vec<i64> {
             let client: BaseConsumer = self.client.clone().set("isolation.level", isolation).create().unwrap();
@@ -238,7 +239,7 @@ impl SecureListeners {
         self.certificates.path().join(name).display().to_string()
     }
 
-    /// Returns the Java option that allows Kafka to read the JWKS. Kafka reads keys only from the URLs in this option.
+    /// Returns the Java option that allows the URL of the JWKS. Kafka refuses to read keys from any other URL.
     fn option(&self) -> String {
         format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", self.file("keys.json"))
     }

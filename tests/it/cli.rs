@@ -17,7 +17,7 @@ pub(crate) fn client(server: &Server, caller: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Returns true if the command succeeded, and its standard output.
+/// Returns whether the command succeeded, and its standard output.
 pub(crate) fn outcome(output: &Output) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Runs the test suite for a real client as a process, and evaluates the output of the process.
+//! Runs the test suite of a real client in a child process, and evaluates its output.
 //!
 //! A suite prints one line of JSON for each check: `{name, ok, detail}`.
 //!

@@ -1,8 +1,8 @@
 //! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test
 //! loads a real data set.
 //!
-//! The checks are written in the languages of the clients (`tests/clients/`). This file starts the servers, loads the
-//! sample rows, and lists the checks that must run.
+//! The checks are written in the languages of the clients (`tests/clients/`). The tests in this file start the servers,
+//! load the sample rows, and list the checks that must run.
 
 use std::process::Command;
 
@@ -95,8 +95,8 @@ fn tls() {
     facts["certs"] = json!(certs.path());
     run_python("tls_suite.py", &server.write_facts(&facts), TLS);
 
-    // `glasshouse query` trusts the authorities in the `--ca` file and those of the system. In this test,
-    // `SSL_CERT_FILE` sets the system's authorities.
+    // `glasshouse query` trusts the certificate authorities in the `--ca` file and those of the system. In this test,
+    // `SSL_CERT_FILE` replaces the system's authorities.
     let cases = [
         ("authority.pem", None, true),
         ("stranger.pem", None, false),
@@ -116,10 +116,10 @@ fn tls() {
     }
 }
 
-/// Checks for loading the sample rows over HTTP.
+/// The checks that load the sample rows over HTTP.
 const ROWS: &[&str] = &["feed_samples", "feed_tables_with_similar_names", "feed_again_stores_nothing"];
 
-/// Checks for ADBC in Python.
+/// The checks that use ADBC in Python.
 const ADBC: &[&str] = &[
     "connect_by_header",
     "connect_by_password",
@@ -157,7 +157,7 @@ const ADBC: &[&str] = &[
     "operator_ingest_takes_the_tenant_from_each_row",
 ];
 
-/// Checks for bound parameters in ADBC.
+/// The checks that bind parameters in ADBC.
 const PARAMETERS: &[&str] = &[
     "every_type_in_every_expression_equals_the_literal",
     "a_bound_value_keeps_its_type",
@@ -167,7 +167,7 @@ const PARAMETERS: &[&str] = &[
     "arrow_values_are_stored_exactly_or_rejected",
 ];
 
-/// Checks that send individual Flight SQL messages with pyarrow.flight.
+/// The checks that send individual Flight SQL messages with pyarrow.flight.
 const FLIGHT: &[&str] = &[
     "handshake_with_a_bearer",
     "handshake_waits_for_the_client",
@@ -193,7 +193,7 @@ const FLIGHT: &[&str] = &[
     "actions_are_listed",
 ];
 
-/// Checks for the Flight SQL messages of prepared statements.
+/// The checks that send the Flight SQL messages for prepared statements.
 const PREPARED: &[&str] = &[
     "parameters_are_described",
     "bound_parameters_have_any_type",
@@ -208,7 +208,7 @@ const PREPARED: &[&str] = &[
     "updates_are_forbidden",
 ];
 
-/// Checks for the metadata commands.
+/// The checks that call the metadata commands.
 const METADATA: &[&str] = &[
     "sql_info_is_complete",
     "tables_are_filtered",
@@ -220,7 +220,7 @@ const METADATA: &[&str] = &[
     "metadata_works_for_a_tenant_without_rows",
 ];
 
-/// Checks for the JDBC driver.
+/// The checks that use the JDBC driver.
 const JDBC: &[&str] = &[
     "connects_with_a_token",
     "connects_with_a_password",
@@ -248,7 +248,7 @@ const JDBC: &[&str] = &[
     "tables_columns_and_keys",
 ];
 
-/// Checks with other readers of the lake: delta-rs, DuckDB and Arrow.
+/// The checks that read the lake with delta-rs, DuckDB and Arrow.
 const LAKE: &[&str] = &[
     "tenants_add_up_to_the_lake",
     "other_readers_see_the_same_values",
@@ -258,7 +258,7 @@ const LAKE: &[&str] = &[
     "columns_keep_their_description",
 ];
 
-/// Checks that compare query results over a real data set with the results of pandas.
+/// The checks that compare query results over a real data set with the results of pandas.
 const FLIGHTS: &[&str] = &[
     "all_flights_are_loaded",
     "loading_again_adds_nothing",
@@ -272,7 +272,7 @@ const FLIGHTS: &[&str] = &[
     "the_lake_holds_the_same",
 ];
 
-/// Checks for TLS and mutual TLS.
+/// The checks that connect with TLS and mutual TLS.
 const TLS: &[&str] = &[
     "a_client_that_trusts_the_authority_connects",
     "a_wrong_authority_is_refused",

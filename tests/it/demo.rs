@@ -80,7 +80,7 @@ fn every_printed_command_works_when_it_is_pasted() {
     let receipt = with_tokens("curl ");
     assert!(receipt.contains("\"accepted\":1"), "{receipt}");
     // The pasted `curl` command has stored a row for the small tenant. The demo itself sends events for the large
-    // tenant, which arrive within a second.
+    // tenant, and they arrive within a second.
     let program = env!("CARGO_BIN_EXE_glasshouse");
     until("the demo's events are in the table", || with_tokens(program).matches("atlas").count() > 0);
     assert_eq!(with_tokens(program).matches("| carrier").count(), 2, "expected a result for each of the two tenants");

@@ -16,7 +16,7 @@ use crate::requirements::needs;
 use crate::senders::{EVENTS, Load, body, post};
 use crate::server::{Server, Setup, until_async};
 
-/// An in-memory file system of a fixed size. Dropping the value unmounts it.
+/// An in-memory file system of a fixed size. Dropping a `Disk` unmounts the file system.
 ///
 /// The file system is mounted in a separate mount namespace, so no mount is left behind when the test ends. A child
 /// process keeps the namespace alive. The test accesses the file system through `/proc/<id>/root` of this process,
@@ -67,8 +67,8 @@ impl Disk {
         self.root.join(name)
     }
 
-    /// Copies a folder from the disk to the ordinary file system. Readers that resolve symbolic links need the copy,
-    /// because a path below `/proc/<id>/root` resolves to a path that exists only inside the namespace.
+    /// Copies a folder from the disk to the ordinary file system. A reader that resolves symbolic links cannot read the
+    /// original: it would resolve a path below `/proc/<id>/root` to one that exists only inside the namespace.
     pub(crate) fn copy(&self, name: &str) -> TempDir {
         let copy = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").arg(self.folder(name).join(".")).arg(copy.path()).status().unwrap();
@@ -107,15 +107,15 @@ impl Drop for Disk {
     }
 }
 
-/// The size of the disk in bytes, which is far more than the test needs.
+/// The size of the disk in bytes. The events of the test need far less, so only the filler can fill the disk.
 const DISK_BYTES: usize = 128 << 20;
 /// The tenants for which the test sends events continuously.
 const TENANTS: [&str; 2] = ["acme", "globex"];
 /// The prefix of the event ids in the batch that the test itself sends.
 const PROBE: &str = "initech-probe";
-/// The test regards ingest as working after this number of acknowledged batches.
+/// The number of acknowledged batches after which the test regards ingest as working.
 const BATCHES: u64 = 24;
-/// After this number of failed commit attempts, the senders have certainly retried.
+/// The test waits for this many failed commit attempts, so that the senders have retried.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {

@@ -67,7 +67,7 @@ fn key() -> EncodingKey {
     EncodingKey::from_ec_pem(KEY.as_bytes()).unwrap()
 }
 
-/// Signs a token for an audience. The token expires `life` seconds from now.
+/// Returns a signed token for an audience. It expires `life` seconds from now.
 fn token(audience: &str, life: i64) -> String {
     let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) };
     let now = Clock::System.now_seconds();

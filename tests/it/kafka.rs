@@ -1,5 +1,5 @@
 //! Tests of sources with a real Kafka broker. The tests kill servers and the broker with `kill -9`, and fill the disk.
-//! Every message must be stored once, either in the table or in the quarantine.
+//! Every message must be stored exactly once, either in the table or in the quarantine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ const EVENTS: usize = 14_000;
 const ROUND: usize = 500;
 /// The number of times that a test kills a server.
 const CRASHES: usize = 10;
-/// In the crashes with these indexes, the test kills the broker before the server.
+/// The indexes of the crashes in which the test kills the broker before the server.
 const BROKER_CRASHES: [usize; 2] = [3, 7];
 
 const CHECKS: &[&str] = &[
@@ -104,13 +104,14 @@ impl Feed {
         self.broker.send(TOPIC, &messages);
     }
 
-    /// Waits until everything that was sent is stored.
+    /// Waits until all messages that have been sent are stored.
     fn wait_for_all(&self) {
         let ends = self.broker.ends(TOPIC, PARTITIONS);
         until("everything that was sent is stored", || offsets(&self.lake) == ends);
     }
 
-    /// Sends two rounds, and waits for `count` commits. At that point, most of the messages are not committed yet.
+    /// Sends two rounds of messages, and waits for `count` commits. Most of the messages are not committed yet when it
+    /// returns.
     fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(&self.lake).len();
         self.send_round();
@@ -208,9 +209,9 @@ async fn two_servers_share_a_topic() {
     }
 }
 
-/// The size of the disk in bytes, which is far more than the test needs.
+/// The size of the disk in bytes. The messages of the test need far less, so only the filler can fill the disk.
 const DISK_BYTES: usize = 128 << 20;
-/// After this number of failed commit attempts, the source has certainly retried.
+/// The test waits for this many failed commit attempts, so that the source has retried.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

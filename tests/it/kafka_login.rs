@@ -1,5 +1,5 @@
-//! Tests of sources with a real Kafka broker that requires authentication. The sources use all login mechanisms. A
-//! source whose login fails must report the error.
+//! Tests of sources with a real Kafka broker that requires authentication. There is a source for each login mechanism.
+//! A source whose login fails must report the error.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::server::{Server, Setup, until};
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 
-/// A source: the address of the listener to which it connects, and its settings below `SOURCES__NAME__`.
+/// A source: the address of the listener to which it connects, and the settings whose names begin with
+/// `SOURCES__NAME__`.
 struct Case {
     name: &'static str,
     address: String,

@@ -1,6 +1,6 @@
 //! Tests of records that a consumer does not return: control records of transactions, and messages from aborted
-//! transactions. These records must not count as lag, either before or after a restart. The deletion of these records
-//! must not be reported as a gap.
+//! transactions. These records must not count as lag, either before or after a restart. If the broker deletes these
+//! records, the source must not report missing messages.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! Integration tests, which run server processes with real clients and check the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. A test that needs
-//! a missing component is skipped, and listed at the end of the run. In CI, the test fails instead (see
-//! `requirements.rs`).
+//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. If one of these
+//! is not installed, the tests that need it are skipped, and are listed at the end of the run. In CI, they fail instead
+//! (see `requirements.rs`).
 
 #![expect(clippy::unwrap_used, reason = "a failed `unwrap` fails the test and reports its location")]
 #![expect(clippy::print_stdout, reason = "a failing test prints the server's output")]

@@ -52,7 +52,7 @@ fn the_image_exposes_the_default_ports() {
     let run = GUIDE.split("podman run").nth(1).unwrap().split("```").next().unwrap();
     variables.extend(settings(run));
     assert_eq!(variables.len(), 6, "{variables:?}");
-    // In the guide, a command generates this secret.
+    // The guide contains a command that generates this secret, not the secret itself.
     variables.insert("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret of the operator's own".repeat(2));
     let config = Config::parse(REFERENCE, "glasshouse.toml", Path::new("/etc/glasshouse"), variables.into_iter());
     let config = config.unwrap_or_else(|faults| panic!("{faults}"));

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
-/// Starts a server that answers one request with an empty list of sources. The thread returns the first line of the
-/// request.
+/// Starts a thread that answers one request with an empty list of sources, and returns the address on which it listens.
+/// Joining the thread returns the first line of the request.
 fn listen() -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -96,8 +96,8 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert_eq!(ask(&server, "SELECT count(*) FROM samples_quarantine"), ENTRIES.to_string());
     std::thread::scope(|scope| {
         let replaying = scope.spawn(|| client(&server, "admin", &["quarantine", "replay", "samples"]));
-        // Kill the server when the events of the first page are stored. The quarantine entries of these events may be
-        // closed or still open.
+        // Kill the server as soon as the events of the first page are stored. The quarantine entries of these events
+        // may be closed or still open.
         until("the first events are stored", || {
             ask(&server, "SELECT count(*) > 0 FROM samples") == "true" || replaying.is_finished()
         });
@@ -114,7 +114,8 @@ fn a_replay_that_is_killed_and_run_again_stores_each_event_once() {
     assert!(server.stop());
 }
 
-/// Kills the server process. `Server::kill` consumes the [`Server`], but another thread is still using it.
+/// Kills the server process. `Server::kill` cannot be used here, because it consumes the [`Server`], which another
+/// thread is still using.
 fn kill(server: &Server) {
     let killed = Command::new("kill").args(["-KILL", &server.id().to_string()]).status().unwrap();
     assert!(killed.success());

@@ -25,7 +25,7 @@ const CHECKS: &[&str] = &[
 const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
                          json_text(value, 'guest', 'name') AS label FROM messages";
 
-/// A running schema registry. Dropping the value stops the registry.
+/// A running schema registry, which stops when this value is dropped.
 struct Registry {
     child: Child,
     facts: Value,

@@ -1,5 +1,4 @@
-//! Requirements of tests that some hosts do not meet: installed clients and servers, and permission to mount a file
-//! system.
+//! Test requirements that some hosts do not meet: installed clients and servers, and permission to mount a file system.
 //!
 //! A test declares its requirements with `needs!(Python, Kafka)`. If a requirement is not met, the test is skipped. The
 //! test's name and the reason are appended to `.cache/skipped.txt`, which `make test` prints at the end.
@@ -38,13 +37,13 @@ macro_rules! needs {
 }
 pub(crate) use needs;
 
-/// The folder into which `tests/clients/setup.sh` installs.
+/// The folder into which `tests/clients/setup.sh` installs the components.
 pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache")
 }
 
-/// Returns true if the test that contains the function `here` must be skipped, and records the test's name. In CI,
-/// panics instead.
+/// Returns true if a requirement is not met and the test must therefore be skipped, and records the test's name. In CI,
+/// panics instead. `here` is the type name of a function inside the test (see [`name`]).
 pub(crate) fn is_skipped(here: &str, requirements: &[Requirement]) -> bool {
     let Some(reason) = requirements.iter().find_map(|requirement| requirement.is_missing()) else { return false };
     let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -68,7 +67,7 @@ fn name(here: &str) -> String {
 impl Requirement {
     /// Returns the reason why the requirement is not met, or `None` if it is met.
     fn is_missing(self) -> Option<String> {
-        // `file` is the last file that `setup.sh` creates for the component.
+        // `setup.sh` creates `file` after all other files of the component.
         let (file, component) = match self {
             Self::Python => ("venv/.made-from", "python"),
             Self::Jdbc => ("java/.made-from", "jdbc"),

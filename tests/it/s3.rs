@@ -22,11 +22,11 @@ use crate::server::{Server, Setup, until_async, wait_for};
 const BUCKET: &str = "glasshouse-tests";
 /// The number of acknowledged batches after which the senders stop.
 const BATCHES: usize = 60;
-/// The test regards ingest as working after this number of acknowledged batches.
+/// The number of acknowledged batches after which the test regards ingest as working.
 const WORKING_BATCHES: u64 = 16;
 /// The time for which the S3 server hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// After this number of failed commit attempts, the server has certainly retried.
+/// The test waits for this many failed commit attempts, so that the server has retried.
 const FAILURES: f64 = 4.0;
 /// The limit for the queue of uncommitted events, in bytes. The limit is low, so senders can fill the queue.
 const QUEUE_BYTES_MAX: &str = "65536";
@@ -41,7 +41,7 @@ const PROBE: &str = "initech-probe";
 /// The number of times that the test kills the S3 server.
 const KILLS: usize = 3;
 
-/// An S3 server process. Dropping the value stops the process.
+/// An S3 server process. Dropping a `Store` stops the process.
 struct Store {
     child: Child,
     options: Value,
@@ -56,7 +56,8 @@ impl Store {
         Self { child, options, folder }
     }
 
-    /// Sends a signal. After `-STOP`, the server accepts connections but does not respond until `-CONT`.
+    /// Sends a signal to the process. After the signal `-STOP`, the kernel still accepts connections, but the S3 server
+    /// does not respond until the signal `-CONT`.
     fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
@@ -77,7 +78,7 @@ impl Store {
     }
 
     /// Returns the settings of a server with its lake in the bucket. The time limits of the server are short, so a test
-    /// observes several failures. The server commits rarely, because each commit adds files, a query requests every
+    /// observes several failures. The server commits rarely, to keep the number of files small: a query requests every
     /// file, and the S3 server handles one request at a time.
     fn setup(&self) -> Setup {
         let settings = [
@@ -232,8 +233,8 @@ fn expect_unreadable(server: &Server) {
 /// A query that reads every file of a tenant.
 const COUNT: &str = "SELECT count(DISTINCT id) FROM samples";
 
-/// Checks that ingest and queries resume without a restart. The statement and the events that failed before must
-/// succeed.
+/// Checks that ingest and queries resume without a restart. The statement and the events that were refused during the
+/// failure must succeed now.
 async fn expect_recovery(server: &Server, load: &mut Load) {
     load.wait_for_batches(WORKING_BATCHES).await;
     until_async("queries succeed", async || server.ask("acme", COUNT).is_ok()).await;

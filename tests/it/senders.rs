@@ -30,7 +30,7 @@ pub(crate) struct Sender {
     pub(crate) address: watch::Receiver<Option<String>>,
     /// Receives one message for each acknowledged batch.
     pub(crate) acknowledged: mpsc::Sender<()>,
-    /// True if no more batches should be started.
+    /// True if the sender must not start another batch.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -43,7 +43,7 @@ impl Sender {
         while !self.stop.load(Ordering::Relaxed) {
             self.deliver(&client, batch).await;
             batch += 1;
-            // The result is ignored, because the receiver may already be dropped at the end of a test.
+            // An error is ignored, because the receiver may already be dropped at the end of a test.
             let _ = self.acknowledged.send(()).await;
         }
         json!({ "prefix": self.prefix, "batches": batch, "events": EVENTS })
@@ -70,7 +70,8 @@ impl Sender {
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
                 return;
             }
-            // Retry immediately. If the server has stopped, `wait_for` above waits until it is running again.
+            // Retry immediately. If the server has stopped, the next call to `wait_for` waits until a server is
+            // running.
             tokio::task::yield_now().await;
         }
     }
@@ -112,7 +113,7 @@ impl Load {
         Self { announce, acknowledged, stop, senders, counting }
     }
 
-    /// Sets the server that receives the events. If `None`, the senders wait.
+    /// Sets the server that receives the events. The senders wait while `server` is `None`.
     pub(crate) fn set_server(&self, server: Option<&Server>) {
         self.announce.send_replace(server.map(|server| server.http.clone()));
     }

@@ -27,8 +27,8 @@ const SECRET: &str = "a secret that signs the tokens of the tests";
 const ISSUER: &str = "https://issuer.test";
 /// The number of queries that one tenant may run at the same time, as set in `tests/clients/glasshouse.toml`.
 pub(crate) const TENANT_QUERIES_MAX: usize = 2;
-/// The time limit for a server to start or to reach an expected state. On a busy host, an unoptimized build may need
-/// several seconds.
+/// The time limit for a server to start or to reach an expected state. The start of an unoptimized build may take
+/// several seconds on a busy host.
 const START_MAX: Duration = Duration::from_secs(300);
 /// The polling interval.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ pub(crate) struct Setup {
     pub(crate) lake: Option<String>,
     /// Options for the lake's object store.
     pub(crate) lake_options: Value,
-    /// A configuration file that replaces the usual test configuration. The same tokens are valid.
+    /// A configuration file that replaces the usual test configuration, but accepts the same tokens.
     pub(crate) config: Option<PathBuf>,
     /// Additional settings, as pairs of `SECTION__KEY` and a value.
     pub(crate) settings: Vec<(String, String)>,
@@ -68,7 +68,7 @@ impl Server {
         Self { flight: address("flight"), http: address("http"), child, folder, lake }
     }
 
-    /// Starts a server that must fail to start, and returns its output. Panics if the server starts.
+    /// Starts the binary with settings that must make it fail, and returns its output. Panics if the server starts.
     pub(crate) fn start_error(setup: &Setup) -> String {
         let (mut child, folder, _) = run(setup);
         let ready = folder.path().join("ready.json");
@@ -205,8 +205,8 @@ fn text_of(folder: &TempDir) -> String {
     fs::read_to_string(folder.path().join("log")).unwrap()
 }
 
-/// Waits until `child` has written the JSON file `path`. Panics with the text from `log` if the process ends first or
-/// takes too long.
+/// Waits until `child` has written the JSON file `path`. Panics if the process ends first or takes too long. The panic
+/// message contains the text that `log` returns.
 pub(crate) fn wait_for(path: &Path, child: &mut Child, log: impl Fn() -> String) -> Value {
     let started = Instant::now();
     loop {
@@ -239,7 +239,7 @@ pub(crate) async fn until_async(what: &str, mut is_so: impl AsyncFnMut() -> bool
     }
 }
 
-/// Returns settings that make a configuration file from outside the test suite usable in tests.
+/// Returns the settings that tests must add to a configuration file that was not written for tests.
 fn settings(lake: &str) -> Vec<(String, String)> {
     let settings = [
         ("LAKE__URL", lake),
@@ -313,7 +313,7 @@ fn tokens() -> Value {
     tokens.into()
 }
 
-/// Signs a compact JSON Web Token (JWT). The function does not use Glasshouse's own code.
+/// Returns a signed compact JSON Web Token (JWT). To be independent of the server, the function does not call its code.
 fn token(secret: &str, claims: &Value) -> String {
     let message = [json!({ "alg": "HS256", "typ": "JWT" }).to_string(), claims.to_string()]
         .map(|part| URL_SAFE_NO_PAD.encode(part))

@@ -23,8 +23,8 @@ use crate::server::{Server, Setup};
 
 /// The default of `shutdown.time_max`, within which the server must stop.
 const TIME_MAX: Duration = Duration::from_secs(25);
-/// The number of events, each in its own request. The first events are committed immediately. Because of their number,
-/// later events wait for `batch_age_max`.
+/// The number of events, each in its own request. The first events are committed immediately. The number is high enough
+/// for later events to wait for `batch_age_max`.
 const EVENTS: usize = 40;
 /// A query with a result that is larger than any flow-control window.
 const ENDLESS: &str = "SELECT value, repeat('x', 200) AS text FROM generate_series(1, 50000000)";
@@ -93,7 +93,7 @@ fn unfinished_body(address: &str, token: &str) -> TcpStream {
 fn never_reads(address: &str, token: &str) -> thread::JoinHandle<()> {
     let mut connection = TcpStream::connect(address).unwrap();
     let request = format!("GET /v1/tables HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\n\r\n");
-    // Wait for the first response, so the server is certainly serving this client.
+    // Wait for the first response, to be sure that the server has accepted the connection.
     connection.write_all(request.as_bytes()).unwrap();
     connection.read_exact(&mut [0; 12]).unwrap();
     thread::spawn(move || while connection.write_all(request.as_bytes()).is_ok() {})

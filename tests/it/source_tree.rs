@@ -8,19 +8,19 @@
 use std::fmt;
 use std::fs;
 
-/// A text file of the repository, with its code in several forms.
+/// A text file of the repository, with its code, its shipped code and its test code.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// The path relative to the root of the repository, with slashes.
+    /// The path relative to the root of the repository, with `/` as the separator.
     pub(crate) path: String,
     /// The content of the file.
     pub(crate) text: String,
-    /// The text of a Rust file in which comments and the contents of strings are blanked. For other files, an empty
-    /// string.
+    /// The text of a Rust file in which comments and the contents of strings are replaced with spaces. For other files,
+    /// an empty string.
     pub(crate) code: String,
-    /// The code with tests blanked.
+    /// The code in which tests are replaced with spaces.
     pub(crate) shipped: String,
-    /// The code with everything except tests blanked.
+    /// The code in which everything except tests is replaced with spaces.
     pub(crate) tests: String,
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn tree() -> Vec<File> {
 }
 
 impl File {
-    /// Creates a file. In `src`, code is shipped except for items under `#[cfg(test)]`. Outside `src`, all code is test
-    /// code.
+    /// Creates a file. In `src`, all code is shipped except for items under `#[cfg(test)]`. Outside `src`, all code is
+    /// test code.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         Self::read(path, text, if path.starts_with("src/") { without_tests } else { blank })
     }
@@ -140,7 +140,7 @@ impl Path {
         end.rsplit("::").all(|segment| segments.next().is_some_and(|own| own == segment))
     }
 
-    /// Returns the path's line and the segment after `start`, if the path begins with `start` and has more segments.
+    /// If the path begins with the segments of `start` and has more segments, returns its line and the next segment.
     pub(crate) fn after(&self, start: &[&str]) -> Option<(usize, String)> {
         let begins =
             self.segments.len() > start.len() && self.segments.iter().zip(start).all(|(own, segment)| own == segment);
@@ -243,7 +243,7 @@ fn blank(text: &str) -> String {
     text.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect()
 }
 
-/// Blanks comments and the contents of string and character literals.
+/// Replaces comments and the contents of string and character literals with spaces.
 fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut at = 0;
@@ -341,14 +341,14 @@ fn test_modules(path: &str, code: &str) -> Vec<String> {
     names.collect()
 }
 
-/// Returns true if a file is one of these modules, or if it is in the folder of one of them.
+/// Returns true if the file contains one of `modules` or is in the folder of one of them.
 fn is_of(modules: &[String], path: &str) -> bool {
     let after =
         |module: &String| path.strip_prefix(module.as_str()).is_some_and(|end| end == ".rs" || end.starts_with('/'));
     modules.iter().any(after)
 }
 
-/// Blanks every item under `#[cfg(test)]`.
+/// Replaces every item under `#[cfg(test)]` with spaces.
 fn without_tests(code: &str) -> String {
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
@@ -362,7 +362,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Returns the length of an item, which ends with a `;` or its closing brace. The search for the end begins at `from`.
+/// Returns the length of an item, which ends with a `;` or its closing brace. The search for this end begins at `from`.
 pub(crate) fn item_length(item: &str, from: usize) -> usize {
     let mut depth = 0;
     for (index, letter) in item.char_indices().filter(|(index, _)| *index >= from) {

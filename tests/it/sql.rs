@@ -84,7 +84,7 @@ algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
 "#;
 
-/// A session of one tenant, which implements the database interface of the sqllogictest runner.
+/// Implements the database interface of the sqllogictest runner for a session of one tenant.
 struct TenantDb(Session);
 
 #[async_trait::async_trait]
@@ -144,8 +144,8 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
     table
 }
 
-/// Returns a session of the tenant `acme` over tables with committed events, without starting endpoints. Plans have
-/// `partitions` partitions, or one per core if `partitions` is 0.
+/// Creates the tables and commits their events, and returns a session of the tenant `acme` that can query them. No
+/// endpoint is started. Plans have `partitions` partitions, or one per core if `partitions` is 0.
 async fn session(partitions: usize) -> Session {
     let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();

@@ -28,7 +28,8 @@ const CHECKS: &[&str] = &[
     "nothing_is_stored_twice_or_refused",
 ];
 
-/// PostgreSQL, Kafka, and Kafka Connect with Debezium. Dropping the value stops all three.
+/// The process that runs PostgreSQL, Kafka, and Kafka Connect with Debezium. Dropping a [`Services`] value stops all of
+/// them.
 struct Services {
     child: Child,
     facts: Value,
@@ -68,7 +69,7 @@ impl Services {
         }
     }
 
-    /// Makes one round of order changes.
+    /// Makes [`ROUND`] changes to orders in PostgreSQL. `seed` determines the changes.
     fn make_changes(&self, seed: usize) {
         let words = [self.port("postgres").to_string(), ROUND.to_string(), seed.to_string()];
         let made = python().arg(script("tacosoft_orders.py")).args(words).status().unwrap();
@@ -84,7 +85,7 @@ impl Services {
 
 impl Drop for Services {
     fn drop(&mut self) {
-        // When its standard input ends, the script stops all three services and waits for them.
+        // The script stops all three services when its standard input is closed.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }

@@ -48,8 +48,8 @@ const ORDER: [&str; 18] = [
     "cli",
 ];
 
-/// Paths that only one file or folder may use. An entry is the start of the path, and the file or folder that may use
-/// it.
+/// Rust paths that only one source file or folder may use. An entry consists of the first segments of such paths, and
+/// the file or folder.
 const FENCES: [(&str, &str); 21] = [
     ("deltalake", "src/lake/"),
     ("deltalake_core", "src/lake/"),
@@ -74,8 +74,8 @@ const FENCES: [(&str, &str); 21] = [
     ("crate::query::OperatorQuery", "src/server.rs"),
 ];
 
-/// Paths that only a few files and folders may use. An entry is the start of the path, and the files and folders that
-/// may use it. Do not add entries to this list.
+/// Rust paths that only a few source files and folders may use. An entry consists of the first segments of such paths,
+/// and the files and folders. Do not add entries to this list.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "datafusion",
@@ -98,7 +98,7 @@ const SHARED: [(&str, &[&str]); 5] = [
 /// Functions that read the wall clock, identified by the last segments of their paths.
 const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
-/// The permitted folders inside modules, one for each concept. All other files must be directly in the folder of their
+/// The permitted folders inside modules. All files that are not in one of them must be directly in the folder of their
 /// module.
 const FOLDERS: [&str; 21] = [
     "src/contract/columns/",

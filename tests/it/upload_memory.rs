@@ -36,17 +36,17 @@ const EVENTS: usize = 127;
 const EVENT_BYTES: usize = 250 * 1024;
 /// The size in bytes of one write to a connection.
 const PIECE_BYTES: usize = 64 * 1024;
-/// The number of bytes at the end of an upload. A slow client does not send these bytes before the test ends.
+/// The number of bytes at the end of an upload that a slow client sends only after [`SlowClient::finish`] is set.
 const TAIL_BYTES: usize = 16;
 
-/// A client with one upload.
+/// A client that sends one upload.
 #[derive(Clone)]
 struct SlowClient {
     address: String,
     token: String,
     /// The encoded messages of the upload. All clients share one copy, which saves memory in the test process.
     bytes: Bytes,
-    /// True if the slow clients may send the last bytes.
+    /// True if the slow clients may send the last [`TAIL_BYTES`] of their uploads.
     finish: watch::Receiver<bool>,
     /// The number of clients that have sent everything except the last [`TAIL_BYTES`].
     waiting: Arc<AtomicUsize>,
@@ -67,7 +67,7 @@ impl SlowClient {
                     if *self.finish.borrow() {
                         return None;
                     }
-                    // A refused client waits for the time in `retry-after` before the next attempt.
+                    // A refused client waits as long as `retry-after` requires before it tries again.
                     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
                     let pause = tokio::time::timeout(Duration::from_secs(1), self.finish.wait_for(|finish| *finish));
                     drop(pause.await);
@@ -154,7 +154,7 @@ fn memory(server: &Server, line: &str) -> usize {
 async fn slow_uploads_stay_within_the_documented_memory() {
     let config = Config::default();
     let setting = |key: &str, value: usize| (key.to_owned(), value.to_string());
-    // The time limit is so long that no client is refused for being slow, even on a slow host.
+    // The time limit for a message is so long that no client is refused for being slow, even on a slow host.
     let time_max = ("FLIGHT__MESSAGE_IN_TIME_MAX".to_owned(), "1h".to_owned());
     let settings = vec![setting("FLIGHT__MESSAGE_IN_BYTES_MAX", config.flight.message_in_bytes_max), time_max];
     let server = Server::start(&Setup { settings, ..Setup::default() });

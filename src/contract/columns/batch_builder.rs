@@ -9,7 +9,7 @@
 //! A value is written once, at its final position in the column. Writing a field does not allocate. A field's bytes are
 //! copied while they are still in the processor's cache.
 //!
-//! **Invariant:** a dropped row leaves no value in any column.
+//! **Invariant:** when a row is dropped, all of its values are removed from the columns.
 
 use super::column_builder;
 use super::column_builder::ColumnBuilder;
@@ -23,8 +23,8 @@ use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::{Contract, DecodeOptions, Owner};
 use crate::error::Result;
 
-/// The number of rows by which the columns grow. The number is small, so that the memory for new rows is still in the
-/// processor's caches when the rows are written.
+/// The number of rows for which the columns allocate memory when they grow. It is small, so that the new memory is
+/// still in the processor's caches when the rows are written.
 const ROWS_STEP: usize = 1 << 10;
 
 /// Builds the columns of an [`EventBatch`], one row at a time.
@@ -41,9 +41,9 @@ pub(in crate::contract) struct BatchBuilder<'a> {
     /// The number of rows that the columns can hold before they must grow.
     capacity: usize,
     open: OpenRow,
-    /// Strings of the open row that the body does not contain verbatim, such as unescaped strings and formatted numbers.
+    /// The strings of the open row that are not slices of the body, such as unescaped strings and formatted numbers.
     pub(in crate::contract) derived: String,
-    /// Byte strings of the open row that the body does not contain verbatim, such as decoded base64.
+    /// The byte strings of the open row that are not slices of the body, such as decoded base64.
     pub(in crate::contract) derived_bytes: Vec<u8>,
     entries_max: usize,
 }
@@ -86,7 +86,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Opens an empty row. The caller must have kept or dropped the previous row.
+    /// Opens an empty row. Call this only after the previous row was kept or dropped.
     #[inline]
     pub(in crate::contract) fn open(&mut self) {
         if self.rows == self.capacity {
@@ -99,7 +99,7 @@ impl<'a> BatchBuilder<'a> {
         self.derived_bytes.clear();
     }
 
-    /// Keeps the open row. Returns a `Limited` error if a column would exceed its maximum size.
+    /// Keeps the open row. If this would make a column exceed its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         self.text_columns.iter().try_for_each(|column| self.columns[*column].keep())?;
@@ -116,8 +116,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.cause = None;
     }
 
-    /// Records that the open row must be rejected. Only the first cause is recorded. The decoder reads the rest of the
-    /// event, because the reject needs the tenant, which may come later.
+    /// Records that the open row must be rejected. Only the first cause is recorded. Afterwards, the decoder still
+    /// reads the rest of the event, which may contain the tenant that the reject must name.
     #[cold]
     pub(in crate::contract) fn mark_rejected(&mut self, cause: impl FnOnce() -> RejectCause) {
         self.open.cause.get_or_insert_with(|| Box::new(cause()));
@@ -167,8 +167,8 @@ impl<'a> BatchBuilder<'a> {
         self.open.seen[column] = true;
     }
 
-    /// Writes a string from the body if the column's dictionary already contains it. Such a string is valid UTF-8.
-    /// Returns true if the string was written.
+    /// Writes `text`, a slice of the body, if the column's dictionary already contains it. A string in the dictionary
+    /// has already been checked, so `text` is valid UTF-8 in this case. Returns true if the string was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, column: usize, text: &'a [u8]) -> bool {
         let known = self.columns[column].put_known(self.rows, padded(self.body, &self.derived, Text::Validated(text)));
@@ -176,7 +176,7 @@ impl<'a> BatchBuilder<'a> {
         known
     }
 
-    /// Writes a number, boolean or time, given as its bits.
+    /// Writes a number, boolean or time, whose bit pattern is `bits`.
     #[inline]
     pub(in crate::contract) fn put(&mut self, column: usize, bits: u64) {
         self.columns[column].put(self.rows, bits);
@@ -192,19 +192,20 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Returns the open row's string in the tenant or id column, if it has one.
+    /// Returns the string of the open row in a column, or `None` if it is null. The column must be the tenant or the
+    /// id, which are never dictionary-encoded.
     #[inline]
     pub(in crate::contract) fn text_of(&self, column: usize) -> Option<&[u8]> {
         self.columns[column].text(self.rows)
     }
 
-    /// Returns the open row's integer in a column, if it has one.
+    /// Returns the open row's integer in a column, or `None` if it is null.
     #[inline]
     pub(in crate::contract) fn int_of(&self, column: usize) -> Option<i64> {
         self.columns[column].number(self.rows).map(u64::cast_signed)
     }
 
-    /// Returns the part of [`BatchBuilder::derived`] that begins at `start`.
+    /// Returns a reference to the string in [`BatchBuilder::derived`] from `start` to its end.
     pub(in crate::contract) fn derived_since(&self, start: usize) -> Text<'a> {
         Text::Derived(start, self.derived.len())
     }
@@ -230,8 +231,8 @@ impl<'a> BatchBuilder<'a> {
         self.derived_since(start)
     }
 
-    /// Adds an entry to the map. If the row already has the key, its value is replaced if `replace` is true and kept
-    /// otherwise. Marks the row as rejected if it has too many entries. Returns false if the row already had the key.
+    /// Adds an entry to the map. If the row already has the key, its value is replaced only if `replace` is true. Marks
+    /// the row as rejected if it has too many entries. Returns false if the row already had the key.
     pub(in crate::contract) fn add_entry(&mut self, key: Text<'a>, value: Option<Text<'a>>, replace: bool) -> bool {
         let key = padded(self.body, &self.derived, key);
         let value = value.map(|value| padded(self.body, &self.derived, value));
@@ -244,7 +245,8 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Writes default values for absent fields without presence (proto3), in every object that the event contains.
+    /// In every object that the event contains, writes the default value of each absent field that has no presence
+    /// (proto3).
     pub(in crate::contract) fn set_defaults(&mut self, contract: &'a Contract) {
         for (index, node) in contract.tree.nodes.iter().enumerate() {
             if !node.defaults.is_empty() && (index == 0 || self.open.nodes[index]) {
@@ -271,8 +273,8 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Converts the kept rows to a batch. Fills the columns that have the same value in every row: the receive time
-    /// and, if the sender belongs to a tenant, the tenant.
+    /// Converts the kept rows to a batch. Fills the columns whose value is the same in every row. These are the receive
+    /// time and, if the sender belongs to a tenant, the tenant.
     pub(in crate::contract) fn finish(self, contract: &Contract, options: &DecodeOptions) -> Result<EventBatch> {
         let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);
@@ -290,8 +292,8 @@ impl<'a> BatchBuilder<'a> {
     }
 }
 
-/// Returns a string as a slice of the buffer that contains it. A short string can then be copied in one step, together
-/// with the bytes that follow the string.
+/// Returns a string together with the buffer that contains it. A short string can then be copied as one chunk of a
+/// fixed size, which may include bytes that follow the string.
 #[inline]
 fn padded<'s>(body: &'s [u8], derived: &'s str, text: Text<'s>) -> PaddedSlice<'s> {
     let bytes = match text {
@@ -299,7 +301,7 @@ fn padded<'s>(body: &'s [u8], derived: &'s str, text: Text<'s>) -> PaddedSlice<'
         Text::Borrowed(text) => text.as_bytes(),
         Text::Validated(bytes) => bytes,
     };
-    // The address shows whether the string is part of the body or, like an enum name, part of the contract.
+    // The address shows whether the string is in the body. An enum name, for example, is part of the contract instead.
     let start = (bytes.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
     match body.get(start..) {
         Some(rest) if bytes.len() <= rest.len() => PaddedSlice::new(body, start, start + bytes.len()),

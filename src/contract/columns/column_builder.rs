@@ -1,9 +1,10 @@
 //! The builder of a single Arrow column.
 //!
-//! Takes values row by row and produces an array. Eight-byte values become the array's buffer without being copied.
-//! Strings are built by a [`TextBuilder`].
+//! Takes values row by row and produces an array. The buffer of eight-byte values is moved into the array without a
+//! copy. Strings are built by a [`TextBuilder`].
 //!
-//! **Invariant:** the value of the open row follows the values of all kept rows, and is truncated when the row is dropped.
+//! **Invariant:** the value of the open row follows the values of all kept rows. When the row is dropped, the buffers
+//! are truncated to remove its value.
 
 use std::sync::Arc;
 
@@ -26,17 +27,18 @@ const WORD: usize = 64;
 /// Builds one column.
 #[derive(Debug)]
 pub(in crate::contract) enum ColumnBuilder {
-    /// A column of numbers, booleans or times: the bits of each row's value, and a validity bit per row.
+    /// A column of numbers, booleans or times. The first vector contains each value as 64 bits, and the second contains
+    /// the validity bits.
     Numbers(Vec<u64>, Vec<u64>),
-    /// A column of strings or byte strings, and a validity bit per row.
+    /// A column of strings or byte strings, and its validity bits.
     Bytes(TextBuilder, Vec<u64>),
-    /// The map column, which a `MapBuilder` builds instead.
+    /// A placeholder for the map column, which is built by a `MapBuilder`.
     Map,
 }
 
 impl ColumnBuilder {
     /// Creates a builder for a column of `kind` with capacity for `rows` rows. If `plain` is true, strings are never
-    /// dictionary-encoded and can be read back before the row is kept.
+    /// dictionary-encoded, and [`ColumnBuilder::text`] can return the string of the open row.
     pub(in crate::contract) fn new(kind: ColumnKind, plain: bool, rows: usize) -> Self {
         let validity = Vec::with_capacity(rows.div_ceil(WORD));
         match kind {
@@ -47,7 +49,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// Grows the column so that `rows` rows can be written.
+    /// Allocates space for a total of `rows` rows.
     pub(in crate::contract) fn grow(&mut self, rows: usize) {
         let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
         validity.resize(rows.div_ceil(WORD), 0);
@@ -56,7 +58,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// Writes a row's number, boolean or time, given as its bits.
+    /// Writes a number, boolean or time, whose bit pattern is `bits`, to a row.
     #[inline]
     pub(in crate::contract) fn put(&mut self, row: usize, bits: u64) {
         let Self::Numbers(values, validity) = self else {
@@ -97,22 +99,22 @@ impl ColumnBuilder {
         }
     }
 
-    /// Keeps the open row's string, if the column contains strings. Returns a `Limited` error if the column would exceed its
-    /// maximum size.
+    /// Keeps the string of the open row. Does nothing in a column without strings. If this would make the column exceed
+    /// its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// Returns the bits of the open row's number, or `None` if it is null.
+    /// Returns the bit pattern of the open row's number, or `None` if it is null.
     #[inline]
     pub(in crate::contract) fn number(&self, row: usize) -> Option<u64> {
         let Self::Numbers(values, validity) = self else { return None };
         is_set(validity, row).then(|| values[row])
     }
 
-    /// Returns the open row's string, or `None` if it is null. The builder must have been created with `plain` set to
-    /// true.
+    /// Returns the open row's string, or `None` if it is null. Works only if the builder was created with `plain` set
+    /// to true.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {
         let Self::Bytes(texts, validity) = self else { return None };
@@ -144,7 +146,7 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
         ColumnKind::Bool => {
             Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| values[row] != 0), nulls))
         }
-        // The range was checked when the value was converted (`Leaf::int`).
+        // Each value is within the range of its type, which `Leaf::int` has checked.
         ColumnKind::Int32 => Arc::new(Int32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Date => Arc::new(Date32Array::new(values.iter().map(|bits| *bits as i32).collect(), nulls)),
         ColumnKind::Float32 => {
@@ -164,7 +166,7 @@ fn same_bits<T: ArrowNativeType>(values: Vec<u64>) -> ScalarBuffer<T> {
     Buffer::from_vec(values).into()
 }
 
-/// Creates an Arrow map builder that produces exactly the type of the map column.
+/// Creates an Arrow map builder whose result has the type of the map column.
 pub(in crate::contract) fn map_builder() -> MapBuilder<StringBuilder, StringBuilder> {
     let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
     MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())

@@ -1,10 +1,11 @@
 //! Dictionary encoding: each distinct string is stored once and identified by its index.
 //!
-//! Strings are numbered from 0 in the order in which they first appear. Most text columns of events are dictionaries. A
-//! dictionary column is checked, sorted and written to a file by index, without reading its strings again.
+//! Strings are numbered from 0 in the order in which they first appear. Most text columns of events are
+//! dictionary-encoded. Such a column can be checked, sorted and written to a file without reading a string more than
+//! once.
 //!
-//! **Invariant:** the hash function is keyed with a secret that is different in each process, so a sender cannot construct
-//! strings that collide.
+//! **Invariant:** the hash function is keyed with a secret that is different in each process, so a sender cannot
+//! construct strings that collide.
 
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +22,7 @@ use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
 /// The number of slots in a new hash table. A table grows before more than half of its slots are used.
 const SLOTS_MIN: usize = 1 << 5;
-/// The content of a free slot, with a length that no string has.
+/// A free slot. No string has the length that marks it.
 const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, index: 0 };
 
 /// An array of dictionary-encoded strings.
@@ -35,13 +36,13 @@ static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_ke
 pub struct DictionaryBuilder {
     /// The hash table. The number of slots is a power of two.
     slots: Vec<TableSlot>,
-    /// The offsets in `bytes` at which the strings begin, followed by the end of the last string.
+    /// The offset in `bytes` at which each string begins, and finally the end of the last string.
     ends: Vec<i32>,
     bytes: Vec<u8>,
     secret: [u64; 2],
 }
 
-/// A slot of the hash table, with the hash key, length and index of a string.
+/// A slot of the hash table. It contains the hash key, the length and the index of one string.
 #[derive(Debug, Clone, Copy)]
 struct TableSlot {
     key: [u64; 2],
@@ -79,8 +80,8 @@ impl DictionaryBuilder {
         self.seek(key(text), text).ok()
     }
 
-    /// Returns the index of a string and adds the string if it is new. Returns `None` if a new string would exceed the
-    /// limit `values_max` or [`DICTIONARY_VALUES_MAX`].
+    /// Returns the index of a string and adds the string if it is new. Returns `None` if the string is new and the
+    /// dictionary already has `values_max` or [`DICTIONARY_VALUES_MAX`] strings.
     #[inline]
     pub fn index(&mut self, text: PaddedSlice<'_>, values_max: usize) -> Option<u16> {
         let key = key(text);
@@ -90,8 +91,8 @@ impl DictionaryBuilder {
         }
     }
 
-    /// Looks up a string and returns its index. If the dictionary does not contain the string, the `Err` is the free
-    /// slot for the string.
+    /// Looks up a string and returns its index. If the dictionary does not contain the string, returns `Err` with the
+    /// free slot in which it can be stored.
     #[inline]
     fn seek(&self, key: [u64; 2], text: PaddedSlice<'_>) -> Result<u16, usize> {
         let mut at = self.first_slot(key, text.length());
@@ -142,8 +143,7 @@ impl DictionaryBuilder {
     #[inline]
     fn first_slot(&self, key: [u64; 2], length: usize) -> usize {
         let [low, high] = [key[0] ^ self.secret[0], key[1].rotate_left(29) ^ self.secret[1] ^ length as u64];
-        // Both factors of the product depend on the secret, so an attacker cannot predict how either half of a key
-        // affects the slot.
+        // Both factors depend on the secret, so an attacker cannot predict which keys have the same slot.
         let product = u128::from(low) * u128::from(high);
         (product as u64 ^ (product >> 64) as u64) as usize & (self.slots.len() - 1)
     }
@@ -153,8 +153,8 @@ impl DictionaryBuilder {
         StringArray::try_new(OffsetBuffer::new(self.ends.into()), Buffer::from_vec(self.bytes), None)
     }
 
-    /// Returns a dictionary array with these indexes. Except at null positions, each index must have been returned by
-    /// this dictionary. Fails if a string is not valid UTF-8.
+    /// Returns a dictionary array with the values of this dictionary. Except at null positions, `indexes` must contain
+    /// only indexes that this dictionary has returned. Fails if a string is not valid UTF-8.
     pub fn column(self, indexes: Vec<u16>, nulls: Option<NullBuffer>) -> Result<TextDictionaryArray, ArrowError> {
         let indexes = UInt16Array::try_new(indexes.into(), nulls)?;
         TextDictionaryArray::try_new(indexes, Arc::new(self.values()?))

@@ -1,4 +1,5 @@
-//! Operations on columns that may be dictionaries: concatenate them, decode them to plain strings, compare their types.
+//! Operations on columns that may be dictionary-encoded. They concatenate columns, decode them to plain strings, and
+//! compare their types.
 //!
 //! A column is plain, a dictionary, or a map whose keys and values are each plain or a dictionary. `EventBatch` applies
 //! these operations to all columns of a batch.
@@ -22,14 +23,15 @@ pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Returns the keys and the values of a map column, sliced to the entries of the column's rows.
+/// Returns the keys and the values of a map column. If the column is a slice, they contain only the entries of its
+/// rows.
 pub fn map_leaves(map: &MapArray) -> [ArrayRef; 2] {
     let offsets = map.value_offsets();
     let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);
     [map.keys(), map.values()].map(|leaf| leaf.slice(first, last - first))
 }
 
-/// Returns the size that a column has if concatenation decodes its dictionaries to plain strings. If a buffer is shared
+/// Returns the size that a column would have if its dictionaries were decoded to plain strings. If a buffer is shared
 /// with other columns, only the range that this column uses is counted.
 pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
     let own =
@@ -57,7 +59,7 @@ pub(super) fn same_except_encoding(one: &Schema, other: &Schema) -> bool {
     one.fields().len() == other.fields().len() && one.fields().iter().zip(other.fields()).all(same)
 }
 
-/// Returns the schema with its data types replaced by those of `columns`.
+/// Returns `schema` with the data types of `columns`.
 pub(in crate::contract) fn with_column_types(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
     let fields = schema.fields().iter().zip(columns);
     if fields.clone().all(|(field, column)| field.data_type() == column.data_type()) {
@@ -71,7 +73,7 @@ fn with_type(field: &FieldRef, kind: DataType) -> FieldRef {
     if *field.data_type() == kind { Arc::clone(field) } else { Arc::new(field.as_ref().clone().with_data_type(kind)) }
 }
 
-/// Returns the type with dictionaries replaced by plain strings.
+/// Returns the type that results from decoding all dictionaries in `kind`.
 fn plain_type(kind: &DataType) -> DataType {
     let plain = |field: &FieldRef| with_type(field, plain_type(field.data_type()));
     match kind {
@@ -83,7 +85,7 @@ fn plain_type(kind: &DataType) -> DataType {
 }
 
 pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-    // Skip empty columns. Otherwise, an empty plain column would prevent the result from being a dictionary.
+    // Skip empty columns, because the result can be a dictionary only if all columns are.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
     if filled.iter().all(|column| as_dictionary(column).is_some()) {
@@ -109,7 +111,7 @@ fn concat_dictionaries(columns: &[ArrayRef]) -> Result<Option<ArrayRef>, ArrowEr
         let known =
             ends.map(|(start, end)| dictionary.index(PaddedSlice::new(texts.value_data(), start, end), usize::MAX));
         let Some(known) = known.collect::<Option<Vec<u16>>>() else { return Ok(None) };
-        // The index of a null is arbitrary and may be out of range.
+        // The index at a null position is arbitrary and may be out of range.
         let index = |index: &u16| known.get(usize::from(*index)).copied().unwrap_or(0);
         indexes.extend(column.keys().values().iter().map(index));
         match column.nulls() {

@@ -15,8 +15,8 @@ use crate::config::ColumnConfig;
 use crate::contract::testing::*;
 use crate::contract::{Contract, DICTIONARY_VALUES_MAX, EventBatch, Format, as_dictionary, decode};
 
-/// The text columns, in this order: few distinct values, few and later many distinct values, mostly null, and a different
-/// value in each row.
+/// The text columns. The first always has few distinct values, the second has many after the first 900 rows, the third
+/// is mostly null, and the fourth has a different value in each row.
 const COLUMNS: [&str; 4] = ["few", "more", "rare", "many"];
 
 fn contract() -> Contract {
@@ -26,12 +26,12 @@ fn contract() -> Contract {
     Contract::new("plain", &config, std::path::Path::new("")).unwrap()
 }
 
-/// Returns an event without its key fields.
+/// Returns an event without its tenant, time and id.
 fn event(row: usize, rng: &mut StdRng) -> Map<String, Value> {
     let mut event = Map::new();
     let mut put = |name: &str, text: String| event.insert(name.to_owned(), text.into());
     put("few", ["a", "é\n", "", "a text that is longer than most"][rng.random_range(0..4)].into());
-    // The column has few distinct values at first, then only nulls, and then a new value each time.
+    // The column has few distinct values in the first rows, then only nulls, and then a different value in each row.
     match row {
         ..700 if !row.is_multiple_of(4) => put("more", format!("m{}", row % 90)),
         900.. if !row.is_multiple_of(2) => put("more", format!("m{row}")),
@@ -118,14 +118,14 @@ fn plain_bytes_of_a_dictionary_match_the_size_of_the_decoded_column() {
     let plain = encoded.to_plain().unwrap();
     for (encoded, plain) in encoded.columns().iter().zip(plain.columns()) {
         let (counted, own) = (plain_bytes(encoded), plain_bytes(plain));
-        // The sizes may differ by the null bits and one offset.
+        // Only the null bitmap and one offset may be counted differently.
         assert!(counted.abs_diff(own) <= 200, "{counted} instead of {own}: {}", encoded.data_type());
     }
     let few = encoded.column_by_name("few").unwrap();
     assert!(few.to_data().get_slice_memory_size().unwrap() * 4 < plain_bytes(few), "a dictionary is smaller");
 }
 
-/// Returns the same rows after converting randomly selected columns to dictionaries.
+/// Converts randomly selected columns to dictionaries, and returns the resulting batch.
 fn with_dictionaries(rows: &RecordBatch, rng: &mut StdRng) -> EventBatch {
     let columns: Vec<ArrayRef> = rows
         .columns()

@@ -1,11 +1,11 @@
 //! [`EventBatch`]: the events of one table as columns, some of which are dictionary-encoded.
 //!
-//! A batch is built from the columns of a decoder, or by concatenating batches of the same table. A batch can be
-//! decoded to plain columns, and it can compute the size of the plain columns without decoding them.
+//! A batch is built from the columns of a decoder, or by concatenating batches of the same table. It can be decoded to
+//! plain columns. Their size can be computed before decoding.
 //!
-//! **Invariant:** the columns are those of [`Contract::schema`], in the same order. Only their encoding varies: a text
-//! column, or the keys or values of the map, may be a dictionary (`TextDictionaryArray`) in one batch and plain strings in
-//! the next.
+//! **Invariant:** the columns are those of [`Contract::schema`], in the same order. A text column may be a dictionary
+//! (`TextDictionaryArray`) in one batch and contain plain strings in the next. The same applies to the keys and the
+//! values of the map.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ impl Deref for EventBatch {
 }
 
 impl EventBatch {
-    /// Wraps rows that were not built by a decoder, such as quarantined rows. Returns an `Internal` error if
-    /// their columns do not match the contract.
+    /// Creates a batch from rows that were not built by a decoder, such as quarantined rows. Returns an `Internal`
+    /// error if their columns do not match the contract.
     pub fn new(contract: &Contract, rows: RecordBatch) -> Result<Self> {
         if !same_except_encoding(rows.schema_ref(), contract.schema()) {
             return Err(Error::internal(format!("the rows do not match the contract of table `{}`", contract.name)));
@@ -45,8 +45,8 @@ impl EventBatch {
         Self(contract.empty_batch())
     }
 
-    /// Makes a batch of `rows` rows from decoded columns in stored order. Returns an `Internal` error if the columns do not
-    /// match the contract.
+    /// Makes a batch of `rows` rows from decoded columns in stored order. Returns an `Internal` error if the columns do
+    /// not match the contract.
     pub(in crate::contract) fn of_columns(contract: &Contract, columns: Vec<ArrayRef>, rows: usize) -> Result<Self> {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(with_column_types(contract.schema(), &columns), columns, &options)
@@ -54,7 +54,7 @@ impl EventBatch {
             .and_then(|rows| Self::new(contract, rows))
     }
 
-    /// Wraps rows without checking their columns, for tests of code that reads only some of the columns.
+    /// Creates a batch without checking its columns, for tests of code that reads only some of the columns.
     #[cfg(test)]
     pub(crate) fn unchecked(rows: RecordBatch) -> Self {
         Self(rows)
@@ -83,8 +83,8 @@ impl EventBatch {
         first.with_columns(columns).map_err(|cause| Error::internal("cannot concatenate batches").with_source(cause))
     }
 
-    /// Returns a batch with `columns` in place of the current columns. All columns must have the same length. The types
-    /// of the columns must not change, but the encoding may.
+    /// Replaces the columns, and returns the resulting batch. All columns must have the same length. A column may
+    /// change its encoding, but not its type.
     pub fn with_columns(&self, columns: Vec<ArrayRef>) -> Result<Self, ArrowError> {
         let schema = with_column_types(self.schema_ref(), &columns);
         if !same_except_encoding(&schema, self.schema_ref()) {
@@ -98,12 +98,12 @@ impl EventBatch {
         filter_record_batch(&self.0, keep).map(Self)
     }
 
-    /// Returns `rows` rows, beginning with row `first`, without copying them.
+    /// Returns the `rows` rows that begin at row `first`. The data is not copied.
     pub fn slice(&self, first: usize, rows: usize) -> Self {
         Self(self.0.slice(first, rows))
     }
 
-    /// Decodes all dictionaries to plain strings. The result has exactly [`Contract::schema`].
+    /// Decodes all dictionaries to plain strings. The schema of the result is equal to [`Contract::schema`].
     pub fn to_plain(&self) -> Result<RecordBatch, ArrowError> {
         let columns = self.columns().iter().map(plain_column).collect::<Result<Vec<_>, _>>()?;
         RecordBatch::try_new(with_column_types(self.schema_ref(), &columns), columns)
@@ -114,13 +114,13 @@ impl EventBatch {
         plain_column(self.column(column))
     }
 
-    /// Returns the number of bytes that the rows take as plain columns. The rows can become this large, because
-    /// concatenation may decode dictionaries to plain strings.
+    /// Returns the number of bytes that the rows take after all dictionaries have been decoded. Memory limits use this
+    /// size, because concatenation may decode dictionaries.
     pub fn plain_bytes(&self) -> usize {
         Self::plain_bytes_of(&self.0)
     }
 
-    /// Returns the size of `rows` as plain columns, like [`EventBatch::plain_bytes`].
+    /// Returns the same size as [`EventBatch::plain_bytes`], for rows that are not in an [`EventBatch`].
     pub fn plain_bytes_of(rows: &RecordBatch) -> usize {
         rows.columns().iter().map(plain_bytes).sum()
     }

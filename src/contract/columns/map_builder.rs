@@ -1,9 +1,10 @@
 //! The builder of the map column, in which each row has entries with distinct keys.
 //!
 //! Takes keys and values row by row and produces a map array. Keys are dictionary-encoded if there are few distinct
-//! keys, and values if there are few distinct values.
+//! keys. The same applies to values.
 //!
-//! **Invariant:** values are only appended. If a key is repeated, its new value is appended and no other value is moved.
+//! **Invariant:** values are only appended. The new value of a repeated key is appended, too, so that no other value
+//! has to be moved.
 
 use std::sync::Arc;
 
@@ -22,18 +23,17 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(in crate::contract) struct MapBuilder {
     keys: TextBuilder,
-    /// All values in the order in which they were added. If a key is repeated, its earlier values remain in the list,
-    /// unused.
+    /// All values in the order in which they were added. Values that were replaced remain in the list.
     values: TextBuilder,
-    /// The number of values, including the unused ones.
+    /// The number of values, including the replaced ones.
     values_count: usize,
     /// For each key, the position of its value in `values`, or [`NULL_POSITION`].
     positions: Vec<u32>,
-    /// For each kept row, the position after its last key.
+    /// For each kept row, the index at which its keys end (exclusive).
     ends: Vec<usize>,
-    /// The position of the open row's first key.
+    /// The index of the open row's first key.
     begin: usize,
-    /// The position of the open row's first value.
+    /// The index of the open row's first value.
     values_begin: usize,
 }
 
@@ -51,9 +51,9 @@ impl MapBuilder {
         }
     }
 
-    /// Adds an entry to the open row. If the row already has the key, its value is replaced if `replace` is true and
-    /// kept otherwise. Returns false if the row already had the key. Returns a `Limited` error if the column would
-    /// exceed its maximum size, or if the row would have more than `entries_max` entries.
+    /// Adds an entry to the open row. If the row already has the key, its value is replaced only if `replace` is true.
+    /// Returns false if the row already had the key. Returns a `Limited` error if the column would exceed its maximum
+    /// size, or if the row would have more than `entries_max` entries.
     pub(in crate::contract) fn add(
         &mut self,
         key: PaddedSlice<'_>,
@@ -107,14 +107,14 @@ impl MapBuilder {
         self.positions.truncate(self.begin);
     }
 
-    /// Converts the kept rows to a map array. A row without entries becomes null, because protobuf cannot distinguish an
-    /// empty map from an absent one.
+    /// Converts the kept rows to a map array. A row without entries becomes null, because protobuf cannot distinguish
+    /// an empty map from an absent one.
     pub(in crate::contract) fn finish(self) -> Result<ArrayRef> {
         let Self { keys, values, values_count, positions, ends, .. } = self;
         if positions.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), ends.len()));
         }
-        // The values have the same order as their keys, unless a key was repeated or a value is null.
+        // If no key was repeated and no value is null, the values already have the order of their keys.
         let in_order =
             positions.len() == values_count && (0..).zip(&positions).all(|(entry, position)| entry == *position);
         let values = if in_order { values } else { values.select(&positions)? };

@@ -1,11 +1,12 @@
 //! [`PaddedSlice`]: a string within a larger buffer. Short strings are copied and compared in chunks of a fixed size,
 //! which may include bytes that follow the string.
 
-/// The maximum length of a short string. A buffer to which strings are appended should have this much extra capacity.
+/// The maximum length of a short string. After its last string, a buffer should have a spare capacity of this size.
 /// Otherwise, appending the last string may reallocate the buffer.
 pub const SHORT_BYTES_MAX: usize = 16;
 
-/// For each length of a short string, two masks that keep the string's bytes in its two words and clear all others.
+/// Two masks for each length of a short string. They select the string's bytes in two 64-bit words, and clear the bytes
+/// that follow the string.
 const MASKS: [[u64; 2]; SHORT_BYTES_MAX + 1] = {
     let mut masks = [[0; 2]; SHORT_BYTES_MAX + 1];
     let mut length = 1;
@@ -33,7 +34,7 @@ impl<'a> PaddedSlice<'a> {
         Self { source, start, length: end - start }
     }
 
-    /// Returns a string that fills the whole buffer, with no bytes after it.
+    /// Returns a string that consists of the whole buffer `source`.
     #[inline]
     pub fn unpadded(source: &'a [u8]) -> Self {
         Self { source, start: 0, length: source.len() }
@@ -64,8 +65,8 @@ impl<'a> PaddedSlice<'a> {
         }
     }
 
-    /// Returns a short string as two words. Together with the length, the two words identify the string. Returns `None`
-    /// for a longer string.
+    /// Returns the bytes of a short string as two 64-bit words, padded with zeros. Two strings are equal if their words
+    /// and their lengths are equal. Returns `None` for a longer string.
     #[inline]
     pub fn words(self) -> Option<[u64; 2]> {
         let [low, high] = MASKS.get(self.length)?;
@@ -76,7 +77,8 @@ impl<'a> PaddedSlice<'a> {
         Some([number(one) & low, number(other) & high])
     }
 
-    /// Computes [`Self::words`] for a string near the end of its buffer, where a whole chunk would extend past the end.
+    /// Computes [`Self::words`] for a string near the end of its buffer. Fewer than [`SHORT_BYTES_MAX`] bytes are left
+    /// there.
     #[cold]
     fn last_words(self) -> [u64; 2] {
         let mut chunk = [0; SHORT_BYTES_MAX];
@@ -85,7 +87,7 @@ impl<'a> PaddedSlice<'a> {
         [chunk as u64, (chunk >> 64) as u64]
     }
 
-    /// Returns the [`SHORT_BYTES_MAX`] bytes that begin where the string begins, if the buffer has that many.
+    /// Returns [`SHORT_BYTES_MAX`] bytes of the buffer from the start of the string, or `None` if fewer bytes are left.
     #[inline]
     fn chunk(self) -> Option<&'a [u8; SHORT_BYTES_MAX]> {
         self.source.get(self.start..self.start + SHORT_BYTES_MAX)?.first_chunk()

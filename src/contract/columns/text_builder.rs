@@ -1,11 +1,11 @@
 //! The builder of a text column. The builder uses a dictionary as long as there are few distinct strings, and plain
 //! strings after that.
 //!
-//! Takes strings with their positions and produces an array. In a dictionary, only the index of a string is written. A plain
-//! string is copied once, while it is still in the processor's cache.
+//! Takes one string per row and produces an array. In a dictionary column, each row stores only the index of its
+//! string. A plain string is copied once, while it is still in the processor's cache.
 //!
-//! **Invariant:** the open string, which belongs to the row that is being written, follows all kept strings and can be
-//! truncated.
+//! **Invariant:** the open string, which belongs to the row that is being written, follows all kept strings. It can
+//! therefore be removed by truncating the buffer.
 
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ use super::padded_slice::PaddedSlice;
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result};
 
-/// A column with at most this many distinct strings is always a dictionary, even if it has few rows.
+/// A column remains a dictionary up to this number of distinct strings, even if it has few rows.
 const DISTINCT_MIN: usize = 128;
-/// A larger dictionary is used only if each string occurs at least this many times on average.
+/// With more distinct strings, a column remains a dictionary only if each string occurs at least this many times on
+/// average.
 const REPETITIONS_MIN: usize = 4;
 /// The initial capacity per string, in bytes.
 const TEXT_BYTES: usize = 8;
@@ -40,11 +41,11 @@ pub(in crate::contract) enum TextBuilder {
     Plain(PlainTexts),
 }
 
-/// Strings in one buffer.
+/// Strings that are stored one after the other in a single buffer.
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// The offsets in `bytes` at which the kept strings begin, followed by the offset at which the open string begins.
+    /// The offset in `bytes` at which each kept string begins, and finally the offset of the open string.
     ends: Vec<i32>,
 }
 
@@ -59,7 +60,7 @@ impl TextBuilder {
         Self::Plain(PlainTexts::with_capacity_for(count))
     }
 
-    /// Writes the open string, which is at `position`. Replaces its previous value, if it has one.
+    /// Writes the open string at the index `position`. Replaces its previous value, if it has one.
     #[inline]
     pub(in crate::contract) fn put(&mut self, position: usize, text: PaddedSlice<'_>) {
         match self {
@@ -78,7 +79,7 @@ impl TextBuilder {
     fn put_plain(&mut self, position: usize, text: PaddedSlice<'_>) {
         if let Self::Dictionary(dictionary, indexes) = self {
             let mut texts = PlainTexts::with_capacity_for(position);
-            // All strings come from one body, so together they fit into a column.
+            // All of these strings come from one body, so they do not exceed the maximum size of a column.
             for position in 0..position {
                 let index = indexes.get(position).copied().filter(|index| *index != NO_INDEX);
                 texts.push(index.map_or(PaddedSlice::unpadded(&[]), |index| dictionary.get(index)));
@@ -88,8 +89,8 @@ impl TextBuilder {
         self.put(position, text);
     }
 
-    /// Writes the open string, which is at `position`, if the dictionary already contains it. Returns true if the
-    /// string was written.
+    /// If the dictionary already contains `text`, writes it as the open string at the index `position`. Returns true if
+    /// the string was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, position: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Dictionary(dictionary, indexes) = self else { return false };
@@ -98,7 +99,7 @@ impl TextBuilder {
         true
     }
 
-    /// Removes the open string, which is at `position`.
+    /// Removes the open string, whose index is `position`.
     pub(in crate::contract) fn clear(&mut self, position: usize) {
         match self {
             Self::Plain(texts) => texts.clear(),
@@ -120,7 +121,7 @@ impl TextBuilder {
         Some(&texts.bytes[texts.begin()..])
     }
 
-    /// Returns true if the string at `position` equals the string that is still being written, which begins at `open`.
+    /// Returns true if the string at `position` equals the open string, whose index is `open`.
     #[inline]
     pub(in crate::contract) fn is_same(&self, position: usize, open: usize) -> bool {
         match self {
@@ -137,7 +138,8 @@ impl TextBuilder {
         }
     }
 
-    /// Returns a builder with the strings at these positions. Each [`NULL_POSITION`] becomes an empty string.
+    /// Returns a builder that contains the strings at these positions, in this order. Each [`NULL_POSITION`] becomes an
+    /// empty string.
     pub(in crate::contract) fn select(self, positions: &[u32]) -> Result<Self> {
         Ok(match self {
             Self::Dictionary(dictionary, indexes) => {
@@ -157,8 +159,8 @@ impl TextBuilder {
         })
     }
 
-    /// Converts the first `count` strings to an array. The whole column is validated as UTF-8 in one pass, which is faster
-    /// than validating each string.
+    /// Converts the first `count` strings to an array. The whole column is validated as UTF-8 in one pass, which is
+    /// faster than validating each string.
     pub(in crate::contract) fn finish(
         self,
         kind: ColumnKind,
@@ -182,13 +184,13 @@ impl TextBuilder {
     }
 }
 
-/// Wraps an Arrow error from finishing a column. Such an error is a bug, because a decoder checks every value before
-/// writing it.
+/// Converts an error that Arrow returned for a finished column. Such an error is a bug, because a decoder checks every
+/// value before writing it.
 pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
     Error::internal("decoded values do not fit their column").with_source(cause)
 }
 
-/// Writes an index at its position. Rows that were skipped get [`NO_INDEX`].
+/// Writes a dictionary index at `position`. Earlier rows that have no index yet get [`NO_INDEX`].
 #[inline]
 fn write(indexes: &mut Vec<u16>, position: usize, index: u16) {
     if position < indexes.len() {
@@ -224,7 +226,7 @@ impl PlainTexts {
         self.bytes.truncate(self.begin());
     }
 
-    /// Keeps the open string. Returns a `Limited` error if the column would exceed [`BYTES_MAX`].
+    /// Keeps the open string. Returns a `Limited` error if the strings then have more than [`BYTES_MAX`] bytes.
     #[inline]
     fn keep(&mut self) -> Result<()> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| {
@@ -234,7 +236,8 @@ impl PlainTexts {
         Ok(())
     }
 
-    /// Appends and keeps a string. The caller must make sure that the column does not exceed [`BYTES_MAX`].
+    /// Appends and keeps a string. The caller must make sure that the strings of the column have at most [`BYTES_MAX`]
+    /// bytes.
     fn push(&mut self, text: PaddedSlice<'_>) {
         self.put(text);
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));

@@ -1,5 +1,5 @@
-//! Accepts or rejects each event that a row decoder has read: keeps its row in the batch builder, or drops the row and
-//! records a [`Reject`].
+//! Accepts or rejects each event that a row decoder has read. The row of an accepted event is kept in the batch
+//! builder. The row of a rejected event is dropped, and a [`Reject`] is recorded.
 //!
 //! ```text
 //!   protobuf | json ─ fill ─► BatchBuilder ─ check ─┬─► EventBatch
@@ -9,7 +9,7 @@
 //! The Arrow decoder checks column by column instead. It collects [`RejectedRows`] and removes these rows from the
 //! batch at the end.
 //!
-//! **Invariant:** a rejected event leaves no value in any column.
+//! **Invariant:** no column contains a value of a rejected event.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Decoded, Owner, TenantId};
 use crate::error::{Error, Result};
 
-/// The maximum number of events in one body. The limit bounds the memory of a decoded body: even an event of a few
+/// The maximum number of events in one body. This limits the memory of a decoded body, because even an event of a few
 /// bytes takes space in every column.
 pub(in crate::contract) const BODY_EVENTS_MAX: u64 = 1 << 20;
 /// The maximum number of rejects in one body. A body with more rejects is refused as a whole, and none of its events
@@ -68,7 +68,8 @@ impl<'a> EventCollector<'a> {
         }
     }
 
-    /// Drops the open row, which was decoded from `range` of the body, and records a reject with these bytes.
+    /// Drops the open row, and records a reject. The reject contains the bytes of the event, which are `range` of the
+    /// body.
     #[cold]
     pub(in crate::contract) fn reject(
         &mut self,
@@ -100,13 +101,13 @@ impl<'a> EventCollector<'a> {
     }
 }
 
-/// The rejected rows of a batch, each with the first cause that was found.
+/// The rejected rows of a batch. Each has the cause that was found first.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct RejectedRows(BTreeMap<usize, RejectCause>);
 
 impl RejectedRows {
-    /// Records a cause for a row, unless the row already has one. Stops at one row above the maximum number of rejects
-    /// in a body, which is enough to detect that there are too many.
+    /// Records a cause for a row, unless the row already has one. Does nothing if more than [`BODY_REJECTS_MAX`] rows
+    /// have been rejected, because the whole body will be refused.
     pub(in crate::contract) fn add(&mut self, row: usize, cause: impl FnOnce() -> RejectCause) {
         if self.0.len() <= BODY_REJECTS_MAX {
             self.0.entry(row).or_insert_with(cause);
@@ -134,7 +135,7 @@ impl RejectedRows {
     }
 }
 
-/// Parses the bytes as a tenant id. Returns `None` if they are missing or invalid.
+/// Parses a tenant id. Returns `None` if the bytes are missing or not a valid tenant id.
 fn parse_tenant(bytes: Option<&[u8]>) -> Option<TenantId> {
     TenantId::parse(std::str::from_utf8(bytes?).ok()?).ok()
 }

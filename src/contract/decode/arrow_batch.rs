@@ -1,13 +1,14 @@
-//! The decoder of Arrow batches: matches columns by name, casts them without loss, and checks them column by column.
+//! The decoder of Arrow batches. It finds each column by name, casts it without loss, and checks all values of one
+//! column before the next.
 //!
 //! ```text
 //!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
 //!                          unknown ─► the map ┘     └─► rejects (the row as JSON)
 //! ```
 //!
-//! A column of an incompatible type, such as text instead of a number, fails the whole batch, because the sender's schema
-//! is wrong. A value that does not fit its column rejects only its row. A batch without invalid values is not processed
-//! row by row, unless its map column has to be built.
+//! If a column has an incompatible type, such as text instead of a number, the whole batch is refused, because the
+//! sender's schema is wrong. If a value is invalid for its column, only its row is rejected. A batch without invalid
+//! values is processed row by row only if its map column has to be built.
 
 use std::sync::Arc;
 
@@ -73,8 +74,8 @@ impl<'a> ColumnSources<'a> {
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
             let name = field.name();
             match contract.column(name) {
-                // The server sets `received_time` and `event_date` itself. A batch contains these columns if a client
-                // sends the result of a query on the table.
+                // The server sets `received_time` and `event_date` itself. A client sends them if it sends back the
+                // result of a query on the table.
                 _ if name == RECEIVED_TIME || name == EVENT_DATE => {}
                 Some(column) if all.columns[column].is_some() => {
                     return Err(Error::invalid(format!(
@@ -95,8 +96,9 @@ impl<'a> ColumnSources<'a> {
     }
 }
 
-/// Builds the map column. Each row gets the entries of the batch's own map column and then the non-null values of the
-/// undeclared columns. A row without entries is null, unless the batch's own column has an empty map there.
+/// Builds the map column. Each row gets first the entries of the batch's own map column, and then the non-null values
+/// of the undeclared columns. A row without entries becomes null, or an empty map if the batch's own map column
+/// contains an empty map.
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
@@ -154,7 +156,7 @@ fn check_entries(entries: &[(&str, Option<&str>)], options: &DecodeOptions, row:
     }
 }
 
-/// The batch's own map column, with its keys and values as plain strings.
+/// The batch's own map column. Its keys and values have been decoded to plain strings.
 struct MapColumn<'a> {
     map: &'a MapArray,
     keys: StringArray,
@@ -175,8 +177,8 @@ impl<'a> MapColumn<'a> {
         }
     }
 
-    /// Returns the column in its stored form if no row has to be changed or rejected. In such a column, no null row has
-    /// entries, and every row has distinct keys and at most the allowed number of entries.
+    /// If the column can be stored without changes, returns it with the contract's type. For this, null rows must have
+    /// no entries, the keys of each row must be distinct, and no row may have too many entries.
     fn unchanged(&self, options: &DecodeOptions) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {
@@ -272,15 +274,15 @@ fn rejects(
         };
         let index = first_index + row as u64;
         let (reason, detail) = (*reason, detail.clone());
-        // If the limit is reached, `push_reject` fails, so the row does not have to be written.
+        // If the body already has too many rejects, `push_reject` returns an error and does not use the bytes.
         let bytes = if rejects.len() < BODY_REJECTS_MAX { row_as_json(batch, row) } else { Bytes::new() };
         push_reject(&mut rejects, Reject { index, tenant, bytes, reason, detail })?;
     }
     Ok(rejects)
 }
 
-/// Writes a row as a JSON object without its nulls. The result is empty if the row has a type that cannot be written as
-/// JSON.
+/// Writes the non-null values of a row as a JSON object. Returns no bytes if a column has a type that cannot be written
+/// as JSON.
 fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
     let mut line = Vec::new();
     let mut writer = arrow::json::LineDelimitedWriter::new(&mut line);

@@ -1,4 +1,4 @@
-//! Tests of the JSON and protobuf decoders: every reject reason in both formats, and the same event in all formats.
+//! Tests of the JSON and protobuf decoders. Each reject reason is tested in both formats, and one event in all formats.
 
 use std::path::Path;
 
@@ -39,8 +39,8 @@ fn event_by_prost() -> Vec<u8> {
         let Dynamic::String(value) = value else { unreachable!() };
         bytes(15, [bytes(1, key), bytes(2, value)].concat())
     });
-    // The library keeps map entries in an unordered hash map. Appending the entries to the encoded message fixes their
-    // order.
+    // The library would encode map entries in random order, because it keeps them in a hash map. This function
+    // therefore encodes each entry itself and appends it to the message.
     let dimensions = [of("Dimensions", dimensions).encode_to_vec(), other.collect::<Vec<_>>().concat()].concat();
     let mut event = of(
         "CallEvent",
@@ -55,7 +55,8 @@ fn event_by_prost() -> Vec<u8> {
         ],
     )
     .encode_to_vec();
-    // In the library, `payload` is a oneof, which has at most one member. The table stores every member that was sent.
+    // In the library, `payload` is a oneof, so only one of its members can be set. The table stores every member that
+    // was sent, so the test appends a second member as encoded bytes.
     event.extend(bytes(16, of("SignalingEvent", signaling).encode_to_vec()));
     event.extend(bytes(8, dimensions));
     delimited(&[event])
@@ -76,7 +77,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(rows(&from_json.batch), [expected]);
     let from_protobuf = protobuf(&contract, event_by_prost(), &acme());
     assert_eq!(from_protobuf.batch, from_json.batch);
-    // Sends the accepted batch again as Arrow, both directly and in an IPC stream.
+    // Sends the accepted batch again in the Arrow formats: first as a record batch, and then as an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
     let stream = Bytes::from(ipc(std::slice::from_ref(&*from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
@@ -85,7 +86,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_ne!(encoded.schema(), from_json.batch.schema());
     let stream = Bytes::from(ipc(std::slice::from_ref(&*encoded)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);
-    // A top-level key may have the name of a column, even if the column's field is in a nested message.
+    // A column can be sent at the top level by its name, even if the contract takes it from a nested message.
     let flat = rows(&from_json.batch)[0].to_string();
     assert_eq!(json(&contract, flat, &acme()).batch, from_json.batch);
 }
@@ -101,7 +102,7 @@ fn check_json(contract: &Contract, options: &DecodeOptions, good: &str, cases: &
         assert!(reject.detail.contains(detail), "expected {detail:?} in {:?}", reject.detail);
         assert_eq!(reject.bytes, bad.as_bytes());
         assert_eq!(decoded.batch.num_rows(), 2, "the events around {bad} are accepted");
-        // Events with valid syntax are also tested as elements of an array.
+        // If the event has valid syntax, the test also sends it as an element of an array.
         if *reason != "malformed" {
             let decoded = json(contract, format!("[{good},\n{bad} ,{good}]"), options);
             assert_eq!((reasons(&decoded), decoded.batch.num_rows()), (vec![(1, *reason)], 2), "{bad} in an array");
@@ -244,7 +245,7 @@ fn json_bodies_may_be_an_object_an_array_or_lines() {
         let shown: String = body.chars().take(80).collect();
         assert_eq!((decoded.batch.num_rows(), reasons(&decoded)), (accepted, rejected), "{shown}");
     }
-    // After a syntax error, the rest of the array becomes one reject that contains all remaining bytes.
+    // After a syntax error in an array, all remaining bytes are recorded as a single reject.
     let decoded = json(&contract, format!("[{good}, {{\"at\": ?}}, {good}]  "), &acme());
     assert_eq!(decoded.rejects[0].bytes, format!("{{\"at\": ?}}, {good}]"));
     for body in ["<html>", "5", "\u{0}", "a,b\n1,2"] {
@@ -372,7 +373,7 @@ fn map_entries_of_adjacent_rows_are_kept_separate() {
         |id: &str, entries: &[Vec<u8>]| delimited(&[varint(1, NOW_MS), bytes(3, id), bytes(8, entries.concat())]);
     let body = [
         event("a", &[entry("k", "1"), entry("l", "2"), entry("k", "3")]),
-        // An event without an id, which is rejected after entries with a repeated key have been read.
+        // An event without an id. The decoder notices this only after it has read two entries with the same key.
         event("", &[entry("k", "4"), entry("k", "5"), entry("m", "6")]),
         event("b", &[]),
         event("c", &[entry("m", "7"), entry("k", "a text that is longer than most")]),
@@ -409,7 +410,8 @@ fn bodies_with_too_many_invalid_events_are_refused() {
     assert_eq!(decode(&voice(), Format::Json, &lines, &acme()).unwrap_err().kind(), Kind::Invalid);
 }
 
-/// Decodes randomly changed bodies. No decoder may panic, and every accepted row must pass all checks again.
+/// Decodes randomly changed bodies. No decoder may panic. Accepted rows are sent again as Arrow, and none of them may
+/// be rejected.
 #[test]
 fn decoders_do_not_panic_on_mutated_bodies() {
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -455,7 +457,7 @@ fn decoders_do_not_panic_on_mutated_bodies() {
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
 }
 
-/// Decodes messages in the form in which a source passes them: separated by line breaks.
+/// Decodes messages that are separated by line breaks, as a source passes them.
 fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
     let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for message in messages {

@@ -1,12 +1,12 @@
 //! Casts an Arrow column to a column of the contract without loss.
 //!
-//! First, encodings such as dictionaries, views, large offsets and narrow numbers are decoded, up to a size limit. The
-//! limit is needed because a dictionary can refer to one long string a million times. Then columns of the right type
-//! are used unchanged, and timestamps are converted to the right unit and time zone. All other types are converted
-//! value by value, with the same rules as JSON ([`Leaf`]).
+//! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. The decoded
+//! strings must not exceed a size limit. The limit is needed because a dictionary can refer to one long string a
+//! million times. Then columns of the right type are used unchanged, and timestamps are converted to the right unit and
+//! time zone. All other types are converted value by value, with the same rules as JSON ([`Leaf`]).
 //!
 //! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest
-//! float, as a JSON number is. If the cast would change any other value, the row is rejected. Examples are a decimal
+//! float, like a JSON number. If the cast would change any other value, the row is rejected. Examples are a decimal
 //! with a fraction in an integer column, and a date with a time of day in a date column.
 
 use std::sync::Arc;
@@ -33,7 +33,8 @@ use crate::error::{Error, Result};
 const BATCH_BYTES_MAX: usize = 256 << 20;
 const DAY_MILLIS: i64 = 86_400_000;
 
-/// Casts `source` to the contract's column at `index`. A value that does not fit becomes null, and its row is rejected.
+/// Casts `source` to the contract's column at `index`. A value that cannot be cast without loss becomes null, and its
+/// row is rejected.
 pub(in crate::contract) fn column(
     contract: &Contract,
     index: usize,
@@ -79,7 +80,7 @@ pub(in crate::contract) fn column(
     Ok(cast)
 }
 
-/// Rejects the rows whose values became null in a cast, because they do not fit the column.
+/// Rejects the rows in which a value was not null before the cast, but is null after it.
 fn reject_lost(contract: &Contract, index: usize, source: &ArrayRef, cast: &ArrayRef, rejected: &mut RejectedRows) {
     let given = source.logical_nulls();
     if cast.logical_null_count() <= given.as_ref().map_or(0, NullBuffer::null_count) {
@@ -99,8 +100,8 @@ fn is_decimal(kind: &DataType) -> bool {
     )
 }
 
-/// Converts decimals to integers for an integer column, and to floats for other columns. A decimal with a fraction does
-/// not fit an integer column.
+/// Converts decimals to integers for an integer column, and to floats for other columns. Rejects the row of a decimal
+/// that has a fraction in an integer column.
 fn decimal(contract: &Contract, index: usize, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let column = &contract.columns[index];
     if !matches!(column.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
@@ -136,7 +137,8 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
 }
 
 /// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A
-/// decimal that does not fit becomes null. Decimals occur here only as the values of a dictionary.
+/// decimal outside the range of the new type becomes null. This function gets decimals only as the values of a
+/// dictionary.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
         Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
@@ -177,8 +179,9 @@ pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
     )))
 }
 
-/// Returns the decoded size of the strings in dictionaries and views, which several rows may share. Strings in other
-/// encodings do not expand and are not counted.
+/// Returns the number of bytes that the strings in dictionaries and views take after they are decoded. Before that,
+/// several rows may share one copy of a string. Strings in other encodings are not counted, because their size does not
+/// change.
 fn expanded_bytes(array: &dyn Array) -> usize {
     match array.data_type() {
         DataType::Utf8View => view_bytes(array.as_string_view().views()),
@@ -200,7 +203,7 @@ fn expanded_bytes(array: &dyn Array) -> usize {
     }
 }
 
-/// Returns the length of each string or byte string. The result is empty if the values are numbers or booleans.
+/// Returns the length of each string or byte string. Returns an empty list for numbers and booleans.
 fn lengths(values: &ArrayRef) -> Vec<usize> {
     fn of<T: TryInto<usize> + Copy + std::ops::Sub<Output = T>>(offsets: &[T]) -> Vec<usize> {
         offsets.windows(2).map(|ends| (ends[1] - ends[0]).try_into().unwrap_or(usize::MAX)).collect()
@@ -226,7 +229,7 @@ fn view_length(view: &u128) -> usize {
     *view as u32 as usize
 }
 
-/// Casts an array. Values that do not fit become null.
+/// Casts an array. A value outside the range of `target` becomes null.
 fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| {
         Error::invalid(format!("column `{name}` is {}, which cannot be cast to {target}", source.data_type()))
@@ -271,7 +274,8 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, rejected: &mut 
         .ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
 }
 
-/// Returns true if values of an Arrow type can be converted one by one to values of a column kind.
+/// Returns true if each value of the Arrow type `given` can be converted to the column kind `kind`, unless it is out of
+/// range.
 fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
     use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
     match given {
@@ -304,7 +308,7 @@ fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, rejected: &
 /// Returns for each row whether both arrays have the same value.
 fn not_distinct(left: &ArrayRef, right: &ArrayRef) -> Result<BooleanArray> {
     arrow::compute::kernels::cmp::not_distinct(left, right)
-        .map_err(|error| Error::internal("cannot compare two columns of one type").with_source(error))
+        .map_err(|error| Error::internal("cannot compare two columns of the same type").with_source(error))
 }
 
 fn not_finite<T>(values: &[T], is_finite: impl Fn(&T) -> bool) -> Vec<usize> {

@@ -1,7 +1,7 @@
-//! Converts a decoded value to the type of its column. Values borrow from the body where possible.
+//! Converts a decoded value to the type of its column. The converted value borrows from the body where possible.
 //!
-//! Takes an integer, float, string or boolean from a decoder, and the [`Leaf`] of its column. Produces a
-//! [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
+//! The input is an integer, float, string or boolean that a decoder has read, and the [`Leaf`] of its column. The
+//! result is a [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
 use super::reject::Reason;
 use super::time;
@@ -14,12 +14,13 @@ pub(in crate::contract) enum ColumnValue<'a> {
     /// An explicit null.
     Null,
     Bool(bool),
-    /// An integer, or the microseconds or days since 1970 in a timestamp or date column.
+    /// An integer. In a timestamp column, it is the number of microseconds since 1970; in a date column, the number of
+    /// days.
     Int(i64),
     Float(f64),
     Text(Text<'a>),
     Bytes(&'a [u8]),
-    /// Bytes that were decoded from base64, as a range of the batch builder's `derived_bytes`.
+    /// Bytes that were decoded from base64. They are a range of the batch builder's `derived_bytes`.
     DerivedBytes(usize, usize),
 }
 
@@ -28,13 +29,13 @@ pub(in crate::contract) enum ColumnValue<'a> {
 pub(in crate::contract) enum Text<'a> {
     /// A string in the body or in the contract.
     Borrowed(&'a str),
-    /// Bytes of the body that the decoder has validated. When a column is finished, all its bytes are validated again.
+    /// Bytes of the body that the decoder has validated. They are checked once more when the whole column is finished.
     Validated(&'a [u8]),
-    /// A string that the body does not contain verbatim, as a range of the batch builder's `derived` string.
+    /// A string that is not a slice of the body. It is a range of the batch builder's `derived` string.
     Derived(usize, usize),
 }
 
-/// The smallest positive float that does not fit an `i64`: 2^63.
+/// The smallest positive float that is too large for an `i64`: 2^63.
 const INT_END: f64 = 9_223_372_036_854_775_808.0;
 
 impl Leaf {
@@ -57,7 +58,8 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            // -2^63 fits but is excluded, because smaller integers, which do not fit, may be rounded to it.
+            // -2^63 itself is in range, but is excluded: an integer below it, which is out of range, may have been
+            // rounded to it.
             ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {
@@ -67,7 +69,7 @@ impl Leaf {
         }
     }
 
-    /// Converts a string. `kept` is the same string in the form that a text column stores.
+    /// Converts a string. For a text column, the value is `kept`, which refers to the same string.
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),

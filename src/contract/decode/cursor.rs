@@ -1,24 +1,26 @@
 //! A JSON tokenizer over borrowed bytes (RFC 8259).
 //!
-//! Reads the bytes of a body. The tokenizer returns strings as ranges and numbers as values. It can skip a whole value
-//! while validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity` are not valid JSON
-//! either, but they are recognized, because a message about a non-finite number is more helpful than one about a syntax
-//! error. Memory is allocated only for error messages, and the recursion depth is limited.
+//! The tokenizer reads the bytes of a body. It returns a string as a range of bytes, and a number as a value. It can
+//! skip a whole value while validating its syntax. Comments and trailing commas are syntax errors. `NaN` and `Infinity`
+//! are not valid JSON either, but the tokenizer recognizes them so that the error can name the actual problem. The
+//! tokenizer allocates memory only for error messages, and its recursion depth is limited.
 
 use crate::contract::schema::fields::Name;
 
 /// The maximum nesting depth of objects and arrays in a value that is skipped or stored as JSON text.
 const DEPTH_MAX: usize = 64;
 
-/// A syntax error, with a message that says what was expected and where. Parsing cannot continue after a syntax error.
+/// A syntax error. Its message says what was expected, and at which position. Parsing cannot continue after a syntax
+/// error.
 #[derive(Debug)]
 pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 
-/// A read position in a body.
+/// The tokenizer, which holds the current position in a body.
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct Cursor<'a> {
     bytes: &'a [u8],
-    /// The same bytes as a string, if they are valid UTF-8. If present, the body's strings need no further validation.
+    /// The body as a string, if all of it is valid UTF-8. In this case, the strings in the body need no further
+    /// validation.
     text: Option<&'a str>,
     pub(in crate::contract) at: usize,
 }
@@ -35,15 +37,15 @@ pub(in crate::contract) struct QuotedString {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::contract) enum Number {
     Int(i64),
-    /// A number that has a fraction or an exponent, does not fit an `i64`, or is `-0`. The value is infinite if the
-    /// number is too large for an `f64`.
+    /// A number that has a fraction or an exponent, a number that does not fit in an `i64`, or `-0`. The value is
+    /// infinite if the number is too large for an `f64`.
     Float(f64),
-    /// `NaN`, `Infinity` or `-Infinity`, which are not valid JSON.
+    /// `NaN`, `Infinity` or `-Infinity`. The decoders reject them, because JSON does not allow them.
     NotFinite,
 }
 
 impl Number {
-    /// Returns the negated number. Zero becomes a float, because integers have no negative zero.
+    /// Returns the negated number. The integer 0 becomes the float -0.0, because integers have no negative zero.
     fn negative(self) -> Self {
         match self {
             Self::Int(0) => Self::Float(-0.0),
@@ -59,13 +61,13 @@ impl Number {
 pub(in crate::contract) struct RawValue {
     pub(in crate::contract) start: usize,
     pub(in crate::contract) end: usize,
-    /// True if the value contains `NaN` or infinity.
+    /// True if the value contains `NaN`, `Infinity` or `-Infinity`.
     pub(in crate::contract) not_finite: bool,
 }
 
 impl<'a> Cursor<'a> {
-    /// Creates a cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` should be the same bytes as a
-    /// string, or a longer string that begins with them.
+    /// Creates a cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` should be a string that starts
+    /// with them.
     pub(in crate::contract) fn new(bytes: &'a [u8], text: Option<&'a str>, at: usize) -> Self {
         Self { bytes, text, at }
     }
@@ -106,7 +108,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Consumes the key `name` with its quotes if it comes next. Returns true if the key was consumed.
+    /// If the key `name` comes next, consumes it together with its quotes. Returns true if the key was consumed.
     #[inline]
     pub(in crate::contract) fn key_is(&mut self, name: &Name) -> bool {
         let hit = self.bytes.get(self.at + 1..).is_some_and(|rest| name.opens(rest));
@@ -116,7 +118,7 @@ impl<'a> Cursor<'a> {
         hit
     }
 
-    /// Consumes a string. The cursor must be at its opening quote.
+    /// Consumes a string. When this is called, the next byte must be the opening quote.
     #[inline]
     pub(in crate::contract) fn string(&mut self) -> Result<QuotedString, SyntaxError> {
         let start = self.at + 1;
@@ -163,7 +165,7 @@ impl<'a> Cursor<'a> {
         &self.bytes[start..end]
     }
 
-    /// Consumes a number. The cursor must be at its sign, its first digit, or the `N` or `I` of `NaN` or `Infinity`.
+    /// Consumes a number. When this is called, the next byte must be a digit, `-`, `N` or `I`.
     #[inline]
     pub(in crate::contract) fn number(&mut self) -> Result<Number, SyntaxError> {
         match self.short_number() {
@@ -204,7 +206,7 @@ impl<'a> Cursor<'a> {
             self.at += usize::from(matches!(self.bytes.get(self.at), Some(b'+' | b'-')));
             self.digits()?;
         }
-        // The standard library parses all numbers that the fast path cannot.
+        // The fast path cannot parse this number, but the standard library can.
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
         Ok(match text.parse() {
             Ok(value) if integer => Number::Int(value),
@@ -212,8 +214,8 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Consumes a number that has at most 15 digits and neither a sign nor an exponent. Most numbers are of this form.
-    /// For any other number, returns `None` and does not move the cursor.
+    /// Consumes a number without sign and exponent that has at most 15 digits. Most numbers are of this form. For any
+    /// other number, returns `None` and does not move the cursor.
     #[inline]
     fn short_number(&mut self) -> Option<Number> {
         let (whole, digits, rest) = few_digits(self.bytes.get(self.at..)?, 0);
@@ -230,7 +232,8 @@ impl<'a> Cursor<'a> {
         }
         let number = match TENS.get(fraction) {
             Some(_) if fraction == 0 => Number::Int(value.cast_signed()),
-            // Both operands are exact, so a single division gives the correctly rounded result (Clinger's fast path).
+            // Both `value` and `ten` are exact floats, so a single division gives the correctly rounded result
+            // (Clinger's fast path).
             Some(ten) => Number::Float(value as f64 / ten),
             None => return None,
         };
@@ -238,7 +241,7 @@ impl<'a> Cursor<'a> {
         Some(number)
     }
 
-    /// Consumes one or more digits and returns how many there were.
+    /// Consumes one or more digits and returns their number.
     fn digits(&mut self) -> Result<usize, SyntaxError> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -301,7 +304,8 @@ impl<'a> Cursor<'a> {
         self.string()
     }
 
-    /// Consumes a comma or the closing bracket. Returns true for a comma, after which another element must follow.
+    /// Consumes a comma or the closing bracket. Returns true if it was a comma, which means that another element must
+    /// follow.
     #[inline]
     pub(in crate::contract) fn more(&mut self, close: u8) -> Result<bool, SyntaxError> {
         let byte = self.peek();
@@ -320,7 +324,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Unescapes a string. Returns `false` for a lone surrogate, which is not a character.
+/// Unescapes a string. Returns `false` if the string contains a lone surrogate, which is not a character.
 pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -342,8 +346,8 @@ pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {
     true
 }
 
-/// Parses `\uXXXX` or a surrogate pair. Returns the number of bytes consumed and the character, which is `None` for a lone
-/// surrogate.
+/// Parses `\uXXXX` or a surrogate pair. Returns the number of bytes consumed, and the character. The character is
+/// `None` for a lone surrogate.
 fn unicode(text: &str) -> (usize, Option<char>) {
     let unit = |at: usize| text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
     match unit(2) {
@@ -379,14 +383,13 @@ fn string_end(text: &str) -> usize {
     text.len()
 }
 
-/// Returns the number of leading bytes that are not a quote, a backslash or a control character. Reads eight bytes at a
-/// time.
+/// Returns the number of bytes before the first quote, backslash or control character. Reads eight bytes at a time.
 #[inline]
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The lowest top bit that is set marks the first zero byte. Higher top bits may be wrong, because the subtraction
-    // borrows across bytes.
+    // The lowest bit that is set in the result belongs to the first byte that stops the run. Higher bits may be wrong,
+    // because the subtraction borrows across bytes.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
@@ -402,8 +405,8 @@ fn plain_run(bytes: &[u8]) -> usize {
     tail.map_or(bytes.len(), |tail| at + tail)
 }
 
-/// Appends the leading digits of `bytes`, at most sixteen, to the decimal number `value`. Returns the new number, the
-/// number of digits, and the remaining bytes.
+/// Reads up to sixteen digits from the start of `bytes`, and appends them to the decimal number `value`. Returns the
+/// new number, the number of digits, and the remaining bytes.
 #[inline]
 fn few_digits(bytes: &[u8], mut value: u64) -> (u64, usize, &[u8]) {
     let mut count = 0;
@@ -428,8 +431,8 @@ mod tests {
 
     use super::*;
 
-    /// Parses a string with [`Cursor::short_number`] and with [`Cursor::other_number`]. A result is `None` if that
-    /// function does not consume the whole string.
+    /// Parses a string with [`Cursor::short_number`] and with [`Cursor::other_number`]. If one of these functions does
+    /// not consume the whole string, its result is `None`.
     fn read(text: &str) -> (Option<Number>, Option<Number>) {
         // Bytes that follow a number must not change the result.
         let body = format!("{text},1");

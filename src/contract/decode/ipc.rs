@@ -1,9 +1,9 @@
 //! The decoder of Arrow IPC streams, which reads one message at a time.
 //!
-//! The bytes are untrusted. Lengths are checked against the body before anything is read. The declared sizes of
-//! compressed buffers are checked against a limit before anything is allocated. If Arrow's reader panics, only this
-//! body fails. If a stream is truncated or corrupt after its schema, the batches before that position are kept, and the
-//! rest becomes a single reject.
+//! The bytes come from a client and are not trusted. Before anything is read, all lengths are checked against the size
+//! of the body. Before memory is allocated for compressed buffers, their declared sizes are checked against a limit. If
+//! Arrow's reader panics, the body is refused and the server continues. If a stream is truncated or corrupt after its
+//! schema, the batches before that position are kept, and the remaining bytes are recorded as a single reject.
 
 use arrow::array::Array;
 use arrow::buffer::Buffer;
@@ -19,13 +19,14 @@ use crate::contract::{Contract, DecodeOptions, Decoded, EventBatch, Owner};
 use crate::error::{Error, Result};
 use crate::supervise::catch;
 
-/// The marker that precedes every message in the current format. Streams in the old format have no marker.
+/// The marker before each message. The current stream format requires it. Streams in the format of older Arrow versions
+/// have no marker.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// The maximum total size of all decompressed buffers, as a multiple of the size of the body.
 const EXPANSION_MAX: u64 = 64;
 
-/// The maximum size of a body's decoded rows, in bytes. The limit is needed because rows can take more space than the
-/// body.
+/// The maximum size of a body's decoded rows, in bytes. The limit on the size of the body is not enough, because rows
+/// can take more space than their body.
 const ROWS_BYTES_MAX: usize = 1 << 30;
 
 /// Decodes a whole body.
@@ -77,14 +78,14 @@ fn bytes_of(batch: &RecordBatch) -> usize {
     bytes.fold(0, usize::saturating_add)
 }
 
-/// An IPC stream and the read position in it.
+/// An IPC stream and the current position in it.
 struct Stream<'a> {
     body: &'a [u8],
     buffer: Buffer,
     /// The offset of the next message.
     at: usize,
     decoder: StreamDecoder,
-    /// The declared decompressed size of all compressed buffers so far.
+    /// The total decompressed size that the compressed buffers have declared so far.
     expanded: u64,
 }
 
@@ -109,7 +110,8 @@ impl Stream<'_> {
         }
     }
 
-    /// Checks the lengths in the next message and returns the offset of its end. Returns `None` at the end of the stream.
+    /// Checks the lengths in the next message and returns the offset of its end. Returns `None` at the end of the
+    /// stream.
     fn message_end(&mut self) -> Result<Option<usize>, String> {
         let mut rest = &self.body[self.at..];
         if rest.is_empty() {
@@ -138,7 +140,7 @@ impl Stream<'_> {
         Ok(Some(self.at + all - rest.len()))
     }
 
-    /// Adds the declared sizes of a message's compressed buffers to the total and checks the total.
+    /// Adds the decompressed sizes that a message declares to the total, and checks the total against the limit.
     fn check_expansion(&mut self, batch: BatchHeader<'_>, data: &[u8]) -> Result<(), String> {
         if batch.compression().is_none() {
             return Ok(());

@@ -1,11 +1,12 @@
 //! The decoder of JSON events: one object, an array of objects, or one object per line.
 //!
-//! A syntax error in a line rejects only that line. After a syntax error in an array, the events before the error are kept
-//! and the rest of the array becomes a single reject. A value that does not fit its column rejects only its event.
+//! A line with a syntax error is rejected, and the other lines are not affected. After a syntax error in an array, the
+//! events before the error are kept, and the remaining bytes are recorded as a single reject. If a value is invalid for
+//! its column, only its event is rejected.
 //!
-//! The decoder predicts which field comes next: the field that followed the current one in the previous event. The
-//! prediction costs one comparison and is nearly always right, because producers write their fields in a fixed order.
-//! If the prediction is wrong, the field is looked up in a hash table.
+//! In each event, the decoder expects the fields in the same order as in the previous event. This expectation costs one
+//! comparison per field and is nearly always met, because producers write their fields in a fixed order. A field that
+//! is not the expected one is looked up in a hash table.
 
 use std::ops::Range;
 
@@ -28,7 +29,7 @@ use crate::error::{Error, Result, did_you_mean};
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The maximum initial capacity of the columns, in rows.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
-/// The maximum length of an unknown key or an invalid literal in an error message, in characters.
+/// An error message shows at most this number of characters of an unknown key or an invalid literal.
 const KEY_SHOWN_MAX: usize = 64;
 
 const BASE64: GeneralPurposeConfig =
@@ -66,13 +67,14 @@ pub(in crate::contract) fn decode_messages(
     json.collector.finish(json.builder)
 }
 
-/// Estimates the number of rows from the length of the first line.
+/// Estimates the number of events in the body from the length of its first line.
 fn rows_of(body: &[u8]) -> usize {
     let line = memchr::memchr(b'\n', body).map_or(body.len(), |end| end + 1);
     (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
 }
 
-/// Returns true if the body consists of one value. If the body has one event per line, only its first line is read.
+/// Returns true if the body consists of a single JSON value. In a body with one event per line, this reads only the
+/// first line.
 fn is_one_value(mut whole: Cursor<'_>) -> bool {
     whole.raw().is_ok() && whole.at_end()
 }
@@ -84,10 +86,10 @@ struct JsonDecoder<'a> {
     text: Option<&'a str>,
     collector: EventCollector<'a>,
     builder: BatchBuilder<'a>,
-    /// For each object of the field tree, the index of its first entry in `next`.
+    /// For each object of the field tree, the index in `next` at which its entries start.
     bases: Vec<usize>,
-    /// The prediction: for each object and each of its names, the index of the name that followed it most recently. The
-    /// first entry of each object predicts the object's first field.
+    /// For each name of each object, the index of the name that followed it the last time. The first entry of an object
+    /// is the index of the name that came first.
     next: Vec<u16>,
 }
 
@@ -168,7 +170,7 @@ impl<'a> JsonDecoder<'a> {
         self.rest(cursor.at..end, SyntaxError("there are bytes after the end of the array".into()))
     }
 
-    /// Rejects the rest of an array, which is at `range` in the body.
+    /// Rejects the remaining elements of an array, which take up `range` of the body.
     fn rest(&mut self, range: Range<usize>, broken: SyntaxError) -> Result<()> {
         self.builder.open();
         self.finish_event(Err(broken), range)
@@ -273,8 +275,8 @@ impl<'a> JsonDecoder<'a> {
         cursor.raw().map(drop)
     }
 
-    /// Reads the value of a column. The most common values are strings in text columns and numbers in columns of a
-    /// 64-bit type. Such values need no conversion and are written directly.
+    /// Reads the value of a column. In the most common cases, which are strings in text columns and numbers in columns
+    /// of 64-bit numbers, the value needs no conversion. It is then written directly.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
@@ -325,7 +327,8 @@ impl<'a> JsonDecoder<'a> {
         Ok(())
     }
 
-    /// Formats a value for an error message. Short numbers and literals are shown verbatim, all other values by type.
+    /// Formats a value for an error message. Short numbers and literals are shown verbatim. For all other values, only
+    /// the type is shown.
     #[cold]
     fn displayed(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
         let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
@@ -390,8 +393,8 @@ impl<'a> JsonDecoder<'a> {
         self.entry(cursor, key)
     }
 
-    /// Reads a value into the map column. Strings are unescaped, other scalars are copied verbatim, and objects and arrays
-    /// are stored as compact JSON.
+    /// Reads a value and adds it to the map column. Strings are unescaped, other scalars are copied verbatim, and
+    /// objects and arrays are stored as compact JSON.
     fn entry(&mut self, cursor: &mut Cursor<'a>, key: Option<Text<'a>>) -> Result<(), SyntaxError> {
         let value = match cursor.peek() {
             b'"' => {
@@ -443,7 +446,7 @@ impl<'a> JsonDecoder<'a> {
     }
 }
 
-/// Returns the bits of a number that a column of 64-bit numbers can store without a conversion.
+/// Returns the bit pattern of a number if a column of this kind can store it without a conversion.
 #[inline]
 fn bits(number: Number, kind: ColumnKind) -> Option<u64> {
     match (number, kind) {

@@ -1,22 +1,22 @@
-//! Checks the key columns of an event: the tenant is the sender's, the time is plausible, and the id is present.
+//! Checks the key columns of an event, which are its tenant, its time and its id.
 //!
-//! Each function checks one value and returns the cause for a rejection, or `None` if the value is valid. The row decoders
-//! and the Arrow decoder share these functions.
+//! Each function checks one value. It returns the cause if the event must be rejected, and `None` otherwise. The row
+//! decoders and the Arrow decoder share these functions.
 
 use super::reject::{Reason, RejectCause};
 use crate::clock::Micros;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Owner, TenantId};
 
-/// Checks the key columns of the batch builder's open row.
+/// Checks the key columns of the row that the batch builder is building.
 pub(in crate::contract) fn row(
     contract: &Contract,
     options: &DecodeOptions,
     row: &BatchBuilder<'_>,
 ) -> Option<RejectCause> {
     let given = row.text_of(contract.tenant);
-    // Nearly all rows pass this cheap check. Decoding a row takes only a few hundred nanoseconds, so a full check of
-    // each row would noticeably slow down decoding.
+    // This cheap check accepts nearly all rows, and only the others are checked in full. A full check of each row would
+    // noticeably slow down decoding, which takes only a few hundred nanoseconds per row.
     let is_plain = match (&options.owner, given) {
         (Owner::Tenant(tenant), Some(given)) => tenant.as_str().as_bytes() == given,
         (Owner::Tenant(_), None) => true,
@@ -28,7 +28,7 @@ pub(in crate::contract) fn row(
         .or_else(|| id(contract, row.text_of(contract.id)))
 }
 
-/// Checks that the sender may send events of this tenant.
+/// Checks that the event's tenant is valid, and that the sender may send events of that tenant.
 pub(in crate::contract) fn tenant(
     contract: &Contract,
     options: &DecodeOptions,
@@ -39,7 +39,7 @@ pub(in crate::contract) fn tenant(
     match (&options.owner, given) {
         (Owner::Tenant(_), None) => None,
         (Owner::Tenant(tenant), Some(given)) if tenant.as_str() == given => None,
-        // Both tenants may be able to read this message, so it names neither of them.
+        // Users of either tenant may be able to read the error message, so the message names neither tenant.
         (Owner::Tenant(_), Some(_)) => Some(RejectCause::new(
             Reason::ForeignTenant,
             format!("column `{name}` names a tenant other than the sender's: omit the column"),
@@ -57,7 +57,7 @@ pub(in crate::contract) fn tenant(
     }
 }
 
-/// Checks that the event has a plausible time.
+/// Checks that the event has a time, and that the time is plausible.
 pub(in crate::contract) fn time(
     contract: &Contract,
     options: &DecodeOptions,

@@ -1,4 +1,4 @@
-//! Decoders: turn the bytes of a request or message into checked rows, or into rejects with reasons.
+//! Decoders. They turn the bytes of a request or message into checked rows, or into rejects with reasons.
 //!
 //! ```text
 //!   bytes ─► json (cursor) | protobuf ─► value ─► accept_or_reject (check) ─┐
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariant:** decoding uses neither a clock nor I/O.
-//! **Invariant:** an event that cannot be decoded becomes a `Reject` with its bytes and does not affect other events.
+//! **Invariant:** an event that cannot be decoded does not affect other events. Its bytes are returned in a `Reject`.
 
 pub(super) mod accept_or_reject;
 pub(super) mod arrow_batch;

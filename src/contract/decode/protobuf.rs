@@ -1,14 +1,14 @@
-//! The decoder of protobuf events: a stream of messages, each preceded by its length as a varint.
+//! The decoder of protobuf events. In a body, each message is preceded by its length as a varint.
 //!
-//! The decoder reads the wire format directly into a [`BatchBuilder`], guided by the contract's field tree. The decoder
-//! follows the rules of proto3. Unknown fields are skipped, because a producer may be newer than the server. If a field
-//! occurs several times, the last value wins. Several occurrences of a nested message are merged. A group, a wrong wire
-//! type or a length beyond the end of the message makes the message malformed. If the stream is truncated, the
-//! incomplete last message becomes one reject.
+//! The decoder reads the wire format directly into a [`BatchBuilder`], and finds columns in the contract's field tree.
+//! The decoder follows the rules of proto3. Unknown fields are skipped, because a producer may be newer than the
+//! server. If a field occurs several times, the last value wins. Several occurrences of a nested message are merged. A
+//! message is malformed if it contains a group, a wrong wire type, or a length that exceeds the message. If the stream
+//! is truncated, the incomplete last message is rejected.
 //!
-//! The decoder differs from a proto3 parser in three ways. Every occurrence of a field must fit its column, even if a
-//! later one replaces it. Several occurrences of a timestamp are not merged: the last one replaces the others. If a
-//! message contains several members of a oneof, all of them are kept.
+//! The decoder differs from a proto3 parser in three ways. Every occurrence of a field must be valid for its column,
+//! even if a later one replaces it. Several occurrences of a timestamp are not merged. Instead, the last one replaces
+//! the others. If a message contains several members of a oneof, all of them are kept.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Targ
 use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result};
 
-// The wire types, which are in the low three bits of a field's key.
+// The wire types. The low three bits of a field's key are its wire type.
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH: u8 = 2;
@@ -53,7 +53,7 @@ pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &D
     decoder.collector.finish(decoder.builder)
 }
 
-/// Decodes separate messages, which have no length prefixes.
+/// Decodes messages that are given as ranges of the body. They have no length prefixes.
 pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
@@ -76,7 +76,7 @@ struct ProtobufDecoder<'a> {
 }
 
 impl<'a> ProtobufDecoder<'a> {
-    /// Creates a decoder. Returns an `Invalid` error if the table is not declared by a `.proto` file.
+    /// Creates a decoder. Returns an `Invalid` error if the table is declared without a `.proto` file.
     fn new(contract: &'a Contract, body: &'a Bytes, options: &'a DecodeOptions, rows: usize) -> Result<Self> {
         if contract.message.is_none() {
             let name = &contract.name;
@@ -101,7 +101,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// Reads the fields of a message. The depth of the contract's tree bounds the recursion.
+    /// Reads the fields of a message. The recursion cannot be deeper than the contract's field tree.
     fn message(&mut self, node: usize, mut input: Input<'a>) -> Result<(), SyntaxError> {
         let contract = self.contract;
         let fields = &contract.tree.nodes[node];
@@ -120,7 +120,7 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Reads a field of one of the most common types.
+    /// Reads a field for which the contract has a fast path. These are the fields of the most common types.
     fn fast_path(&mut self, fast_path: FastPath, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let truncated = || truncated(&field.name);
         let leaf = match &field.target {
@@ -213,8 +213,8 @@ impl<'a> ProtobufDecoder<'a> {
         self.builder.mark_rejected(|| RejectCause::value(reason, &self.contract.columns[leaf.column], got));
     }
 
-    /// Reads an entry of the map column: a message with the key as field 1 and the value as field 2. An absent key or value
-    /// has the default value of its type.
+    /// Reads an entry of the map column. An entry is a message whose field 1 is the key and whose field 2 is the value.
+    /// An absent key or value has the default value of its type.
     fn entry(
         &mut self,
         field: &Field,
@@ -240,8 +240,8 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Reads the key and the value of an entry, in any order and of any type. A string must be valid UTF-8 even if a later
-    /// one replaces it.
+    /// Reads the key and the value of an entry. They may have any type and may occur in any order. Each string must be
+    /// valid UTF-8, even if another one replaces it.
     fn parts(
         &mut self,
         field: &Field,
@@ -291,7 +291,7 @@ impl<'a> ProtobufDecoder<'a> {
         }
     }
 
-    /// Returns the name of an enum value, or its number if the contract does not declare it.
+    /// Returns the name of an enum value. If the contract declares no name for the value, returns its number.
     fn name(&mut self, names: usize, number: i32) -> Text<'a> {
         match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),
@@ -305,7 +305,7 @@ impl<'a> ProtobufDecoder<'a> {
 enum Scalar<'a> {
     Bool(bool),
     Int(i64),
-    /// An unsigned integer that does not fit an `i64`.
+    /// An unsigned integer that is too large for an `i64`.
     TooLarge(u64),
     Float(f64),
     Bytes(&'a [u8]),
@@ -327,8 +327,8 @@ impl Scalar<'_> {
     }
 }
 
-/// Returns true if the bytes are valid UTF-8. For short ASCII strings, which are the most common, this check is much
-/// faster than the standard library.
+/// Returns true if the bytes are valid UTF-8. Most strings are short and ASCII. For these, this check is much faster
+/// than the standard library's.
 #[inline]
 fn is_utf8(bytes: &[u8]) -> bool {
     const TOPS: u64 = 0x8080_8080_8080_8080;
@@ -345,7 +345,7 @@ fn is_utf8(bytes: &[u8]) -> bool {
     seen & TOPS == 0 || std::str::from_utf8(bytes).is_ok()
 }
 
-/// The remaining bytes of a message. Each method that reads a value returns `None` if the bytes end too early.
+/// The remaining bytes of a message. A method that reads a value returns `None` if the value is incomplete.
 #[derive(Clone, Copy)]
 struct Input<'a>(&'a [u8]);
 
@@ -354,7 +354,7 @@ impl<'a> Input<'a> {
         Some(match encoding {
             FieldEncoding::Uint64 => unsigned(self.varint()?),
             FieldEncoding::Int64 => Scalar::Int(self.varint()? as i64),
-            // A 32-bit value is the low half of its varint. The high half is ignored, as proto3 requires.
+            // A 32-bit value is the lower 32 bits of its varint. The upper 32 bits are ignored, as proto3 requires.
             FieldEncoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
             FieldEncoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
             FieldEncoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
@@ -386,7 +386,7 @@ impl<'a> Input<'a> {
             value |= u64::from(byte & 0x7f) << (7 * index);
             if *byte < 0x80 {
                 self.0 = &self.0[index + 1..];
-                // The tenth byte may contain only the highest of the 64 bits.
+                // Nine bytes contain 63 bits, so the tenth byte may contain only the highest bit.
                 return (index < 9 || *byte <= 1).then_some(value);
             }
         }
@@ -408,8 +408,8 @@ impl<'a> Input<'a> {
         Some(bytes)
     }
 
-    /// The fast path for a map entry that consists of a string key followed by a string value. Returns `None` for an entry
-    /// of any other form.
+    /// The fast path for a map entry that consists of a string key followed by a string value. Returns `None` for an
+    /// entry of any other form.
     fn texts(mut self) -> Option<(Text<'a>, Text<'a>)> {
         let mut text = |tag: u8| {
             if self.fixed::<1>()? != [tag] {
@@ -421,7 +421,7 @@ impl<'a> Input<'a> {
         self.0.is_empty().then_some(entry)
     }
 
-    /// Skips a value. Returns `None` if the value is truncated or a group.
+    /// Skips a value. Returns `None` if the value is truncated or if it is a group.
     fn skip(&mut self, wire_type: u8) -> Option<()> {
         match wire_type {
             VARINT => self.varint().map(drop),

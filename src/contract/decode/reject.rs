@@ -9,11 +9,12 @@ use crate::contract::{Column, TenantId};
 /// The reason for rejecting an event. The reason appears in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The bytes are not well-formed: they are truncated, contain a syntax error, or have a wrong wire type.
+    /// The bytes are not well-formed. For example, they are truncated, or they have a syntax error or a wrong wire
+    /// type.
     Malformed,
     /// A string is not valid UTF-8.
     InvalidUtf8,
-    /// The type of a value does not match its column.
+    /// A value has a type that its column does not accept.
     WrongType,
     /// A number is outside the range of its column's type.
     OutOfRange,
@@ -60,7 +61,7 @@ impl Reason {
         }
     }
 
-    /// Returns the reason to report if the value belongs to the time column.
+    /// Returns the reason to report for a value of the time column.
     pub(in crate::contract) fn of_time(self) -> Self {
         if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
     }
@@ -71,10 +72,10 @@ impl Reason {
 pub struct Reject {
     /// The index of the event in the body, from 0.
     pub index: u64,
-    /// The tenant that owns the event: the sender's tenant or, if the sender has none, the tenant that the event names.
-    /// The tenant is `None` if it is unknown.
+    /// The tenant that owns the event, or `None` if it is unknown. This is the sender's tenant or, if the sender has
+    /// none, the tenant that the event names.
     pub tenant: Option<TenantId>,
-    /// The event's bytes as received. A row of an Arrow batch is stored as JSON instead.
+    /// The event's bytes as received. For a row of an Arrow batch, this is the row as JSON.
     pub bytes: Bytes,
     /// The reason for the rejection.
     pub reason: Reason,
@@ -82,7 +83,7 @@ pub struct Reject {
     pub detail: String,
 }
 
-/// The reason and detail of a rejection, without the event's bytes.
+/// The reason and detail of a rejection. Unlike a [`Reject`], it does not contain the event's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::contract) struct RejectCause {
     pub(in crate::contract) reason: Reason,
@@ -94,7 +95,8 @@ impl RejectCause {
         Self { reason, detail: detail.into() }
     }
 
-    /// Returns the cause for a value that does not fit its column. `got` is the value or its type.
+    /// Returns the cause for rejecting an event with a value that `column` does not accept. `got` describes the value
+    /// in the error message.
     pub(in crate::contract) fn value(reason: Reason, column: &Column, got: impl Display) -> Self {
         let (name, kind) = (&column.name, column.kind.as_str());
         let detail = match reason {

@@ -1,27 +1,27 @@
-//! Parses event times: RFC 3339 strings and epoch numbers become microseconds in UTC.
+//! Parses event times. RFC 3339 strings and epoch numbers are converted to microseconds in UTC.
 //!
-//! No function reads a clock. Ambiguous or invalid input, such as a time without an offset or a date that does not exist, is
-//! refused instead of guessed.
+//! No function reads a clock. Ambiguous or invalid input, such as a time without an offset or a date that does not
+//! exist, is refused.
 
 use std::ops::Range;
 
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::TimeUnit;
 
-/// With the unit `auto`, a number below this value is in seconds (up to the year 5138).
+/// With the unit `auto`, numbers below this value are read as seconds (up to the year 5138).
 const AUTO_SECONDS: u64 = 100_000_000_000;
-/// With the unit `auto`, a number from [`AUTO_SECONDS`] up to this value is in milliseconds.
+/// With the unit `auto`, numbers from [`AUTO_SECONDS`] to below this value are read as milliseconds.
 const AUTO_MILLIS: u64 = 100_000_000_000_000;
-/// With the unit `auto`, a number from [`AUTO_MILLIS`] up to this value is in microseconds. A larger number is in
-/// nanoseconds.
+/// With the unit `auto`, numbers from [`AUTO_MILLIS`] to below this value are read as microseconds. Larger numbers are
+/// read as nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// The times that are accepted with the unit `auto`: the years 2001 to 2100. A number outside this range probably has
-/// another unit, or is a date such as 20260302.
+/// The range of times that the unit `auto` accepts, which is the years 2001 to 2100. A number outside this range
+/// probably has another unit, or is a date such as 20260302.
 const AUTO_TIMES: Range<Micros> = 978_307_200 * SECOND..4_133_980_800 * SECOND;
 
-/// Converts an epoch number to microseconds. Returns `None` if the result does not fit an `i64`. With the unit `auto`,
-/// also returns `None` if the result is outside [`AUTO_TIMES`].
+/// Converts an epoch number to microseconds. Returns `None` if the result is out of range for an `i64`. With the unit
+/// `auto`, also returns `None` if the result is outside [`AUTO_TIMES`].
 pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micros> {
     match unit {
         TimeUnit::Auto => {
@@ -34,7 +34,8 @@ pub(in crate::contract) fn from_epoch(value: i64, unit: TimeUnit) -> Option<Micr
     }
 }
 
-/// Converts a fractional epoch number to microseconds, rounded. Returns `None` in the same cases as [`from_epoch`].
+/// Converts a fractional epoch number to microseconds, and rounds the result. Returns `None` in the same cases as
+/// [`from_epoch`].
 pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Option<Micros> {
     let micros = match unit {
         TimeUnit::Auto => {
@@ -46,7 +47,7 @@ pub(in crate::contract) fn from_epoch_float(value: f64, unit: TimeUnit) -> Optio
         TimeUnit::Micros => value,
         TimeUnit::Nanos => value / 1e3,
     };
-    // 2^63 is the smallest positive float that does not fit an `i64`. The comparison is false for NaN.
+    // 2^63 is the smallest positive float that is too large for an `i64`. The comparison is false for NaN.
     (micros.abs() < 9_223_372_036_854_775_808.0).then_some(micros.round() as i64)
 }
 
@@ -59,8 +60,8 @@ fn unit_by_size(size: u64) -> TimeUnit {
     }
 }
 
-/// Parses an RFC 3339 time or an epoch integer. The time must have an offset, may have any number of fraction digits, and
-/// may have a space in place of the `T`.
+/// Parses an RFC 3339 time or an epoch integer. The time must have an offset, may have any number of fraction digits,
+/// and may have a space in place of the `T`.
 pub(in crate::contract) fn from_text(text: &str, unit: TimeUnit) -> Option<Micros> {
     let text = text.as_bytes();
     match text.get(4) {
@@ -88,7 +89,7 @@ fn from_rfc3339(text: &[u8]) -> Option<Micros> {
     let (clock, rest) = rest.split_first_chunk::<9>()?;
     let &[b'T' | b't' | b' ', h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
     let (hour, minute, second) = (pair(h1, h2)?, pair(m1, m2)?, pair(s1, s2)?);
-    // RFC 3339 allows second 60. On a clock without leap seconds, second 60 is the first instant of the next minute.
+    // RFC 3339 allows second 60. On a clock without leap seconds, this is the first instant of the next minute.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -122,8 +123,8 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Parses an optional fraction such as `.123456789`. Returns the microseconds, truncated after the sixth digit, and the
-/// remaining bytes.
+/// Parses an optional fraction such as `.123456789`. Returns the number of microseconds, and the remaining bytes.
+/// Digits after the sixth are ignored.
 fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', digits)) = text.split_first() else { return Some((0, text)) };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,9 +1,9 @@
 //! Compiles Avro schemas for decoding. Type names are resolved once, and field names are stored as JSON keys.
 //!
-//! Takes the text of a schema and of the schemas that it references. Produces an [`AvroSchema`], which decodes messages
-//! (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate schemas. Messages are
-//! decoded by our own decoder. Our decoder needs only one pass, and it enforces limits, because the producers of a
-//! topic may be untrusted.
+//! The input is the text of a schema, and of the schemas that it references. The result is an [`AvroSchema`], which
+//! decodes messages (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate
+//! schemas. `avro_json.rs` decodes messages in a single pass and enforces limits, because the producers of a topic may
+//! be untrusted.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const NODES_MAX: usize = 10_000;
 /// The maximum scale of a decimal, which is the number of digits after the decimal point.
 pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
-/// A compiled writer schema, which is the schema that messages were written with.
+/// A compiled writer schema, with which messages were encoded.
 #[derive(Debug)]
 pub struct AvroSchema {
     /// All types. The first node is the type of the message.
@@ -35,31 +35,33 @@ pub(in crate::contract) enum AvroNode {
     Double,
     Bytes,
     Text,
-    /// Bytes of this fixed size.
+    /// A `fixed` type with this number of bytes.
     Fixed(usize),
-    /// An enum with these symbols, which are stored as quoted JSON strings.
+    /// An enum with these symbols. They are stored as JSON strings, including the quotes.
     Enum(Vec<String>),
     Array(usize),
     Map(usize),
     Union(Vec<usize>),
-    /// A record, with the JSON key (including quotes and colon) and the type of each field.
+    /// A record. For each field, the vector contains the JSON key (including quotes and colon) and the index of the
+    /// type.
     Record(Vec<(String, usize)>),
-    /// A decimal with its size in bytes and its scale. The size is `None` if each value has a length prefix.
+    /// A decimal. The first value is its size in bytes, and the second is its scale. If each value has a length prefix,
+    /// the size is `None`.
     Decimal(Option<usize>, usize),
     /// A decimal whose scale is part of each value.
     BigDecimal,
-    /// A UUID of this size in bytes, or `None` if each value has a length prefix.
+    /// A UUID with this size in bytes. If each value has a length prefix, the size is `None`.
     Uuid(Option<usize>),
     Date,
     Time(AvroTimeUnit),
     Timestamp(AvroTimeUnit),
     LocalTimestamp(AvroTimeUnit),
     Duration,
-    /// A named type whose definition has not been seen yet. Occurs only while the schema is compiled.
+    /// A named type whose definition has not been compiled yet. A compiled schema does not contain this variant.
     Pending,
 }
 
-/// The unit of an integer time.
+/// The unit of a time that is encoded as an integer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum AvroTimeUnit {
     Millis,
@@ -68,7 +70,7 @@ pub(in crate::contract) enum AvroTimeUnit {
 }
 
 impl AvroSchema {
-    /// Compiles a schema. `references` contains the text of each schema that it references, in any order.
+    /// Compiles a schema. `references` contains, in any order, the texts of the schemas that `text` references.
     pub fn parse(text: &str, references: &[String]) -> Result<Self> {
         let invalid = |error: apache_avro::Error| Error::invalid(format!("the Avro schema is invalid: {error}"));
         let (schema, others) = match references {
@@ -94,7 +96,7 @@ impl AvroSchema {
 /// Compiles a schema recursively.
 struct AvroWalk {
     nodes: Vec<AvroNode>,
-    /// The index of the type with each full name. The type may still be pending.
+    /// The index of each named type, by its full name. It may be the index of an [`AvroNode::Pending`].
     names: BTreeMap<String, usize>,
 }
 
@@ -107,7 +109,7 @@ impl AvroWalk {
         if let Schema::Ref { name } = schema {
             return Ok(self.named(name.fullname(namespace)));
         }
-        // A named type that is used before its definition already has an index.
+        // If the schema has referred to a named type before its definition, the type already has an index.
         let index = match schema.name() {
             Some(name) => self.named(name.fullname(namespace)),
             None => self.add(AvroNode::Pending),

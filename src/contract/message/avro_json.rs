@@ -1,4 +1,4 @@
-//! Converts Avro messages to JSON text, using the schema that they were written with.
+//! Converts Avro messages to JSON text. The conversion uses the schema with which the messages were written.
 //!
 //! | Avro | JSON |
 //! |---|---|
@@ -11,10 +11,10 @@
 //! | `date`, `time-*`, `duration` | ISO 8601 string |
 //! | NaN and infinities | `"NaN"`, `"Infinity"`, `"-Infinity"` |
 //!
-//! A date or time that is out of range for the calendar is written as the number that was sent.
+//! A date or time outside the range of the calendar library is written as the number that was sent.
 //!
-//! **Invariant:** every value in a list writes at least one byte. Therefore a message with a list of a billion nulls exceeds
-//! the size limit of the JSON text before it can exhaust the memory.
+//! **Invariant:** for each item of a list, at least one byte of JSON is written. Therefore a message with a list of a
+//! billion nulls exceeds the size limit of the JSON text before it can exhaust the memory.
 
 use std::fmt::Write as _;
 
@@ -30,11 +30,11 @@ const DEPTH_MAX: usize = 64;
 /// The maximum size of a decimal in bytes, which is enough for more than 600 digits.
 const DECIMAL_BYTES_MAX: usize = 256;
 
-/// The reason and detail of a rejected message.
+/// The reason and the error message of a rejected message.
 type AvroRejection = (Reason, String);
 
 impl AvroSchema {
-    /// Appends a message to `out` as JSON text of at most `bytes_max` bytes.
+    /// Converts a message to JSON text and appends it to `out`. The text must not be longer than `bytes_max` bytes.
     pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), AvroRejection> {
         let mut reader =
             AvroReader { schema: self, rest: message, depth: 0, end: out.len().saturating_add(bytes_max), bytes_max };
@@ -95,9 +95,9 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    /// Reads a list or a map, which is encoded in blocks. Each block begins with its number of items. If this number is
-    /// negative, the number of items is its absolute value, and the size of the block in bytes follows. A block without
-    /// items ends the list or map.
+    /// Reads a list or a map. Avro encodes it in blocks. Each block begins with its number of items. A negative number
+    /// means that its absolute value is the number of items, and that the size of the block in bytes comes next. A
+    /// block without items ends the list or map.
     fn blocks(
         &mut self,
         node: usize,
@@ -141,8 +141,8 @@ impl<'a> AvroReader<'a> {
             AvroNode::Long => number(out, self.long()?),
             AvroNode::Float => {
                 let value = f32::from_le_bytes(self.array()?);
-                // The value is not converted to `f64`, because it would then be written with digits that the sender did
-                // not send.
+                // The value is written as an `f32`. As an `f64`, it would be written with more digits than the sender's
+                // value has.
                 if value.is_finite() { json(out, &value) } else { not_finite(out, value.into()) }
             }
             AvroNode::Double => {
@@ -221,7 +221,7 @@ impl<'a> AvroReader<'a> {
         }
     }
 
-    /// Reads the index of one of `count` symbols or branches.
+    /// Reads an index, which must be less than `count`.
     fn read_index(&mut self, count: usize, of: &str) -> Result<usize, AvroRejection> {
         let index = self.long()?;
         let known = usize::try_from(index).ok().filter(|index| *index < count);
@@ -339,8 +339,8 @@ fn big_decimal(bytes: &[u8]) -> Result<String, AvroRejection> {
     decimal(unscaled, scale)
 }
 
-/// Formats a decimal with `scale` digits after the point. The bytes are its unscaled value, in big-endian two's complement.
-/// If the scale is negative or very large, the decimal is written with an exponent.
+/// Formats a decimal with `scale` digits after the point. `bytes` is the unscaled value, in big-endian two's
+/// complement. A decimal with a negative or very large scale is written with an exponent.
 fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
     if bytes.len() > DECIMAL_BYTES_MAX {
         return Err(malformed(format!("a decimal has {} bytes; at most {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
@@ -366,7 +366,7 @@ fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
 fn digits(bytes: &[u8], is_negative: bool) -> String {
     let mut size = bytes.to_vec();
     if is_negative {
-        // Two's complement: invert all bits and add one.
+        // The absolute value of a negative number in two's complement is the inverted bits plus one.
         let mut carry = true;
         for byte in size.iter_mut().rev() {
             (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));

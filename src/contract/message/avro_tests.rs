@@ -1,6 +1,7 @@
-//! Tests of the conversion of Avro messages to JSON: every type, references between schemas, and malicious messages.
+//! Tests of the conversion of Avro messages to JSON. They cover every type, references between schemas, and malicious
+//! messages.
 //!
-//! The messages are written by the `apache_avro` library, which shares no code with our decoder.
+//! The messages are written by the `apache_avro` library, which shares no code with the decoder under test.
 
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -16,7 +17,7 @@ fn written(schema: &str, value: Value) -> Vec<u8> {
     GenericDatumWriter::builder(&schema).build().unwrap().write_value_to_vec(value).unwrap()
 }
 
-/// Decodes a message to JSON text with our decoder.
+/// Decodes a message to JSON text with the decoder under test.
 fn read(schema: &str, bytes: &[u8], bytes_max: usize) -> Result<String, (Reason, String)> {
     let mut out = b"before".to_vec();
     AvroSchema::parse(schema, &[]).unwrap().write_json(bytes, &mut out, bytes_max)?;
@@ -125,7 +126,7 @@ fn each_logical_type_is_converted_to_json() {
 
 #[test]
 fn big_decimals_are_written_with_their_own_scale() {
-    // Each value is a decimal's length-prefixed bytes (-12345) followed by its scale, both in Avro's encoding.
+    // Each message is the number -12345 as bytes with a length prefix, followed by its scale as an Avro `long`.
     let schema = logical("\"bytes\"", "big-decimal");
     let cases: [(&[u8], &str); 4] = [
         (&[8, 4, 0xcf, 0xc7, 4], "\"-123.45\""),
@@ -224,7 +225,7 @@ fn invalid_messages_are_refused_within_limits() {
         ("[\"null\",\"int\"]", vec![4], Reason::Malformed, "union has 2 values"),
         ("[\"null\",\"int\"]", vec![1], Reason::Malformed, "union has 2 values"),
         ("{\"type\":\"enum\",\"name\":\"E\",\"symbols\":[\"A\"]}", vec![2], Reason::Malformed, "enum has 1"),
-        // The largest possible number of nulls, which take no bytes apart from their count.
+        // A message with the maximum number of nulls. It is short, because only the number of nulls is encoded.
         (nulls, [vec![0xfe], many[1..].to_vec()].concat(), Reason::TooLarge, "1000 bytes"),
         (lists, vec![0xfe, 0xff, 0xff, 0xff, 0x0f, 0], Reason::Malformed, "truncated"),
         (deep, vec![2; 1_000], Reason::Malformed, "more than 64 levels"),

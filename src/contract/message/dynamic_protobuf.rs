@@ -7,7 +7,7 @@
 //!                                                                                    (compatibility.rs)
 //! ```
 //!
-//! Messages are converted to JSON text with protobuf's JSON mapping. Fields keep their names from the `.proto` file,
+//! Messages are converted to JSON text with protobuf's JSON mapping. Fields keep their names from the `.proto` file.
 //! 64-bit integers are written as numbers, and fields without presence are always included.
 
 use std::collections::HashMap;
@@ -26,11 +26,12 @@ use crate::contract::decode::reject::Reason;
 use crate::contract::schema::proto;
 use crate::error::{Error, Result};
 
-/// The file name under which a schema from a registry is compiled. Registries store no file names.
+/// The file name under which a schema from a registry is compiled, because registries do not store one.
 const FILE: &str = "(schema).proto";
-/// The maximum nesting depth of braces in a schema. The compiler is recursive, so deeper nesting could overflow the stack.
+/// The maximum nesting depth of braces in a schema. The compiler is recursive, so deeper nesting could overflow the
+/// stack.
 const DEPTH_MAX: usize = 200;
-/// Files that are part of Confluent's clients. Schemas import these files, but registries do not store them.
+/// The files that Confluent's client libraries provide. Schemas import them, but registries do not store them.
 const KNOWN: [(&str, &str); 2] = [
     (
         "confluent/meta.proto",
@@ -71,8 +72,8 @@ struct BoundedText<'a> {
 }
 
 impl ProtoFile {
-    /// Compiles a schema. `imports` contains the name and text of each file that it imports, directly or indirectly.
-    /// Google's well-known files are built in.
+    /// Compiles a schema. `imports` contains the name and text of each file that the schema imports, directly or
+    /// indirectly. Google's well-known files are built in.
     pub fn compile(text: &str, imports: Vec<(String, String)>) -> Result<Self> {
         if is_deep(text) || imports.iter().any(|(_, text)| is_deep(text)) {
             return Err(Error::invalid(format!(
@@ -94,12 +95,12 @@ impl ProtoFile {
             .ok_or_else(|| Error::internal("the compiled file is missing from its pool"))
     }
 
-    /// Returns the message types that a path of indexes may refer to. The first index selects one of the file's message
-    /// types, the next one a type nested in it, and so on.
+    /// Returns the message types to which `path`, a list of indexes, may refer. The first index selects one of the
+    /// file's message types, and each further index selects one of the types that are nested in it.
     ///
     /// A path can be ambiguous, because the compiler adds a nested message type for the entries of each map field.
-    /// Java's serializer does not count these types, but other serializers do. If the two counts lead to different
-    /// types, both are returned, Java's first.
+    /// Java's serializer does not count these types, but other serializers do. If the two ways of counting lead to
+    /// different types, both are returned, and the one for Java comes first.
     pub fn messages(&self, path: &[usize]) -> Vec<MessageType> {
         let mut candidates: Vec<_> =
             [false, true].into_iter().filter_map(|with_maps| self.at(path, with_maps)).collect();
@@ -119,8 +120,8 @@ impl ProtoFile {
 }
 
 impl MessageType {
-    /// Loads the message type with this full name from a file. The compiler searches for imports in the file's folder and in
-    /// the folders above it, up to `base`.
+    /// Loads the message type with the full name `name` from `file`. The compiler searches for imported files in the
+    /// folder of `file`, and then in each folder above it, up to `base`.
     pub fn open(file: &Path, name: &str, base: &Path) -> Result<Self> {
         proto::compile(Some(name), file, base).map(Self).map_err(Error::invalid)
     }
@@ -130,7 +131,7 @@ impl MessageType {
         self.0.full_name()
     }
 
-    /// Appends a message to `out` as JSON text of at most `bytes_max` bytes.
+    /// Converts a message to JSON text and appends it to `out`. The text must not be longer than `bytes_max` bytes.
     pub fn write_json(&self, message: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(), (Reason, String)> {
         let message = DynamicMessage::decode(self.0.clone(), message)
             .map_err(|error| (Reason::Malformed, format!("the bytes are not a `{}` message: {error}", self.name())))?;
@@ -164,7 +165,8 @@ fn is_deep(text: &str) -> bool {
 impl FileResolver for ProtoSources {
     fn open_file(&self, name: &str) -> std::result::Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
-        // Some clients register a compiled file descriptor in base64, and some registries return it in this form.
+        // Some clients register a base64-encoded file descriptor instead of a schema text, and some registries return
+        // the schema as such a descriptor.
         let compiled = BASE64.decode(text).ok().and_then(|bytes| FileDescriptorProto::decode(&*bytes).ok());
         match compiled {
             Some(mut file) => {

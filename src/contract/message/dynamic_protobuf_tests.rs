@@ -1,5 +1,5 @@
-//! Tests of protobuf types that are known only at run time: conversion of messages to JSON, and compatibility with a
-//! contract.
+//! Tests of protobuf types that are known only at run time. They convert messages to JSON, and check schemas for
+//! compatibility with a contract.
 
 use std::path::Path;
 
@@ -54,7 +54,8 @@ fn a_path_of_indexes_selects_a_message_type() {
         (&[0], &["shop.Other"]),
         (&[1], &["shop.Order"]),
         (&[0, 0], &["shop.Other.Inner"]),
-        // The entries of the map field are a nested message type too, which only some serializers count.
+        // The first nested message type of `Order` is the entry type of its map field, which only some serializers
+        // count.
         (&[1, 0], &["shop.Order.Line"]),
         (&[1, 1], &["shop.Order.Note", "shop.Order.Line"]),
         (&[1, 2], &["shop.Order.Note"]),
@@ -122,7 +123,8 @@ fn a_compiled_file_descriptor_is_accepted_as_a_schema() {
     assert_eq!(ProtoFile::compile(uses, imports).unwrap().messages(&[0])[0].name(), "C");
 }
 
-/// Checks whether the first message type of a schema is compatible with a table that is declared by `shop.Call`.
+/// Checks whether the first message type in `written` is compatible with a table whose contract is the message type
+/// `shop.Call`.
 fn compatibility(written: &str) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let own = "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\";

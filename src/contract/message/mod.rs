@@ -1,11 +1,12 @@
-//! Decoders of messages whose schema is known only at run time: Avro, and protobuf types from a schema registry or a file.
+//! Decoders of messages whose schema is known only at run time. The schema is an Avro schema, or a protobuf type from a
+//! schema registry or a file.
 //!
 //! ```text
 //!   Avro schema ─► avro ─► avro_json ──────► JSON text
 //!   .proto text ─► dynamic_protobuf ───────► JSON text
 //! ```
 //!
-//! **Invariant:** a message that does not match its schema causes an error and is never decoded partially.
+//! **Invariant:** a message that does not match its schema leads to an error. No part of it is used.
 
 pub(super) mod avro;
 pub(super) mod avro_json;

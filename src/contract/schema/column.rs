@@ -1,4 +1,4 @@
-//! [`Column`]: a column of a table, its Arrow type, and the two columns that the server adds to every table.
+//! [`Column`] describes a column of a table. This file also names the two columns that the server adds to every table.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 
 use crate::config::ColumnKind;
 
-/// The column with the time at which the server received the event. Every table has this column. The column's Arrow
-/// type is `Timestamp(µs, "UTC")`, and it is never null.
+/// The column with the time at which the server received the event. Every table has this column. Its Arrow type is
+/// `Timestamp(µs, "UTC")`, and its values are never null.
 pub const RECEIVED_TIME: &str = "received_time";
-/// The partition column: the UTC day of the time column, as `Date32`. The partition column is the last column of the
-/// table's schema and is not stored in Parquet files.
+/// The partition column, which contains the UTC day of the time column as `Date32`. The partition column is the last
+/// column of the table's schema and is not stored in Parquet files.
 pub const EVENT_DATE: &str = "event_date";
 
 /// A column of a table.
@@ -22,7 +22,7 @@ pub struct Column {
     pub kind: ColumnKind,
     /// The unit of its values, such as `ms`, or an empty string.
     pub unit: String,
-    /// The description, from the comment in the `.proto` file or from the configuration.
+    /// The description of the column. It comes from a comment in the `.proto` file or from the configuration.
     pub description: String,
 }
 

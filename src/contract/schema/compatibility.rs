@@ -1,13 +1,13 @@
 //! Checks that a protobuf message type is compatible with a contract. A contract identifies fields by number, so a
-//! different message type that uses the same numbers would silently fill the wrong columns.
+//! message of a different type with the same field numbers would be stored in the wrong columns without an error.
 //!
-//! Takes a contract with protobuf field numbers and the type that a message was written with, and returns the first
-//! difference, if any. A field that exists in only one of the two types is allowed, because contracts and messages
-//! evolve.
+//! Compares a contract that has protobuf field numbers with the message type that the writer used, and returns the
+//! first difference, if any. A field that exists in only one of the two types is allowed, because contracts and
+//! messages evolve.
 //!
-//! **Invariant:** a field that exists in both types has the same wire type and the same name in both. There is one
-//! exception: if both types have the same full name, a field may have been renamed. A field counts as renamed if
-//! neither type contains the name that the other type gives to the field.
+//! **Invariant:** a field that exists in both types has the same wire type and the same name. There is one exception:
+//! if the two message types have the same full name, a field may have been renamed. A field was renamed if its old name
+//! does not occur in the new type, and its new name does not occur in the old type.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
@@ -16,7 +16,8 @@ use super::table::Contract;
 use crate::contract::message::dynamic_protobuf::MessageType;
 
 impl Contract {
-    /// Checks that the contract can read messages of type `written`. The error states the difference and the fix.
+    /// Checks that the contract can read messages of type `written`. The error states the first difference and how to
+    /// resolve it.
     pub fn agrees(&self, written: &MessageType) -> Result<(), String> {
         let is_same = self.message.as_ref().is_some_and(|declared| declared.full_name() == written.0.full_name());
         self.node_agrees(0, &written.0, is_same).map_err(|what| {
@@ -36,7 +37,7 @@ impl Contract {
 
     fn node_agrees(&self, node: usize, written: &MessageDescriptor, may_rename: bool) -> Result<(), String> {
         let fields = &self.tree.nodes[node].fields;
-        // A field without a number is only another JSON key for a column, so there is nothing to compare.
+        // A field with number 0 only declares a JSON key of a column, so it cannot be compared.
         for field in fields.iter().filter(|field| field.number > 0 && !matches!(field.target, Target::Ignored)) {
             let Some(other) = written.get_field(field.number) else {
                 if let Some(moved) = written.get_field_by_name(&field.name) {
@@ -97,7 +98,7 @@ impl Contract {
                 let names = &self.tree.enums[names];
                 for value in written.values() {
                     let declared = names.name(value.number());
-                    // If a number has several names, the contract keeps only the first.
+                    // If several names have the same number, the contract keeps only the first name.
                     let mut same = written.values().filter(|other| other.number() == value.number());
                     if declared.is_some_and(|declared| same.all(|other| other.name() != declared)) {
                         let declared = declared.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! [`DeclaredColumns`]: the columns and the field tree of a table, in the order in which they are declared.
+//! [`DeclaredColumns`] contains the columns and the field tree of a table, in the order of their declaration.
 
 use prost_reflect::MessageDescriptor;
 
@@ -10,16 +10,17 @@ use crate::error::did_you_mean;
 /// The maximum number of columns in a table.
 pub(in crate::contract) const COLUMNS_MAX: usize = 1024;
 
-/// All error messages about a declaration.
+/// The error messages for all errors in a declaration.
 pub(in crate::contract) type DeclarationErrors = Vec<String>;
 
-/// A table's columns and field tree, before the columns are put into stored order.
+/// A table's columns and field tree in the order of their declaration, which is not the order in which columns are
+/// stored.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct DeclaredColumns {
     /// The table's description.
     pub(in crate::contract) description: String,
     pub(in crate::contract) columns: Vec<Column>,
-    /// The dotted path of the field that each column is read from.
+    /// For each column, the dotted path of the field that supplies its values.
     pub(in crate::contract) paths: Vec<String>,
     pub(in crate::contract) tree: Tree,
     /// True if undeclared fields are stored in the map column.
@@ -29,14 +30,15 @@ pub(in crate::contract) struct DeclaredColumns {
 }
 
 impl DeclaredColumns {
-    /// Finds a column by its name, or else by the dotted path of its field.
+    /// Finds the column with the name `name`. If there is none, finds the column whose field has the dotted path
+    /// `name`.
     pub(in crate::contract) fn find(&self, name: &str) -> Option<usize> {
         let by_name = self.columns.iter().position(|column| column.name == name);
         by_name.or_else(|| self.paths.iter().position(|path| path == name))
     }
 
-    /// Checks that the column `name` exists and that `fits` accepts its kind. For the error message, `list` is the
-    /// setting that names the column, and `wanted` describes the accepted kinds.
+    /// Checks that the column `name` exists, and calls `fits` to check its kind. If a check fails, returns an error
+    /// message. `list` is the setting that names the column, and `wanted` describes the kinds that the setting accepts.
     pub(in crate::contract) fn check_kind(
         &self,
         list: &str,

@@ -8,26 +8,26 @@
 //! ```
 //!
 //! The tree is built once per table, from a `.proto` file or from declared columns, and is read for every event.
-//! Lookups do not allocate. The hash function is fast and has no secret key, so an attacker can construct keys that
-//! collide. Such keys do no harm, because a hash table contains only declared names.
+//! Lookups do not allocate. The hash function is fast but has no secret key, so an attacker could construct keys that
+//! collide. Such keys have no effect, because the table contains only declared names.
 
 use crate::config::{ColumnKind, TimeUnit};
 
-/// All objects that an event may contain: the event itself, which is node 0, and its nested objects.
+/// All objects that an event may contain. Node 0 is the event itself, and the other nodes are its nested objects.
 #[derive(Debug, Default)]
 pub(in crate::contract) struct Tree {
     pub(in crate::contract) nodes: Vec<Node>,
     pub(in crate::contract) enums: Vec<EnumNames>,
 }
 
-/// One object of the tree: the event, or an object or message nested in it.
+/// One object of the tree. It is the event itself, or an object or message that is nested in the event.
 #[derive(Debug)]
 pub(in crate::contract) struct Node {
-    /// The prefix that the object's undeclared keys get in the map column: empty, or a dotted path that ends in a dot.
+    /// The prefix of undeclared keys of this object in the map column. It is empty or a dotted path that ends in a dot.
     pub(in crate::contract) prefix: String,
     pub(in crate::contract) fields: Vec<Field>,
-    /// The columns whose fields have no presence (proto3), with their default values. If an event contains the object
-    /// but not the field, the column gets the default value.
+    /// The columns of fields without presence (proto3), each with the field's default value. The decoder writes the
+    /// default value if an event contains the object but not the field.
     pub(in crate::contract) defaults: Vec<(usize, Fallback)>,
     names: Names,
     numbers: Numbers,
@@ -45,7 +45,7 @@ pub(in crate::contract) enum FastPath {
     Uint32,
     /// Reads a varint into an `int64` column.
     Int64,
-    /// Reads an unsigned varint, which may be too large, into an `int64` column.
+    /// Reads an unsigned varint into an `int64` column, and rejects a number that is too large.
     Uint64,
     /// Reads an entry with a string key and a string value into the map column.
     Texts,
@@ -69,18 +69,20 @@ pub(in crate::contract) struct Field {
 pub(in crate::contract) enum Target {
     /// A column.
     Column(Leaf),
-    /// The fields of a nested object, given by its index in [`Tree::nodes`].
+    /// The object that is stored in [`Tree::nodes`] at this index.
     Node(usize),
-    /// The map column. The field is a protobuf map whose keys and values have these encodings.
+    /// The map column. The map column. The field is a protobuf map, and these are the encodings of its keys and its
+    /// values.
     Map(FieldEncoding, FieldEncoding),
-    /// No destination: the field is declared but not stored.
+    /// No column, because the value of the field is not stored.
     Ignored,
 }
 
 /// A field whose value is stored in a column of its own.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::contract) struct Leaf {
-    /// The index of the column: in declared order while a declaration is read, and in stored order in a `Contract`.
+    /// The index of the column. While a declaration is read, it is the index in declared order. In a `Contract`, it is
+    /// the index in stored order.
     pub(in crate::contract) column: usize,
     pub(in crate::contract) kind: ColumnKind,
     pub(in crate::contract) encoding: FieldEncoding,
@@ -88,10 +90,10 @@ pub(in crate::contract) struct Leaf {
     pub(in crate::contract) unit: TimeUnit,
 }
 
-/// The type that a field has in the `.proto` file, which determines its encoding on the wire.
+/// The type of a field in the `.proto` file. It determines how values are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum FieldEncoding {
-    /// The field is not declared in a `.proto` file.
+    /// A field that no `.proto` file declares, and that therefore has no encoding.
     Undeclared,
     Bool,
     Int32,
@@ -108,13 +110,13 @@ pub(in crate::contract) enum FieldEncoding {
     Double,
     Text,
     Bytes,
-    /// An enum, given by its index in [`Tree::enums`].
+    /// The enum type that is stored in [`Tree::enums`] at this index.
     Enum(usize),
     /// `google.protobuf.Timestamp`.
     Time,
 }
 
-/// The default value of a field without presence (proto3), for events that do not contain the field.
+/// The default value of a field without presence (proto3). Events that do not contain the field have this value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::contract) enum Fallback {
     Int,
@@ -122,7 +124,7 @@ pub(in crate::contract) enum Fallback {
     False,
     EmptyText,
     EmptyBytes,
-    /// The name of value 0 of an enum, given by its index in [`Tree::enums`].
+    /// The name of the value 0 of an enum type. The type is stored in [`Tree::enums`] at this index.
     Enum(usize),
 }
 
@@ -131,7 +133,8 @@ pub(in crate::contract) enum Fallback {
 pub(in crate::contract) struct EnumNames(Vec<(i32, String)>);
 
 impl Tree {
-    /// Replaces each column index with `positions[index]`, to convert from declared order to stored order.
+    /// Changes all column indexes from declared order to stored order. The new index of the column `index` is
+    /// `positions[index]`.
     pub(in crate::contract) fn reorder(&mut self, positions: &[usize]) {
         for node in &mut self.nodes {
             for field in &mut node.fields {
@@ -152,7 +155,8 @@ impl Node {
         Self { prefix, fields, defaults, names, numbers, tags }
     }
 
-    /// Appends fields. A name that already exists keeps referring to its existing field.
+    /// Appends fields. If a new field has the same name as an existing field, lookups by that name find the existing
+    /// field.
     pub(in crate::contract) fn extend(self, fields: impl IntoIterator<Item = Field>) -> Self {
         let mut all = self.fields;
         all.extend(fields);
@@ -184,7 +188,7 @@ impl Node {
         Some((name, &self.fields[name.field]))
     }
 
-    /// Returns the number of names by which the object's fields can be found.
+    /// Returns how many different names the fields of this object have, including JSON names.
     pub(in crate::contract) fn names(&self) -> usize {
         self.names.entries.len()
     }
@@ -209,7 +213,7 @@ impl FastPath {
     }
 }
 
-/// Returns a lookup table, indexed by protobuf key, for the fields that have a small number and a fast path.
+/// Returns a lookup table for fields that have a small number and a fast path. It is indexed by protobuf key.
 fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
     let mut tags = vec![None; TAGS];
     for (index, field) in fields.iter().enumerate().filter(|(_, field)| field.number > 0) {
@@ -225,13 +229,14 @@ fn tags(fields: &[Field]) -> Vec<Option<(FastPath, u16)>> {
 
 impl EnumNames {
     pub(in crate::contract) fn new(mut names: Vec<(i32, String)>) -> Self {
-        // The sort is stable, so if a number has several names (aliases), the first declared name is kept.
+        // The sort is stable, so of several names with the same number (aliases), the one that is declared first is
+        // kept.
         names.sort_by_key(|(number, _)| *number);
         names.dedup_by_key(|(number, _)| *number);
         Self(names)
     }
 
-    /// Returns the name of an enum value, or `None` if the contract does not declare it.
+    /// Returns the name of an enum value, or `None` if the contract declares no name for it.
     pub(in crate::contract) fn name(&self, number: i32) -> Option<&str> {
         let guess = usize::try_from(number).ok().and_then(|at| self.0.get(at)).filter(|(known, _)| *known == number);
         let found =
@@ -252,9 +257,9 @@ struct Names {
 pub(in crate::contract) struct Name {
     text: Box<[u8]>,
     field: usize,
-    /// The name and its closing quote as one word, or 0 if they do not fit into a word.
+    /// The name and its closing quote as a 128-bit integer, or 0 if they are longer than 16 bytes.
     word: u128,
-    /// The mask of the significant bits of `word`, or 0 if the name does not fit into a word.
+    /// The mask that selects the bits of the name and the quote, or 0 if they are longer than 16 bytes.
     mask: u128,
 }
 
@@ -277,7 +282,7 @@ impl Name {
         &self.text
     }
 
-    /// Returns true if `bytes` begin with the name and a closing quote.
+    /// Returns true if `bytes` starts with the name and a closing quote.
     #[inline]
     pub(in crate::contract) fn opens(&self, bytes: &[u8]) -> bool {
         match bytes.first_chunk() {
@@ -287,10 +292,10 @@ impl Name {
     }
 }
 
-/// The length of a table indexed by the protobuf keys of fields with numbers up to 31.
+/// The length of the lookup tables that are indexed by protobuf key. They contain the fields with numbers up to 31.
 const TAGS: usize = 32 * 8;
 
-/// Marks a free slot of a hash table or a direct table.
+/// Marks a free entry in [`Names`] or [`Numbers`].
 const EMPTY: u16 = u16::MAX;
 
 impl Names {
@@ -339,7 +344,7 @@ impl Names {
     }
 }
 
-/// Maps protobuf field numbers to fields, with a direct lookup table for small numbers and a sorted list for the rest.
+/// Maps protobuf field numbers to fields. Small numbers are looked up in a table, and all others in a sorted list.
 #[derive(Debug)]
 struct Numbers {
     direct: Vec<u16>,
@@ -347,7 +352,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// Numbers below this one are looked up in the direct table.
+    /// Numbers below this one are looked up in the table.
     const DIRECT: u32 = 256;
 
     fn new(fields: &[Field]) -> Self {

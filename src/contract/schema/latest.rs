@@ -1,8 +1,7 @@
-//! Checks the `latest` section of a table, which makes the table show only the latest version of each key.
+//! Checks the `latest` section of a table. A table with this section shows only the latest version of each key.
 //!
-//! Takes the table's columns and its `latest` section. Produces the indexes of three kinds of columns: those that form
-//! the key, the one that orders the versions, and the one that marks deleted keys. If the section has errors, they are
-//! returned instead.
+//! The check finds three kinds of columns: the columns that form the key, the column that orders the versions, and the
+//! column that marks deleted keys. It returns their indexes, or the errors in the section.
 //!
 //! **Invariant:** ingest stores every version. Queries select the version to show.
 
@@ -15,15 +14,16 @@ use crate::config::{ColumnKind, TableConfig};
 pub struct Latest {
     /// The columns that form the key together with the tenant. In a key, two nulls are equal.
     pub key: Vec<usize>,
-    /// The column that orders the versions: an integer, timestamp or date. The row with the greatest value is the newest
-    /// version, and a null is older than every value. If several rows have the same value, the row with the latest
-    /// receive time is the newest. If the receive times are equal too, the row with the greatest id is the newest.
+    /// The column that orders the versions: an integer, timestamp or date. The row with the greatest value is the
+    /// newest version, and a null is less than every value. If several rows have the same value, the row with the
+    /// latest receive time is the newest. If the receive times are equal too, the row with the greatest id is the
+    /// newest.
     pub by: usize,
     /// The boolean column that marks deleted keys. A key is hidden if this column is true in its latest version.
     pub deleted: Option<usize>,
 }
 
-/// The columns of [`Latest`] before columns are put into stored order, as indexes into [`DeclaredColumns::columns`].
+/// The columns of [`Latest`] as indexes into [`DeclaredColumns::columns`], which is not in stored order.
 #[derive(Debug, Clone)]
 pub(in crate::contract) struct LatestColumns {
     key: Vec<usize>,
@@ -33,8 +33,8 @@ pub(in crate::contract) struct LatestColumns {
 }
 
 impl LatestColumns {
-    /// Converts indexes of declared columns to indexes of stored columns. `positions` contains the stored index of each
-    /// declared column, and `received` is the stored index of the receive time.
+    /// Converts indexes in declared order to indexes in stored order. `positions` contains the stored index of each
+    /// declared column, and `received` is that of the receive time.
     pub(in crate::contract) fn stored(&self, positions: &[usize], received: usize) -> Latest {
         Latest {
             key: self.key.iter().map(|column| positions[*column]).collect(),
@@ -75,7 +75,7 @@ pub(in crate::contract) fn check(
         if let Some(column) = column.filter(|column| key.contains(column)) {
             let name = name(column);
             errors.push(format!(
-                "`latest.{role}` names `{name}`, which is also in `latest.key`; all versions of a key have the same value in it: name another column"
+                "`latest.{role}` names `{name}`, which is also in `latest.key`; all versions of a key have the same value in this column: name another column"
             ));
         }
     }
@@ -89,7 +89,7 @@ pub(in crate::contract) fn check(
     (errors.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Returns true if a column of this kind can be part of a key. Floats have no exact equality, and maps cannot be
+/// Returns true if a column of this kind can be part of a key. The equality of floats is not exact, and maps cannot be
 /// compared.
 fn is_key(kind: ColumnKind) -> bool {
     !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)

@@ -1,8 +1,8 @@
-//! Table declarations: reads and checks the columns, keys and event fields of each `[tables.NAME]` section.
+//! Reads and checks the columns, keys and event fields that each `[tables.NAME]` section declares.
 //!
 //! A *schema* here is what the operator declares for a table, in `glasshouse.toml` or in a `.proto` file. Two other
-//! modules have similar names: `lake/log/delta_schema.rs` writes the schema of a Delta table, and `ingest/schema_registry/` fetches
-//! the schemas of messages from a schema registry.
+//! modules have similar names: `lake/log/delta_schema.rs` writes the schema of a Delta table, and
+//! `ingest/schema_registry/` fetches the schemas of messages from a schema registry.
 //!
 //! ```text
 //!   [tables.NAME] ─► declare ─┬─► declared_columns, fields ─► latest ─► table: Contract (columns in stored order, field tree)
@@ -10,8 +10,8 @@
 //!   a registry's message type ──────────────────────────► compatibility ◄──┘
 //! ```
 //!
-//! **Invariant:** a `Contract` is immutable and has been checked completely. If a declaration has several errors, all of
-//! them are reported together.
+//! **Invariant:** every `Contract` has passed all checks, and it does not change afterwards. If a declaration has
+//! several errors, all of them are reported together.
 
 pub(super) mod column;
 pub(super) mod compatibility;

@@ -1,8 +1,10 @@
-//! Derives a table's columns from a `.proto` file, which is compiled in memory at startup. Nested messages are flattened.
+//! Derives a table's columns from a `.proto` file, which is compiled in memory at startup. Nested messages are
+//! flattened.
 //!
-//! Takes the file, the message name, and the paths to flatten and to ignore. Produces columns and the field tree that
-//! decodes protobuf and JSON events. The comments in the file become the column descriptions. No column type can store
-//! a repeated or recursive field, so such a field is an error unless it is listed in `ignore`.
+//! The input is the file, the message name, and the paths to flatten and to ignore. The output is the columns and the
+//! field tree, with which protobuf and JSON events are decoded. The comments in the file become the column
+//! descriptions. Repeated and recursive fields are errors unless they are listed in `ignore`, because no column type
+//! can store them.
 
 use std::path::Path;
 
@@ -14,8 +16,8 @@ use super::fields::{EnumNames, Fallback, Field, FieldEncoding, Leaf, Node, Targe
 use crate::config::{ColumnKind, TableConfig};
 use crate::error::did_you_mean;
 
-/// The maximum number of objects in a tree, and of fields in an object. A limit is needed because the number of objects
-/// can grow exponentially with the depth of nested messages.
+/// The maximum number of objects in a tree, and of fields in an object. It is needed because the number of objects can
+/// grow exponentially with the depth of nested messages.
 const TREE_MAX: usize = 4 * COLUMNS_MAX;
 
 /// Reads the message type that the configuration names. Returns `None` if the file does not compile or does not declare
@@ -51,7 +53,8 @@ pub(in crate::contract) fn declare(
     })
 }
 
-/// Compiles a file and returns the message type with this full name. The error is a message for the operator.
+/// Compiles a file and returns the message type whose full name is `message`. The error message is intended for
+/// operators.
 pub(in crate::contract) fn compile(
     message: Option<&str>,
     file: &Path,
@@ -94,7 +97,7 @@ struct ProtoWalk<'a> {
     paths: Vec<String>,
     nodes: Vec<Node>,
     enums: Vec<(String, EnumNames)>,
-    /// The messages that enclose the current field, to detect recursion.
+    /// The messages that enclose the current field. A field whose type is one of them is recursive.
     inside: Vec<MessageDescriptor>,
     /// The paths in `flatten` and `ignore` that matched a field.
     matched: Vec<String>,
@@ -107,8 +110,8 @@ impl<'a> ProtoWalk<'a> {
         Self { config, columns, paths, nodes, enums, inside: Vec::new(), matched: Vec::new(), errors: Vec::new() }
     }
 
-    /// Adds the message at `path` and returns the index of its node. The names of its columns begin with `prefix`. Both
-    /// `path` and `prefix` are empty or end in a dot.
+    /// Adds the message at `path` and returns the index of its node. The names of the columns in this message begin
+    /// with `prefix`. `path` and `prefix` are each empty or end in a dot.
     fn message(&mut self, message: &MessageDescriptor, path: &str, prefix: &str) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node::new(String::new(), Vec::new(), Vec::new()));
@@ -188,7 +191,7 @@ impl<'a> ProtoWalk<'a> {
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
         let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
         let (description, unit) = comment(&field.parent_file(), field.path());
-        // The unit in the comment applies to the integer on the wire. A timestamp column itself has no unit.
+        // The unit in the comment is that of the integer in the message, and not of the resulting timestamp.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
         let column = self.columns.len();
         self.columns.push(Column { name, kind, unit, description });
@@ -259,8 +262,8 @@ impl<'a> ProtoWalk<'a> {
     }
 }
 
-/// Returns the default value of a field without presence, or `None` if the field has presence. Encoders omit a field
-/// without presence if its value is zero.
+/// Returns the default value of a field without presence, or `None` if the field has presence. If the value of such a
+/// field is the default, encoders leave the field out.
 fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
     match (leaf.kind, leaf.encoding) {
         _ if field.supports_presence() => None,
@@ -270,12 +273,12 @@ fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
         (ColumnKind::Bool, _) => Some(Fallback::False),
         (ColumnKind::Text, _) => Some(Fallback::EmptyText),
         (ColumnKind::Bytes, _) => Some(Fallback::EmptyBytes),
-        // An absent time is null. The default of zero would mean 1970.
+        // An absent time becomes null, because the default value 0 would be the year 1970.
         (ColumnKind::Timestamp | ColumnKind::Date | ColumnKind::Map, _) => None,
     }
 }
 
-/// Returns the comment at a path in a file, joined into one line, and the unit that it states (`Unit: ms.`).
+/// Returns the comment of the item at `path` as one line, and the unit that the comment states (`Unit: ms.`).
 fn comment(file: &FileDescriptor, path: &[i32]) -> (String, String) {
     let info = file.file_descriptor_proto().source_code_info.as_ref();
     let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));

@@ -1,10 +1,10 @@
 //! [`Contract`]: a table's columns in stored order, its keys, and the mapping from event fields to columns.
 //!
-//! Takes a table declaration ([`TableConfig`]) and produces a checked [`Contract`], or one error that lists all
-//! problems in the declaration.
+//! The input is a table declaration ([`TableConfig`]). The output is a checked [`Contract`], or one error that lists
+//! all problems in the declaration.
 //!
-//! **Invariant:** columns are stored in this order: tenant, time, id, [`RECEIVED_TIME`], all other columns as declared, and
-//! finally the map column.
+//! **Invariant:** columns are stored in this order: tenant, time, id, [`RECEIVED_TIME`], all other columns as declared,
+//! and finally the map column.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub struct Contract {
     pub name: String,
     /// The table's description, for catalogs and BI tools.
     pub description: String,
-    /// All columns of a data file, in stored order: tenant, time, id, `received_time`, the other columns, the map.
+    /// The columns of each data file, in stored order.
     pub columns: Vec<Column>,
     /// The index of the tenant column: always 0.
     pub tenant: usize,
@@ -42,17 +42,17 @@ pub struct Contract {
     pub received: usize,
     /// The index of the map column, if there is one.
     pub map: Option<usize>,
-    /// The columns that determine the latest version of each key, or `None` if the table shows all rows.
+    /// The columns that determine the latest version of each key, or `None` if the table shows all versions.
     pub latest: Option<Latest>,
     /// The index of the column [`RESOLVES`], which only a quarantine has.
     pub resolves: Option<usize>,
     /// The mapping from event fields to columns.
     pub(in crate::contract) tree: Tree,
-    /// True if undeclared fields are stored in the map column, false if an event with such a field is rejected.
+    /// If true, undeclared fields are stored in the map column. If false, an event with such a field is rejected.
     pub(in crate::contract) unknown_to_map: bool,
-    /// The message type with the protobuf field numbers, if the table is declared by a `.proto` file.
+    /// The message type that declares the table, or `None` if the table is not declared by a `.proto` file.
     pub(in crate::contract) message: Option<MessageDescriptor>,
-    /// The unit of the integers that an Arrow batch supplies for a timestamp column.
+    /// The unit of integers that an Arrow batch contains for a timestamp column.
     pub(in crate::contract) time_unit: crate::config::TimeUnit,
     schema: SchemaRef,
     table_schema: SchemaRef,
@@ -72,8 +72,8 @@ impl Contract {
     /// The columns of a quarantine are the tenant, `event_time`, `quarantine_id`, `received_time`, `source_table`,
     /// `reason`, `detail`, `place`, `payload` and `format`. The tenant is `""` if the owner is unknown. `event_time` is
     /// the time at which the event was rejected. `place` contains the endpoint, the request and the event's index.
-    /// `payload` contains the event's bytes, and `format` names their format. Three further columns are used only by
-    /// rows that close an entry. Rows that close an entry are not events, and SQL does not show the three columns (see
+    /// `payload` contains the event's bytes, and `format` names their format. A row that closes an entry uses three
+    /// further columns. Such a row is not an event, so SQL shows neither the row nor the three columns (see
     /// [`Contract::is_shown`]).
     pub fn quarantine_of(table: &Contract) -> Self {
         let (declared, keys) = table_declaration::quarantine(&table.name, table.columns[table.tenant].clone());
@@ -82,8 +82,8 @@ impl Contract {
         Self { resolves: contract.column(RESOLVES), ..contract }
     }
 
-    /// Returns the Arrow schema of data files, which do not contain [`EVENT_DATE`]. Tenant, time, id and receive time are
-    /// not nullable.
+    /// Returns the Arrow schema of data files, which do not contain [`EVENT_DATE`]. The columns tenant, time, id and
+    /// receive time are not nullable.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -98,13 +98,13 @@ impl Contract {
         self.columns.iter().position(|column| column.name == name)
     }
 
-    /// Returns a batch without rows that has [`Contract::schema`].
+    /// Returns a batch without rows whose schema is [`Contract::schema`].
     pub fn empty_batch(&self) -> RecordBatch {
         RecordBatch::new_empty(Arc::clone(&self.schema))
     }
 
-    /// Returns true if queries show this column. Queries on a quarantine hide the three columns that only closing rows
-    /// use.
+    /// Returns true if queries show the column with this name. They hide three columns of a quarantine, which only the
+    /// rows that close entries use.
     pub fn is_shown(&self, column: &str) -> bool {
         self.resolves.is_none() || ![RESOLVES, RESOLUTION, RESOLVED_BY].contains(&column)
     }
@@ -119,13 +119,14 @@ impl Contract {
         format!("All versions of the rows of `{}`: {}", self.name, self.description)
     }
 
-    /// Puts declared columns into stored order and updates the column indexes in the field tree.
+    /// Builds a contract from declared columns, which it puts into stored order. The column indexes in the field tree
+    /// are changed accordingly.
     fn assemble(name: String, declared: DeclaredColumns, keys: KeyColumns, time_unit: crate::config::TimeUnit) -> Self {
         let DeclaredColumns { description, columns: given, mut tree, unknown_to_map, message, .. } = declared;
         let order = stored_order(&given, &keys);
         let mut positions = vec![0; given.len()];
         for (position, column) in order.iter().enumerate() {
-            // Stored column 3 is the receive time, which is not declared.
+            // The stored column 3 is the receive time, which is not a declared column.
             positions[*column] = if position < 3 { position } else { position + 1 };
         }
         tree.reorder(&positions);
@@ -157,7 +158,8 @@ impl Contract {
     }
 }
 
-/// Returns the indexes of the declared columns in stored order: the keys first and the map last.
+/// Returns the indexes of the declared columns in stored order. The tenant, time and id come first, and the map comes
+/// last.
 fn stored_order(given: &[Column], keys: &KeyColumns) -> Vec<usize> {
     let keys = [keys.tenant, keys.time, keys.id];
     let is_map = |column: &usize| given[*column].kind == ColumnKind::Map;
@@ -195,8 +197,8 @@ fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
     pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect()
 }
 
-/// Adds the name of each nested column to the root object, so that an event can also supply the column with a top-level
-/// key. Marks a column as ignored if only the server may set it.
+/// Adds a field to the root object for the column name of each nested field. With it, an event can also supply the
+/// column at the top level. Also adds the names of the columns that only the server may set. Their values are ignored.
 fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
     let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
     let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {

@@ -1,8 +1,8 @@
 //! Reads and checks a table's declaration, and returns its columns, keys and field tree in declared order.
 //!
-//! Takes a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). Produces checked
-//! columns, or a single `Invalid` error that lists all problems in the declaration, so an operator can fix them all at
-//! once.
+//! The input is a [`TableConfig`], which lists columns or names a `.proto` file (read by `proto.rs`). The output is
+//! checked columns, or a single `Invalid` error. The error lists all problems in the declaration, so that an operator
+//! can fix them all at once.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, Result, did_you_mean};
 
 /// The maximum length of a column name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The columns that every quarantine has in addition to the tenant column: name, kind and description.
+/// The name, kind and description of each quarantine column except the tenant column.
 const QUARANTINE_COLUMNS: [(&str, ColumnKind, &str); 11] = [
     ("event_time", ColumnKind::Timestamp, "The time at which the event was received and rejected"),
     ("quarantine_id", ColumnKind::Text, "The id of the rejected event's quarantine entry"),
@@ -46,7 +46,7 @@ pub(in crate::contract) struct KeyColumns {
     pub(in crate::contract) tenant: usize,
     pub(in crate::contract) time: usize,
     pub(in crate::contract) id: usize,
-    /// The columns of the `latest` section, or `None` if the table shows all rows.
+    /// The columns of the `latest` section, or `None` if there is no such section.
     pub(in crate::contract) latest: Option<LatestColumns>,
 }
 
@@ -57,7 +57,7 @@ pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<
         Some(path) => proto::declare(config, &base.join(path), base, &mut errors),
         None => Some(from_columns(config, &mut errors)),
     };
-    // If the columns cannot be read, further checks would only report consequences of the first error.
+    // If the columns could not be read, skip the other checks, which would only report consequences of the first error.
     let keys = declared.as_ref().and_then(|declared| check(declared, config, &mut errors));
     match (declared, keys) {
         (Some(declared), Some(keys)) if errors.is_empty() => Ok((declared, keys)),
@@ -65,8 +65,8 @@ pub(in crate::contract) fn declare(config: &TableConfig, base: &Path) -> Result<
     }
 }
 
-/// Returns the columns and keys of the quarantine of `table`. `tenant` is the tenant column of both the table and its
-/// quarantine.
+/// Returns the columns and keys of the quarantine of `table`. `tenant` is the tenant column of `table`. The quarantine
+/// gets the same column.
 pub(in crate::contract) fn quarantine(table: &str, tenant: Column) -> (DeclaredColumns, KeyColumns) {
     let others = QUARANTINE_COLUMNS.map(|(name, kind, description)| Column {
         name: name.into(),
@@ -93,8 +93,7 @@ fn from_columns(config: &TableConfig, errors: &mut DeclarationErrors) -> Declare
     }
     for (list, given) in [("flatten", &config.flatten), ("ignore", &config.ignore)] {
         if !given.is_empty() {
-            errors
-                .push(format!("`{list}` applies to fields of a `proto`, which is not set: remove it, or set `proto`"));
+            errors.push(format!("`{list}` applies only to a table with a `proto`: remove `{list}`, or set `proto`"));
         }
     }
     let mut columns: Vec<_> = config.columns.iter().map(|column| from_column(column, config, errors)).collect();
@@ -149,12 +148,13 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
             kind => Target::Column(Leaf { column: index, kind, encoding: FieldEncoding::Undeclared, unit }),
         },
     });
-    // Columns beyond the maximum number can be left out: `check` reports them as an error, so the tree is never used.
+    // Columns beyond the maximum number are left out. This has no effect, because `check` reports them as an error.
     let fields = fields.take(COLUMNS_MAX).collect();
     Tree { nodes: vec![Node::new(String::new(), fields, Vec::new())], enums: Vec::new() }
 }
 
-/// Checks column names, keys, and the settings that list columns. Returns `None` if a key column is missing.
+/// Checks the names of columns, the key columns, and the settings that contain lists of columns. Returns `None` if a
+/// key column is missing.
 fn check(declared: &DeclaredColumns, config: &TableConfig, errors: &mut DeclarationErrors) -> Option<KeyColumns> {
     check_columns(&declared.columns, errors);
     let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, errors);
@@ -196,7 +196,7 @@ fn check_columns(columns: &[Column], errors: &mut DeclarationErrors) {
         if [RECEIVED_TIME, EVENT_DATE].contains(&name.as_str()) {
             errors.push(format!("column name `{name}` is reserved: choose another name"));
         }
-        // Delta tables treat column names that differ only in case as equal.
+        // In a Delta table, column names that differ only in case are equal.
         if columns[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(name)) {
             errors
                 .push(format!("column `{name}` is declared more than once: rename one, or do not flatten its message"));

@@ -1,8 +1,8 @@
-//! Content hashes of events, which show whether an id was sent again with different content.
+//! Content hashes of events. They show whether two events with the same id have different content.
 //!
 //! [`content_hashes`] computes a 32-bit hash of each row. The hash covers all columns except the receive time, and does
-//! not depend on the order of the entries in a map. The hash has no secret key, because a sender that constructs a
-//! collision only hides a conflict between its own events.
+//! not depend on the order of the entries in a map. The hash needs no secret key: a sender that constructs a collision
+//! can only hide a conflict between its own events.
 
 use arrow::array::{ArrayRef, AsArray as _, MapArray, RecordBatch};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -10,7 +10,8 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// The content hash for rows whose content is unknown. [`content_hashes`] never returns this value.
+/// The value that stands for an unknown content hash, for example if only the id of a stored row was read.
+/// [`content_hashes`] never returns this value.
 pub(super) const UNKNOWN: u32 = 0;
 
 /// Returns the content hash of each row.
@@ -36,8 +37,8 @@ fn add_map(map: &MapArray, hashes: &mut [u64]) -> Result<()> {
     Ok(())
 }
 
-/// Scrambles the bits of an entry's hash. Without this step, the sum of the hashes could stay the same when two entries
-/// swap their values.
+/// Scrambles the bits of an entry's hash. Without this step, two maps with the same keys and values, but paired
+/// differently, could have the same sum of hashes.
 fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)

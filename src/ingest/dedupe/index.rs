@@ -1,4 +1,5 @@
-//! The dedupe index of one table: a window of the newest ids, and the files that contain the older ids.
+//! The dedupe index of one table: a window with the newest ids in memory, and the list of the files in which older ids
+//! are looked up.
 //!
 //! ```text
 //!   rows ─► in the window, or earlier in the batch? ─► in a file of its day that the window does not cover? ─► new
@@ -8,11 +9,10 @@
 //! ```
 //!
 //! [`DedupeIndex::compare`] takes the rows of the requests in a batch. The result contains the rows that are not in the
-//! table, and the table version with which the rows were compared. If another server adds rows after that version, the
-//! result of the comparison is outdated. The lake must then refuse the commit, and the requests must be compared again.
+//! table, and the table version that was searched for them. If another server adds rows in a later version, the result
+//! may be wrong. The lake must then refuse the commit, and the requests must be compared again.
 //!
-//! **Invariant:** for each file of the known table version, either the window contains all ids in the file, or lookups
-//! read the file.
+//! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
 //! **Invariant:** an id enters the window if and only if its row is committed.
 
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ pub(in crate::ingest) struct DedupeIndex {
     key_hasher: EventKeyHasher,
     /// The maximum number of ids in the window.
     ids_max: usize,
-    /// `None` after a panic. After a panic, the next comparison rebuilds the state from the lake.
+    /// `None` if an update panicked. The next comparison then rebuilds the state from the lake.
     state: Option<IndexState>,
 }
 
@@ -49,8 +49,8 @@ struct IndexState {
     coverage: WindowCoverage,
     /// The table version whose files are all in the index.
     snapshot: Arc<Snapshot>,
-    /// The paths of the indexed files that are newer than `snapshot`. This server either wrote these files, or read
-    /// them before an error interrupted [`DedupeIndex::catch_up`].
+    /// The paths of the indexed files that are newer than `snapshot`. These files were written by this server, or were
+    /// read by a call of [`DedupeIndex::catch_up`] that failed later.
     included: BTreeSet<Arc<str>>,
 }
 
@@ -72,7 +72,7 @@ impl DedupeIndex {
             self.state = Some(state);
             return Err(error);
         }
-        // The comparison runs on the blocking pool, so the state is moved there and back.
+        // The comparison runs on the blocking pool, so the closure takes ownership of the state and returns it.
         let compared = requests.clone();
         let comparing = on_thread(move || {
             let verdicts = compare(&state.window, &compared);
@@ -97,12 +97,13 @@ impl DedupeIndex {
     pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<DataFile>) {
         let Some(mut state) = self.state.take() else { return };
         let latest = self.table.snapshot();
-        // Growing the window moves all ids in it, so this work runs on the blocking pool.
+        // If the window has to grow, all its ids are copied, so this work runs on the blocking pool.
         let adding = on_thread(move || {
             state.add_to_window(files.into_iter().map(Arc::new).collect(), keys);
-            // If the latest version directly follows the snapshot, that version is this commit, and the index is
-            // complete. Otherwise, other servers have also committed, and the next comparison reads their files. This
-            // commit may then be older than the latest version, for example if its outcome was in doubt.
+            // If the latest version directly follows the snapshot, it must be this commit, so the index is complete.
+            // Otherwise, other servers have committed too, and the next comparison reads their files. The latest
+            // version can be newer than this commit, for example if the outcome of this commit was in doubt for a
+            // while.
             if latest.version == state.snapshot.version + 1 {
                 state.advance_to(latest);
             }
@@ -149,8 +150,9 @@ impl DedupeIndex {
         Ok(state)
     }
 
-    /// Adds files. The ids of the newest files enter the window, oldest file first, until the window is full. All other
-    /// files are uncovered. After an error, `state` records which files were added.
+    /// Adds the ids of files to the window, oldest file first. If not all ids fit, skips the oldest files and records
+    /// them as uncovered, so that lookups read them. After an error, `state` contains the files that were added before
+    /// it.
     async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
@@ -202,8 +204,8 @@ struct LookupCandidates {
     rows: Vec<(usize, usize)>,
 }
 
-/// Finds the new rows that may already be in an uncovered file, and the files that may contain them. Returns `None` in
-/// the common case that there are no such rows.
+/// Finds the rows that are not in the window but may be in an uncovered file, and the files that may contain them.
+/// Returns `None` in the common case that there are no such rows.
 fn lookup_candidates(
     coverage: &WindowCoverage,
     contract: &Contract,
@@ -237,7 +239,7 @@ fn failed(what: &str, cause: Panic) -> Error {
     Error::internal(format!("{what} panicked")).with_source(cause)
 }
 
-/// Computes the event keys of rows. The rows may contain only the tenant and id columns.
+/// Computes the event keys of rows. The rows need only the tenant and id columns.
 fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>) -> Result<Vec<EventKey>> {
     let mut keys = Vec::new();
     for rows in rows {
@@ -247,7 +249,7 @@ fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>)
     Ok(keys)
 }
 
-/// Returns the index that a column of the contract has in `rows`, which may lack other columns.
+/// Returns the index in `rows` of a column of the contract. `rows` need not contain the other columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema()

@@ -8,12 +8,11 @@
 //! ```
 //!
 //! [`DedupeIndex`] takes the rows of several requests ([`PreparedRows`]) and returns a [`DedupedBatch`]. The batch
-//! contains the rows that are not stored yet, the counts of duplicates, and the table version with which the rows were
-//! compared.
+//! contains the rows that are not stored yet, the counts of duplicates, and the table version that was searched for the
+//! rows.
 //!
-//! **Invariant:** an id counts as stored if and only if its row has been committed.
-//! **Invariant:** for each file of the known table version, either the window contains all ids in the file, or lookups
-//! read the file.
+//! **Invariant:** the index contains an id if and only if the row with that id is committed.
+//! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
 
 mod index;
 

@@ -1,12 +1,12 @@
 //! The dedupe window, which contains the newest event ids of one table. Each id is stored as a keyed hash of the tenant
 //! and the id.
 //!
-//! [`EventKeyHasher`] computes the [`EventKey`]s of a request's rows. [`compare`] finds the new rows in a batch, and
-//! [`select_new`] selects the new rows for the commit. Event keys enter the [`Window`] only after their commit has
-//! succeeded, so a failed commit needs no rollback.
+//! [`EventKeyHasher`] computes the [`EventKey`]s of a request's rows. [`compare`] classifies the rows of a batch as
+//! new, duplicate or conflicting, and [`select_new`] selects the new ones for the commit. Event keys enter the
+//! [`Window`] only after their commit has succeeded, so a failed commit needs no rollback.
 //!
-//! **Invariant:** the hash is keyed with random bits that are unique to this process, so no sender can construct two
-//! ids that collide.
+//! **Invariant:** the key of the hash is random and known only to this process, so no sender can construct ids whose
+//! hashes collide.
 //! **Invariant:** a full window evicts its oldest event key first. An event key takes 16 bytes, plus 6 to 12 bytes in
 //! the hash table.
 
@@ -25,9 +25,9 @@ use crate::contract::EventBatch;
 use crate::error::{Error, Result};
 use crate::lake::{InFlightGuard, RowSelection};
 
-/// The factor by which a small hash table grows.
+/// The ratio between the capacity that a small hash table reserves and the capacity that it needs.
 const SMALL_TABLE_GROWTH: usize = 4;
-/// The largest number of event keys for which a small hash table reserves space in advance.
+/// The number of event keys up to which a hash table reserves more capacity than it needs.
 const SMALL_TABLE_KEYS_MAX: usize = 1 << 20;
 
 /// The key of an event: 96 bits from the hash of its tenant and id, and 32 bits from the hash of its content. The
@@ -60,14 +60,14 @@ impl EventKey {
     }
 }
 
-/// The result of comparing a row with the stored rows and with the rows before it in the batch.
+/// Whether a row has the same id and content as a stored row or an earlier row of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowVerdict {
     /// No stored row and no earlier row of the batch has the same id.
     New,
-    /// An earlier row has the same id, and the content of the two rows is not known to differ.
+    /// A stored row or an earlier row of the batch has the same id, and its content is the same or unknown.
     Duplicate,
-    /// An earlier row has the same id but different content.
+    /// A stored row or an earlier row of the batch has the same id but different content.
     Conflict,
 }
 
@@ -91,7 +91,7 @@ impl EventKeyHasher {
         hasher.finish128().as_u128()
     }
 
-    /// Returns the event keys of rows, in order. `tenant` and `id` are the indexes of text columns without nulls.
+    /// Returns the event key of each row. `tenant` and `id` are the indexes of text columns without nulls.
     /// `content_hashes` contains one hash per row, or is empty if the content is not known.
     pub(in crate::ingest) fn keys(
         &self,
@@ -122,19 +122,18 @@ impl std::fmt::Debug for EventKeyHasher {
 /// A first-in, first-out set of the newest event keys.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The keys. Once the window is full, this vector is a ring buffer.
+    /// The keys. Once the window is full, each new key replaces the oldest one, as in a ring buffer.
     keys: Vec<EventKey>,
     /// The index of the key that a full window evicts next.
     oldest: usize,
-    /// The positions in `keys`, by hash.
+    /// Finds the index in `keys` of a key by the key's hash.
     slots: HashTable<u32>,
     /// The maximum number of event keys in the window.
     ids_max: usize,
 }
 
 impl Window {
-    /// Creates an empty window for at most `ids_max` event keys. Even if `ids_max` is greater, the window holds at most
-    /// 2^32 - 1 keys.
+    /// Creates an empty window for at most `ids_max` event keys, or 2^32 - 1 keys if `ids_max` is greater.
     pub(super) fn new(ids_max: usize) -> Self {
         let ids_max = ids_max.min(u32::MAX as usize);
         Self { keys: Vec::new(), oldest: 0, slots: HashTable::new(), ids_max }
@@ -158,8 +157,8 @@ impl Window {
         stored.filter(|key| self.push(*key)).count()
     }
 
-    /// Reserves space in the hash table for `more` keys. A small table grows in large steps, because growth rehashes
-    /// all entries.
+    /// Reserves space in the hash table for `more` keys. A table that grows must rehash all its entries. To grow less
+    /// often, a small table reserves several times the space that it needs.
     fn reserve(&mut self, more: usize) {
         let wanted = (self.keys.len() + more).min(self.ids_max);
         if wanted > self.slots.capacity() {
@@ -169,8 +168,8 @@ impl Window {
         }
     }
 
-    /// Adds a key, even if the window already contains it. Returns true if a key was evicted. If `ids_max` is 0, the
-    /// new key itself counts as evicted.
+    /// Adds a key, even if the window already contains it. Returns true if a key was evicted. If `ids_max` is 0, drops
+    /// the new key and returns true.
     fn push(&mut self, key: EventKey) -> bool {
         if self.ids_max == 0 {
             return true;
@@ -207,11 +206,11 @@ pub(in crate::ingest) struct PreparedRows {
     pub(in crate::ingest) keys: Vec<EventKey>,
     /// The memory that the rows occupy, in bytes.
     pub(in crate::ingest) bytes: usize,
-    /// The guard that counts the rows as in flight to the table. `None` if the rows are not counted.
+    /// Until this guard is dropped, the rows count as in flight to the table. `None` if the rows are not counted.
     pub(in crate::ingest) in_flight: Option<Arc<InFlightGuard>>,
 }
 
-/// The new rows from a batch of requests. A single commit stores these rows.
+/// The new rows from a batch of requests. They are stored in a single commit.
 #[derive(Debug)]
 pub(in crate::ingest) struct DedupedBatch {
     /// The rows to store, in order of arrival.
@@ -222,7 +221,7 @@ pub(in crate::ingest) struct DedupedBatch {
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The counts of duplicates, by tenant.
     pub(in crate::ingest) duplicates: BTreeMap<String, Counts>,
-    /// The table version with which the rows were compared.
+    /// The table version that was searched for the rows.
     pub(in crate::ingest) compared_version: u64,
 }
 
@@ -247,8 +246,8 @@ impl Counts {
     }
 }
 
-/// Returns the verdict on each row of each request. A row is new if its id is neither in the window nor in an earlier
-/// row of the batch.
+/// Classifies each row of each request. A row is new if its id is neither in the window nor in an earlier row of the
+/// batch.
 pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) -> Vec<Vec<RowVerdict>> {
     let rows_max = requests.iter().map(|request| request.borrow().keys.len()).sum();
     let mut first_keys: HashTable<EventKey> = HashTable::with_capacity(rows_max);
@@ -271,8 +270,8 @@ pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) 
     requests.iter().map(|request| request.borrow().keys.iter().map(|key| classify(*key)).collect()).collect()
 }
 
-/// Selects the new rows from the requests. `tenant` is the index of the tenant column. `compared_version` is the table
-/// version with which the rows were compared.
+/// Selects the rows that [`compare`] found to be new, and counts the others. `tenant` is the index of the tenant
+/// column. `compared_version` is the table version that was searched for the rows.
 pub(super) fn select_new<P: Borrow<PreparedRows>>(
     requests: &[P],
     verdicts: &[Vec<RowVerdict>],
@@ -338,7 +337,8 @@ mod tests {
             let mut state: u64 = 7;
             for step in 0..2_000 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // The low halves of the hashes have few distinct values, so that keys collide in the hash table.
+                // The low halves of the hashes have few distinct values, so that many keys share a bucket of the hash
+                // table.
                 let key = EventKey::of(u128::from(state >> 61) | (u128::from((state >> 40) % 40) << 96), step % 3);
                 assert_eq!(window.find(key).is_some(), oracle.iter().any(|other| other.is_same_event(key)));
                 let evicted = window.extend([key]);

@@ -1,8 +1,8 @@
 //! Tracks which files of a table the dedupe window covers. A file is covered if the window contains all ids in the
 //! file. Lookups must read the files that are not covered.
 //!
-//! [`WindowCoverage`] is updated when ids enter the window and when the window evicts ids. The coverage determines
-//! whether an uncovered file may contain a row, and lists the uncovered files of a day. The coverage does no I/O.
+//! The dedupe index updates [`WindowCoverage`] when ids enter the window and when the window evicts ids. The coverage
+//! determines which rows may be in an uncovered file, and lists the uncovered files of given days. It performs no I/O.
 //!
 //! **Invariant:** the window evicts ids in the order in which they entered it, so files become uncovered in the same
 //! order.
@@ -28,7 +28,8 @@ pub(super) struct WindowCoverage {
     uncovered: BTreeMap<i32, UncoveredDay>,
 }
 
-/// Files whose ids entered the window together, in an unknown order. These files become uncovered together.
+/// Files whose ids entered the window together. The order of the ids is unknown, so all these files become uncovered as
+/// soon as the window evicts the first of the ids.
 #[derive(Debug)]
 struct CoveredFiles {
     /// The files. Empty once the files are uncovered.
@@ -75,7 +76,8 @@ impl WindowCoverage {
         }
     }
 
-    /// Removes uncovered files that are no longer part of the table. Newer files contain the rows of the removed files.
+    /// Removes uncovered files that are no longer part of the table. If compaction replaced a file, its rows are in a
+    /// newer file, which the index adds as well.
     pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
         for day in self.uncovered.values_mut() {
             day.files.retain(|file| snapshot.contains(file));
@@ -84,8 +86,8 @@ impl WindowCoverage {
     }
 
     /// For each row, returns whether an uncovered file may contain the row. The value is true if the row's verdict is
-    /// `New` and an uncovered file of the same day contains equal or later event times. Adds the days of the rows that
-    /// may be stored to `days`.
+    /// `New` and its event time is not later than the latest event time in the uncovered files of its day. For each
+    /// such row, adds its day to `days`.
     pub(super) fn may_hold(
         &self,
         contract: &Contract,

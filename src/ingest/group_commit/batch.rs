@@ -1,5 +1,4 @@
-//! A batch of requests that is being collected. The requests in a batch share a commit, and the batch determines when
-//! that commit is due.
+//! A batch collects the requests that will share a commit, and determines when that commit is due.
 //!
 //! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full or its commit is due according to
 //! the [`Pace`].
@@ -18,10 +17,11 @@ use crate::error::Result;
 use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The number of commits that may begin in quick succession. Further commits are limited to one per `batch_age_max`.
+/// The number of commits that may begin without a delay between them. Later commits are limited to one per
+/// `batch_age_max`.
 const BURST_COMMITS: u32 = 8;
 
-/// The counts of one request's rows, by outcome, after their commit.
+/// The outcome of one request's commit: how many of its rows were stored, and how many were duplicates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct Stored {
     /// The number of rows that the commit stored.
@@ -41,8 +41,8 @@ pub(in crate::ingest) struct Pending {
     pub(super) prepared: Arc<PreparedRows>,
     /// The source offsets that are committed with the rows. Empty for requests from clients.
     pub(super) progress: Vec<Progress>,
-    /// True if the batch must be committed without waiting for more requests. A source that has more rows to store sets
-    /// this field, because the source waits for this commit before it continues.
+    /// True if the batch must be committed without waiting for more requests. This field is set for a source that has
+    /// more rows to store, because the source waits for this commit before it continues.
     pub(super) is_separate: bool,
     /// The memory reservation for the rows, which is held until the request is answered.
     pub(super) reservation: MemoryReservation,
@@ -83,8 +83,8 @@ impl Batch {
         self.is_separate || self.rows >= rows_max || self.bytes >= bytes_max
     }
 
-    /// Returns the time at which the commit should begin. If another commit is still running at that time, this commit
-    /// begins later.
+    /// Returns the time at which the commit is due. The commit begins later if the previous commit is still running at
+    /// that time.
     pub(super) fn due(&self, pace: &Pace, now: Instant) -> Instant {
         pace.earliest(now).min(self.opened + pace.interval)
     }
@@ -95,8 +95,7 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
-    /// The time at which a full burst is available again, provided that no more commits begin. Each commit delays this
-    /// time by one interval.
+    /// The time after which a full burst is available again. Each commit delays this time by one interval.
     used_until: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! A table's committer stores batches in order. While the committer stores one batch, it collects the next batch.
+//! The committer of a table stores one batch of requests at a time. While it stores a batch, it collects the next one.
 //!
 //! ```text
 //!   Committer (queue, collected batch) ─► run: one task ─ panic ─► run again: reread the lake, continue with the queue
@@ -6,16 +6,15 @@
 //!
 //! The committer takes requests from the table's queue and answers each request after its rows are committed.
 //!
-//! A panic ends the run, but the [`Committer`] keeps its queue and the batch that it was collecting. The requests of
-//! the batch that was being stored lose their reply channels, so their senders get an error that asks them to retry.
-//! Like a restarted process, the next run reads the latest table version, which shows whether the batch was committed,
-//! and rebuilds the dedupe index.
+//! After a panic, the committer runs again. The [`Committer`] keeps its queue and the batch that it was collecting. The
+//! batch that was being stored is dropped with its reply channels, so the senders of its requests get an error that
+//! asks them to retry. Like a restarted process, the next run rebuilds the dedupe index from the latest table version.
+//! The index then contains the rows of the dropped batch if that batch was committed.
 //!
-//! **Invariant:** only one batch at a time is deduped, written and committed. Meanwhile, the committer collects the
-//! next batch.
+//! **Invariant:** the committer dedupes, writes and commits only one batch at a time.
 //! **Invariant:** when the queue is closed, all requests in it are committed before the committer's task ends.
-//! **Invariant:** after a panic, the next run reads the state of the table from the lake. Only the queue and the
-//! collected batch remain from the failed run.
+//! **Invariant:** after a panic, the next run reads the state of the table from the lake. It keeps nothing of the
+//! failed run except the queue, the collected batch and the commit rate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,30 +32,31 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::lake::Table;
 use crate::telemetry::Metrics;
 
-/// The time after a panic during which each request is stored in its own batch. If one of these requests causes another
-/// panic, no other request fails.
+/// The period after a panic in which each request is stored in its own batch. If a request causes another panic, no
+/// other request fails with it.
 const ALONE_TIME: Duration = Duration::from_secs(10);
 /// The pause between two attempts to read the lake again after a panic.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The current activity of the table writer.
+/// What the table writer is doing.
 enum Stage {
-    /// The table writer waits for the next batch.
+    /// It is waiting for the next batch.
     Idle(Box<TableWriter>),
-    /// The table writer is storing a batch. The future returns the table writer when the batch is stored.
+    /// It is storing a batch. The future resolves to the table writer when the batch is stored.
     Storing(BoxFuture<'static, Box<TableWriter>>),
-    /// A placeholder while the stage is being replaced.
+    /// A placeholder for the moment in which `Idle` changes to `Storing`.
     Between,
 }
 
-/// The steps of a shutdown, in order. Cancelling the token of a step starts the step.
+/// The steps of a shutdown, in order. A step begins when its token is cancelled.
 #[derive(Debug, Clone, Default)]
 pub(in crate::ingest) struct ShutdownSignals {
-    /// Batches no longer wait for more requests and are committed immediately.
+    /// Commit batches immediately, without waiting for more requests.
     pub(in crate::ingest) flush: CancellationToken,
-    /// The writer refuses new requests.
+    /// Refuse new requests.
     pub(in crate::ingest) stop_admitting: CancellationToken,
-    /// No more requests can arrive. Each committer closes its queue, and ends when the queue is empty.
+    /// Close the queue of each committer, because no more requests can arrive. A committer ends when its queue is
+    /// empty.
     pub(in crate::ingest) close: CancellationToken,
 }
 
@@ -77,24 +77,25 @@ pub(in crate::ingest) struct TableWriterOpener {
 pub(in crate::ingest) struct Committer {
     opener: TableWriterOpener,
     shutdown: ShutdownSignals,
-    /// The state. Each run holds the lock on this state until the run ends.
+    /// The state. A run holds the lock until it ends.
     state: Mutex<CommitterState>,
 }
 
-/// The state of a committer that survives a panic.
+/// The part of a committer's state that is kept after a panic.
 #[derive(Debug)]
 struct CommitterState {
     queue: mpsc::Receiver<Pending>,
     /// The batch that is being collected. `None` if no request is waiting.
     batch: Option<Batch>,
     pace: Pace,
-    /// The table writer for the first run. This table writer is opened before the server accepts requests. Later runs
-    /// open their own table writers.
+    /// The table writer for the first run, which was opened before the server began to accept requests. Later runs open
+    /// their own table writers.
     table_writer: Option<Box<TableWriter>>,
 }
 
 impl TableWriterOpener {
-    /// Opens a table writer. The dedupe index is built from the latest table version that this server knows.
+    /// Opens a table writer. The dedupe index is built from the latest table version that this server has read or
+    /// committed.
     pub(in crate::ingest) async fn table_writer(&self) -> Result<TableWriter> {
         let (table, metrics, committed) = (self.table.clone(), self.metrics.clone(), self.committed.clone());
         TableWriter::open(table, self.is_quarantine, self.key_hasher, &self.limits, metrics, committed).await
@@ -146,7 +147,8 @@ impl Committer {
             let is_urgent = is_batch_full || !is_open || shutdown.flush.is_cancelled();
             let due = batch.as_ref().map(|batch| if is_urgent { now } else { batch.due(pace, now) });
             tokio::select! {
-                // The branches are polled in this order, so a batch takes all waiting requests before it is stored.
+                // The branches are polled in this order, so all waiting requests are added to the batch before it is
+                // stored.
                 biased;
                 request = queue.recv(), if is_open && !is_batch_full => match (request, batch.as_mut()) {
                     (Some(request), Some(batch)) => batch.push(request),
@@ -167,8 +169,8 @@ impl Committer {
         }
     }
 
-    /// Opens a table writer after a panic, and retries until the lake can be read. While the lake cannot be read,
-    /// requests are refused with a retry time. Returns `None` if the server stops first.
+    /// Opens a table writer after a panic, and retries until the lake can be read. Until then, all requests are
+    /// answered with an error. Returns `None` if the server stops before the lake can be read.
     async fn reopen(&self, state: &mut CommitterState) -> Option<Box<TableWriter>> {
         loop {
             let error = match self.opener.table_writer_after_panic().await {
@@ -211,8 +213,8 @@ async fn finish_storing(stage: &mut Stage) -> Box<TableWriter> {
     }
 }
 
-/// Waits until `due`. If `due` is `None`, waits forever. If `due` has already passed, returns without a timer, because
-/// a timer takes at least a millisecond.
+/// Waits until `due`. If `due` is `None`, waits forever. If `due` has already passed, returns immediately instead of
+/// starting a timer, because a timer takes at least a millisecond.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) if due <= Instant::now() => {}

@@ -1,4 +1,4 @@
-//! Group commit: requests that wait for the same table share one commit, and are answered after that commit.
+//! Group commit: several requests that write to the same table share one commit, and are answered after that commit.
 //!
 //! ```text
 //!   memory ─► a table's queue ─► committer ─► batch (full, or due) ─► store ─► dedupe ─► table.write ─► table.commit
@@ -7,12 +7,12 @@
 //! ```
 //!
 //! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. The answer to a request is
-//! either the counts of its rows ([`Stored`]) or an error.
+//! either a [`Stored`], which says how many rows were stored and how many were duplicates, or an error.
 //!
 //! **Invariant:** the memory for a request is reserved before the request is queued. All tables share one memory
 //! budget.
-//! **Invariant:** each table dedupes, writes and commits one batch at a time, and answers a request only after its
-//! commit.
+//! **Invariant:** for each table, only one batch at a time is deduped, written and committed. A request is answered
+//! only after its commit.
 
 mod reservation;
 

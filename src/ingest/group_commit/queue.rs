@@ -1,8 +1,7 @@
-//! The queue of write requests for one table, from which the table's committer reads. Only this file creates a
-//! [`Pending`].
+//! The queue of write requests for one table. The table's committer reads from it.
 //!
 //! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each sender receives a
-//! [`WriteAnswer`], which resolves after the commit.
+//! [`WriteAnswer`], on which it can wait for the commit.
 
 use std::sync::Arc;
 
@@ -14,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::ingest::dedupe::PreparedRows;
 use crate::lake::Progress;
 
-/// The maximum number of requests in one table's queue. The configuration key `queue_bytes_max` limits the bytes of
-/// these requests.
+/// The maximum number of requests in one table's queue. The configuration key `queue_bytes_max` limits the total size
+/// of the requests in all queues.
 const QUEUE_REQUESTS_MAX: usize = 1024;
 
 /// The rows of one request for one table.
@@ -27,8 +26,8 @@ pub(in crate::ingest) struct WriteRequest {
     pub(in crate::ingest) reservation: MemoryReservation,
     /// The source offsets that are committed with the rows. Empty for requests from clients.
     pub(in crate::ingest) progress: Vec<Progress>,
-    /// True if the batch must be committed without waiting for more requests. A source that has more rows to store sets
-    /// this field, because the source waits for this commit before it continues.
+    /// True if the batch must be committed without waiting for more requests. This field is set for a source that has
+    /// more rows to store, because the source waits for this commit before it continues.
     pub(in crate::ingest) is_separate: bool,
 }
 
@@ -50,7 +49,7 @@ impl WriteRequest {
         Self { prepared, reservation, progress: Vec::new(), is_separate: false }
     }
 
-    /// Splits the request into the committer's input and the receiver of the answer.
+    /// Splits the request into the part that is sent to the committer and the [`WriteAnswer`] that the sender keeps.
     pub(super) fn pending(self) -> (Pending, WriteAnswer) {
         let Self { prepared, reservation, progress, is_separate } = self;
         let (reply, answer) = oneshot::channel();
@@ -90,8 +89,8 @@ impl TableQueue {
         Ok(answer)
     }
 
-    /// Sends a request to the committer. If the queue stays full for `queue_wait_max`, fails with `Limited` and a retry
-    /// time.
+    /// Sends a request to the committer. If the queue stays full for `queue_wait_max`, fails with `Limited`. The error
+    /// says when to retry.
     pub(in crate::ingest) async fn offer(&self, request: WriteRequest) -> Result<WriteAnswer> {
         let (pending, answer) = request.pending();
         self.pending.send_timeout(pending, self.memory_budget.wait_max()).await.map_err(|error| match error {
@@ -111,7 +110,7 @@ impl TableQueue {
     }
 }
 
-/// Creates the error for rows whose committer panicked before it answered.
+/// Creates the error for a request that the committer did not answer because it panicked.
 pub(in crate::ingest) fn interrupted() -> Error {
     Error::unavailable(
         "the table's committer failed and was restarted: send the events again; no event is stored twice",

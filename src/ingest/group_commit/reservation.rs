@@ -1,7 +1,7 @@
-//! Memory reservations, which limit the total size of all requests that wait for a commit, across all tables.
+//! Memory reservations. They limit the total size of the requests that wait for a commit, over all tables.
 //!
-//! A request reserves memory as it grows. If the memory is not available in time, the reservation fails with `Limited`
-//! and a retry time.
+//! A request reserves memory as it grows. If the memory does not become available in time, the reservation fails with
+//! `Limited`, and the error says when to retry.
 //!
 //! **Invariant:** the memory of a request stays reserved from the arrival of its first byte until its receipt is sent.
 
@@ -13,10 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The unit of memory reservations. Sizes are rounded up to whole units. With one semaphore permit per byte, the budget
-/// could not exceed 4 GiB, because permits are acquired as 32-bit counts.
+/// The unit of memory reservations. Sizes are rounded up to whole units. If a semaphore permit stood for a byte instead
+/// of a unit, no request could reserve more than 4 GiB, because the number of acquired permits is a 32-bit integer.
 const UNIT_BYTES: usize = 1024;
-/// The retry time in the error for a refused request.
+/// The delay before a retry, as given in the error for a refused request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The memory budget that all requests share.
@@ -29,7 +29,7 @@ pub(in crate::ingest) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Creates a budget of `bytes_max` bytes. Each time a request grows, it waits at most `wait_max` for memory.
+    /// Creates a budget of `bytes_max` bytes. A request that grows waits for memory for at most `wait_max`.
     pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
         let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self { free: Arc::new(Semaphore::new(units)), units, wait_max, metrics }
@@ -50,7 +50,8 @@ impl MemoryBudget {
         self.wait_max
     }
 
-    /// Creates the error for a request that could not get memory or a slot in a queue, and counts the refusal.
+    /// Counts a refused request, and creates its error. A request is refused if it gets no memory or no slot in a
+    /// queue.
     pub(in crate::ingest) fn full(&self) -> Error {
         self.metrics.limited("ingest.queue_bytes_max");
         Error::limited("the ingest queue is full: send the request again later, or send smaller requests")
@@ -67,8 +68,8 @@ pub struct MemoryReservation {
 
 impl MemoryReservation {
     /// Changes the total size of the reservation to `bytes`. If there is not enough free memory, waits up to
-    /// `queue_wait_max`, and then fails with `Limited` and a retry time. If `bytes` exceeds the whole budget, fails
-    /// with `Limited` immediately.
+    /// `queue_wait_max`, and then fails with `Limited`. The error says when to retry. If `bytes` exceeds the whole
+    /// budget, fails with `Limited` immediately.
     pub async fn resize(&mut self, bytes: usize) -> Result<()> {
         let (wanted, reserved) = (units(bytes), self.units());
         if wanted < reserved {
@@ -96,8 +97,8 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Grows the reservation to at least `bytes` in total, as [`MemoryReservation::resize`] does. If the reservation is
-    /// already larger, does not change it.
+    /// Grows the reservation to a total of `bytes`, as [`MemoryReservation::resize`] would. Does nothing if the
+    /// reservation is already larger.
     pub(in crate::ingest) async fn grow(&mut self, bytes: usize) -> Result<()> {
         if units(bytes) > self.units() { self.resize(bytes).await } else { Ok(()) }
     }
@@ -111,8 +112,7 @@ impl MemoryReservation {
         }
     }
 
-    /// Splits `bytes` off into a new reservation. If less than `bytes` is reserved, the new reservation gets
-    /// everything.
+    /// Splits `bytes` off into a new reservation. If less than `bytes` is reserved, moves the whole reservation.
     pub(in crate::ingest) fn split(&mut self, bytes: usize) -> Self {
         let share = units(bytes).min(self.units());
         let permit = self.permit.as_mut().and_then(|permit| permit.split(share));

@@ -1,5 +1,5 @@
-//! Tests of servers that share a table: events that several servers receive, events older than the dedupe window,
-//! sources that move to another server, and lost responses to commits.
+//! Tests of servers that share a table. They cover events that several servers receive, events older than the dedupe
+//! window, sources that move to another server, and lost responses to commits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,7 +70,7 @@ impl CommitterServer {
         stored
     }
 
-    /// Stores events, each given as an id and a day in March 2026. Returns the number of new events.
+    /// Stores one event for each pair of an id and a day in March 2026. Returns the number of new events.
     async fn store_days(&mut self, events: &[(u32, u32)]) -> u64 {
         let line = |(id, day): &(u32, u32)| {
             format!("{{\"event_id\":\"{id}\",\"event_time\":\"2026-03-{day:02}T12:00:{:02}Z\"}}\n", id % 60)
@@ -117,7 +117,7 @@ async fn only_the_source_that_another_server_took_over_is_refused() {
     let store = memory();
     let (mut first, mut second) = (CommitterServer::start(&store).await, CommitterServer::start(&store).await);
     assert_eq!(kinds(&first.store(&[(0..3, source(None, 3))]).await), [Ok((3, 0))]);
-    // `second` notices the takeover when it commits. The other requests in the same batch are stored.
+    // `second` learns of the takeover only when it commits. It then stores the other requests of the batch.
     let answers = second.store(&[(3..6, vec![]), (0..4, source(None, 4)), (6..7, vec![])]).await;
     assert_eq!(kinds(&answers), [Ok((3, 0)), Err(Kind::Conflict), Ok((1, 0))]);
     // `second` now refuses the source before it writes anything.
@@ -171,7 +171,7 @@ async fn an_event_that_several_servers_receive_is_stored_once() {
         CommitterServer::start(&store).await,
         CommitterServer::with_window(&store, 0).await,
     ];
-    // No server refreshes the table, so a server notices the commits of other servers only when it commits.
+    // No server refreshes the table, so a server learns of other servers' commits only when it commits.
     let mut stored = 0;
     for round in 0..30 {
         let ids = round * 3..round * 3 + 10;
@@ -212,7 +212,7 @@ async fn lost_commit_answers_neither_lose_nor_duplicate_events() {
             server.store(&[(0..3, source(None, 3))]).await;
             faults.refused.store(refused, Ordering::SeqCst);
             faults.answer_lost.store(answer_lost, Ordering::SeqCst);
-            // Like a source, this loop continues from the offset in the table after an error.
+            // After an error, continue from the offset in the table, as a source does.
             for _ in 0..20 {
                 let at = server.stored_offset().await.unwrap();
                 if at == 9 {

@@ -1,5 +1,5 @@
-//! The table writer stores batches one after another. Each batch goes through four steps: dedupe, write, commit,
-//! answer.
+//! The table writer stores the batches of one table, one after another. Each batch goes through four steps: dedupe,
+//! write, commit, answer.
 //!
 //! [`TableWriter::store`] takes the requests of a batch and answers each of them. If the batch cannot be stored, all of
 //! its requests get the same error.
@@ -11,8 +11,8 @@
 //! Rows from a source are committed together with the source's progress. If another server has taken over the source,
 //! only the source's request is refused. The other requests in the same batch are stored.
 //!
-//! A batch is deduped against one version of the table. The batch is committed only if no other server has added rows
-//! after that version. Otherwise, the batch is deduped against the added rows, and the table writer tries the commit
+//! The table writer dedupes a batch against one version of the table, and commits the batch only if no other server has
+//! added rows since that version. Otherwise, it dedupes the batch against the added rows too, and tries the commit
 //! again.
 //!
 //! **Invariant:** an event that is sent to two servers is stored once.
@@ -37,15 +37,16 @@ use crate::telemetry::Metrics;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The smallest effective value of `dedupe_ids_max` in a quarantine. The rows in a quarantine have no event times, so
-/// ids that are no longer in the window cannot be looked up in files.
+/// The minimum number of ids in the dedupe window of a quarantine, even if `dedupe_ids_max` is lower. The rows in a
+/// quarantine have no event times, so ids that are no longer in the window cannot be looked up in files.
 const QUARANTINE_IDS_MIN: usize = 100_000;
-/// The maximum number of commit attempts for one batch, if other writers commit first each time.
+/// The maximum number of commit attempts for one batch. An attempt fails if another writer commits first.
 const RACES_MAX: usize = 100;
-/// The retry time in the error for the requests of a failed batch.
+/// The delay before a retry, as given in the error for the requests of a failed batch.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes batches to one table. Owns the table's dedupe index and the in-doubt commit, if there is one.
+/// Writes batches to one table. Owns the table's dedupe index, and the in-doubt commit if the outcome of the last
+/// commit is unknown.
 #[derive(Debug)]
 pub(in crate::ingest) struct TableWriter {
     table: Arc<Table>,
@@ -57,7 +58,7 @@ pub(in crate::ingest) struct TableWriter {
     committed: Arc<Notify>,
 }
 
-/// A batch whose files are written, but which is not known to be committed.
+/// A batch whose files are written, but for which it is unknown whether it is committed.
 #[derive(Debug)]
 struct InDoubtCommit {
     files: Vec<DataFile>,
@@ -71,8 +72,8 @@ struct InDoubtCommit {
 enum InDoubtOutcome {
     /// The batch is committed in this table version.
     Committed(u64),
-    /// The batch is not committed, because other servers have added rows in the meantime. The batch must be deduped
-    /// against these rows.
+    /// The batch is not committed, because other servers have added rows since it was deduped. It must be deduped
+    /// against these rows too.
     Outdated(InDoubtCommit),
 }
 
@@ -113,11 +114,11 @@ impl TableWriter {
         match outcome {
             Ok(answers) => {
                 for (Pending { prepared, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    // A sender may ask for the table's freshness as soon as it has the answer. At that time, the
-                    // sender's rows must no longer count as in flight.
+                    // The rows must not count as in flight when the sender receives the answer, because it may then ask
+                    // for the table's freshness.
                     drop((prepared, reservation));
-                    // Sending the answer fails if the client has disconnected. If the client retries, its events are
-                    // duplicates.
+                    // Sending the answer fails if the client has disconnected. That is harmless: if the client sends
+                    // the events again, they are recognized as duplicates.
                     let _gone = reply.send(Ok(stored));
                 }
             }
@@ -125,7 +126,7 @@ impl TableWriter {
         }
     }
 
-    /// Tries once more to resolve an in-doubt commit, and then drops the table writer.
+    /// Closes the table writer. If a commit is in doubt, first tries once more to resolve it.
     pub(super) async fn close(mut self: Box<Self>) {
         if let Err(error) = self.resolve_in_doubt().await {
             tracing::warn!(
@@ -213,7 +214,8 @@ impl TableWriter {
                     self.count_duplicates(&duplicates);
                     return Ok(answers(&counts, version));
                 }
-                // Other servers have added rows in the meantime. The added rows may include events of this batch.
+                // Other servers have added rows since the batch was deduped, and these rows may include events of the
+                // batch.
                 InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
             }
         }
@@ -237,8 +239,8 @@ impl TableWriter {
         }
     }
 
-    /// Commits the in-doubt batch. After an error, the batch stays in doubt, unless the error means that the batch will
-    /// never be committed.
+    /// Commits the in-doubt batch. If the commit fails, the batch stays in doubt, unless the error shows that the batch
+    /// can no longer be committed.
     async fn commit_in_doubt(&mut self) -> Result<InDoubtOutcome> {
         let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
         match self.commit(&in_doubt).await {
@@ -294,7 +296,7 @@ impl TableWriter {
     }
 }
 
-/// Refuses requests that could not be stored, and logs `error`.
+/// Answers the requests of a failed batch with an error, and logs `error`.
 pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
     let incident = Uuid::new_v4();
     tracing::error!(%incident, table, requests = requests.len(), ?error, "a batch was not stored");
@@ -304,7 +306,7 @@ pub(super) fn refuse(table: &str, requests: Vec<Pending>, error: &Error) {
     }
 }
 
-/// Returns the answer to each request.
+/// Returns the answer to each request of a batch that was committed in `version`.
 fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     let answer = |counts: &Counts| Stored {
         accepted: counts.new,
@@ -315,7 +317,7 @@ fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     counts.iter().map(answer).collect()
 }
 
-/// Returns true if a commit that failed with this error may have taken effect, or may still take effect later.
+/// Returns true if, despite this error, the commit may have succeeded or may still succeed later.
 fn may_have_committed(error: &Error) -> bool {
     !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
@@ -332,7 +334,7 @@ impl RetryDelays {
         Self { left: attempts_max.saturating_sub(1), pause: PAUSE_MIN }
     }
 
-    /// Returns false if no attempts are left. If an attempt is left, waits for the pause and returns true.
+    /// If an attempt is left, waits for the pause and returns true. Otherwise returns false immediately.
     async fn next(&mut self) -> bool {
         if self.left == 0 {
             return false;

@@ -1,16 +1,16 @@
-//! Determines the offsets at which assigned partitions continue, and moves the client to these offsets.
+//! Determines the offset at which the client starts to read each assigned partition, and moves the client to these
+//! offsets.
 //!
 //! ```text
 //!   the table's offset ──► if it has none: the offset found at the last assignment
 //!                             └──► if there is none: the brokers' offset for `start` ──► the client
 //! ```
 //!
-//! The input is the list of partitions that the consumer group assigned to this server. For each of these partitions,
-//! this file creates a [`PartitionReader`](super::session::PartitionReader) and determines the offset from which the
-//! client fetches.
+//! The input is the list of partitions that the consumer group assigned to this server. The output is a
+//! [`PartitionReader`](super::session::PartitionReader) and a fetch offset for each of these partitions.
 //!
-//! **Invariant:** a partition without a stored offset always begins at the same offset, because the offset for `start`
-//! is looked up once and then stored.
+//! **Invariant:** a source always begins a new partition at the same offset, even after a restart, because the offset
+//! for `start` is looked up only once and then stored.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -26,8 +26,8 @@ use crate::ingest::source::{StoredOffsets, TopicPartition};
 use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {
-    /// Loads the stored offsets of partitions and resets their readers. Returns the offsets at which the client
-    /// continues. Retries after each error, and fails with `Unavailable` only if the session stops.
+    /// Loads the stored offsets of partitions and resets the readers of these partitions. Returns the offsets from
+    /// which the client must read. Retries until it succeeds, and fails with `Unavailable` if the session stops.
     pub(super) fn load_offsets(&mut self, partitions: &[TopicPartition]) -> Result<TopicPartitionList> {
         let partitions = partitions.iter().filter_map(|topic_partition| self.with_own_topic(topic_partition));
         let partitions: Vec<TopicPartition> = partitions.collect();
@@ -49,7 +49,7 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Returns the same partition, but with the topic string that the whole session shares, or `None` if the source
+    /// Replaces the topic string of a partition by the copy that the whole session shares. Returns `None` if the source
     /// does not read the topic.
     fn with_own_topic(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
         Some(TopicPartition {
@@ -58,15 +58,14 @@ impl KafkaSession<'_> {
         })
     }
 
-    /// Resets the readers of partitions to the partitions' stored offsets. Returns the offsets at which the client
-    /// continues.
+    /// Resets the readers of partitions to the stored offsets. Returns the offsets from which the client must read.
     fn reset_readers(
         &mut self,
         stored: BTreeMap<TopicPartition, StoredOffsets>,
         started: Option<i64>,
     ) -> Result<TopicPartitionList> {
-        // A partition's start offset is looked up only once, because a second lookup, after the first batch was
-        // dropped, could return a later offset.
+        // Look up a partition's start offset only once. If the first batch is dropped, its messages must be read again,
+        // but a second lookup could return a later offset.
         let known =
             |topic_partition: &TopicPartition| self.readers.get(topic_partition).and_then(|reader| reader.start);
         let unknown =
@@ -92,8 +91,8 @@ impl KafkaSession<'_> {
             list.add_partition_offset(&topic_partition.topic, topic_partition.partition, offset)
                 .map_err(client_failed)?;
             if let (None, Some(_), Some(next), false) = (stored.table, start, next, self.is_paused()) {
-                // Store the start offset before reading any message. Without a stored offset, the partition could begin
-                // at a later offset after a restart.
+                // Store the start offset before the first message is read. Otherwise, a restart could look up a later
+                // start offset and skip messages.
                 self.message_batch.advance_to(&topic_partition, next, Instant::now());
                 if started.is_none() {
                     self.message_batch.started = self.started;
@@ -110,8 +109,8 @@ impl KafkaSession<'_> {
         Ok(list)
     }
 
-    /// Returns, for each partition, the offset of the first message at or after the time `since` (in milliseconds since
-    /// 1970). If there is no such message, returns the partition's end offset.
+    /// Returns the start offset of each partition: the offset of the first message at or after the time `since` (in
+    /// milliseconds since 1970), or the end offset if there is no such message.
     fn start_offsets(&self, partitions: &[TopicPartition], since: i64) -> Result<BTreeMap<TopicPartition, i64>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
@@ -135,8 +134,8 @@ impl KafkaSession<'_> {
         Ok(starts)
     }
 
-    /// Moves the client to the offsets in `list`. The client cannot seek in a partition that it is not fetching.
-    /// Partitions that the client is not fetching are therefore unassigned, and then assigned again at the new offset.
+    /// Moves the client to the offsets in `list`. The client cannot seek in a partition that it is not fetching. Such
+    /// partitions are therefore unassigned and assigned again with the new offset.
     pub(super) fn seek(&self, list: TopicPartitionList) -> Result<()> {
         if list.count() == 0 {
             return Ok(());
@@ -153,7 +152,7 @@ impl KafkaSession<'_> {
         Ok(())
     }
 
-    /// Withdraws the reported lag of a partition that this server no longer reads.
+    /// Stops reporting the lag of a partition that this server no longer reads.
     pub(super) fn release(&self, topic_partition: &TopicPartition) {
         self.source.monitor.released(topic_partition);
         self.writer.release(topic_partition);

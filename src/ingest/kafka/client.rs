@@ -1,8 +1,8 @@
-//! The Kafka client of a source, and the events that the client reports between messages.
+//! The Kafka client of a source, and the events that the client's callbacks report.
 //!
-//! [`connect`] creates a [`KafkaClient`] that joins the source's consumer group. The client runs its callbacks on its
-//! own threads. The callbacks do not assign partitions, because only the session knows the offset at which a partition
-//! continues. Instead, the callbacks record [`ClientEvent`]s for the session.
+//! [`connect`] creates a [`KafkaClient`] that joins the source's consumer group. The callbacks do not assign
+//! partitions, because only the session knows the offset from which a partition must be read. Instead, they record
+//! [`ClientEvent`]s, which the session processes.
 //!
 //! **Invariant:** no log or error message contains the value of a configured option, because the value may be a secret.
 
@@ -30,23 +30,23 @@ use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
-/// The state in the client's statistics for a group whose coordinator is reachable.
+/// The state of the group in the client's statistics while the group's coordinator is reachable.
 const GROUP_UP: &str = "up";
-/// The start of the client's error message for a missing login token. `generate_oauth_token` has already reported why
-/// there is no token.
+/// The prefix of the client's error message for a missing login token. This error is ignored, because
+/// `generate_oauth_token` has already reported why there is no token.
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
 
-/// A consumer that reports its events through [`ClientContextState`].
+/// A consumer whose callbacks are handled by [`ClientContextState`].
 pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 
-/// An event that the client reports between two messages.
+/// An event that a callback of the client reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ClientEvent {
     /// The group assigned these partitions to this client. The session must apply the assignment.
     Assigned(Vec<TopicPartition>),
     /// The group revoked these partitions. The callback has already unassigned these partitions.
     Revoked(Vec<TopicPartition>),
-    /// A partition's end offset, as the client's statistics report it.
+    /// The client's statistics report this end offset for a partition.
     End(TopicPartition, EndOffset),
 }
 
@@ -59,13 +59,13 @@ pub(super) struct ClientContextState {
     stop: CancellationToken,
     /// The events that the session has not taken yet.
     events: Mutex<Vec<ClientEvent>>,
-    /// The offset from the last "end reached" event, or `None` after the session has taken it.
+    /// The offset of the latest "end reached" event. `None` after the session has taken it.
     eof_offset: Mutex<Option<i64>>,
     logged: LoggedTroubles,
 }
 
-/// Creates a client that joins the source's group and subscribes to the source's topics. The client's callbacks may
-/// block on `runtime` until `stop` is cancelled.
+/// Creates a client that joins the source's group and subscribes to the source's topics. A callback may block its
+/// thread on `runtime`, but at most until `stop` is cancelled.
 pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
     let context = ClientContextState {
@@ -85,12 +85,12 @@ pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken)
 }
 
 impl ClientContextState {
-    /// Takes the events that were recorded since the last call, in order.
+    /// Takes the events that were recorded since the last call, oldest first.
     pub(super) fn take_events(&self) -> Vec<ClientEvent> {
         std::mem::take(&mut *self.events())
     }
 
-    /// Takes the offset of the "end reached" event that `poll` has just returned.
+    /// Takes the offset of the "end reached" event, which is not part of the error that `poll` has returned.
     pub(super) fn take_eof_offset(&self) -> Option<i64> {
         self.eof_offset().take()
     }
@@ -135,12 +135,12 @@ impl ClientContextState {
     }
 
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<ClientEvent>> {
-        // The list of events is consistent even if its lock is poisoned, because no update can panic midway.
+        // A poisoned lock can be ignored: no update can panic midway, so the list of events is always consistent.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn eof_offset(&self) -> std::sync::MutexGuard<'_, Option<i64>> {
-        // The offset is valid even if its lock is poisoned, because it is written in one step.
+        // A poisoned lock can be ignored, because the offset is written in one step.
         self.eof_offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,14 +148,15 @@ impl ClientContextState {
 impl ClientContext for ClientContextState {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// Fetches a login token on the polling thread. If the fetch fails, the client calls this function again ten
-    /// seconds later.
+    /// Fetches a login token. Runs on the thread that polls the client. After a failure, the client calls this function
+    /// again ten seconds later.
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let source = &self.source;
         let Some(tokens) = &self.tokens else {
             return Err(format!("the brokers require a token, but [sources.{source}.oauth] is not set").into());
         };
-        // The C library calls this function. A panic that unwound into the C library would abort the process.
+        // Catch panics, because a panic that unwound into the C library, which calls this function, would abort the
+        // process.
         let fetched = catch(|| self.runtime.block_on(self.stop.run_until_cancelled(tokens.fetch())));
         let fetched =
             fetched.unwrap_or_else(|panic| Some(Err(Error::internal("fetching a token panicked").with_source(panic))));
@@ -177,7 +178,8 @@ impl ClientContext for ClientContextState {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let source = &self.source;
         match level {
-            // The error callback receives the same error with a better message.
+            // Log these lines only at debug level, because the error callback receives the same errors with better
+            // messages.
             RDKafkaLogLevel::Error if matches!(facility, "FAIL" | "ERROR") => {
                 tracing::debug!(%source, facility, text, "message from the Kafka client library");
             }
@@ -214,7 +216,8 @@ impl ClientContext for ClientContextState {
         }
         let is_reported_elsewhere = matches!(
             code,
-            // The session also receives these errors, and then looks for gaps and reports them.
+            // The session receives these errors from `poll`. It finds out whether messages are missing, and reports
+            // that.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
             // The client has already reported a separate error for each broker.
             | RDKafkaErrorCode::AllBrokersDown
@@ -234,8 +237,8 @@ impl ConsumerContext for ClientContextState {
             self.events().push(ClientEvent::Assigned(partitions));
             return;
         }
-        // Unassign the partitions immediately, because closing the client waits for this call. The next owner of the
-        // partitions reads the unstored messages again.
+        // Unassign the partitions here and not in the session, because closing the client blocks until they are
+        // unassigned. The next owner of the partitions reads the unstored messages again.
         if let Err(error) = client.incremental_unassign(list) {
             tracing::warn!(source = %self.source, %error, "cannot unassign the revoked partitions");
         }
@@ -244,8 +247,8 @@ impl ConsumerContext for ClientContextState {
 
     fn commit_callback(&self, outcome: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = outcome {
-            // A failed commit is harmless, because only tools that show the lag read the offsets in Kafka. The
-            // authoritative offsets are in the table.
+            // A failed commit is harmless, because the authoritative offsets are in the table. The offsets in Kafka are
+            // only for tools that show the lag.
             tracing::debug!(source = %self.source, %error, "cannot commit offsets to Kafka");
         }
     }

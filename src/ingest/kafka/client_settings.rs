@@ -1,9 +1,9 @@
 //! The settings of a source's Kafka client.
 //!
-//! [`settings`] takes a checked [`SourceConfig`], and returns a [`ClientConfig`] that librdkafka accepts.
+//! [`settings`] converts a validated [`SourceConfig`] to a [`ClientConfig`] that librdkafka accepts.
 //!
-//! **Invariant:** the client never determines where reading starts, because it stores no offsets and has no default
-//! start position.
+//! **Invariant:** the client never chooses an offset on its own, because it stores no offsets and has no default start
+//! position.
 //! **Invariant:** no error message contains the value of an option, because the value may be a secret.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -16,11 +16,11 @@ use crate::http_client::Roots;
 
 /// The interval at which the client reports its statistics, which contain the end offsets of its partitions.
 const STATISTICS_INTERVAL_MS: &str = "2000";
-/// The maximum size of the client's fetch queue. The default size is eight times larger, which does not fit into the
-/// CPU caches.
+/// The maximum size of the client's fetch queue. A queue of the default size, which is eight times larger, does
+/// not fit into the CPU caches.
 const QUEUE_KIB: &str = "8192";
-/// The time for which the client stops fetching from a partition when the queue is full. With the default pause of one
-/// second, the source could run out of messages.
+/// The time for which the client postpones fetching from a partition if its queue is full. With the default of one
+/// second, the queue could run empty in the meantime.
 const QUEUE_BACKOFF_MS: &str = "2";
 
 /// Returns the settings for a source's client. If librdkafka rejects an option, fails with `Invalid` and names the
@@ -34,7 +34,7 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     for (option, value) in config.options.expose() {
         let mut single = ClientConfig::new();
         single.set(option, value);
-        // The client's own error message contains the option's value, so it is not used.
+        // Don't include the client's own error message, because it contains the option's value.
         if single.create_native_config().is_err() {
             return Err(Error::invalid(format!(
                 "sources.{name}.options: librdkafka rejects `{option}`: the option is unknown or its value is invalid"
@@ -49,13 +49,13 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // If messages are missing, the client reports an error, and the session handles this error according to
-        // `on_gap`.
+        // If the fetch offset does not exist, the client reports an error instead of choosing another offset. The
+        // session then acts according to `on_gap`.
         .set("auto.offset.reset", "error")
-        // With the "end reached" event, `lag_reporting.rs` advances offsets past control records and aborted messages.
+        // `lag_reporting.rs` uses the "end reached" event to advance offsets past control records and aborted messages.
         .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-    // At this level, the client logs closed connections. The client's other messages at this level are useful only for
+    // The client logs closed connections at this level. All its other messages at this level are useful only for
     // debugging.
     settings.set_log_level(RDKafkaLogLevel::Info);
     if config.oauth.is_some() {
@@ -71,8 +71,8 @@ pub(super) fn settings(name: &str, config: &SourceConfig) -> Result<ClientConfig
     Ok(settings)
 }
 
-/// Checks that a client can be created, so that inconsistent options and missing files are reported at startup. The
-/// client that is created for this check has no brokers, so it opens no connection.
+/// Creates a client as a check, so that inconsistent options and missing files are reported at startup. This client has
+/// no brokers, so it opens no connection.
 fn check(name: &str, settings: &ClientConfig) -> Result<()> {
     let mut offline = settings.clone();
     offline.remove("bootstrap.servers");
@@ -85,7 +85,7 @@ fn check(name: &str, settings: &ClientConfig) -> Result<()> {
     }
 }
 
-/// Returns a function that converts the client library's error for a client that cannot be created.
+/// Returns a function that converts an error of the client library to an error that names the source.
 pub(super) fn cannot_create(source: &str) -> impl Fn(KafkaError) -> Error {
     move |cause| Error::invalid(format!("sources.{source}: cannot create the Kafka client")).with_source(cause)
 }

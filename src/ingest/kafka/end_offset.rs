@@ -7,9 +7,9 @@ const EOF_PREFIX: &str = "reached end of partition at offset ";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EndOffset {
     /// The offset after the last record that a consumer may read. With the default isolation level, `read_committed`,
-    /// this offset is the last stable offset. Records in open transactions come after this offset.
+    /// this is the last stable offset, so records of open transactions are at this offset or later.
     pub(super) offset: i64,
-    /// The oldest offset that the leader still has. `None` if the oldest offset is unknown.
+    /// The oldest offset that the leader still has. `None` if unknown.
     pub(super) low: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use crate::ingest::source::TopicPartition;
 
-    /// Collects the texts of the client's error events.
+    /// A client context that collects the texts of error events.
     #[derive(Default)]
     struct Reasons(Mutex<Vec<String>>);
 
@@ -49,7 +49,7 @@ mod tests {
 
     impl ConsumerContext for Reasons {}
 
-    /// The test fails if a new version of the client changes the text of the event.
+    /// Fails if a new version of librdkafka changes the text of the event.
     #[test]
     fn end_reached_events_contain_the_offset() {
         let kafka = Kafka::start();

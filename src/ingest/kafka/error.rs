@@ -1,11 +1,11 @@
-//! Converts errors from the Kafka client to errors for operators.
+//! Converts errors from the Kafka client to errors that operators understand.
 //!
-//! [`ClientError::new`] takes the client's error code and message. The result consists of the kind of error, and a
+//! [`ClientError::new`] takes the client's error code and message. It determines the kind of the error, and builds a
 //! message that names the source and the fix.
 //!
-//! The client retries on its own, with pauses that grow to ten seconds (`reconnect.backoff.max.ms`). The client reports
-//! errors for a broker at most once every thirty seconds. This module logs each kind of error at most once a minute,
-//! but the metrics count every error.
+//! The client retries on its own, with increasing pauses of up to ten seconds (`reconnect.backoff.max.ms`). The client
+//! reports errors for a broker at most once every thirty seconds. This module logs each kind of error at most once a
+//! minute, but the metrics count every error.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +15,10 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::telemetry::SourceTrouble;
 
-/// If a connection is closed within this time after it was established, the connection counts as refused.
+/// A connection that is closed within this time after it was established is treated as refused.
 const REFUSED_MILLIS_MAX: u64 = 2_000;
-/// Phrases in the error messages of the TLS library. The client may report TLS errors as connection errors, so these
-/// phrases identify them.
+/// Phrases in the error messages of the TLS library. The client may report a TLS error as a connection error, which can
+/// then be recognized only by these phrases.
 const TLS_PHRASES: [&str; 2] = ["SSL routines:", "SSL handshake failed"];
 /// The minimum time between two log lines for the same kind of error.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,8 +35,8 @@ pub(super) struct ClientError {
 pub(super) struct LoggedTroubles(Mutex<BTreeMap<SourceTrouble, Instant>>);
 
 impl ClientError {
-    /// Converts the client's error to an error that names configuration keys. `has_tokens` is true if the source logs
-    /// in with tokens.
+    /// Converts the client's error to one that names the relevant configuration keys. `has_tokens` is true if the
+    /// source logs in with tokens.
     pub(super) fn new(source: &str, has_tokens: bool, code: Code, reason: &str) -> Self {
         let trouble = match trouble(code) {
             SourceTrouble::Connection if TLS_PHRASES.iter().any(|words| reason.contains(words)) => SourceTrouble::Tls,
@@ -90,8 +90,8 @@ impl ClientError {
 
 impl ClientError {
     /// Parses a log line that reports a closed connection. Returns an error if the connection was closed before it
-    /// could be used. Returns `None` for a connection that was in use. Such a connection may be closed for harmless
-    /// reasons, and the client opens it again.
+    /// could be used. Returns `None` if the connection was in use: brokers may close such a connection for harmless
+    /// reasons, and the client opens a new one.
     pub(super) fn of_line(source: &str, has_tokens: bool, line: &str) -> Option<Self> {
         let (age, state) = line.rsplit_once("(after ")?.1.split_once("ms in state ")?;
         let is_up = state.starts_with("UP");
@@ -105,8 +105,8 @@ impl ClientError {
 }
 
 impl LoggedTroubles {
-    /// Returns true if no error of this kind was logged within [`LOG_INTERVAL`], and records that an error of this kind
-    /// is logged at `now`.
+    /// Returns true if no error of this kind was logged in the last [`LOG_INTERVAL`]. In this case, records `now` as
+    /// the time of the last log line.
     pub(super) fn should_log(&self, trouble: SourceTrouble, now: Instant) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let should_log = logged.get(&trouble).is_none_or(|last| now.saturating_duration_since(*last) >= LOG_INTERVAL);
@@ -117,7 +117,7 @@ impl LoggedTroubles {
     }
 }
 
-/// Returns the kind of error to which an error code belongs.
+/// Maps an error code of the client to a kind of error.
 fn trouble(code: Code) -> SourceTrouble {
     match code {
         Code::Authentication

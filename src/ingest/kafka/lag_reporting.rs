@@ -1,4 +1,5 @@
-//! Handles the end offsets of partitions: advances past records that are not messages, and reports the lag.
+//! Handles the end offsets of partitions. Uses them to compute the lag, and to advance past records that are not
+//! messages.
 //!
 //! ```text
 //!   statistics ─► the end offset of a partition ─┐
@@ -6,17 +7,17 @@
 //!   event "end reached" ─► partition offsets ────┘
 //! ```
 //!
-//! The client sends end offsets in its statistics, and it sends "end reached" events. From both, the session computes
-//! the lag, and it advances [`PartitionOffsets`](crate::ingest::source::PartitionOffsets) past control records and
-//! aborted messages.
+//! The client reports end offsets in its statistics and in "end reached" events. The session computes the lag from
+//! both. "End reached" events also advance [`PartitionOffsets`](crate::ingest::source::PartitionOffsets) past control
+//! records and aborted messages.
 //!
 //! The client never returns control records or aborted messages. The client queues an "end reached" event after all
 //! messages before the end. If the partition is revoked or the session seeks, the client drops the event together with
 //! those messages. The event therefore proves that the client has returned every message before the end. The statistics
-//! prove nothing about returned messages, because another thread computes the statistics independently.
+//! do not prove this, because another thread computes them independently of the queue.
 //!
-//! **Invariant:** a partition's next offset advances to an end only after the session has taken every message before
-//! that end.
+//! **Invariant:** the next offset of a partition advances to an end offset only after the session has taken every
+//! message before it.
 
 use std::time::Instant;
 
@@ -37,13 +38,12 @@ impl KafkaSession<'_> {
         self.report_lag(topic_partition);
     }
 
-    /// Handles an "end reached" event, which contains only the number of the partition. The event means that the client
-    /// has returned every message before the partition's end.
+    /// Handles an "end reached" event: the client has returned every message before the end of the partition. The event
+    /// contains the partition number but not the topic.
     pub(super) fn reach_end(&mut self, partition: i32) -> Result<()> {
         let Some(end) = self.client.context().take_eof_offset() else { return Ok(()) };
         if self.is_paused() {
-            // A paused session drops the messages that it receives, so it may not have taken every message before the
-            // end.
+            // A paused session drops the messages that it receives, so it may have dropped messages before the end.
             return Ok(());
         }
         let candidates = self.readers.iter().filter(|(topic_partition, reader)| {
@@ -52,8 +52,8 @@ impl KafkaSession<'_> {
         let mut partitions: Vec<TopicPartition> =
             candidates.map(|(topic_partition, _)| topic_partition.clone()).collect();
         if self.source.config.topics.len() > 1 {
-            // The event does not name the topic. The event belongs to the partition that the client has read exactly up
-            // to this end.
+            // The event does not name the topic. It belongs to the topic for whose partition the client's position
+            // equals `end`.
             let positions = self.client.position().map_err(client_failed)?;
             let position = |topic_partition: &TopicPartition| {
                 Some(positions.find_partition(&topic_partition.topic, topic_partition.partition)?.offset())
@@ -75,7 +75,7 @@ impl KafkaSession<'_> {
         self.commit_to_kafka(&advanced)
     }
 
-    /// Reports the lag of a partition to operators, and to the table, which uses it to compute the freshness.
+    /// Reports the lag of a partition to operators, and to the table, whose freshness depends on the lag.
     pub(super) fn report_lag(&self, topic_partition: &TopicPartition) {
         let Some(reader) = self.readers.get(topic_partition) else { return };
         if let Some(messages) = reader.lag.messages(&reader.offsets) {

@@ -1,4 +1,4 @@
-//! The Kafka source: the client of a source, and the sessions that run one after another.
+//! The Kafka source. A source has a Kafka client and runs sessions, one after another.
 //!
 //! ```text
 //!   source ─► session loop ─► session ─ ends for any reason ─► the next session
@@ -8,12 +8,12 @@
 //!               └─ token ◄─► an identity provider
 //! ```
 //!
-//! A [`Source`] contains a checked configuration. The sessions of a source collect messages in batches, which
-//! [`source`](super::source) stores.
+//! A [`Source`] is created from the configuration. Its sessions collect messages in batches, and the module
+//! [`source`](super::source) stores the batches.
 //!
 //! **Invariant:** only this folder uses `rdkafka`.
-//! **Invariant:** only the offsets in the table determine where reading continues, never the offsets that Kafka or the
-//! client stores.
+//! **Invariant:** a source continues from the offsets in the table. The offsets that Kafka or the client stores are
+//! never used for this.
 
 mod source;
 

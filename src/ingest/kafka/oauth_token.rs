@@ -24,10 +24,10 @@ use crate::http_client::{Client, Plaintext, Request, Retry, Roots, Settings, Sta
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// The size limit of a response, in bytes.
 const RESPONSE_BYTES_MAX: usize = 256 * 1024;
-/// The maximum number of characters of the provider's error text in an error message.
+/// The number of characters after which the provider's error text is truncated in error messages.
 const ERROR_TEXT_MAX: usize = 300;
-/// The shortest accepted lifetime of a token, in seconds. If tokens expired earlier, the source would fetch new tokens
-/// almost continuously.
+/// The minimum lifetime of a token, in seconds. With shorter lifetimes, the source would fetch new tokens almost
+/// continuously.
 const LIFETIME_MIN: i64 = 10;
 /// The assumed lifetime of a token without `expires_in`, in seconds. The client fetches the next token when four fifths
 /// of the lifetime have passed.
@@ -70,7 +70,7 @@ struct TokenErrorResponse {
     error_description: String,
 }
 
-/// The output does not contain the secret.
+/// Formats only the client id and the URL, and omits the secret.
 impl fmt::Debug for OauthTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "OauthTokens({} from {})", self.id, redacted(&self.url))
@@ -105,8 +105,8 @@ impl OauthTokens {
         Ok(Self { url, client, id, secret, form: form.finish(), clock })
     }
 
-    /// Fetches a new token. Fails with `Unavailable` or `Limited` if the response is unusable, and with `Forbidden` if
-    /// the endpoint rejects the request.
+    /// Fetches a new token. Fails with `Forbidden` if the endpoint rejects the request, with `Limited` if the response
+    /// is too large, and with `Unavailable` if there is no valid response.
     pub(super) async fn fetch(&self) -> Result<OauthToken> {
         let id: String = byte_serialize(self.id.as_bytes()).collect();
         let request = Request::post(self.url.clone(), "application/x-www-form-urlencoded", self.form.clone());
@@ -118,7 +118,7 @@ impl OauthTokens {
         self.read(&response.body)
     }
 
-    /// Parses the token in a response.
+    /// Parses a response that contains a token.
     fn read(&self, body: &[u8]) -> Result<OauthToken> {
         let response: TokenResponse = serde_json::from_slice(body)
             .map_err(|_| self.invalid_response("is not a JSON object with an `access_token`"))?;

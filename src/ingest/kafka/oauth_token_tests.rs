@@ -1,4 +1,4 @@
-//! Tests for fetching tokens from a loopback endpoint that returns valid tokens, invalid tokens, and errors.
+//! Tests that fetch tokens from a loopback endpoint, which returns valid tokens, invalid tokens, or errors.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -45,7 +45,7 @@ async fn fetch(status: &str, body: &str) -> (Result<OauthToken>, String) {
 
 #[tokio::test]
 async fn a_token_is_requested_and_parsed_as_rfc_6749_specifies() {
-    // Each case is a response, and the expected lifetime of its token in seconds.
+    // A response, and the expected lifetime of its token in seconds.
     let cases = [
         (r#"{"access_token":"a.b-c","token_type":"bearer","expires_in":600}"#, 600),
         (r#"{"access_token":"a.b-c","expires_in":"3599","ext_expires_in":1}"#, 3_599),

@@ -1,4 +1,4 @@
-//! Handles gaps, which arise when the brokers delete messages from a partition before the source has read them.
+//! Handles gaps. There is a gap in a partition if the brokers have deleted messages before the source read them.
 //!
 //! The client reports a gap as an error for an offset that is out of range. Depending on `on_gap`, the partition stops
 //! or continues from the oldest message. In either case, the gap is logged as an error.
@@ -19,8 +19,8 @@ use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
 
 impl KafkaSession<'_> {
-    /// Finds the partitions whose next offset is out of range. The check covers all partitions, because the client's
-    /// error does not name the partition.
+    /// Finds the partitions whose next offset is out of range, and stops each of them or skips its gap. The check
+    /// covers all partitions, because the client's error does not name the partition.
     pub(super) fn find_gaps(&mut self) -> Result<()> {
         let (mut has_gap, mut list) = (false, TopicPartitionList::new());
         for (topic_partition, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.is_stopped) {
@@ -60,7 +60,7 @@ impl KafkaSession<'_> {
     }
 }
 
-/// Logs which messages are missing and what the operator can do about it.
+/// Logs the cause of a gap, the offsets, and what the operator can do about it.
 fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
     let problem = match next < low {

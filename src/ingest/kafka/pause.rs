@@ -1,4 +1,4 @@
-//! Pauses a session, which then stays in its consumer group but reads no messages.
+//! Pauses and resumes a session. A paused session stays in its consumer group but reads no messages.
 //!
 //! ```text
 //!   running ── the table says paused ──► drop what was read ► the client fetches no more ──┐
@@ -6,9 +6,9 @@
 //!      └── continue at the table's offsets ◄─── the client fetches ◄── the table says running ─┘
 //! ```
 //!
-//! Several times a second, the session checks whether the source is paused in the table, and pauses or resumes its
-//! partitions. A paused session continues to poll. The server therefore remains a member of the group, and no partition
-//! moves to another server.
+//! Several times a second, the session checks the pause state of the source, which is stored in the table, and pauses
+//! or resumes its partitions accordingly. A paused session continues to poll. The server therefore remains a member of
+//! the group, and no partition moves to another server.
 //!
 //! **Invariant:** a paused session takes no messages and commits nothing.
 
@@ -22,8 +22,8 @@ use super::session::{KafkaSession, client_failed, offset_list};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
-/// How often the session checks whether the source is paused. The check reads only memory, because other tasks keep the
-/// table's state in memory up to date.
+/// The interval at which the session checks whether the source is paused. The check is cheap: it reads the table's
+/// state in memory, which other tasks keep up to date.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The interval at which the session requests the end offsets of paused partitions from the brokers. The client
 /// receives end offsets only together with messages, and it does not fetch messages for paused partitions.
@@ -50,7 +50,7 @@ impl KafkaSession<'_> {
         Ok(())
     }
 
-    /// Pauses or resumes the session if the source was paused or resumed in the table.
+    /// Pauses or resumes the session if the pause state in the table has changed.
     pub(super) fn check_pause(&mut self) -> Result<()> {
         let pause = self.writer.pause()?;
         let previous = std::mem::replace(&mut self.pause, pause);
@@ -61,7 +61,7 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Shows operators whether the source is paused.
+    /// Reports to operators whether the source is paused.
     pub(super) fn report_pause(&self) {
         let source = &self.source.route.source;
         self.source.monitor.paused(self.is_paused());
@@ -81,7 +81,8 @@ impl KafkaSession<'_> {
     fn leave_pause(&mut self) -> Result<()> {
         tracing::info!(source = %self.source.route.source, "the source has resumed");
         let all: Vec<TopicPartition> = self.readers.keys().cloned().collect();
-        // Resume before seeking, because resuming moves the client back to the offset at which it was paused.
+        // Resume before seeking. In the other order, resuming would move the client back to the offset at which it was
+        // paused.
         self.client.resume(&offset_list(&all, Offset::Invalid)?).map_err(client_failed)?;
         self.report_pause();
         match self.load_offsets(&self.running_partitions()) {

@@ -9,7 +9,7 @@ use crate::ingest::testing::{TABLE, limits, memory, open};
 use crate::ingest::{Ingest, Source, SourceState, Sources};
 use crate::lake::Store;
 
-/// Returns the sources of another server that runs the same source. This server has its own table handles.
+/// Starts another server with the same source and its own table handles. Returns the server's sources.
 async fn other_server(store: &Store, config: &SourceConfig) -> Arc<Sources> {
     let source = Source::new("voice", config, None, None, Clock::System, Arc::default()).unwrap();
     let started = Ingest::start(open(store).await, vec![source], limits(), Clock::System, Arc::default()).await;
@@ -62,7 +62,8 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // The test server does not follow the log, so it notices the pause only when its next batch is refused.
+    // The test server does not watch the table for new versions, so it learns of the pause only when its next batch is
+    // refused.
     let other = other_server(&store, &kafka.source()).await;
     other.set_paused("voice", true).await.unwrap();
     kafka.send(0, (10..20).map(event));
@@ -73,8 +74,8 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     other.set_paused("voice", false).await.unwrap();
     server.ingest.writer.tables()[TABLE].refresh().await.unwrap();
     reaches(&store, [Some(20), None]).await;
-    // Pause and resume the source before the server checks whether the source is paused. The server's batch is refused,
-    // and the server reads the batch's messages again.
+    // Pause and resume the source between two checks of the server. The next batch is then refused, and the server
+    // reads its messages again.
     for is_paused in [true, false] {
         other.set_paused("voice", is_paused).await.unwrap();
     }
@@ -91,7 +92,8 @@ async fn a_source_can_be_paused_before_it_has_ever_read() {
     other_server(&store, &latest).await.set_paused("voice", true).await.unwrap();
     kafka.send(0, (0..5).map(event));
     let server = SourceServer::start(&store, &latest).await;
-    // The source has been assigned its partitions and starts after the existing messages, but reads no messages.
+    // A lag of 0 shows that the source has its partitions and will start after the existing messages. It reads no
+    // messages yet.
     server.reports(&metric("lag_messages", 0)).await;
     kafka.send(0, (5..9).map(event));
     server.reports(&metric("lag_messages", 4)).await;

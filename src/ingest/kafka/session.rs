@@ -1,5 +1,5 @@
-//! A Kafka session, which lasts as long as its client. The session collects messages in batches, and stores each batch
-//! together with its offsets.
+//! A Kafka session reads messages from one client. If the session fails, both are dropped, and a new session gets a new
+//! client. The session collects messages in batches, and stores each batch together with its offsets.
 //!
 //! ```text
 //!   poll ─► message batch ─ due ─► store with offsets ─┬─ stored ────► commit offsets to Kafka (for lag tools only)
@@ -8,14 +8,14 @@
 //!     └── continue at ◄── the table's own offsets ◄───────────────────────┴── newly assigned partitions
 //! ```
 //!
-//! A session takes a [`Source`] and its client, and writes rows, offsets and rejected messages to the lake.
+//! Besides rows and offsets, the session writes rejected messages to the quarantine.
 //!
-//! One thread alternates between polling and storing. As a result, no partition is assigned or revoked while a batch is
-//! being stored, and all messages that are not stored yet are in one batch. While the thread stores a batch, the client
-//! prefetches messages into its own bounded queue.
+//! One thread alternates between polling and storing. While it stores a batch, it therefore handles no assignment or
+//! revocation of partitions, and takes no new messages. The client meanwhile prefetches messages into its own bounded
+//! queue.
 //!
-//! **Invariant:** only the offsets in the table determine where reading continues, never the offsets in Kafka or in
-//! this server's memory.
+//! **Invariant:** after a restart or an error, reading continues from the offsets in the table. Offsets in Kafka or in
+//! this server's memory are never used for this.
 //! **Invariant:** a message batch is either stored or dropped as a whole. Dropping a batch loses nothing, because the
 //! session reads the batch's messages again.
 //! **Invariant:** if messages were deleted before they were read, the session reports the gap before it continues.
@@ -39,21 +39,21 @@ use crate::ingest::source::{
 };
 use crate::telemetry::SourceTrouble;
 
-/// The longest time that one poll waits. After each poll, the session checks whether it has to stop, store a batch or
-/// handle an event.
+/// The maximum time for which one poll waits. After each poll, the session checks whether it has to stop, store a batch
+/// or handle an event.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// The maximum number of queued messages that the session takes before it reads the clock again.
+/// The maximum number of queued messages that the session takes before it checks again whether the batch is due.
 const MESSAGES_PER_TURN: u32 = 64;
 /// The pause after a session error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
-/// The number of stored batches after which a reduced row limit has grown back to the configured limit.
+/// After a batch was too large, the number of stored batches over which the row limit is raised back to the configured
+/// value.
 const ROW_LIMIT_STEPS: usize = 64;
 /// The time limit of one request to the brokers.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long an offset that advanced without a message may wait for a batch whose commit it can share. Usually, the
-/// session reads the end of a transaction before it stores the transaction's messages, so the end needs no commit of
-/// its own. If the offset waited longer, retention could delete the records at the stored offset, which would look like
-/// a gap.
+/// The maximum time for which the session does not store an offset that advanced without a message, for example past
+/// the end of a transaction. The wait saves commits, because the next batch usually stores the offset too. If the wait
+/// were longer, retention could delete the records at the stored offset, which would look like a gap.
 const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The state of a partition that is assigned to this session.
@@ -61,8 +61,8 @@ const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct PartitionReader {
     /// The offsets that are stored in the table and in its quarantine.
     pub(super) stored: StoredOffsets,
-    /// The offset at which reading begins if the table has no offset for the partition. `None` if reading begins at the
-    /// first message.
+    /// The start offset, which is used if the table has no offset for the partition. `None` stands for the oldest
+    /// message.
     pub(super) start: Option<i64>,
     /// The offsets up to which messages were read and stored.
     pub(super) offsets: PartitionOffsets,
@@ -72,7 +72,7 @@ pub(super) struct PartitionReader {
     pub(super) lag: Lag,
 }
 
-/// A session, which lasts as long as its client.
+/// The state of a running session.
 pub(super) struct KafkaSession<'a> {
     pub(super) source: &'a Source,
     pub(super) writer: &'a SourceWriter,
@@ -81,9 +81,9 @@ pub(super) struct KafkaSession<'a> {
     pub(super) stop: CancellationToken,
     /// The assigned partitions.
     pub(super) readers: BTreeMap<TopicPartition, PartitionReader>,
-    /// The names of the source's topics. All partitions of a topic share the string with the topic's name.
+    /// The names of the source's topics. The keys of all partitions of a topic share one string.
     pub(super) topics: BTreeSet<Arc<str>>,
-    /// The partition of the previous message.
+    /// The partition of the previous message, so that its topic need not be looked up for each message.
     last_partition: Option<TopicPartition>,
     /// The messages that were read since the last commit.
     pub(super) message_batch: MessageBatch,
@@ -93,11 +93,11 @@ pub(super) struct KafkaSession<'a> {
     pub(super) pause_checked: Instant,
     /// The time at which the session last requested the end offsets of paused partitions.
     pub(super) end_offsets_requested: Instant,
-    /// The time at which an offset first advanced past the stored offset without a message. `None` if every offset is
-    /// stored or belongs to the batch.
+    /// The time at which an offset first advanced without a message. `None` if there is no such offset, or if it is
+    /// stored already.
     pub(super) unstored_since: Option<Instant>,
-    /// The time at which the source first started, in milliseconds since 1970. `None` if this time is already stored in
-    /// the table or is not needed.
+    /// The time at which the source first started, in milliseconds since 1970. `None` if the table already contains
+    /// this time, or if `start` does not depend on it.
     pub(super) started: Option<i64>,
     /// The current limits for a batch. The row limit is reduced when a batch is too large.
     limits: BatchLimits,
@@ -173,7 +173,8 @@ impl<'a> KafkaSession<'a> {
                 Some(Ok(message)) => self.take(&message, now),
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.reach_end(partition)?,
                 Some(Err(error)) => return self.handle_error(&error),
-                // Either the queue is empty, or the session has to handle an event before the next message.
+                // The queue is empty, or a callback recorded an event that the session must handle before the next
+                // message.
                 None => return Ok(()),
             }
             if self.message_batch.is_full(&self.limits) {
@@ -188,13 +189,12 @@ impl<'a> KafkaSession<'a> {
             ClientEvent::Assigned(partitions) => {
                 tracing::info!(source = %self.source.route.source, ?partitions, "partitions were assigned");
                 let list = match self.load_offsets(&partitions) {
-                    // A session that is stopping also assigns the partitions, because closing the client waits for the
+                    // Assign the partitions even if the session is stopping, because closing the client waits for the
                     // assignment.
                     Err(_) if self.stop.is_cancelled() => offset_list(&partitions, Offset::End)?,
                     list => list?,
                 };
-                // Assign the partitions even if the list is empty, because the rebalance does not finish before this
-                // call.
+                // Assign the partitions even if the list is empty, because the rebalance finishes only after this call.
                 self.client.incremental_assign(&list).map_err(client_failed)?;
                 if !partitions.is_empty() {
                     self.source.monitor.progressed();
@@ -231,8 +231,8 @@ impl<'a> KafkaSession<'a> {
                 self.last_partition.insert(topic_partition).clone()
             }
         };
-        // The client's queue may still contain messages from a revoked partition, or messages that were fetched before
-        // a seek.
+        // Skip messages from a revoked partition, and messages that were fetched before a seek. The client's queue may
+        // still contain such messages.
         let Some(reader) = self.readers.get_mut(&topic_partition) else { return };
         let offset = message.offset();
         if self.pause.since().is_some() || reader.is_stopped || !reader.offsets.is_unread(offset) {
@@ -293,8 +293,8 @@ impl<'a> KafkaSession<'a> {
         }
         self.commit_to_kafka(&committed)?;
         self.source.monitor.progressed();
-        // The source's first commit creates its pause number. Read this number now, because the next commit succeeds
-        // only if the number is unchanged.
+        // The source's first commit creates its pause number. Read this number now, because the next commit must name
+        // the current number.
         self.check_pause()
     }
 
@@ -327,6 +327,7 @@ impl<'a> KafkaSession<'a> {
             self.source.monitor.failed(SourceTrouble::Store, format!("{error:?}"));
             if error.kind() == Kind::Limited {
                 // The columns of the batch exceeded the memory limit of the queue, or the transform exceeded a limit.
+                // Continue with smaller batches.
                 self.limits.rows_max = (self.limits.rows_max.min(messages) / 2).max(1);
             }
             self.wait_after_error();
@@ -352,7 +353,7 @@ impl<'a> KafkaSession<'a> {
                 | RDKafkaErrorCode::LogTruncation,
             ) => self.find_gaps(),
             KafkaError::MessageConsumptionFatal(_) => Err(client_failed(error.clone())),
-            // The client has reported the error in a callback, and it recovers without the session.
+            // The client has already reported the error in a callback, and recovers on its own.
             _ => Ok(()),
         }
     }
@@ -362,7 +363,7 @@ impl<'a> KafkaSession<'a> {
     }
 }
 
-/// Withdraws the state that the session reported, even if the session fails or panics.
+/// Resets the state that the session has reported to operators. This happens even if the session fails or panics.
 impl Drop for KafkaSession<'_> {
     fn drop(&mut self) {
         self.source.monitor.connected(false);
@@ -372,7 +373,7 @@ impl Drop for KafkaSession<'_> {
     }
 }
 
-/// Returns a list that contains each partition with the same offset.
+/// Returns a list of the partitions with the same `offset` for each of them.
 pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for topic_partition in partitions {
@@ -381,7 +382,7 @@ pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Resu
     Ok(list)
 }
 
-/// Creates the error for a session whose client failed.
+/// Creates the error for a session that ends because a call of the client failed.
 pub(super) fn client_failed(cause: KafkaError) -> Error {
     Error::unavailable("the Kafka client failed").with_source(cause)
 }

@@ -16,16 +16,16 @@ use crate::ingest::writer::Writer;
 use crate::supervise::on_thread;
 use crate::telemetry::SourceTrouble;
 
-/// The shortest pause between two sessions. While sessions keep ending soon after they start, the pause doubles, up to
+/// The initial pause between two sessions. Each session that ends soon after its start doubles the pause, up to
 /// [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause between two sessions.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 impl Source {
-    /// Waits until the lookup tables of the source's transform are loaded, and then reads and stores messages until
-    /// `stop` is cancelled. If a session fails, a new session starts after a pause and reads the unstored messages
-    /// again. If a session panics, the panic propagates to the caller, which may call this function again.
+    /// Reads and stores messages until `stop` is cancelled. First waits until the lookup tables of the source's
+    /// transform are loaded. If a session fails, a new session starts after a pause and reads the unstored messages
+    /// again. If a session panics, the panic propagates to the caller. The caller may then call this function again.
     pub async fn run(self: Arc<Self>, writer: Arc<Writer>, stop: CancellationToken) {
         let source = self;
         if let Some(transform) = &source.route.transform
@@ -33,7 +33,8 @@ impl Source {
         {
             return;
         }
-        // A session's thread cannot be aborted, so this guard ends the session soon after the future is dropped.
+        // Dropping this future does not end the session's thread. The guard therefore cancels the session's stop token,
+        // and the session ends soon afterwards.
         let stop = stop.child_token();
         let _stop_on_drop = stop.clone().drop_guard();
         let mut pause = PAUSE_MIN;

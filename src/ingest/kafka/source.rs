@@ -1,11 +1,11 @@
-//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`), which stores each message from its topics in a table
+//! The Kafka source (`[sources.NAME]` with `kind = "kafka"`). It stores each message from its topics in a table,
 //! exactly once.
 //!
-//! This file defines a source, and extracts the payload, tenant and metadata of its messages. `session_loop.rs` runs
-//! the sessions that read and store the messages.
+//! This file creates sources from the configuration, and extracts the payload, tenant and metadata of messages.
+//! `session_loop.rs` runs the sessions that read and store the messages.
 //!
-//! **Invariant:** a source has no state of its own. After a session ends for any reason, the next session continues
-//! from the offsets in the table.
+//! **Invariant:** a source keeps no offsets of its own. No matter why a session has ended, the next one continues from
+//! the offsets in the table.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::transform::{Header, Transform};
 pub struct Source {
     pub(in crate::ingest) route: Route,
     pub(super) config: SourceConfig,
-    /// The tenant to which all messages belong. `None` if the configuration does not name a tenant.
+    /// The owner of all messages. `None` if the tenant is determined for each message.
     tenant: Option<TenantId>,
     pub(super) settings: ClientConfig,
     /// Fetches the tokens with which the source logs in to the brokers. `None` if the source does not use tokens.
@@ -39,7 +39,7 @@ pub struct Source {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// The debug output omits the client's settings because they contain secrets.
+/// Formats only the route, because the client's settings contain secrets.
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Source({:?})", self.route)
@@ -64,7 +64,7 @@ impl Source {
             TenantFrom::Event | TenantFrom::Key | TenantFrom::Header(_) => None,
         };
         let format = match config.format {
-            // Avro messages are converted to JSON before the contract decodes them.
+            // The message decoder converts Avro messages to JSON before the contract decodes them.
             SourceFormat::Json | SourceFormat::Avro => Format::Json,
             SourceFormat::Protobuf => Format::Protobuf,
         };
@@ -90,11 +90,12 @@ impl Source {
         }
     }
 
-    /// Returns the payload of a message, without the schema registry's header, and the tenant of the message.
+    /// Returns the payload and the tenant of a message. The payload includes the schema registry's header only if the
+    /// source has a message decoder.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
-        // If the source has a message decoder, keep the header: the decoder reads the schema id from it, and the
-        // quarantine stores the message with its header.
+        // A message decoder needs the header, because it reads the schema id from it, and the quarantine stores the
+        // message with its header.
         let has_header = self.config.confluent && self.route.reader.is_none();
         let strips_header = has_header && (message.payload().is_some() || self.route.transform.is_none());
         let stripped = if strips_header { without_header(self.route.format, payload) } else { Ok(payload) };
@@ -113,7 +114,8 @@ impl Source {
         (payload, tenant_resolution)
     }
 
-    /// Returns the fields that a transform can read in addition to the payload. `None` if the source has no transform.
+    /// Returns the key, headers and time of a message, which a transform can read in addition to the payload. `None` if
+    /// the source has no transform.
     pub(super) fn meta(&self, message: &BorrowedMessage<'_>) -> Option<Arc<MessageMeta>> {
         self.route.transform.as_ref()?;
         let millis = message.timestamp().to_millis();
@@ -142,8 +144,8 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
 }
 
-/// Returns a header, or `None` if its name is not valid UTF-8. The client library panics on an invalid name, which any
-/// producer may send.
+/// Returns a header, or `None` if its name is not valid UTF-8. For such a name, which any producer can send, the client
+/// library panics.
 fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
     let header = catch(|| headers.get(index)).ok()?;

@@ -30,7 +30,7 @@ pub(super) const TOPIC: &str = "calls";
 /// The maximum time to wait until a condition is true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// A mock cluster that has one topic with two partitions, and a producer.
+/// A producer, and a mock cluster that has one topic with two partitions.
 pub(in crate::ingest) struct Kafka {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
@@ -46,7 +46,7 @@ impl Kafka {
 
     /// Returns the configuration of a source that reads this cluster.
     pub(in crate::ingest) fn source(&self) -> SourceConfig {
-        // The mock cluster takes 3 s to form a group, and a member must not time out before that.
+        // The mock cluster takes 3 s to form a group, so the session timeout must be longer.
         let options = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "100")];
         SourceConfig {
             brokers: vec![self.cluster.bootstrap_servers()],
@@ -95,13 +95,14 @@ impl SourceServer {
         Self::start_with(store, config, &BTreeMap::new()).await
     }
 
-    /// Starts a server with lookup tables. The lookup tables are loaded while the source waits for them.
+    /// Starts a server with lookup tables. The source starts before the lookup tables are loaded, and waits for them.
     async fn start_with(store: &Store, config: &SourceConfig, lookups: &BTreeMap<String, LookupConfig>) -> Self {
         let contract = open(store).await[TABLE].contract().clone();
         Self::start_as(store, config, lookups, &contract).await
     }
 
-    /// Starts a server whose table has the same columns as the standard table but a different declaration.
+    /// Starts a server whose table is declared by `contract`. The contract must have the same columns as the standard
+    /// table.
     pub(in crate::ingest) async fn start_as(
         store: &Store,
         config: &SourceConfig,
@@ -146,7 +147,7 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Returns the offsets of the two partitions that a table stores.
+/// Returns the offsets of both partitions, as stored in a table.
 pub(in crate::ingest) async fn offsets(store: &Store, table: &str) -> [Option<i64>; 2] {
     let tables = open(store).await;
     let txns = &tables[table].snapshot().txns;
@@ -201,10 +202,10 @@ async fn a_table_reports_the_lag_of_its_source() {
     let server = SourceServer::start(&store, &kafka.source()).await;
     let lag =
         || server.ingest.writer.tables()[TABLE].in_flight().watermark(&Owner::PerEvent, &Clock::System).source_lag;
-    // Partition 1 is empty, so it adds no lag.
+    // Partition 1 is empty, so it does not add to the lag.
     until("everything is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
-    // The last message was sent an hour ago, and it cannot be stored while the table is locked.
+    // The last message has a timestamp of an hour ago. It cannot be stored while the table is locked.
     let table_lock = server.ingest.writer.tables()[TABLE].hold().await;
     let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));
@@ -262,7 +263,7 @@ async fn a_latest_start_keeps_its_offset() {
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(10), Some(0)]).await;
     server.stop().await;
-    // Messages that are sent while the source is down but after its first start must not be skipped.
+    // The source must not skip these messages. They are sent while it is down, but after its first start.
     kafka.send(0, (10..15).map(event));
     let server = SourceServer::start(&store, &latest).await;
     reaches(&store, [Some(15), Some(0)]).await;
@@ -271,7 +272,7 @@ async fn a_latest_start_keeps_its_offset() {
     assert!(open(&store).await[TABLE].snapshot().txns.contains_key("kafka:voice:started"));
 }
 
-/// Changes the source's offset in the table, as another server would do.
+/// Changes the offset of partition 0 in the table, as a commit by another server would.
 async fn move_to(store: &Store, after: Option<i64>, next: i64) {
     let progress = Progress { app: format!("kafka:voice:{TOPIC}:0"), after, next };
     open(store).await[TABLE].commit(Vec::new(), vec![progress]).await.unwrap();
@@ -304,7 +305,7 @@ async fn an_overtaken_source_continues_from_the_table() {
     kafka.send(0, (0..10).map(event));
     let server = SourceServer::start(&store, &kafka.source()).await;
     reaches(&store, [Some(10), None]).await;
-    // Another server has committed five more messages. This server has not read the other server's commit yet.
+    // Another server commits five more messages. This server has not read that commit yet.
     move_to(&store, Some(10), 15).await;
     kafka.send(0, (10..20).map(event));
     reaches(&store, [Some(20), None]).await;
@@ -337,7 +338,7 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
     assert!(!format!("{source:?}").contains("hunter2"));
 }
 
-/// Returns the given columns of all rows in a table as text, sorted.
+/// Returns the given columns of all rows in a table, as sorted rows of text.
 async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());

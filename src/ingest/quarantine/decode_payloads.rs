@@ -1,8 +1,9 @@
-//! Decodes the payloads of quarantine entries for a replay, including payloads that only their source can decode.
+//! Decodes the payloads of quarantine entries for a replay. Some payloads can be decoded only by the source from which
+//! they came.
 //!
-//! For each entry, [`decode_payloads`] returns either bytes that the table's contract can decode, or the reason why the
-//! payload cannot be decoded. If a payload needs its source, the `place` of the entry names that source. The source
-//! must still be configured, and it must not have a transform.
+//! For each entry, [`decode_payloads`] returns bytes that the table's contract can decode, or the reason why there are
+//! none. If a payload must be decoded by its source, the source is found by its name, which is part of the entry's
+//! `place`. The source must still be configured, and must not have a transform.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +16,15 @@ use crate::ingest::schema_registry::{MessageDecoder, Schemas};
 use crate::ingest::source::{Sources, text_bytes_max};
 use crate::ingest::writer::Writer;
 
-/// The number of entries whose schemas are requested together.
+/// The maximum number of entries for which schemas are fetched at the same time.
 const SCHEMA_REQUEST_ENTRIES: usize = 64;
 
-/// A payload in a form that the contract can decode, or the reason and detail of the new rejection.
+/// A payload in a form that the contract can decode, or the reason and the detail with which the entry is rejected
+/// again.
 pub(super) type DecodedPayload = Result<(Format, Bytes), (Reason, String)>;
 
 /// Decodes the payloads of entries. Fails with `Unavailable` if a schema registry is unreachable. Fails with `Limited`
-/// if the decoded payloads are too large in total.
+/// if the total size of the decoded payloads is too large.
 pub(super) async fn decode_payloads(
     writer: &Writer,
     sources: &Sources,
@@ -58,8 +60,8 @@ pub(super) async fn decode_payloads(
     Ok(decoded.into_iter().map(|payload| payload.unwrap_or_else(|| Err(undecodable()))).collect())
 }
 
-/// Decodes the payloads of entries from one source. Fails with `Limited` if the results have more than `bytes_max`
-/// bytes in total.
+/// Decodes the payloads of entries from one source. Fails with `Limited` if the total size of the results exceeds
+/// `bytes_max` bytes.
 fn decode_all(
     decoder: &MessageDecoder,
     payloads: &[Bytes],
@@ -79,7 +81,8 @@ fn decode_all(
     results.collect()
 }
 
-/// Returns the name of the source in the place of an entry, or an empty string if the entry did not come from a source.
+/// Returns the name of the source from which an entry came, as its `place` states it. Returns an empty string if the
+/// entry did not come from a source.
 fn source_name(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
     place.map_or("", |(source, _)| source)

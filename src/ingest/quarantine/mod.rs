@@ -1,4 +1,4 @@
-//! The quarantine of each table: lists, replays and drops its entries. An entry is a rejected event.
+//! Lists, replays and drops the entries in the quarantine of a table. An entry is a rejected event.
 //!
 //! ```text
 //!   quarantine ─► session (authorization) ─► reader (finds open entries) ┬─► list
@@ -7,11 +7,11 @@
 //!       └───────────── a row that closes the entry ◄─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`Quarantine`] takes an [`EntryFilter`]. An operator can select all entries. A tenant can select only its own
-//! entries. [`Quarantine`] returns counts and entries, and the results of replays and drops.
+//! An [`EntryFilter`] selects the entries. The methods of [`Quarantine`] list the selected entries, replay them or drop
+//! them. An operator can select all entries, and a tenant only its own.
 //!
-//! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row. A replay adds the closing row
-//! after the event is stored.
+//! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row for it. A replay adds this row
+//! only after the event is stored.
 //! **Invariant:** a tenant sees and changes only its own entries.
 
 mod reader;

@@ -1,9 +1,9 @@
-//! A quarantine session: checks a caller's access to one table's quarantine, and restricts its filter.
+//! A quarantine session. It checks a caller's access to one table's quarantine, and restricts the caller's filter.
 //!
-//! [`QuarantineSession::open`] takes a caller's [`Access`], a table and an [`EntryFilter`]. The returned session proves
-//! that the caller is authorized. All further steps of the request need the session.
+//! [`QuarantineSession::open`] authorizes a caller. All further steps of a request are methods of the session, or take
+//! it as an argument, so none of them can be reached without authorization.
 //!
-//! **Invariant:** a tenant's filter selects only its own entries.
+//! **Invariant:** whatever filter a tenant sends, the session's filter selects only the tenant's own entries.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::tenancy::{Access, Scope};
 /// The maximum number of entries that one request lists, replays or drops.
 pub(super) const PAGE_ENTRIES_MAX: usize = 1_000;
 
-/// Selects one page of the matching entries. Entries are ordered by the time at which they were received.
+/// One page of the matching entries, in the order in which they were received.
 #[derive(Debug, Clone)]
 pub struct EntryPage {
     /// The page begins after this cursor. Without a cursor, the page begins with the oldest entry.
@@ -27,7 +27,7 @@ pub struct EntryPage {
     pub limit: usize,
 }
 
-/// An authorized caller, and the table whose quarantine the caller uses.
+/// An authorized caller with access to the quarantine of one table.
 pub(super) struct QuarantineSession<'a> {
     pub(super) access: &'a Access,
     pub(super) table: &'a Arc<IngestTable>,
@@ -54,8 +54,8 @@ impl<'a> QuarantineSession<'a> {
             }
             Owner::Tenant(tenant) => {
                 access.require(scope)?;
-                // A quarantine entry contains a whole event. If a caller may see only some columns or rows, neither an
-                // entry nor the result of a replay may reveal the rest.
+                // A quarantine entry contains a whole event. A caller that may see only some columns or rows therefore
+                // gets no access, because entries and the results of replays would reveal the other columns and rows.
                 let rules = access.rules(&quarantine_of(table));
                 let is_unrestricted = rules.is_some_and(|rules| rules.columns.is_none() && rules.rows.is_empty());
                 let own = Some(tenant.as_str().to_owned());

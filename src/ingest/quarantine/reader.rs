@@ -1,15 +1,16 @@
-//! The quarantine reader, which counts, finds and reads the open entries of a quarantine.
+//! Counts, finds and reads the open entries of a quarantine.
 //!
-//! [`QuarantineReader::find`] takes an [`EntryFilter`] and finds the matching open entries. [`QuarantineReader::read`]
-//! reads the entries that were found, in the order in which they were received.
+//! [`QuarantineReader::find`] finds the open entries that match an [`EntryFilter`]. [`QuarantineReader::read`] reads
+//! the entries that were found, in the order in which they were received.
 //!
 //! ```text
 //!   each UTC day ─► its closing rows ─► its open entries ─┬─► counts
 //!   (small columns only)                                  └─► the first or last few ─► read them
 //! ```
 //!
-//! **Invariant:** an entry and the row that closes it belong to the same day ([`crate::contract::RESOLVES`]). The
-//! reader therefore keeps only the closing rows of one day and the requested number of entries in memory.
+//! **Invariant:** the row that closes an entry is in the files of the entry's day ([`crate::contract::RESOLVES`]). The
+//! reader can therefore process one day after another, and keeps only the closed entries of one day and the requested
+//! number of entries in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -28,28 +29,28 @@ use crate::lake::{DataFile, Table};
 
 /// The maximum number of rows that one scan reads, including closing rows.
 const SCAN_ROWS_MAX: u64 = 4_000_000;
-/// The maximum number of counts that one scan returns. There is one count for each pair of reason and tenant.
+/// The maximum number of pairs of reason and tenant for which one scan returns a count.
 const COUNTS_MAX: usize = 10_000;
 /// The number of rows per batch if only small columns are read.
 const SMALL_COLUMNS_BATCH_ROWS: usize = 8_192;
-/// The number of rows per batch if payloads are read. The number is low because the memory reservation grows only after
-/// each batch, and a single payload may be as large as a request body.
+/// The number of rows per batch if payloads are read. The number is low because a single payload may be as large as a
+/// request body, and the memory for a batch is reserved only after the batch is read.
 const PAYLOAD_BATCH_ROWS: usize = 1;
 
-/// A filter for entries. An entry matches if it meets every condition that is set.
+/// Conditions for selecting entries. An entry matches if it meets every condition that is set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntryFilter {
-    /// Selects the entries with one of these ids. An empty list selects all entries.
+    /// Matches entries with one of these ids. An empty list matches all entries.
     pub ids: Vec<String>,
-    /// Selects the entries of this tenant. An empty string selects the entries without a tenant.
+    /// Matches entries of this tenant. An empty string matches entries without a tenant.
     pub tenant: Option<String>,
-    /// Selects the entries that were rejected for this reason.
+    /// Matches entries that were rejected for this reason.
     pub reason: Option<String>,
-    /// Selects the entries that were received at this time or later.
+    /// Matches entries that were received at this time or later.
     pub since: Option<Micros>,
 }
 
-/// One rejected event.
+/// An entry of a quarantine: one rejected event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
     /// The entry's id, which is unique only together with the tenant and the receive time.
@@ -62,8 +63,8 @@ pub struct QuarantineEntry {
     pub reason: String,
     /// A sentence that explains the reason.
     pub detail: String,
-    /// Where the event came from. For an event from a request, the value consists of the endpoint and the index in the
-    /// request. For an event from a source, the value consists of the source, topic, partition and offset.
+    /// Where the event came from: the endpoint and the index in the request, or the source, topic, partition and
+    /// offset.
     pub place: String,
     /// The format of the payload.
     pub format: PayloadFormat,
@@ -84,8 +85,8 @@ pub struct EntryCount {
     pub received: (Micros, Micros),
 }
 
-/// A position in the list of entries, directly after one entry. Entries are listed in the order in which they were
-/// received.
+/// A position between two entries in the order in which the entries were received. The fields are those of the entry
+/// before this position.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryCursor {
     received: Micros,
@@ -96,14 +97,14 @@ pub struct EntryCursor {
 /// Which of the matching entries to return.
 #[derive(Debug, Clone)]
 pub(super) enum EntryRange {
-    /// The newest entries, newest first, up to the given number, and the counts of all matching entries.
+    /// At most the given number of entries, newest first. The result also contains the counts of all matching entries.
     Newest(usize),
-    /// The entries that follow the cursor, oldest first, up to the given number. Without a cursor, the range begins
-    /// with the oldest entry.
+    /// At most the given number of entries after the cursor, oldest first. Without a cursor, the range begins with the
+    /// oldest entry.
     Next(Option<EntryCursor>, usize),
 }
 
-/// The result of a scan.
+/// The result of a scan: the requested entries, and the counts of all matching entries.
 #[derive(Debug, Default)]
 pub(super) struct FoundEntries {
     /// The number of matching entries by reason and tenant.
@@ -128,7 +129,7 @@ struct EntryPosition {
     row: usize,
 }
 
-/// Reads one quarantine.
+/// Finds and reads the entries of one quarantine.
 #[derive(Debug)]
 pub(super) struct QuarantineReader<'a> {
     pub(super) table: &'a Arc<Table>,
@@ -136,7 +137,7 @@ pub(super) struct QuarantineReader<'a> {
 }
 
 impl EntryFilter {
-    /// Returns true if the filter is empty and matches all entries.
+    /// Returns true if the filter matches all entries, because no condition is set.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
@@ -167,7 +168,9 @@ impl EntryCursor {
             let (received, id, tenant) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
             Some(Self { received, id: id.to_owned(), tenant: tenant.to_owned() })
         })();
-        cursor.ok_or_else(|| Error::invalid("`after` is not a valid cursor: send the `next` of the previous response"))
+        cursor.ok_or_else(|| {
+            Error::invalid("`after` is not a valid cursor: send the value of `next` from the previous response")
+        })
     }
 }
 
@@ -184,8 +187,8 @@ pub(super) fn closing_id(id: &str, received: Micros) -> String {
 }
 
 impl QuarantineReader<'_> {
-    /// Finds the matching open entries in the latest version of the quarantine, including the commits of other servers.
-    /// Fails with `Limited` if too many rows would have to be scanned.
+    /// Finds the matching open entries. First reads the latest version of the quarantine, which includes the commits of
+    /// other servers. Fails with `Limited` if too many rows would have to be scanned.
     pub(super) async fn find(&self, filter: &EntryFilter, range: &EntryRange) -> Result<FoundEntries> {
         let snapshot = self.table.refresh().await?;
         let mut found =
@@ -210,7 +213,7 @@ impl QuarantineReader<'_> {
             for file in files {
                 self.collect_entries(file, &closed, (filter, &ids), range, &mut found).await?;
             }
-            // The entries of later days all follow the entries found so far.
+            // No entry of a later day can belong to the page, because entries are in the order of their receive times.
             if matches!(range, EntryRange::Next(..)) && found.more {
                 break;
             }
@@ -225,7 +228,8 @@ impl QuarantineReader<'_> {
         let names = [names[0], names[1], RESOLVES];
         let mut batches = self.table.rows(file, &names, None, SMALL_COLUMNS_BATCH_ROWS).await?;
         while let Some(batch) = batches.try_next().await? {
-            // A file without the column `resolves` was written before entries could be closed.
+            // A file without the column `resolves` was written before entries could be closed, so it contains no
+            // closing rows.
             let Some(resolves) = optional_strings(&batch, RESOLVES) else { return Ok(()) };
             let (tenants, times) = (strings(&batch, names[0])?, event_times(&batch, contract)?);
             for row in (0..batch.num_rows()).filter(|row| resolves.is_valid(*row)) {
@@ -272,8 +276,8 @@ impl QuarantineReader<'_> {
         Ok(())
     }
 
-    /// Reads the entries that were found, in order. Reads payloads only if a memory reservation is given, and grows the
-    /// reservation by their size.
+    /// Reads the entries in the order of `found`. Reads payloads only if `payloads` contains a memory reservation, and
+    /// reserves the memory for them.
     pub(super) async fn read(
         &self,
         found: &FoundEntries,
@@ -317,8 +321,8 @@ impl FoundEntries {
         std::mem::take(&mut self.counts).into_values().collect()
     }
 
-    /// Adds an entry if it belongs to the range. If this exceeds the requested number of entries, removes the entry
-    /// that is last in the requested order.
+    /// Adds an entry if it belongs to the range. If there are then more entries than requested, removes the last one of
+    /// the range.
     fn push(&mut self, position: EntryPosition, range: &EntryRange) -> Result<()> {
         let wanted = match range {
             EntryRange::Newest(wanted) => {
@@ -358,7 +362,7 @@ impl FoundEntries {
     }
 }
 
-/// Returns true if a file may contain matching entries according to its statistics.
+/// Returns true if, according to the file's statistics, the file may contain matching entries.
 fn may_hold(file: &DataFile, filter: &EntryFilter, range: &EntryRange) -> bool {
     let after = match range {
         EntryRange::Next(Some(after), _) => Some(after.received),

@@ -1,15 +1,16 @@
-//! Replays and drops quarantine entries. An operator may replay and drop all entries, but a tenant only its own
-//! entries.
+//! Replays and drops quarantine entries. An operator may do so with all entries, and a tenant only with its own.
 //!
 //! ```text
-//!   entries ─► decode (payload, or a fixed event) ─► the table's queue ─► committed ─► closing rows ─► the quarantine's queue
+//!   entries ─► decode (payload or corrected event) ─► the table's queue ─► committed
+//!           ─► closing rows ─► the quarantine's queue
 //! ```
 //!
-//! [`Quarantine`] takes an [`EntryFilter`] and returns how many entries were stored, rejected or dropped. A replayed
-//! event keeps the receive time of its entry.
+//! The entries are selected by an [`EntryFilter`]. The result says how many of them were stored, rejected or dropped. A
+//! replayed event keeps the receive time of its entry.
 //!
-//! **Invariant:** an entry is closed only after its event is stored. If a replay is interrupted between these two
-//! steps, it can be repeated, and the event is then a duplicate. An entry that is rejected again stays open.
+//! **Invariant:** a replay closes an entry only after it has stored the event. If the replay is interrupted before it
+//! closes the entry, it can be repeated, because the event is then recognized as a duplicate. An entry that is rejected
+//! again stays open.
 //! **Invariant:** the id of a closing row is derived from the id of its entry. An entry therefore has at most one
 //! closing row, even if several requests close it.
 
@@ -39,11 +40,11 @@ use crate::ingest::source::Sources;
 use crate::ingest::writer::Writer;
 use crate::tenancy::{Access, Scope, Slot, Slots};
 
-/// The maximum number of entries with the same id that one request reads. In rare cases, entries of several tenants
-/// have the same id.
+/// The maximum number of entries that one request reads if it selects a single id. Usually, there is only one such
+/// entry.
 const SAME_ID_ENTRIES_MAX: usize = 16;
 
-/// The maximum number of waiting quarantine requests per tenant.
+/// The maximum number of quarantine requests that wait for the slot of one tenant.
 const TENANT_REQUESTS_WAITING_MAX: usize = 4;
 
 /// Lists, replays and drops rejected events.
@@ -53,7 +54,7 @@ pub struct Quarantine {
     sources: Arc<Sources>,
     /// Allows only one request at a time to scan or change quarantines.
     scans: Semaphore,
-    /// Allows only one request per tenant at a time to wait for `scans`.
+    /// One slot per tenant. A request must hold its tenant's slot while it waits for `scans`.
     tenant_slots: Slots,
 }
 
@@ -69,13 +70,13 @@ pub struct QuarantineListing {
 /// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReplayResult {
-    /// The number of entries that were closed because this replay stored their events.
+    /// The number of entries whose events this replay stored. The replay has closed these entries.
     pub accepted: u64,
-    /// The number of entries that were closed because their events were already stored.
+    /// The number of entries whose events were already stored. The replay has closed these entries too.
     pub duplicate: u64,
     /// The number of entries that were rejected again. These entries stay open.
     pub rejected: u64,
-    /// The first rejected entries, up to `receipt_rejects_max`.
+    /// The entries that were rejected again, but at most the first `receipt_rejects_max` of them.
     pub rejects: Vec<ReplayNote>,
     /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
@@ -101,7 +102,7 @@ pub struct ReplayNote {
 pub struct DropResult {
     /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// True if more open entries match the filter.
+    /// True if further open entries match the filter. A new request can drop them.
     pub more: bool,
 }
 
@@ -109,7 +110,8 @@ pub struct DropResult {
 struct DecodedEntries {
     /// The decoded events.
     good: PreparedRows,
-    /// For each entry, the reason and detail of its new rejection, or `None` if its event was decoded.
+    /// One value per entry: the reason and the detail with which it is rejected again, or `None` if its event was
+    /// decoded.
     rejections: Vec<Option<(Reason, String)>>,
 }
 
@@ -125,15 +127,14 @@ impl Quarantine {
         Self { writer, sources, scans: Semaphore::new(1), tenant_slots }
     }
 
-    /// Checks that the caller may replay and drop entries of `table`. An endpoint calls this function before it reads a
+    /// Checks that the caller may replay and drop entries of `table`. Endpoints use this check before they read a
     /// request's body.
     pub fn authorize_changes(&self, access: &Access, table: &str) -> Result<()> {
         let filter = EntryFilter::default();
         QuarantineSession::open(&self.writer, access, table, Scope::Ingest, &filter).map(|_session| ())
     }
 
-    /// Lists the newest open entries that match `filter`, and counts all open entries that match it. A tenant sees only
-    /// its own entries.
+    /// Counts the open entries that match `filter`, and lists the newest of them. A tenant sees only its own entries.
     pub async fn list(
         &self,
         access: &Access,
@@ -147,8 +148,8 @@ impl Quarantine {
         Ok(QuarantineListing { counts: found.take_counts(), entries: session.reader.read(&found, None).await? })
     }
 
-    /// Returns the open entries with this id, including their payloads, and the memory reservation for the payloads.
-    /// Fails with `NotFound` if no open entry has this id.
+    /// Returns the open entries with this id, including their payloads. The second value is the memory reservation for
+    /// the payloads. Fails with `NotFound` if no open entry has this id.
     pub async fn show(
         &self,
         access: &Access,
@@ -185,9 +186,9 @@ impl Quarantine {
         Ok(ReplayResult { next, ..replayed })
     }
 
-    /// Replays an entry with a fixed event instead of its payload. Fails with `Invalid` if the body does not contain
-    /// exactly one event, or if entries of several tenants have this id. Fails with `NotFound` if no open entry has
-    /// this id.
+    /// Replays an entry with a corrected event instead of its payload. Fails with `Invalid` if the body does not
+    /// contain exactly one event, or if entries of several tenants have this id. Fails with `NotFound` if no open entry
+    /// has this id.
     pub async fn replay_fixed(
         &self,
         access: &Access,
@@ -204,8 +205,8 @@ impl Quarantine {
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
             return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` to select one")));
         }
-        // Entries with the same id contain the same bytes and become one event. The event gets the receive time of the
-        // first entry.
+        // Entries with the same id contain the same bytes, so they stand for a single event. This event gets the
+        // receive time of the first entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));
         let decoded = self.writer.decode(move || table.preparer.decode_fixed(body, received, &stamp)).await?;
@@ -236,8 +237,8 @@ impl Quarantine {
     }
 
     /// Waits for the permit to scan or change quarantines. There is only one permit, so two requests cannot replay the
-    /// same entry: the second request finds the entry closed. Only one request per tenant waits for the permit at a
-    /// time, so a tenant with many requests does not delay other tenants.
+    /// same entry: the second request finds the entry closed. At any time, at most one request of each tenant waits for
+    /// the permit, so a tenant that sends many requests does not delay other tenants.
     async fn scan_permit(&self, access: &Access) -> Result<ScanPermit<'_>> {
         let busy = || {
             let busy = Error::limited("other requests are scanning quarantines: retry later");
@@ -252,7 +253,7 @@ impl Quarantine {
         Ok(ScanPermit { _permit: permit.map_err(|_| stopping())?, _slot: slot })
     }
 
-    /// Stores the decoded events, and then closes their entries.
+    /// Stores the decoded events and afterwards closes their entries.
     async fn store_and_close(
         &self,
         session: &QuarantineSession<'_>,
@@ -375,8 +376,8 @@ impl Preparer {
     }
 }
 
-/// Returns the owner of an entry's event. If the entry has no tenant, the event must name its tenant, like an event
-/// from an operator.
+/// Returns the owner of an entry's event. If the entry has no tenant, the event itself must name its tenant, as events
+/// from operators do.
 fn owner(tenant: &str) -> Result<Owner> {
     if tenant.is_empty() { Ok(Owner::PerEvent) } else { TenantId::parse(tenant).map(Owner::Tenant) }
 }
@@ -399,14 +400,15 @@ fn with_receive_times(contract: &Contract, rows: &EventBatch, received: Vec<Micr
     })
 }
 
-/// Builds the rows that close entries. The rows record the resolution, the user who requested it, and the time.
+/// Builds the rows that close entries. Each row records the resolution, the subject of the caller's token, and the
+/// time.
 fn closing_rows(
     contract: &Contract,
     table: &str,
     entries: &[&QuarantineEntry],
     (resolution, user, now): (&str, &str, Micros),
 ) -> Result<EventBatch> {
-    // A page may contain the same entry twice, but the entry needs only one closing row.
+    // Remove repeated entries, because a page can contain an entry twice, and each entry needs only one closing row.
     let entries: BTreeSet<EntryCursor> = entries.iter().map(|entry| entry.cursor()).collect();
     let strings = |value: &dyn Fn(&EntryCursor) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(entries.iter().map(value)))

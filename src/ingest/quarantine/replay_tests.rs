@@ -1,5 +1,5 @@
-//! Tests for listing, replaying and dropping quarantine entries. The tests check who may access an entry, which events
-//! are stored, and which receive times the events get.
+//! Tests for listing, replaying and dropping quarantine entries. They check who may access an entry, which events a
+//! replay stores, and which receive times these events get.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ async fn a_replay_that_is_interrupted_before_it_closes_the_entry_can_be_repeated
     let ingest = start(&store, &clock).await;
     send(&ingest, &acme, BAD).await;
     let entry = entries(&ingest, &acme).await.remove(0);
-    // Create the state after an interrupted replay, in which the event is stored but its entry is still open.
+    // Create the state that an interrupted replay leaves: the event is stored, but its entry is still open.
     assert_eq!(send(&ingest, &acme, lines(["a"])).await, 0);
     ingest.stop().await;
     let ingest = start(&store, &clock).await;
@@ -241,7 +241,7 @@ async fn entries_are_filtered_counted_and_dropped() {
     );
     assert_eq!((entries(&ingest, &acme).await.len(), entries(&ingest, &globex).await.len()), (0, 2));
 
-    // An operator may replay an event without a tenant as an event of a tenant.
+    // For an entry without a tenant, an operator may send a corrected event that names a tenant.
     let owned = json_event("{\"tenant_id\":\"globex\",\"event_id\":\"n\",\"event_time\":1000000000}");
     let replayed = ingest.quarantine.replay_fixed(&operator, TABLE, &without_tenant.id, Some(""), owned).await.unwrap();
     assert_eq!(counts(&replayed), (1, 0, 0));
@@ -254,7 +254,8 @@ async fn entries_are_filtered_counted_and_dropped() {
 async fn a_closed_entry_stays_closed_when_the_same_event_arrives_again() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // The dedupe window of a quarantine has a minimum size, so it contains these ids although `dedupe_ids_max` is 1.
+    // The window contains these ids although `dedupe_ids_max` is 1, because the dedupe window of a quarantine has a
+    // minimum size.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
     let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
     for (round, open) in [(0, 2), (1, 0), (2, 0)] {

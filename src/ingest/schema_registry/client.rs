@@ -1,5 +1,5 @@
-//! The client of a schema registry, which resolves schema ids. A schema never changes, so the client requests each id
-//! only once.
+//! A client that fetches schemas from a schema registry by their ids. The schema with a given id never changes, so the
+//! client requests each id only once.
 //!
 //! ```text
 //!   ids of a batch ─► known? ─ no ─► GET /schemas/ids/{id} ─► GET /subjects/{s}/versions/{v} for its references ─► known
@@ -12,8 +12,8 @@
 //! registry. Each request has a time limit, and each response has a size limit. The client follows no redirects, so it
 //! sends credentials only to the configured hosts.
 //!
-//! **Invariant:** an id counts as unknown only if the registry returns one of its error codes for missing objects. No
-//! message is rejected because of a wrong URL, wrong credentials or the error page of a proxy.
+//! **Invariant:** an id is treated as unknown only if the registry returns one of its error codes for missing objects.
+//! A wrong URL, wrong credentials or the error page of a proxy therefore never cause messages to be rejected.
 //!
 //! Source: Confluent's documentation of the Schema Registry API.
 
@@ -37,18 +37,18 @@ use crate::telemetry::{Metrics, RegistryAnswer};
 
 /// The maximum number of schemas that one schema may reference, directly or indirectly.
 const REFERENCES_MAX: usize = 64;
-/// The maximum number of new ids in one batch. The limit bounds the number of requests that a producer can cause by
-/// sending invalid ids. A batch with more new ids must be split.
+/// The maximum number of new ids in one batch. A producer that sends invalid ids can thus cause only a limited number
+/// of requests. If a batch has more new ids, the source reads it again in smaller batches.
 const NEW_IDS_MAX: usize = 64;
 /// The maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 8;
-/// The time limit for requesting all new ids in one batch. Schemas that arrive in time are cached, so a retry requests
-/// only the missing schemas.
+/// The time limit for fetching the schemas for all new ids in one batch. Schemas that arrive in time are cached, so a
+/// retry requests only the missing schemas.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The pause before an unknown id is requested a second time. The first response may have come from a replica that did
 /// not have the schema yet.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long an unknown id is cached.
+/// The time for which an id is cached as unknown.
 const UNKNOWN_CACHE_TIME: Duration = Duration::from_secs(30);
 /// The error codes in the registry's protocol for a missing subject, version or schema.
 const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
@@ -58,9 +58,9 @@ const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 pub(in crate::ingest) enum ResolvedSchema {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
-    /// A schema of an unsupported type, with the registry's name for the type.
+    /// A schema of an unsupported type. Contains the registry's name of the type.
     Other(Arc<str>),
-    /// A schema that cannot be used, with the reason.
+    /// A schema that cannot be used. Contains the reason.
     Unusable(Arc<str>),
     /// The registry does not have a schema with this id.
     Unknown,
@@ -77,7 +77,7 @@ pub(super) struct RegistryClient {
     cache: Mutex<SchemaCache>,
 }
 
-/// The debug output omits the credentials in the URLs.
+/// Formats the URLs without their credentials.
 impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let urls: Vec<_> = self.urls.iter().map(redacted).collect();
@@ -107,8 +107,8 @@ struct SchemaResponse {
 /// A reference from one schema to another.
 #[derive(Debug, Clone, Deserialize)]
 struct Reference {
-    /// The name by which the referring schema uses the other schema. In protobuf, the name is the path of an import. In
-    /// Avro, the name is the full name of a type.
+    /// The name by which the referring schema refers to the other schema: the path of an import in protobuf, or the
+    /// full name of a type in Avro.
     name: String,
     subject: String,
     version: i64,
@@ -126,7 +126,8 @@ impl RegistryClient {
         let has_secret = config.password.is_some() || config.token.is_some();
         let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
         let urls = config.urls.iter().map(|text| {
-            // Without a trailing slash, the base URL would lose its last segment when a path is joined to it.
+            // Add a trailing slash to the base URL. Otherwise, joining a path would replace the last segment of the
+            // base URL.
             let base = format!("{}/", text.trim_end_matches('/'));
             parse_url(&base, plaintext).map_err(|error| error.at("`urls`"))
         });
@@ -148,8 +149,8 @@ impl RegistryClient {
         Ok(Self { source, urls, client, config, metrics, cache })
     }
 
-    /// Resolves ids. Fails with `Unavailable` if the registry does not respond. Fails with `Limited`, without a retry
-    /// time, if too many of the ids are new.
+    /// Resolves ids. Fails with `Unavailable` if the registry does not respond. Fails with `Limited` if too many of the
+    /// ids are new. The error does not suggest a delay before a retry, because retrying the same batch cannot succeed.
     pub(super) async fn resolve(&self, ids: BTreeSet<u32>) -> Result<BTreeMap<u32, ResolvedSchema>> {
         let mut found: BTreeMap<u32, ResolvedSchema> = {
             let cache = self.cache();
@@ -172,7 +173,8 @@ impl RegistryClient {
         Ok(found)
     }
 
-    /// Requests schemas from the registry. Requests an unknown id a second time before caching it as unknown.
+    /// Requests schemas from the registry. An id that the registry does not know is requested once more before it is
+    /// cached as unknown.
     async fn fetch_new(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
         let mut fetched = self.fetch_all(ids).await?;
         let unknown: Vec<u32> =
@@ -190,7 +192,7 @@ impl RegistryClient {
 
     /// Requests schemas concurrently, and caches those that the registry has.
     async fn fetch_all(&self, ids: Vec<u32>) -> Result<Vec<(u32, ResolvedSchema)>> {
-        // Each future owns its id, so it can be awaited on any thread.
+        // The ids are moved into the futures, so that the futures are `Send`.
         let requests = ids.into_iter().map(|id| async move {
             let schema = self.fetch(id).await.map_err(|error| {
                 self.metrics.sources.registry(&self.source, RegistryAnswer::Failed);
@@ -201,8 +203,7 @@ impl RegistryClient {
                 _ => RegistryAnswer::Found,
             };
             self.metrics.sources.registry(&self.source, answer);
-            // Cache the schema immediately, so that a retry does not request it again after the request for another
-            // schema fails.
+            // Cache the schema immediately, so that it is not requested again if the request for another schema fails.
             if answer == RegistryAnswer::Found {
                 self.cache().insert(id, schema.clone(), self.config.schemas_max);
             }
@@ -237,8 +238,8 @@ impl RegistryClient {
                 ProtoFile::compile(&response.schema, references).map(|file| ResolvedSchema::Protobuf(Arc::new(file)))
             }
         });
-        // A schema in the registry never changes. A schema that is invalid or makes its parser panic therefore stays
-        // unusable.
+        // A schema that is invalid, or on which the parser panics, will never become usable, because the schema with a
+        // given id never changes.
         Ok(match parsing.await {
             Ok(Ok(schema)) => schema,
             Ok(Err(error)) => ResolvedSchema::Unusable(error.message().into()),
@@ -246,8 +247,8 @@ impl RegistryClient {
         })
     }
 
-    /// Returns the schemas to which a schema refers, directly or indirectly. Each schema is returned with the name that
-    /// the referring schema uses. The inner error explains why the schemas cannot be used.
+    /// Returns the schemas to which a schema refers, directly or indirectly. Each value consists of the name that the
+    /// referring schema uses, and the text of the schema. The inner error explains why the schemas cannot be used.
     async fn references(&self, mut pending: Vec<Reference>) -> Result<Result<Vec<(String, String)>, String>> {
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         while let Some(Reference { name, subject, version }) = pending.pop() {
@@ -277,8 +278,8 @@ impl RegistryClient {
         Ok(Ok(found))
     }
 
-    /// Sends a request to one URL after another until one responds. Returns `None` if the registry does not have the
-    /// object.
+    /// Tries the configured URLs in order, and returns the first response. Returns `None` if the registry does not have
+    /// the object.
     async fn request(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Option<Bytes>, RegistryError> {
         let mut last = RegistryError::Unavailable(Error::unavailable("no schema registry is configured"));
         for base in &self.urls {
@@ -341,7 +342,7 @@ impl RegistryClient {
         }
     }
 
-    /// Returns the reason why a schema that exceeds the size limit cannot be used.
+    /// Returns the message for a schema that is larger than the size limit.
     fn too_large(&self) -> String {
         let (name, bytes_max) = (&self.source, self.config.schema_bytes_max);
         format!("the schema has more than {bytes_max} bytes (sources.{name}.registry.schema_bytes_max)")
@@ -363,8 +364,7 @@ enum RegistryError {
 }
 
 impl SchemaCache {
-    /// Returns the cached result for an id. Ignores the result if the id was cached as unknown and the entry has
-    /// expired.
+    /// Returns the cached result for an id. The result "unknown" is returned only until it expires.
     fn find(&self, id: u32) -> Option<ResolvedSchema> {
         let (schema, since) = self.schemas.get(&id)?;
         let is_old = matches!(schema, ResolvedSchema::Unknown) && since.elapsed() >= UNKNOWN_CACHE_TIME;

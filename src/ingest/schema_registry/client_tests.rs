@@ -22,8 +22,8 @@ use crate::error::{Kind, Result};
 use crate::http_client::testing::{AUTHORITY, OTHER_AUTHORITY, Server};
 use crate::telemetry::Metrics;
 
-/// A registry on the loopback interface. The registry returns either the schemas that a test has added, or an error
-/// that the test has set.
+/// A fake registry on the loopback interface. It returns the schemas that a test has added. If the test has set an
+/// error, it returns only this error.
 pub(super) struct FakeRegistry {
     address: SocketAddr,
     content: Arc<Mutex<RegistryContent>>,
@@ -34,7 +34,7 @@ pub(super) struct FakeRegistry {
 struct RegistryContent {
     /// The status and body of the response, by request path.
     responses: BTreeMap<String, (u16, String)>,
-    /// The response to every request. `None` while the registry works.
+    /// The error response to every request. `None` if requests are answered normally.
     failure: Option<(u16, String)>,
     /// The path and credentials of each request.
     requests: Vec<String>,
@@ -83,7 +83,7 @@ impl FakeRegistry {
         self.content.lock().unwrap().failure = with.map(|(status, body)| (status, body.to_owned()));
     }
 
-    /// Removes and returns the path and credentials of each request so far, sorted.
+    /// Returns the path and credentials of each request since the last call, as sorted strings.
     fn take_requests(&self) -> Vec<String> {
         let mut requests = std::mem::take(&mut self.content.lock().unwrap().requests);
         requests.sort();
@@ -123,7 +123,7 @@ fn registry(config: &RegistryConfig) -> RegistryClient {
     RegistryClient::new("voice", config, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Resolves ids. Formats each result as a word, followed by a detail if there is one.
+/// Resolves ids. Formats each result as the name of its variant. If the variant contains a text, this text follows.
 async fn resolve(registry: &RegistryClient, ids: &[u32]) -> Result<Vec<String>> {
     let schemas = registry.resolve(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
     let name = |schema: ResolvedSchema| match schema {

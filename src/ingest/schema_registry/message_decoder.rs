@@ -1,5 +1,6 @@
-//! The message decoder, which converts messages to a form that the table's contract can decode. The decoder converts
-//! Avro messages, protobuf messages with a schema registry's header, and protobuf messages that a transform processes.
+//! The message decoder. It converts messages to a form that the table's contract can decode. A source needs a decoder
+//! for Avro messages, for protobuf messages with a schema registry's header, and for protobuf messages that a transform
+//! processes.
 //!
 //! ```text
 //!   messages ─► header (a zero, a schema's id, a path) ─► schema ─┬─► Avro: JSON text
@@ -7,13 +8,13 @@
 //!                                                                 └─► protobuf of the contract's message: unchanged
 //! ```
 //!
-//! [`MessageDecoder::decode`] takes messages as they were received. For each message, it returns either the bytes that
-//! the contract decodes, or the reason why the message is rejected. The quarantine stores the bytes as they were
-//! received.
+//! [`MessageDecoder::decode`] takes messages as they were received. For each message, it returns bytes that the
+//! contract can decode, or the reason for rejecting the message. A rejected message is stored in the quarantine as it
+//! was received.
 //!
 //! **Invariant:** the result for a message depends only on the message and its schema.
-//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. Instead, the source reads
-//! the message's batch again later.
+//! **Invariant:** no message is rejected if its schema is only temporarily unavailable. Instead, the source reads the
+//! whole batch again later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -29,9 +30,9 @@ use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
 use crate::telemetry::Metrics;
 
-/// The size of a header without a path, which consists of a zero byte and a schema id.
+/// The size of the part of a header before the path: a zero byte and a schema id.
 const HEADER_BYTES: usize = 5;
-/// The maximum number of indexes in the path to a message type.
+/// The maximum number of indexes in the path that identifies a message type.
 const PATH_MAX: usize = 32;
 
 /// The message decoder of one source.
@@ -42,8 +43,8 @@ pub(in crate::ingest) struct MessageDecoder {
     is_avro: bool,
     /// True if each message begins with a schema registry's header.
     has_header: bool,
-    /// True if messages are converted to JSON. False if they are protobuf messages that the contract can decode
-    /// unchanged.
+    /// True if messages are converted to JSON. False if the decoder only removes their header, because the contract can
+    /// decode them.
     to_json: bool,
     contract: Arc<Contract>,
 }
@@ -69,7 +70,7 @@ pub(in crate::ingest) struct DecodedMessages {
     pub(super) messages: Vec<BatchMessage>,
 }
 
-/// The schemas to which the messages of a batch refer, by id.
+/// Maps the schema ids that occur in a batch of messages to schemas.
 pub(in crate::ingest) type Schemas = BTreeMap<u32, ResolvedSchema>;
 
 /// The conversion for all messages that have the same header.
@@ -109,7 +110,7 @@ impl MessageDecoder {
             SourceFormat::Avro => true,
             SourceFormat::Protobuf => has_transform || config.registry.is_some(),
         };
-        // A contract is missing only if the table's declaration is invalid, which another check reports.
+        // If the table's declaration is invalid, there is no contract. Another check reports this problem.
         let Some(contract) = contract.filter(|_| is_needed) else { return Ok(None) };
         let key = |field: &str| format!("sources.{name}.{field}");
         let origin = match (&config.registry, &config.schema_file) {
@@ -139,7 +140,7 @@ impl MessageDecoder {
         if self.has_header { payloads.filter_map(schema_id).collect() } else { BTreeSet::new() }
     }
 
-    /// Returns the schemas with these ids. Requests the schemas from the registry if they are not cached. Fails with
+    /// Returns the schemas with these ids. Those that are not cached are requested from the registry. Fails with
     /// `Unavailable` if the registry is unreachable.
     pub(in crate::ingest) async fn fetch_schemas(&self, ids: BTreeSet<u32>) -> Result<Schemas> {
         match &self.origin {
@@ -148,9 +149,9 @@ impl MessageDecoder {
         }
     }
 
-    /// Converts messages to a form that the contract can decode. Rejects a message if it has more than `bytes_max`
-    /// bytes before or after the conversion. Fails with `Limited` if the JSON of all messages has more than `body_max`
-    /// bytes. In that case, the caller should pass fewer messages.
+    /// Converts messages to a form that the contract can decode. Rejects a message if it, or its converted form, has
+    /// more than `bytes_max` bytes. Fails with `Limited` if the JSON of all messages has more than `body_max` bytes.
+    /// The caller should then pass fewer messages.
     pub(in crate::ingest) fn decode(
         &self,
         body: &Bytes,
@@ -185,8 +186,8 @@ impl MessageDecoder {
                 }
             }
             if self.to_json {
-                // Separate the messages, so that the start of the next message cannot complete a truncated UTF-8
-                // character.
+                // Separate the messages by newlines. Otherwise, a truncated UTF-8 character at the end of a message
+                // could be completed by the start of the next one.
                 json.push(b'\n');
             }
             if json.len() > body_max.saturating_add(bytes_max) {
@@ -211,8 +212,8 @@ impl MessageDecoder {
         Ok(if self.to_json { (Format::Json, json.into()) } else { (Format::Protobuf, payload.slice(header..)) })
     }
 
-    /// Returns the conversion for a message, and the size of the message's header. Caches the conversions in
-    /// `conversions`, by header.
+    /// Returns the conversion for a message, and the size of the message's header. `conversions` is a cache, whose keys
+    /// are headers.
     fn conversion_for<'b>(
         &self,
         payload: &'b [u8],
@@ -279,7 +280,7 @@ fn load_schema_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result
     MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(SchemaOrigin::Protobuf)
 }
 
-/// Checks the size of a message. If the message is converted, appends the result to `json`.
+/// Checks the size of a message and applies `conversion`. A conversion to JSON appends its result to `json`.
 fn convert(
     conversion: &Conversion,
     message: &[u8],
@@ -308,16 +309,18 @@ fn schema_id(payload: &[u8]) -> Option<u32> {
 /// Returns the range of bytes that a message's header occupies.
 fn header(payload: &[u8], is_avro: bool) -> Result<Range<usize>, SchemaRejection> {
     if schema_id(payload).is_none() {
-        return Err(malformed("the message does not begin with a schema registry's header (a zero and a schema id)"));
+        return Err(malformed(
+            "the message does not begin with a schema registry's header (a zero byte and a schema id)",
+        ));
     }
     let rest = &payload[HEADER_BYTES..];
     let path_bytes = if is_avro { 0 } else { path(rest).ok_or_else(invalid_path)?.1 };
     Ok(0..HEADER_BYTES + path_bytes)
 }
 
-/// Reads the path to a message type. Returns the path and its size in bytes. A path is encoded as a count followed by
-/// that number of indexes, all of them zigzag varints. A count of zero is a short form for the path that consists of
-/// the index zero.
+/// Parses the path that identifies a message type. Returns the path and its encoded size in bytes. A path is encoded as
+/// a count followed by that number of indexes, all of them zigzag varints. A count of zero is the short form of a path
+/// whose only index is zero.
 fn path(bytes: &[u8]) -> Option<(Vec<usize>, usize)> {
     let read_index = |bytes| {
         let (value, rest) = varint(bytes)?;

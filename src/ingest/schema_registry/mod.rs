@@ -1,4 +1,4 @@
-//! Decodes messages with a schema from a schema registry or from a file.
+//! Decodes messages whose schemas are in a schema registry or in a file.
 //!
 //! ```text
 //!   messages ─► decoder ── ids ──► client (one request per id) ◄─► registry
@@ -7,11 +7,11 @@
 //!               └─► bytes for the contract, or a rejection
 //! ```
 //!
-//! [`MessageDecoder`] converts the messages of a batch, or the payloads of quarantine entries, to a form that the
-//! contract can decode ([`DecodedMessages`]).
+//! [`MessageDecoder`] converts messages to a form that the contract can decode ([`DecodedMessages`]). It is used for
+//! the messages of a batch and for the payloads of quarantine entries.
 //!
-//! **Invariant:** a message is not rejected because its schema is temporarily unavailable. Instead, the source reads
-//! the message's batch again later.
+//! **Invariant:** no message is rejected if its schema is only temporarily unavailable. Instead, the source reads the
+//! whole batch again later.
 
 mod message_decoder;
 

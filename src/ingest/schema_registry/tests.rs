@@ -1,5 +1,5 @@
-//! Tests for sources whose messages need a schema. The tests cover Avro and protobuf, with a schema registry, with a
-//! schema file, and with a transform.
+//! Tests for sources whose messages need a schema. The tests cover Avro and protobuf messages, schemas from a registry
+//! and from a file, and transforms.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
 
-/// Returns a protobuf event, with a header that contains the path to the message type.
+/// Returns a protobuf event with a schema registry's header. `path` is the path to the message type in the header.
 fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
     let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();
@@ -74,7 +74,7 @@ async fn operator() -> Access {
     access(None, &[Scope::Admin, Scope::Ingest], &[]).await
 }
 
-/// Returns the open quarantine entries with their payloads, sorted by place.
+/// Returns the open quarantine entries, including their payloads, sorted by their `place`.
 async fn entries(server: &SourceServer) -> Vec<QuarantineEntry> {
     let operator = operator().await;
     let listed = server.ingest.quarantine.list(&operator, TABLE, &EntryFilter::default(), 100).await.unwrap();
@@ -215,8 +215,8 @@ fn with_transform(format: SourceFormat, expression: &str) -> SourceConfig {
     SourceConfig { format, transform: Some(sql), ..SourceConfig::default() }
 }
 
-/// Checks that a source with a transform produces one event, with the id `expected`, from `message`. Checks that the
-/// source rejects the message if its last byte is missing.
+/// Checks that a source with a transform converts `message` to one event, whose id is `expected`. Also checks that the
+/// source rejects a truncated `message`.
 async fn check_transform(case: &str, config: SourceConfig, message: &[u8], contract: &Arc<Contract>, expected: &str) {
     let (kafka, store) = (Kafka::start(), memory());
     let config = with_brokers_of(config, &kafka);
@@ -273,7 +273,7 @@ async fn a_transform_sees_protobuf_as_json() {
     check_transform("with the table's message type, after a header", config, &unknown_schema, &own, "px").await;
 }
 
-/// Changes a source so that it reads from this cluster.
+/// Returns the configuration, changed so that the source reads from the cluster `kafka`.
 fn with_brokers_of(config: SourceConfig, kafka: &Kafka) -> SourceConfig {
     let SourceConfig { brokers, topics, group, table, options, .. } = kafka.source();
     SourceConfig { brokers, topics, group, table, options, ..config }

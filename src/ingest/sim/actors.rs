@@ -26,13 +26,13 @@ pub(super) enum SimOutcome {
     Started(Result<Arc<Ingest>>),
     Stopped,
     Sent(Result<Receipt>),
-    /// The partitions for which a reader requested offsets, and their stored offsets.
+    /// A reader has loaded offsets. Contains the partitions that it asked for, and the stored offsets.
     OffsetsLoaded(Vec<usize>, Result<BTreeMap<TopicPartition, StoredOffsets>>),
-    /// The partitions in a message batch, and the result of storing the batch.
+    /// A reader has stored a message batch. Contains the partitions in the batch, and the result.
     BatchStored(Vec<usize>, Result<StoredBatch>),
 }
 
-/// An operation in progress.
+/// An operation that an actor has started and that has not ended yet.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) actor: Actor,
@@ -40,15 +40,15 @@ pub(super) struct Operation {
     pub(super) task: AbortHandle,
 }
 
-/// A client, which sends its bodies in order, and repeats each body until it is stored.
+/// A client. It sends its bodies in order, and sends each of them again until it is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     /// The server to which the client sends.
     pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
-    /// The number of this client's bodies that are stored.
+    /// The number of bodies that are already stored.
     pub(super) done: usize,
-    /// The number of the operation in progress, and the step at which the client gives up on it.
+    /// The number of the client's current operation, and the step at which the client stops waiting for it.
     pub(super) attempt: Option<(u64, usize)>,
     /// The step at which the client sends its next request.
     pub(super) idle_until: usize,

@@ -1,7 +1,7 @@
 //! Audits the contents of a lake after a schedule, and reports the first violation.
 //!
-//! The audit does not use the readers under test. Instead, it parses the text of the log, and reads Parquet files only
-//! with the `parquet` crate. The audit checks the following:
+//! The audit does not use the readers under test. It parses the text of the log itself, and reads Parquet files with
+//! nothing but the `parquet` crate. The audit checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
 //! - No file is missing or added twice. The size of each file and its number of rows match the log.
@@ -22,12 +22,12 @@ use serde_json::Value;
 use super::workload::Expected;
 use crate::ingest::testing::{QUARANTINE, TABLE};
 
-/// The contents of a table according to the log.
+/// The contents of a table, as its log describes them.
 #[derive(Debug, Default)]
 struct ReplayedLog {
     /// The number of rows in each file.
     files: BTreeMap<String, u64>,
-    /// The version of each application transaction, by `appId`.
+    /// Maps the `appId` of each application transaction to its version.
     txns: BTreeMap<String, i64>,
 }
 
@@ -182,7 +182,7 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
     reader.map(Result::unwrap).collect()
 }
 
-/// Returns the names of all objects under a prefix, including an object with exactly this name.
+/// Returns the names of all objects under a prefix, which may also be the full name of an object.
 fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());

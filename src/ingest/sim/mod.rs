@@ -1,7 +1,7 @@
 //! A deterministic simulation of crashes and store faults, for tests.
 //!
-//! Servers, clients and topic readers share one bucket. A seed determines the schedule: the order in which they act,
-//! the requests that fail, and the times at which processes crash.
+//! Servers, clients and topic readers share one bucket. A seed determines the schedule: the order of their
+//! operations, the requests that fail, and the times at which processes crash.
 //!
 //! ```text
 //!   seed ─┬─► workload ─► schedule: servers, clients ─► store client ─► scheduler ─► objects
@@ -11,8 +11,8 @@
 //!
 //! A test runs a schedule and then audits the contents of the bucket.
 //!
-//! **Invariant:** the same seed produces the same schedule, because all random numbers are seeded, and an actor acts
-//! only while all others are waiting.
+//! **Invariant:** the same seed produces the same schedule. All random numbers are seeded, and only one actor runs at a
+//! time, while all others wait for the bucket.
 
 mod tests;
 

@@ -1,4 +1,4 @@
-//! Seeded random numbers, which are the only source of randomness in a schedule.
+//! Seeded random numbers. A schedule has no other source of randomness.
 //!
 //! A generator is created from a seed and a purpose, and returns the same numbers in every run.
 //!
@@ -14,7 +14,7 @@ pub(super) struct SeededRandom(u64);
 impl SeededRandom {
     /// Creates the generator for a seed and a purpose.
     pub(super) fn of(seed: u64, purpose: impl Hash) -> Self {
-        // The hasher has fixed keys, so the result is the same in every process.
+        // A `DefaultHasher` has fixed keys, so the hash is the same in every process.
         let mut hasher = DefaultHasher::new();
         (seed, purpose).hash(&mut hasher);
         Self(hasher.finish())

@@ -1,7 +1,7 @@
-//! Runs the schedule of one seed.
+//! Runs the schedule that a seed determines.
 //!
-//! In a schedule, servers start, crash and stop. Clients repeat each request until a receipt confirms that its events
-//! are stored. The partitions of a topic move between servers.
+//! In a schedule, servers start, crash and stop. A client sends each request again until a receipt confirms that the
+//! events are stored. The partitions of a topic move between servers.
 //!
 //! ```text
 //!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
@@ -13,9 +13,9 @@
 //!
 //! After [`FAULTS_UNTIL_STEP`] steps, faults no longer occur, so that every schedule ends.
 //!
-//! **Invariant:** no code in this file waits for time to pass, and an actor acts only while all others are waiting. To
-//! find out whether the blocking pool is idle, the schedule adds a task to it. The pool has one thread and runs its
-//! tasks in order, so all earlier tasks have finished when the added task runs.
+//! **Invariant:** no code in this file waits for time to pass, and an actor starts to run only when all others are
+//! waiting. To find out whether the blocking pool is idle, the schedule adds a task to it. The pool has one thread and
+//! runs its tasks in order, so all earlier tasks have finished when the added task runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ use crate::tenancy::testing::access;
 const FAULTS_UNTIL_STEP: usize = 250;
 /// A schedule fails if it has not ended by this step.
 const STEPS_MAX: usize = 6_000;
-/// The number of rounds without a new request after which all tasks are assumed to be waiting for the bucket. No task
-/// needs that many rounds between two requests.
+/// If no task sends a request in this number of rounds, all tasks are waiting for the bucket. A task that is not
+/// waiting needs fewer rounds until its next request.
 const IDLE_ROUNDS_MIN: usize = 6;
 /// The number of times that the schedule yields to the other tasks in one round.
 const YIELDS_PER_ROUND: usize = 4;
@@ -86,13 +86,14 @@ pub(super) struct Schedule {
     tasks: JoinSet<(u64, SimOutcome)>,
     /// The number of the next operation.
     next: u64,
-    /// Whether a request has received a response since all actors were last waiting.
+    /// Whether a request was answered, so that an actor can run again.
     needs_settling: bool,
     crashes: usize,
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the schedule for a seed. Fails with a description of the violations in the first step that has any.
+/// Runs the schedule for a seed. Stops at the first step with a failure, such as a panic or an unexpected result, and
+/// returns the descriptions of the failures.
 pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
@@ -140,7 +141,7 @@ impl Schedule {
             self.act().await;
             self.needs_settling = self.bucket.step();
         }
-        // Stop all servers gracefully, which resolves in-doubt commits.
+        // Stop all servers gracefully. A stopping server resolves its in-doubt commits.
         for server in 0..self.servers.len() {
             self.stop(server).await;
         }
@@ -224,7 +225,7 @@ impl Schedule {
         number
     }
 
-    /// Marks the servers of crashed processes as down, and drops their operations without results.
+    /// Marks the servers of crashed processes as down, and aborts their operations.
     fn remove_crashed(&mut self) {
         for server in 0..self.servers.len() {
             let SimServer { process, state, .. } = &self.servers[server];
@@ -258,12 +259,13 @@ impl Schedule {
     fn pause_client(&mut self, client: usize) {
         self.clients[client].attempt = None;
         self.clients[client].idle_until = self.step + self.random.below(8);
-        // Any server can continue, because all servers see the events of the others.
+        // The client may continue with any server, because every server recognizes events that another server has
+        // stored.
         self.clients[client].server = self.random.below(SERVERS);
     }
 
     fn handle_outcome(&mut self, number: u64, outcome: SimOutcome) {
-        // Ignore the results of crashed processes and abandoned attempts, whose operations have been removed.
+        // The operations of crashed processes and abandoned attempts have been removed. Ignore their results.
         let Some(Operation { actor, process, .. }) = self.waiting.remove(&number) else { return };
         if self.bucket.has_crashed(process) && !matches!(outcome, SimOutcome::Stopped) {
             // The process crashed in this step. `remove_crashed` handles its other operations.
@@ -280,7 +282,7 @@ impl Schedule {
                     own.map(|partition| (partition, ReaderPartition::default())).collect();
             }
             (Actor::Server(server), SimOutcome::Started(Err(_)) | SimOutcome::Stopped) => {
-                // The process ends, but its requests in flight may still take effect.
+                // The process has ended. Treat this as a crash, because its requests in flight may still take effect.
                 self.bucket.crash_now(process);
                 self.servers[server].state = ServerState::Down(self.step + self.random.below(12));
                 self.servers[server].reader = TopicReader::default();
@@ -306,7 +308,7 @@ impl Schedule {
                 }
                 self.clients[client].done += 1;
             }
-            // `Unavailable` asks the client to retry.
+            // After `Unavailable`, the client retries.
             Err(error) if error.kind() == Kind::Unavailable => {}
             Err(error) => self.failures.push(format!("client {client} was refused: {error:?}")),
         }
@@ -316,7 +318,8 @@ impl Schedule {
     /// Chooses random actions for the actors, and starts them.
     async fn act(&mut self) {
         if !self.faults_ended() && self.random.percent(2) {
-            // Move the clock far enough that tables check again whether another process has cleaned up their log.
+            // Advance the clock by more than the interval at which a table checks whether another process has cleaned
+            // up its log.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         for server in 0..self.servers.len() {
@@ -339,7 +342,7 @@ impl Schedule {
         let random = &mut self.random;
         let crash_points = [
             CrashPoint::QueuedRequest(1 + random.below(70)),
-            // Crash during a commit half of the time, because bugs are most likely there.
+            // Half of the crashes happen during a commit, because bugs are most likely there.
             CrashPoint::Commit(1 + random.below(12)),
             CrashPoint::Commit(1 + random.below(12)),
             CrashPoint::KernelRequest(1 + random.below(60)),
@@ -368,8 +371,8 @@ impl Schedule {
         .await;
     }
 
-    /// Moves a partition to the other server. The previous owner continues to read the partition until it learns of the
-    /// move.
+    /// Moves a partition to the other server. The previous owner does not learn of the move immediately, and continues
+    /// to read the partition for a while.
     fn hand_over(&mut self) {
         let partition = self.random.below(PARTITIONS);
         let (from, to) = (self.owners[partition], (self.owners[partition] + 1) % SERVERS);

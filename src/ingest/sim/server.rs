@@ -1,4 +1,4 @@
-//! A simulated server, which is down, starting, up or stopping, and can crash at any time.
+//! A simulated server. It is down, starting, up or stopping, and it can crash at any time.
 //!
 //! Each start creates an [`Ingest`] with its own table handles, as in a separate process.
 
@@ -35,7 +35,7 @@ pub(super) struct SimServer {
 /// The state of a simulated server.
 #[derive(Debug)]
 pub(super) enum ServerState {
-    /// The server is down until the given step.
+    /// The server is down, and starts again at this step.
     Down(usize),
     Starting,
     Up(Arc<Ingest>),
@@ -46,7 +46,8 @@ pub(super) enum ServerState {
 /// The topic reader of a server.
 #[derive(Debug, Default)]
 pub(super) struct TopicReader {
-    /// The partitions that the reader believes are assigned to it.
+    /// The partitions that the reader reads, including those that have been moved to the other server without the
+    /// reader's knowledge.
     pub(super) partitions: BTreeMap<usize, ReaderPartition>,
     /// Whether an operation of the reader is in progress.
     pub(super) busy: bool,
@@ -59,8 +60,8 @@ pub(super) struct TopicReader {
 pub(super) struct ReaderPartition {
     /// The partition's stored offsets. `None` until the reader loads the offsets from the tables.
     pub(super) offsets: Option<StoredOffsets>,
-    /// The number of batches that the reader still stores before it learns that the partition has moved to the other
-    /// server. `None` if the partition has not moved.
+    /// After the partition has moved to the other server: the number of further batches that the reader stores before
+    /// it learns of the move. `None` if the partition has not moved.
     pub(super) batches_left: Option<usize>,
 }
 
@@ -78,7 +79,7 @@ impl SimServer {
     }
 }
 
-/// Wraps a bucket in a lake's store.
+/// Creates a store whose lake is in the bucket `objects`.
 pub(super) fn lake(objects: Arc<dyn ObjectStore>, clock: Clock) -> Store {
     Store::wrap(objects, "memory:///".parse().unwrap(), Path::default()).with_clock(clock)
 }
@@ -95,14 +96,14 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
     Ok(Arc::new(tables))
 }
 
-/// The possible limits for event ids in memory: no ids, a few ids, or all ids of a schedule. A process uses one of
-/// these limits, and looks up other ids in the files.
+/// The values of `dedupe_ids_max` in a schedule. The dedupe window of a process contains no ids, a few ids, or all ids
+/// of the schedule. The other ids are looked up in files.
 pub(super) const DEDUPE_IDS_MAX: [usize; 3] = [0, 9, 10_000];
 
 /// Starts a process that uses the given store client.
 pub(super) async fn start(store_client: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(store_client), clock.clone());
-    // No batch waits for more events, because time does not pass in a schedule.
+    // A batch must not wait for more events, because time does not pass in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
     Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
 }

@@ -16,7 +16,7 @@ use object_store::{
 use super::store_faults::StoreAction;
 use super::store_scheduler::{PendingPut, PutVerdict, StoreScheduler, failure};
 
-/// The object store that one process uses.
+/// An object store that lets the scheduler decide the outcome of each request.
 #[derive(Debug, Clone)]
 pub(super) struct StoreClient {
     pub(super) bucket: Arc<StoreScheduler>,
@@ -24,8 +24,8 @@ pub(super) struct StoreClient {
 }
 
 impl StoreClient {
-    /// Waits until the scheduler chooses the request. Returns true if the response must be complete, and false if it
-    /// must be truncated.
+    /// Waits until the scheduler chooses the request, and fails if the request must fail. Otherwise returns true if the
+    /// response must be complete, and false if it must be truncated.
     async fn wait_for_verdict(&self, action: StoreAction, path: &Path) -> Result<bool> {
         match self.bucket.ask(self.process, action, path, None).await {
             PutVerdict::Go => Ok(true),
@@ -42,7 +42,7 @@ impl fmt::Display for StoreClient {
     }
 }
 
-/// Truncates a response to its first half, followed by an error.
+/// Changes a response so that reading it fails after the first half.
 fn cut_off(mut found: GetResult) -> GetResult {
     let half = (found.range.end - found.range.start) / 2;
     found.payload = match found.payload {

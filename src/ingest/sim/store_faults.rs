@@ -1,11 +1,11 @@
 //! Determines the outcome of each request to the store.
 //!
-//! The seed and the [`Request`] determine the delay and the outcome of the request, including the outcome after a crash
-//! of the process. The time of the request does not matter.
+//! The seed and the [`Request`] determine the delay of the request, its outcome, and its outcome if the process
+//! crashes. They do not depend on the time at which the request is sent.
 //!
-//! The faults are those of a store with strong consistency and conditional puts: requests fail before or after they
-//! take effect, responses are truncated, and puts arrive late. However, a stored object is visible to every later list
-//! and read, and a conditional put never replaces an object.
+//! Requests fail before or after they take effect, responses are truncated, and puts arrive late. The store is
+//! nevertheless strongly consistent: every later list and read sees a stored object, and a conditional put never
+//! replaces an object.
 
 use object_store::path::Path;
 
@@ -23,14 +23,15 @@ pub(super) enum StoreAction {
     Delete,
 }
 
-/// The identity of a request, which is the same in every run of the schedule.
+/// Identifies a request. The values are the same in every run of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Request {
     pub(super) process: usize,
     pub(super) action: StoreAction,
-    /// The path of the object. For a data file, this is the path of the folder, because the file's name is random.
+    /// The path of the object, or only the folder if the object is a data file, because the names of data files are
+    /// random.
     pub(super) object: String,
-    /// The number of requests with the same action and object that the process has sent before.
+    /// The number of earlier requests of the process with the same action and object.
     pub(super) number: u32,
 }
 
@@ -43,7 +44,7 @@ pub(super) enum StoreOutcome {
     Refused,
     /// The request takes effect, but the client gets an error.
     ResponseLost,
-    /// The client gets an error, but the put takes effect after the given number of further steps.
+    /// The client gets an error, but the put takes effect after this number of steps.
     Late(usize),
     /// The client sends a conditional put twice. The second attempt finds the object from the first attempt, so the
     /// response is a conflict.
@@ -62,10 +63,10 @@ pub(super) struct FaultRates {
     slow_percent: usize,
 }
 
-/// The maximum number of steps before a late put takes effect. When a put is at most 8 steps late, its sender is
-/// usually still retrying. When a put is 80 steps late, the next process has usually started.
+/// Upper bounds for the number of steps after which a late put takes effect. After at most 8 steps, the sender of the
+/// put is usually still retrying. After up to 80 steps, the next process has often started.
 const LATE_MAX: [usize; 2] = [8, 80];
-/// The maximum number of requests that may overtake a slow request.
+/// The maximum number of other requests that the scheduler may choose before a slow request.
 const SLOW_MAX: usize = 25;
 
 impl Request {
@@ -108,14 +109,14 @@ impl FaultRates {
         }
     }
 
-    /// Returns the number of other requests that may be chosen before this one.
+    /// Returns the number of other requests that the scheduler may choose before this one.
     pub(super) fn delay(&self, request: &Request) -> usize {
         let mut random = SeededRandom::of(self.seed, ("delay", request));
         if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
-    /// Returns the outcome of a request whose process crashes before the response. The request takes effect, has no
-    /// effect, or takes effect later, possibly after the next process has started.
+    /// Returns the outcome of a request whose process crashes before it gets the response. The request may have no
+    /// effect, take effect immediately, or take effect later, possibly after the next process has started.
     pub(super) fn outcome_at_crash(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("death", request));
         let late = late(&mut random);

@@ -1,5 +1,5 @@
-//! The bucket of a schedule and its network. Requests from all processes are queued here until the scheduler chooses
-//! them.
+//! The bucket of a schedule, and the simulated network between the bucket and the processes. Requests from all
+//! processes are queued here until the scheduler chooses them.
 //!
 //! ```text
 //!   process ─► store client ─► queue ─┐                                        ┌─► objects in memory ─► response
@@ -10,11 +10,11 @@
 //! [`StoreScheduler::step`] chooses the request.
 //!
 //! **Invariant:** the bucket does not change between two steps, so the schedule determines the order of all effects.
-//! **Invariant:** after a crash, a process has no effect except through the puts that were in flight.
+//! **Invariant:** after a process has crashed, only the puts that it had in flight can still take effect.
 //!
-//! Only requests from the thread of the schedule are queued. The Delta kernel reads and writes checkpoints on another
-//! thread. If its requests were queued, they would block the pool for which the schedule waits. Faults and crashes
-//! still affect these requests.
+//! The Delta kernel reads and writes checkpoints on a thread of the blocking pool. Its requests are not queued: a
+//! queued request would block that thread, and the schedule, which waits until the pool is idle, would never choose it.
+//! Faults and crashes affect these requests too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,11 +40,11 @@ pub(super) struct PendingPut {
 /// The scheduler's decision on a request.
 #[derive(Debug)]
 pub(super) enum PutVerdict {
-    /// The caller may perform the read, list or delete.
+    /// The caller must perform the read, list or delete itself.
     Go,
-    /// The caller may perform the read or list, but must truncate the response.
+    /// The caller must perform the read or list itself, and truncate the response.
     CutOff,
-    /// The result of the put, which the scheduler has performed or refused.
+    /// The result of the put, which the scheduler performs itself.
     Put(Result<PutResult>),
     /// The request fails.
     Fail(Error),
@@ -55,13 +55,13 @@ pub(super) enum PutVerdict {
 struct QueuedRequest {
     request: Request,
     outcome: StoreOutcome,
-    /// The number of other requests that may still be chosen before this one.
+    /// The number of other requests that the scheduler may still choose before this one.
     delay: usize,
     put: Option<PendingPut>,
     response: oneshot::Sender<PutVerdict>,
 }
 
-/// The time at which a process crashes: during its n-th request of the given kind.
+/// Determines when a process crashes: during its n-th request of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CrashPoint {
     /// During any queued request.
@@ -72,7 +72,7 @@ pub(super) enum CrashPoint {
     KernelRequest(usize),
 }
 
-/// A process, and the numbers of requests that it has sent.
+/// A process, and how many requests of each kind it has sent.
 #[derive(Debug, Default)]
 struct Process {
     queued_requests: usize,
@@ -115,16 +115,16 @@ struct Inner {
     faults_ended: bool,
     processes: Vec<Process>,
     queue: Vec<QueuedRequest>,
-    /// Late puts, each with the number of steps until it takes effect.
+    /// The late puts, and the number of steps after which each of them takes effect.
     late: Vec<(usize, PendingPut)>,
-    /// The number of requests so far, by process, action and object.
+    /// For each process, action and object, the number of requests so far.
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
     request_count: u64,
     trace: Vec<String>,
 }
 
 impl StoreScheduler {
-    /// Creates an empty bucket. The calling thread becomes the thread of the schedule.
+    /// Creates an empty bucket. The calling thread must be the one that runs the schedule.
     pub(super) fn new(seed: u64) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
@@ -161,7 +161,7 @@ impl StoreScheduler {
         self.crash(&mut self.lock(), process);
     }
 
-    /// Ends all faults and crashes. Puts that are already late still take effect.
+    /// Injects no further faults and crashes. Puts that are already late still take effect.
     pub(super) fn end_faults(&self) {
         let mut inner = self.lock();
         inner.faults_ended = true;
@@ -185,7 +185,8 @@ impl StoreScheduler {
     }
 
     /// Applies the late puts that are due, and decides the outcome of one queued request. If the process that sent the
-    /// request crashes, the outcome of all its queued requests is decided, too. Returns false if no request is queued.
+    /// request crashes, also decides the outcomes of all its other queued requests. Returns false if no request is
+    /// queued.
     pub(super) fn step(&self) -> bool {
         let mut inner = self.lock();
         let (due, rest) = std::mem::take(&mut inner.late).into_iter().partition(|(steps, _)| *steps == 0);
@@ -283,8 +284,7 @@ impl StoreScheduler {
             None => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // The caller performs a read, list or delete after the decision, so every other outcome refuses the
-                // request.
+                // For read, list and delete requests, every other outcome is a failure.
                 _ => PutVerdict::Fail(failure("refused")),
             },
             Some(put) => self.put(inner, outcome, put),
@@ -296,7 +296,7 @@ impl StoreScheduler {
         };
         let Request { process, action, object, number } = request;
         inner.trace.push(format!("{process} {action:?} {object} #{number}: {outcome:?}: {outcome}"));
-        // Sending fails if the caller was dropped.
+        // Sending fails if the caller was dropped. The decision on a put has then already taken effect.
         let _dropped = response.send(verdict);
     }
 
@@ -321,13 +321,13 @@ impl StoreScheduler {
         PutVerdict::Put(response)
     }
 
-    /// Stores an empty log entry with the same version, as if another writer had committed it. Does nothing for the
-    /// first entry of a table, because that entry declares the table.
+    /// Stores an empty log entry with the same version, as if another writer had committed it. Does nothing if the put
+    /// creates the first entry of a table, because an empty first entry would be invalid.
     fn rival(&self, put: &PendingPut) {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
-            // If there is already an entry with this version, this put has no effect.
+            // If another entry with this version exists already, it stays unchanged.
             let _conflict = self.store(PendingPut { payload, ..put.clone() });
         }
     }
@@ -357,7 +357,7 @@ impl PendingPut {
     }
 }
 
-/// Creates the error for a failed request. The client does not retry the request.
+/// Creates the error for a failed request. It is of a kind that the client does not retry on its own.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::Generic { store: "bucket", source: what.into() }
 }

@@ -2,10 +2,10 @@
 //! be processed exactly once.
 //!
 //! A seed determines the requests of each client, the outcome of each store request, the time of each crash, and the
-//! outcome of the requests that are in flight at the crash. Every test run covers [`SEEDS`]. To run another seed and
-//! print its trace, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selected_schedules`. With
-//! `GLASSHOUSE_SCHEDULES=1000..9000`, the test runs a range of seeds. Without `GLASSHOUSE_SCHEDULES`, the test runs one
-//! seed that is not in [`SEEDS`].
+//! outcome of the requests that are in flight at the crash. Every test run covers [`SEEDS`]. To check another seed and
+//! print the trace of its schedule, run `GLASSHOUSE_SCHEDULES=17 cargo test --lib sim::tests::selected_schedules`. With
+//! `GLASSHOUSE_SCHEDULES=1000..9000`, this test checks a range of seeds. Without the variable, it checks only the seed
+//! [`DEFAULT`].
 
 use std::ops::Range;
 
@@ -67,7 +67,7 @@ fn a_seed_determines_the_schedule() {
 
 #[test]
 fn selected_schedules() {
-    // Without `GLASSHOUSE_SCHEDULES`, the test runs one seed, so that an ordinary test run also executes this code.
+    // Check one seed even if the variable is not set, so that this code runs in every test run.
     let selection = std::env::var_os("GLASSHOUSE_SCHEDULES")
         .map_or_else(|| DEFAULT.to_string(), |text| text.into_string().unwrap());
     match selection.split_once("..") {

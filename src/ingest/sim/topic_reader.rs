@@ -1,8 +1,8 @@
 //! The topic readers in a schedule. Each server has one reader, which reads the partitions that are assigned to the
 //! server.
 //!
-//! A reader loads the stored offsets of its partitions, and then stores batches of messages with a [`SourceWriter`], as
-//! a real source does.
+//! Like a real source, a reader loads the stored offsets of its partitions and stores batches of messages with a
+//! [`SourceWriter`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -18,7 +18,8 @@ use crate::ingest::source::{
 use crate::ingest::testing::TABLE;
 
 impl Schedule {
-    /// Makes the reader of a server load offsets or store a batch, unless the reader is busy or idle.
+    /// Starts the next operation of a server's reader: to load offsets or to store a batch. Does nothing if the reader
+    /// is busy or idle.
     pub(super) async fn read(&mut self, server: usize) {
         let SimServer { state: ServerState::Up(ingest), reader, .. } = &mut self.servers[server] else { return };
         if reader.busy || reader.idle_until > self.step {

@@ -3,8 +3,8 @@
 //!
 //! A seed determines the [`Workload`]. The requests and messages contain valid, repeated and invalid events.
 //!
-//! **Invariant:** the id of an event names its sender. A missing or duplicate event can therefore be traced to its
-//! sender.
+//! **Invariant:** the id of an event contains the name of its sender, so a missing or duplicate event can be traced to
+//! its sender.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub(super) struct Workload {
 pub(super) struct WorkloadClient {
     /// The client's tenant. `None` for the operator.
     pub(super) tenant: Option<&'static str>,
-    /// The server to which the client sends first.
+    /// The server to which the client sends its first request.
     pub(super) server: usize,
     pub(super) bodies: Vec<SimBody>,
 }
@@ -56,7 +56,7 @@ pub(super) struct SimBody {
 pub(crate) struct Expected {
     /// The tenant and id of every valid event.
     pub(crate) events: BTreeSet<(String, String)>,
-    /// The names of the invalid events.
+    /// The names of the invalid events. An invalid event contains its name instead of an id.
     pub(super) bad: BTreeSet<String>,
     /// The number of messages in each partition.
     pub(super) ends: Vec<i64>,
@@ -91,7 +91,7 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
                 let of = tenant.unwrap_or_else(|| random.pick(&TENANTS));
                 sent.push((of, format!("client-{number}-{}", sent.len()), random.below(DAYS)));
             }
-            // Send the newest event or an earlier event. An earlier event may be in the same body.
+            // Send the newest event, or repeat an earlier one. The repeated event can be in the same body.
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();

@@ -1,18 +1,18 @@
-//! Applies a source's transform to its messages. The resulting rows are decoded like received events. If a row is
-//! invalid, the quarantine stores the whole message from which it came.
+//! Applies a source's transform to its messages. The rows that the transform produces are decoded in the same way as
+//! events from clients. If a row is invalid, the quarantine stores the whole message from which it came.
 //!
 //! ```text
 //!   messages ─► transform ─► rows, each with its message ─► decode by owner ─┬─► valid rows
 //!                   └─────────────────────► rejected messages ◄──────────────┘
 //! ```
 //!
-//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. Transforming
-//! messages is CPU-intensive, so it runs on the blocking pool.
+//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. It is
+//! CPU-intensive, so it runs on the blocking pool.
 //!
-//! **Invariant:** a reject contains the bytes and the offset of its message as they were received, not the output of
-//! the transform.
-//! **Invariant:** a message has at most one reject. The valid rows of a message are stored even if its other rows are
-//! invalid.
+//! **Invariant:** a reject contains the offset and the bytes of the message that the source received. It never contains
+//! output of the transform.
+//! **Invariant:** a message causes at most one reject, even if several of its rows are invalid. The valid rows of the
+//! message are stored nevertheless.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ impl Preparer {
         self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
-    /// Decodes rows, grouped by owner. In the result, the index of a reject is the index of its message.
+    /// Decodes the rows of each owner separately. The index of a resulting reject is the index of its message.
     fn decode_rows(
         &self,
         rows: &Rows,
@@ -125,7 +125,7 @@ impl BatchMessage {
 }
 
 /// Returns true if the transform receives the message, and false if the message is skipped. Fails with the reason if
-/// the message is rejected without being transformed.
+/// the message must be rejected before the transform runs.
 fn tenant_resolution(
     message: &BatchMessage,
     envelope: Envelope,
@@ -146,7 +146,7 @@ fn tenant_resolution(
     }
 }
 
-/// Creates the reject for a message, with the payload as it was received.
+/// Creates the reject for a message.
 fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
     let tenant = match &message.tenant_resolution {

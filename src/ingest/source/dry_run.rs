@@ -24,7 +24,7 @@ use crate::transform::{Header, Transform};
 pub struct Sample {
     /// The payload. `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The message key, if any.
+    /// The key of the message. `None` if it has no key.
     pub key: Option<Vec<u8>>,
     /// The message headers, in the order in which the producer added them.
     pub headers: Vec<Header>,

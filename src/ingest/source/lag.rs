@@ -1,10 +1,11 @@
 //! The lag of one partition of a source: how far the source is behind the broker.
 //!
-//! [`Lag`] takes the partition's [`PartitionOffsets`], the time of each message that is read, and periodic reports of
-//! the partition's end offset. [`Lag`] returns the lag, and a [`LagState`] for the freshness of the table. [`Lag`] does
-//! not read the clock: all times are arguments.
+//! [`Lag`] computes the lag, and a [`LagState`] for the freshness of the table. It needs the partition's
+//! [`PartitionOffsets`], the times of messages that were read, and the end offset that the broker reports from time to
+//! time. It does not read the clock: all times are arguments.
 //!
-//! **Invariant:** the reported lag is never smaller than the actual lag. If a value is unknown, the lag is unknown.
+//! **Invariant:** the reported lag is never smaller than the actual lag at the time of the broker's report. If one of
+//! the offsets is unknown, the lag is unknown too.
 //! **Invariant:** a partition whose messages are all stored has no lag, even if control records follow its last
 //! message.
 
@@ -12,16 +13,16 @@ use super::partition_offsets::PartitionOffsets;
 use crate::clock::Micros;
 use crate::lake::LagState;
 
-/// The end offset of a partition, and the time of its oldest waiting message.
+/// The end offset of a partition, and a lower bound for the times of its waiting messages.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct Lag {
     /// The end offset, and the time at which the broker reported it.
     end: Option<(i64, Micros)>,
-    /// The oldest offset that the broker has. The lag is measured from this offset while the first offset to read is
-    /// unknown.
+    /// The oldest offset that the broker has. As long as the source's own offset is unknown, the lag is measured from
+    /// this offset.
     low: Option<i64>,
     /// A lower bound for the times of the waiting messages: the time of the first message that was read after the last
-    /// commit. Until such a message is read, the previous bound remains.
+    /// commit. The bound stays valid until the first message after the next commit is read.
     oldest: Option<Micros>,
 }
 
@@ -35,7 +36,7 @@ impl Lag {
     /// known.
     pub(in crate::ingest) fn set_end(&mut self, end: i64, low: Option<i64>, offsets: &PartitionOffsets, now: Micros) {
         if let LagState::Complete(complete_until) = self.state(offsets) {
-            // All messages that are waiting now arrived after `complete_until`.
+            // Nothing was waiting at `complete_until`, so all messages that are waiting now arrived later.
             self.oldest = Some(complete_until);
         }
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
@@ -52,8 +53,8 @@ impl Lag {
     pub(in crate::ingest) fn state(&self, offsets: &PartitionOffsets) -> LagState {
         match (self.end, self.messages(offsets)) {
             (Some((_, reported)), Some(0)) if !offsets.has_unstored() => LagState::Complete(reported),
-            // If messages were read after the end was reported, the count is 0, but the time of the oldest waiting
-            // message is known.
+            // `lag` can be 0 although messages are not stored yet, namely if these messages arrived after the end
+            // offset was reported. The time of the oldest of them is known.
             (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
             _ => LagState::Unknown,
         }
@@ -106,7 +107,8 @@ mod tests {
         assert_eq!(partition.messages(&offsets), Some(1), "offset 5 may be a message");
         offsets.reach_end(6);
         assert_eq!((partition.state(&offsets), partition.messages(&offsets)), (LagState::Complete(40), Some(0)));
-        // The lag is also 0 after a restart, although the table does not contain the offset 6.
+        // After a restart, the lag becomes 0 when the end is reached again. This does not require that the offset 6 was
+        // stored in the table.
         let mut again = PartitionOffsets::default();
         again.reset(Some(5), None);
         assert_eq!(partition.messages(&again), Some(1));

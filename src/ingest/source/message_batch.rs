@@ -1,9 +1,9 @@
 //! A message batch: the messages that a source has read since its last commit, and the next offset of each partition.
 //!
-//! A session adds messages one by one. The batch is due when it reaches its maximum number of rows, its maximum size or
-//! its maximum age. The code in this file performs no I/O and does not read the clock.
+//! A session adds messages one by one. The batch is due as soon as it has reached its maximum number of rows, size or
+//! age. The code in this file performs no I/O and does not read the clock.
 //!
-//! **Invariant:** for each partition, a batch contains all messages that were read since the batch began, up to the
+//! **Invariant:** for each partition, a batch contains all messages between the offset at which the batch began and the
 //! partition's `next` offset. The batch can therefore be stored together with the `next` offset, or dropped as a whole
 //! and read again.
 
@@ -27,14 +27,14 @@ pub(in crate::ingest) struct TopicPartition {
     pub(in crate::ingest) partition: i32,
 }
 
-/// What is known about a message's tenant before the message is decoded.
+/// The tenant of a message, as far as it is known before the message is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::ingest) enum TenantResolution {
-    /// Each event names its tenant.
+    /// Each event in the message names its own tenant.
     PerEvent,
     /// The whole message belongs to this tenant.
     Tenant(TenantId),
-    /// The message is written to the quarantine without being decoded, under this tenant if it is known.
+    /// The message is not decoded, but written to the quarantine for this reason. `None` if the tenant is unknown.
     Refused(Option<TenantId>, Reason, String),
 }
 
@@ -93,13 +93,13 @@ pub(in crate::ingest) struct MessageBatch {
     /// Whether the batch is committed without waiting for other requests. True for full batches, because more messages
     /// are already waiting.
     pub(in crate::ingest) commit_now: bool,
-    /// An additional condition for the commit: the pause number in the table must be unchanged.
+    /// Makes the commit fail if the pause number in the table has changed.
     pub(in crate::ingest) guard: Option<Progress>,
     first_read: Option<Instant>,
 }
 
-/// Compares partition numbers before topics, because the partition of every message is looked up and numbers compare
-/// faster than strings.
+/// Compares partition numbers before topics, because numbers compare faster than strings. A map with this order is
+/// searched once per message.
 impl Ord for TopicPartition {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_topic =
@@ -115,7 +115,7 @@ impl PartialOrd for TopicPartition {
 }
 
 impl TenantResolution {
-    /// Parses `bytes` as the name of the tenant. `what` describes the bytes in the error message.
+    /// Parses `bytes` as the name of the tenant. `what` is the term for the bytes in error messages.
     pub(in crate::ingest) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
         let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
         let Some(bytes) = bytes else { return refused(format!("{what} is missing, but it must name the tenant")) };
@@ -128,8 +128,8 @@ impl TenantResolution {
 }
 
 impl MessageBatch {
-    /// Creates an empty batch with a capacity of slightly more than `bytes` bytes, because the body would be copied if
-    /// it had to grow.
+    /// Creates an empty batch with a capacity for slightly more than `bytes` bytes. A body that has to grow is copied,
+    /// so the capacity should suffice for the next batch.
     pub(in crate::ingest) fn with_capacity(bytes: usize, messages: usize) -> Self {
         Self {
             body: BytesMut::with_capacity(bytes + bytes / 8),
@@ -150,7 +150,8 @@ impl MessageBatch {
         let start = self.body.len();
         self.body.extend_from_slice(payload);
         let range = start..self.body.len();
-        // Separate the messages, so that the start of the next message cannot complete a truncated UTF-8 character.
+        // Separate the messages by newlines. Otherwise, a truncated UTF-8 character at the end of a message could be
+        // completed by the start of the next one.
         self.body.extend_from_slice(b"\n");
         self.metadata_bytes += meta.as_ref().map_or(0, |meta| meta.bytes());
         self.advance(&topic_partition, offset + 1, 1, now);
@@ -170,7 +171,7 @@ impl MessageBatch {
         }
     }
 
-    /// Removes a partition and its messages, because another server reads the partition now.
+    /// Removes a partition and its messages. Another server reads the partition now.
     pub(in crate::ingest) fn remove_partition(&mut self, topic_partition: &TopicPartition) {
         if self.ranges.remove(topic_partition).is_some() {
             self.messages.retain(|message| message.topic_partition != *topic_partition);
@@ -222,14 +223,15 @@ pub(in crate::ingest) fn without_header(format: Format, payload: &[u8]) -> Resul
     }
     let truncated = "the schema registry's header is truncated";
     let (count, mut rest) = varint(rest).ok_or(truncated)?;
-    // The count is a zigzag varint, so its encoded value is twice the count.
+    // The zigzag encoding of the count is twice the count.
     for _ in 0..count / 2 {
         rest = varint(rest).ok_or(truncated)?.1;
     }
     Ok(rest)
 }
 
-/// Splits off a varint of at most five bytes. Returns its value and the remaining bytes.
+/// Decodes the varint at the start of `bytes`. Returns its value and the bytes after it, or `None` if it is incomplete
+/// or has more than five bytes.
 pub(in crate::ingest) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let end = bytes.iter().take(5).position(|byte| *byte < 0x80)?;
     let (varint, rest) = bytes.split_at(end + 1);

@@ -1,4 +1,4 @@
-//! Message batches, offsets, lag and pauses of sources, independent of the client library.
+//! The parts of a source that do not depend on a client library: message batches, offsets, lag and pauses.
 //!
 //! ```text
 //!   a client ─► MessageBatch ─► source writer ─► message decoder ─► transform ─► the queues of the table, with the offsets
@@ -8,12 +8,12 @@
 //!   operators ─► overview (monitor, offsets, pause)      a transform and samples ─► dry run
 //! ```
 //!
-//! This module takes the messages that a client has read. The module writes rows, offsets and pauses to the source's
-//! table, and rejected messages to the table's quarantine. Operators see and change the state of the sources through
-//! [`Sources`].
+//! A client passes the messages that it has read to this module, which writes rows, offsets and pauses to the source's
+//! table, and rejected messages to the table's quarantine. [`Sources`] lets operators see and change the state of
+//! sources.
 //!
 //! **Invariant:** no code in this module depends on `rdkafka`, so batches and offsets can be tested without a broker.
-//! **Invariant:** the offsets of a source, and whether it is paused, are stored only in its table.
+//! **Invariant:** the offsets and the pause state of a source are stored only in its table.
 
 mod message_batch;
 mod route;

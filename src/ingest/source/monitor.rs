@@ -1,10 +1,10 @@
 //! The state of one source on this server: its last error, its connection to the brokers, and its lag.
 //!
-//! The source reports its errors and its progress. The monitor updates the metrics immediately, and shows the state to
-//! operators on request.
+//! The source reports errors and progress to its monitor. The monitor updates the metrics, and keeps the state for
+//! operators who ask for it.
 //!
-//! **Invariant:** memory is bounded, because the monitor keeps only the last error and the partitions that this server
-//! reads.
+//! **Invariant:** the monitor keeps only the last error and the partitions that this server reads, so its memory is
+//! bounded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use super::message_batch::TopicPartition;
 use crate::clock::{Clock, Micros};
 use crate::telemetry::{Metrics, PartitionLabel, SourceTrouble};
 
-/// Records the state of one source.
+/// The monitor of one source.
 #[derive(Debug)]
 pub(in crate::ingest) struct SourceMonitor {
     source: String,
@@ -36,8 +36,8 @@ pub struct SourceError {
 /// A partition that this server reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReadPartition {
-    /// The number of offsets that are not committed yet. `None` until the brokers have reported the end offset of the
-    /// partition.
+    /// The number of offsets between the committed offset and the end of the partition. `None` until the brokers have
+    /// reported the end offset.
     pub(super) lag: Option<i64>,
     /// Whether the partition has stopped because of a gap.
     pub(super) is_stopped: bool,
@@ -46,12 +46,12 @@ pub(super) struct ReadPartition {
 /// The state that the monitor's lock protects.
 #[derive(Debug, Default)]
 struct MonitorState {
-    /// The last error, which is kept after it is resolved.
+    /// The last error. It is kept even after it is resolved.
     error: Option<SourceError>,
     /// Whether the group's coordinator is reachable.
     is_connected: bool,
-    /// Whether the source has an error that a working connection does not resolve. Cleared when a partition is assigned
-    /// or a batch is stored.
+    /// Whether there is an error that may persist although the connection works. Set to false when a partition is
+    /// assigned or a batch is stored.
     is_stuck: bool,
     partitions: BTreeMap<TopicPartition, ReadPartition>,
 }
@@ -112,7 +112,8 @@ impl SourceMonitor {
         self.lock().partitions.remove(topic_partition);
     }
 
-    /// Returns whether the source is failing, its last error, and the partitions that this server reads.
+    /// Returns the state of the source: whether it is failing, its last error, and the partitions that this server
+    /// reads.
     pub(super) fn snapshot(&self) -> (bool, Option<SourceError>, BTreeMap<TopicPartition, ReadPartition>) {
         let state = self.lock();
         (state.is_failing(), state.error.clone(), state.partitions.clone())
@@ -132,7 +133,7 @@ impl SourceMonitor {
     }
 
     fn lock(&self) -> MutexGuard<'_, MonitorState> {
-        // A poisoned state is still consistent, because no update can panic midway.
+        // A poisoned lock can be ignored: no update can panic midway, so the state is always consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,11 +11,13 @@
 //!                 stored = 9 ────┘         └──── next = settled = end = 10: the lag is 0
 //! ```
 //!
-//! [`PartitionOffsets`] takes the offset in the table, the messages that are read, the end offsets that the client
-//! reaches, and the commits. [`PartitionOffsets`] returns the next offset to read, the offset from which the lag is
-//! measured, and the offset to store. [`PartitionOffsets`] performs no I/O.
+//! The session reports to [`PartitionOffsets`] which offset the table contains, which messages it has read, which end
+//! offsets the client has reached, and which offsets were committed. From these, [`PartitionOffsets`] determines the
+//! next offset to read (`next`), the offset from which the lag is measured (`settled`), and the offset to store. It
+//! performs no I/O.
 //!
-//! **Invariant:** `stored <= settled <= next`, except after a gap, when a recreated topic is read from its beginning.
+//! **Invariant:** `stored <= settled <= next`. The exception is a recreated topic: its offsets are lower than the
+//! stored offset until the next commit.
 //! **Invariant:** no offset in `stored..settled` belongs to a message that can still be read.
 
 /// The offsets of one partition.
@@ -33,11 +35,11 @@ pub(in crate::ingest) struct PartitionOffsets {
 
 impl PartitionOffsets {
     /// Restarts from the offset in the table, so that messages that were read but not stored are read again. If the
-    /// table has no offset, reading starts at `start`. Returns the next offset to read. Returns `None` if reading
-    /// starts at the oldest offset that the brokers have.
+    /// table has no offset, restarts from `start`. Returns the next offset to read, or `None` if this is the oldest
+    /// offset that the brokers have.
     pub(in crate::ingest) fn reset(&mut self, stored: Option<i64>, start: Option<i64>) -> Option<i64> {
-        // Offsets that are known to have no message are not read again. Retention may have deleted them in the
-        // meantime, and reading them would then look like a gap.
+        // Do not read offsets again that are known to have no message. If retention has deleted them in the meantime,
+        // reading them would look like a gap.
         let settled = self.settled.filter(|_| self.stored == stored);
         self.settled = settled.or(stored).or(start);
         (self.stored, self.next, self.has_unstored) = (stored, self.settled, false);
@@ -79,18 +81,18 @@ impl PartitionOffsets {
         }
     }
 
-    /// Records that all messages read so far are stored, and that the table contains the offset `stored`.
+    /// Records a commit: all messages that have been read are stored, and the table contains the offset `stored`.
     pub(in crate::ingest) fn committed(&mut self, stored: i64) {
         (self.stored, self.has_unstored) = (Some(stored), false);
         self.settled = self.next.max(Some(stored));
     }
 
-    /// Returns the next offset to read. `None` until the first offset to read is known.
+    /// Returns the next offset to read, or `None` if the first offset to read is not known yet.
     pub(in crate::ingest) fn next(&self) -> Option<i64> {
         self.next
     }
 
-    /// Returns the offset before which every message is stored. `None` until the first offset to read is known.
+    /// Returns the offset before which every message is stored, or `None` if the first offset to read is not known yet.
     pub(in crate::ingest) fn settled(&self) -> Option<i64> {
         self.settled
     }
@@ -114,8 +116,7 @@ mod tests {
 
     /// A call to one method of [`PartitionOffsets`].
     enum Step {
-        /// Resets to the stored offset (the first field) or the start offset (the second field). The third field is the
-        /// expected next offset.
+        /// A call of `reset`: the stored offset, the start offset, and the expected result.
         Reset(Option<i64>, Option<i64>, Option<i64>),
         Read(i64),
         ReachEnd(i64),

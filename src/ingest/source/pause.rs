@@ -1,11 +1,13 @@
-//! Pauses and resumes a source. The state is stored in the source's table, where all servers of the lake read it.
+//! Pauses and resumes a source. The source's table stores whether the source is paused, so the pause applies to all
+//! servers that share the lake.
 //!
-//! The state is stored as one application transaction, `pause:<source>`. The transaction's number is the time at which
-//! the source was last paused or resumed, in milliseconds since 1970. An odd number means that the source is paused,
-//! and an even number means that it is running. The number never decreases.
+//! The state is the version of the application transaction `pause:<source>`. This pause number is odd while the source
+//! is paused, and even while it is running. It is based on the time at which the source was last paused or resumed, in
+//! milliseconds since 1970, but it never decreases.
 //!
 //! When an operator pauses or resumes a source, the server adds a log entry without rows. Every batch from the source
-//! carries a [`Progress`], which makes the commit conditional on the pause number at the time when the batch was read.
+//! is committed with a [`Progress`], which makes the commit fail if the pause number has changed since the batch was
+//! read.
 //!
 //! **Invariant:** after a source is paused, no server commits rows from it to the table until the source resumes. The
 //! lake refuses batches that were read before the pause.
@@ -18,7 +20,7 @@ use crate::lake::{Progress, Snapshot, Table};
 /// The maximum number of attempts to pause or resume a source. An attempt fails if another server changes the state at
 /// the same time.
 const ATTEMPTS_MAX: usize = 10;
-/// The unit of the pause number, in microseconds.
+/// One millisecond, the unit of the pause number.
 const MILLISECOND: Micros = 1_000;
 
 /// A source's pause number in its table. `None` before the source's first commit.
@@ -31,13 +33,13 @@ impl Pause {
         Self(snapshot.txns.get(&route.pause_app()).copied())
     }
 
-    /// Returns when the source was paused, or `None` if it is not paused.
+    /// Returns the time at which the source was paused, or `None` if it is not paused.
     pub(in crate::ingest) fn since(self) -> Option<Micros> {
         self.0.filter(|number| number % 2 != 0).map(|number| number.saturating_mul(MILLISECOND))
     }
 
-    /// Returns the [`Progress`] that makes a commit conditional on this pause number. The first commit of a source
-    /// creates the number.
+    /// Returns a [`Progress`] with which a commit fails unless this is still the current pause number. The source's
+    /// first commit creates the number.
     pub(in crate::ingest) fn guard(self, route: &Route, now: Micros) -> Progress {
         Progress {
             app: route.pause_app(),
@@ -46,7 +48,7 @@ impl Pause {
         }
     }
 
-    /// Returns the pause number that follows this one.
+    /// Returns the number to store when the source is paused or resumed at the time `now`.
     fn next_number(self, is_paused: bool, now: Micros) -> i64 {
         let least = self.0.map_or(0, |number| number.saturating_add(1)).max(now / MILLISECOND);
         if (least % 2 != 0) == is_paused { least } else { least.saturating_add(1) }
@@ -54,8 +56,8 @@ impl Pause {
 }
 
 /// Pauses or resumes the source of `route`, and returns the resulting pause number. Writes nothing if the source is
-/// already in that state. Fails with `Unavailable` if the lake does not respond. The caller may safely retry after this
-/// error.
+/// already in the requested state. Fails with `Unavailable` if the lake does not respond. The caller may safely retry
+/// after this error.
 pub(super) async fn set(table: &Table, route: &Route, is_paused: bool, now: Micros) -> Result<Pause> {
     for _ in 0..ATTEMPTS_MAX {
         let pause = Pause::of(&*table.refresh().await?, route);
@@ -82,7 +84,7 @@ mod tests {
 
     #[test]
     fn pause_numbers_grow_and_encode_the_state() {
-        // The previous number, the time in milliseconds, the requested state, the expected number.
+        // The previous number, the time in milliseconds, whether to pause, and the expected number.
         let cases = [
             (None, 1_000, true, 1_001),
             (None, 1_001, true, 1_001),

@@ -5,11 +5,10 @@
 //!                  └─ panics ──► halves, quarters, … ─► the messages that panic on their own ─► rejected ─► decode the rest
 //! ```
 //!
-//! [`isolate`] takes the messages of a source and a decoder, and returns the decoded messages. Decoding is
-//! CPU-intensive, so [`isolate`] runs on the blocking pool.
+//! [`isolate`] decodes messages with a function that may panic. It is CPU-intensive, so it runs on the blocking pool.
 //!
-//! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues. If the
-//! batch failed instead, the source would read it again forever.
+//! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues.
+//! Otherwise, the whole batch would fail, and the source would read it again forever.
 
 use std::ops::Range;
 
@@ -22,8 +21,8 @@ use crate::supervise::catch;
 const QUARANTINE_DETAIL: &str =
     "an internal error occurred while decoding this message; the server's log shows the cause";
 
-/// Decodes messages. If `decode` panics, finds the messages that cause a panic, marks them as refused, and decodes all
-/// messages again. Fails with `Internal` if the second attempt also panics.
+/// Decodes messages. If `decode` panics, finds the messages that cause panics and marks them as refused. Then decodes
+/// all messages again. Fails with `Internal` if the second attempt also panics.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
     let panic = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,
@@ -50,7 +49,8 @@ pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessa
     decoded
 }
 
-/// Returns the indexes of the messages that make `decode` panic even when decoded alone.
+/// Finds the messages on which decoding panics even if they are decoded alone. Searches by bisection, and returns the
+/// indexes of these messages.
 fn find_panicking(count: usize, panics: impl Fn(Range<usize>) -> bool) -> Vec<usize> {
     let (mut found, mut work) = (Vec::new(), Vec::from([Range { start: 0, end: count }]));
     while let Some(range) = work.pop().filter(|range| !range.is_empty()) {

@@ -1,5 +1,5 @@
-//! The route of a source: the table to which it writes its events, and the names of the transactions that store its
-//! state in the table.
+//! The route of a source. It determines the table to which the source writes, and the names of the application
+//! transactions that store the source's state in this table.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::ingest::schema_registry::MessageDecoder;
 use crate::lake::PartitionFeed;
 use crate::transform::Transform;
 
-/// The destination of a source's events, and how its messages are read.
+/// Where a source writes its events, and how it decodes its messages.
 #[derive(Debug, Clone)]
 pub(in crate::ingest) struct Route {
     /// The source's name in the configuration.
     pub(in crate::ingest) source: String,
     pub(in crate::ingest) table: String,
     pub(in crate::ingest) format: Format,
-    /// The owner of the source's events, if the configuration determines it.
+    /// The owner of the source's events. [`Owner::PerEvent`] unless the configuration names a tenant.
     pub(in crate::ingest) owner: Owner,
-    /// Decodes messages that have schemas. `None` if the contract alone can decode the messages.
+    /// The decoder for messages that have schemas. `None` if the contract alone can decode the messages.
     pub(in crate::ingest) reader: Option<Arc<MessageDecoder>>,
-    /// Converts messages to the table's columns. `None` if the messages already have these columns.
+    /// The transform that converts messages to the table's columns. `None` if the messages already have these columns.
     pub(in crate::ingest) transform: Option<Arc<Transform>>,
 }
 
@@ -35,13 +35,13 @@ impl Route {
         format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
-    /// Returns the common prefix of the transaction names of all partitions.
+    /// Returns the prefix with which the transaction names of all partitions begin.
     pub(super) fn app_prefix(&self) -> String {
         format!("kafka:{}:", self.source)
     }
 
     /// Returns the name of the transaction that stores the time of the source's first start. No partition's transaction
-    /// can have this name, because their names end with a colon and a number.
+    /// has this name, because the names of those transactions end with a colon and a number.
     pub(super) fn started_app(&self) -> String {
         format!("{}started", self.app_prefix())
     }

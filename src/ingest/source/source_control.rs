@@ -1,12 +1,12 @@
-//! Lists, pauses and resumes the sources of this server, for operators.
+//! Lets operators list, pause and resume the sources of this server.
 //!
 //! ```text
 //!   list   ◄── the table (offsets, pause) and the monitor (errors, lag) of each source
 //!   pause  ──► the table of the source ──► every server that reads it, through the log
 //! ```
 //!
-//! [`Sources`] takes the name of a source and returns its [`SourceState`]. [`Sources`] does not check the caller's
-//! access, so the endpoints must restrict it to operators.
+//! The methods of [`Sources`] return the [`SourceState`] of a source. They do not check the caller's access, so the
+//! endpoints must restrict them to operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct SourceState {
     pub name: String,
     /// The table to which the source writes.
     pub table: String,
-    /// When the source was paused. A pause applies to all servers. `None` while the source is not paused.
+    /// The time at which the source was paused, on all servers. `None` if the source is not paused.
     pub paused_since: Option<Micros>,
     /// Whether an error currently prevents the source from reading or storing messages on this server.
     pub is_failing: bool,
@@ -55,8 +55,9 @@ pub struct PartitionProgress {
     pub partition: i32,
     /// The next offset to read, according to the table. `None` if the table has no offset for the partition.
     pub offset: Option<i64>,
-    /// The number of uncommitted offsets before the partition's end. The value is an upper bound for the number of
-    /// waiting messages. `None` on servers that do not read the partition, and until the brokers have reported the end.
+    /// The number of offsets between the committed offset and the partition's end. The value is an upper bound for the
+    /// number of waiting messages. `None` on servers that do not read the partition, and until the brokers have
+    /// reported the end.
     pub lag: Option<i64>,
     /// Whether this server reads the partition.
     pub is_here: bool,
@@ -65,7 +66,7 @@ pub struct PartitionProgress {
 }
 
 impl Sources {
-    /// Creates the collection from sources that write through `writer`.
+    /// Creates the collection of all sources. `writer` is the writer through which they store events.
     pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Vec<Source>) -> Self {
         let named = sources.into_iter().map(|source| (source.route.source.clone(), Arc::new(source)));
         Self { writer, sources: named.collect() }
@@ -82,8 +83,8 @@ impl Sources {
         route.reader.as_ref().filter(|_| route.transform.is_none())
     }
 
-    /// Returns the state of all sources, ordered by name. Performs no I/O, so the result is based on the table versions
-    /// that this server knows.
+    /// Returns the state of all sources, ordered by name. Performs no I/O: the offsets and pauses come from the table
+    /// versions that this server last read or committed.
     pub fn list(&self) -> Result<Vec<SourceState>> {
         self.sources.keys().map(|name| self.state(name)).collect()
     }
@@ -151,7 +152,8 @@ fn partition<'a>(
     })
 }
 
-/// Parses `topic:partition`. Topic names cannot contain a colon.
+/// Parses `topic:partition`. Returns `None` for any other text. The result is unambiguous, because a topic name cannot
+/// contain a colon.
 fn topic_partition(text: &str) -> Option<TopicPartition> {
     let (topic, partition) = text.split_once(':')?;
     Some(TopicPartition { topic: topic.into(), partition: partition.parse().ok()? })

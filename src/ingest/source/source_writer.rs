@@ -6,13 +6,13 @@
 //!                                      └─► (after it) the table, with the offsets ──┴─► stored
 //! ```
 //!
-//! **Invariant:** a partition's offset advances in the commit that contains the rows, and only if the table still has
-//! the offset at which the batch began.
-//! **Invariant:** rejected messages are in the quarantine before the table's offset advances past them.
+//! **Invariant:** a commit that advances a partition's offset also contains the rows read up to that offset. It
+//! succeeds only if the table still has the offset at which the batch began.
+//! **Invariant:** rejected messages are stored in the quarantine before the table's offset advances past them.
 //!
-//! The quarantine also stores offsets of partitions. If two servers read the same rejected message, these offsets make
-//! one of the two commits fail. The quarantine's offsets do not describe its rows, and may be ahead of the table's
-//! offsets or far behind them.
+//! The quarantine also stores offsets of partitions. If two servers read the same rejected message, both try to advance
+//! the same quarantine offset, so only one of their commits succeeds. The quarantine's offsets have no other purpose,
+//! and may be ahead of the table's offsets or far behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,12 +35,12 @@ use crate::ingest::target::IngestTable;
 use crate::ingest::writer::Writer;
 use crate::lake::{LagState, Progress};
 
-/// The value of the tenant label in metrics for events from a source.
+/// The value of the `tenant` label in metrics that count events from a source.
 const SOURCE: &str = "(source)";
-/// The divisor that limits a batch's memory: a batch reserves at most 1/8 of the queue's memory.
+/// The maximum memory of one batch is the queue's memory divided by this number.
 const QUEUE_SHARE: usize = 8;
-/// The assumed ratio between the size of decoded text and the size of the binary messages. The size limit of a batch is
-/// divided by this ratio.
+/// The assumed ratio of the size of decoded text to the size of the binary messages from which it was decoded. For a
+/// source with binary messages, the maximum size of a batch is divided by this ratio.
 const TEXT_RATIO: usize = 4;
 /// The maximum size of a batch's decoded text, as a multiple of [`batch_share`].
 const TEXT_SHARES_MAX: usize = 2;
@@ -79,7 +79,7 @@ impl SourceWriter {
         Self { writer, route }
     }
 
-    /// Returns the limits of the source's batches.
+    /// Returns the limits on the rows, the bytes and the age of a batch.
     pub(in crate::ingest) fn limits(&self) -> BatchLimits {
         let limits = &self.writer.limits;
         BatchLimits {
@@ -110,9 +110,10 @@ impl SourceWriter {
 
     /// Stores a batch. `offsets` contains the stored offsets at which the batch began.
     ///
-    /// Fails with `Conflict` if another server has taken over one of the partitions, or if the batch's guard no longer
-    /// holds. Fails with `Limited` and no retry time if the batch is larger than the whole queue. After an error, it is
-    /// unknown whether the batch is stored, so the caller must continue from [`SourceWriter::stored_offsets`].
+    /// Fails with `Conflict` if another server has taken over one of the partitions, or if the source was paused or
+    /// resumed after the batch was read. Fails with `Limited` and no retry delay if the batch could not fit even into
+    /// an empty queue. After an error, it is unknown whether the batch is stored, so the caller must continue from
+    /// [`SourceWriter::stored_offsets`].
     pub(in crate::ingest) async fn store(
         &self,
         mut message_batch: MessageBatch,
@@ -172,7 +173,8 @@ impl SourceWriter {
         Ok(stored_batch)
     }
 
-    /// Decodes messages. From this point on, their rows count as in flight for the table's freshness.
+    /// Decodes messages. From this call on, the rows are in flight and hold back the table's freshness until they are
+    /// stored.
     async fn prepare(
         &self,
         table: &Arc<IngestTable>,
@@ -204,7 +206,7 @@ impl SourceWriter {
         Ok(self.writer.decode(decoding).await?.with_in_flight(in_flight))
     }
 
-    /// Reports the lag of a partition to the table. The table's watermark takes the lag into account.
+    /// Reports the lag of a partition to the table, which computes its watermark from the lags of all partitions.
     pub(in crate::ingest) fn report_lag(&self, topic_partition: &TopicPartition, state: LagState) {
         if let Ok(IngestTable { table, .. }) = self.table().map(|table| &**table) {
             table.in_flight().report_lag(self.route.feed(topic_partition), &self.route.owner, state);
@@ -218,7 +220,7 @@ impl SourceWriter {
         }
     }
 
-    /// Returns the source's pause, according to the table version that this server knows.
+    /// Returns the source's pause number in the newest table version that this server knows.
     pub(in crate::ingest) fn pause(&self) -> Result<Pause> {
         Ok(Pause::of(&self.table()?.table.snapshot(), &self.route))
     }
@@ -244,8 +246,8 @@ impl SourceWriter {
         Ok(forms)
     }
 
-    /// Returns the maximum size of a batch, in received bytes. The limit leaves memory for the columns, and for decoded
-    /// text that is longer than the messages.
+    /// Returns the maximum number of received bytes in a batch. The limit is small enough that memory remains for the
+    /// columns, and for the decoded text, which can be longer than the messages.
     fn batch_bytes_max(&self) -> usize {
         let bytes_max = batch_share(&self.writer.limits);
         if self.route.reader.is_some() { (bytes_max / TEXT_RATIO).max(1) } else { bytes_max }
@@ -254,21 +256,24 @@ impl SourceWriter {
     fn table(&self) -> Result<&Arc<IngestTable>> {
         let table = &self.route.table;
         let found = self.writer.tables.get(table);
-        found.ok_or_else(|| Error::internal(format!("the table `{table}` of a source does not accept events")))
+        found.ok_or_else(|| {
+            Error::internal(format!("table `{table}` does not accept events, but a source writes to it"))
+        })
     }
 }
 
-/// Returns the number of bytes that one batch may reserve for its received messages.
+/// Returns the maximum number of bytes that a batch may reserve for the messages that it contains.
 fn batch_share(limits: &IngestConfig) -> usize {
     limits.batch_bytes_max.min(limits.queue_bytes_max / QUEUE_SHARE).max(1)
 }
 
-/// Returns the maximum size, in bytes, of the text that is decoded from one batch or for one replay.
+/// Returns the maximum size, in bytes, of the text decoded from the messages of one batch or one replay.
 pub(in crate::ingest) fn text_bytes_max(limits: &IngestConfig) -> usize {
     batch_share(limits) * TEXT_SHARES_MAX
 }
 
-/// Resizes the reservation, and waits until enough memory is free. As a result, a slow store slows down the source.
+/// Resizes the reservation, and waits while too little memory is free. If commits are slow, memory is freed slowly, so
+/// the source reads more slowly.
 async fn reserve_memory(reservation: &mut MemoryReservation, bytes: usize) -> Result<()> {
     loop {
         match reservation.resize(bytes).await {

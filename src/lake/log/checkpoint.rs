@@ -1,7 +1,7 @@
-//! Loads a table from a checkpoint and the entries after it, and writes checkpoints.
+//! Loads a table from its newest checkpoint and the log entries after it, and writes checkpoints.
 //!
-//! Reads a table's log and returns the complete [`TableState`]. `deltalake` reads and writes the checkpoints, and
-//! removes expired entries. Entries after a checkpoint are read by the same code that follows the log.
+//! The result of loading a table is its complete [`TableState`]. `deltalake` reads and writes the checkpoints, and
+//! removes expired entries. Log entries after a checkpoint are parsed by the same code as other writers' commits.
 //!
 //! **Invariant:** a gap in the log is an error, so a table is never loaded with missing rows.
 
@@ -144,7 +144,8 @@ async fn read_txns(store: &Store, file: &ObjectMeta) -> Result<Vec<(String, i64)
     Ok(txns)
 }
 
-/// Reads the entries of `versions` concurrently and combines them in order. Returns `None` if `versions` is empty.
+/// Reads the log entries of `versions` concurrently and combines their changes in the order of the versions. Returns
+/// `None` if `versions` is empty.
 async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option<Changes>> {
     let mut entries = futures::stream::iter(versions.iter().copied())
         .map(|version| async move { Ok::<_, Error>((version, log.read(version).await?)) })
@@ -162,13 +163,13 @@ async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option
     Ok(changes)
 }
 
-/// Returns the table's log store for `deltalake`.
+/// Returns a `deltalake` log store for the table.
 pub(in crate::lake) fn log_store(store: &Store, folder: &Path) -> Result<LogStoreRef> {
     let table = Arc::new(PrefixStore::new(Arc::clone(&store.objects), folder.clone()));
     Ok(default_logstore(table, Arc::clone(&store.objects), &store.url(folder)?, &StorageConfig::default()))
 }
 
-/// Converts a `deltalake` action to our own type, through its JSON form in the Delta protocol.
+/// Converts a `deltalake` action to the type of this crate, through its JSON form in the Delta protocol.
 fn convert<T: serde::Serialize, U: serde::de::DeserializeOwned>(action: &T) -> Result<U> {
     serde_json::to_value(action).and_then(serde_json::from_value).map_err(|error| {
         Error::unavailable("an action in a checkpoint does not follow the Delta protocol").with_source(error)

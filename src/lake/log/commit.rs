@@ -9,13 +9,13 @@
 //!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
-//! **Invariant:** an entry is tried at a later version only after another writer's entry was read at the previous
-//! version. A delayed put can therefore never become a second copy of the commit.
+//! **Invariant:** a commit moves to a later version only after it has read another writer's entry at the version it
+//! last tried. A delayed put can therefore never store the files of the commit twice.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
 //! since. If two writers both find an event to be new, only one of them stores it.
-//! **Invariant:** a source's progress changes only if it has the value that the writer expects. The progress is checked
-//! before each put, against the state that the entry follows. If two writers read the same messages of a source, one of
-//! them commits the messages and the other is refused.
+//! **Invariant:** a commit that advances a source's progress succeeds only if the table still has the progress that the
+//! writer expects. Before each put, the expected progress is compared with the progress at the version before the new
+//! entry. If two writers read the same messages of a source, one of them commits the messages and the other is refused.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,8 @@ use crate::lake::log::table_state::{Changes, TableState, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
 /// The maximum number of attempts for one commit. An attempt fails if another writer takes the version, or if the
-/// result of the put is in doubt. A handle makes one commit at a time, so it competes only with other processes.
+/// result of the put is in doubt. Within a process, the commits to a table run one after another, so only other
+/// processes can take the version.
 const ATTEMPTS_MAX: usize = 100;
 
 /// The maximum number of in-doubt results during one commit. The limit can be low, because the store's client also
@@ -48,21 +49,21 @@ pub enum Committed {
 
 /// A commit, encoded as a log entry.
 struct CommitRequest {
-    /// The unique id by which the log entry is recognized as ours.
+    /// The unique id by which the writer recognizes its own log entry.
     operation: Uuid,
     files: Vec<DataFile>,
     progress: Vec<Progress>,
-    /// The version after which no other writer may have added rows. `None` if other writers may have added rows.
+    /// If another writer has added rows after this version, the commit fails. `None` if such rows do not matter.
     seen: Option<u64>,
     /// The encoded log entry.
     bytes: Bytes,
 }
 
 impl Table {
-    /// Commits files and the progress of sources in one log entry, and returns its version. If other writers commit
-    /// first, the commit is retried, unless they changed the progress of the same sources or the contract no longer
-    /// fits. If the result of a put is in doubt, the entry is read back. The table's snapshot includes the files before
-    /// this function returns.
+    /// Commits files and the progress of sources in one log entry, and returns its version. If another writer commits
+    /// first, the commit is retried at the next version. It is not retried if the other writer changed the progress of
+    /// the same sources, or changed the table's schema in a way that the contract does not allow. If the result of a
+    /// put is in doubt, the entry is read back. The table's snapshot includes the files before this function returns.
     ///
     /// Returns `Conflict` if a source's progress does not have the expected value. After this error, the snapshot
     /// contains the actual value. After `Unavailable`, the commit may have succeeded. The caller can safely commit the
@@ -74,8 +75,8 @@ impl Table {
         }
     }
 
-    /// Does the same as [`Table::commit`], but only if no other writer has added rows since version `seen`. The rows
-    /// were deduplicated against that version.
+    /// Like [`Table::commit`], but commits only if no other writer has added rows since version `seen`. The rows were
+    /// deduplicated against that version.
     pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
         append(self, files, progress, Some(seen)).await
     }
@@ -93,7 +94,8 @@ async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, se
         if let Some(version) = request.done(&state.snapshot) {
             return Ok(Committed::At(version));
         }
-        // Another writer's entry has the version at which ours was tried, so our earlier put cannot succeed later.
+        // If there was an earlier attempt, another writer's entry now occupies its version, so the earlier put can no
+        // longer succeed.
         if !request.files.is_empty() && request.seen.is_some_and(|seen| state.last_addition > seen) {
             return Ok(Committed::Behind);
         }
@@ -109,8 +111,8 @@ async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, se
                 return request.finish(table, &state, version).await;
             }
             Ok(Some(winner)) => {
-                // Follow the log before the check, because the table's snapshot must show where to continue after a
-                // refusal.
+                // Follow the log before the check. If the commit is refused, the caller reads the source's current
+                // progress from the table's snapshot.
                 state = table.follow().await?;
                 request.check_winner(table, &winner)?;
             }
@@ -149,8 +151,8 @@ impl CommitRequest {
     }
 
     /// Returns the snapshot's version if the snapshot already contains this commit, for example from an earlier attempt
-    /// that was in doubt. Files are recognized by their unique names. A commit without files counts as done if the
-    /// progress has the new values, even if another writer set them.
+    /// whose result was in doubt. Files are recognized by their unique names. A commit without files is considered done
+    /// if the progress has the new values, even if another writer set them.
     fn done(&self, snapshot: &Snapshot) -> Option<u64> {
         let is_set = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
         let is_done = match self.files.is_empty() {
@@ -174,8 +176,9 @@ impl CommitRequest {
         }
     }
 
-    /// Refuses the commit if `winner` removes one of our files. A removed file was already committed and has since been
-    /// replaced. Schema and protocol are checked when the log is followed, and progress is checked before the next put.
+    /// Fails if `winner` removes one of the commit's files: the file was already committed, and another file has
+    /// replaced it. This function does not check schema, protocol and progress. Schema and protocol are checked when
+    /// the log is followed, and progress is checked before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());
@@ -190,7 +193,7 @@ impl CommitRequest {
         }
     }
 
-    /// Publishes the snapshot that includes our entry. The entry must already be in the log.
+    /// Publishes the snapshot that includes the commit, which must already be in the log.
     async fn finish(&self, table: &Table, before: &TableState, version: u64) -> Result<Committed> {
         if table.gap_check_due() {
             return self.confirm(table).await;
@@ -206,8 +209,9 @@ impl CommitRequest {
         Ok(Committed::At(version))
     }
 
-    /// Confirms a slow commit by loading the table again. If the log was checkpointed and cleaned up past the commit's
-    /// version before the put, no reader sees the entry.
+    /// Checks that a slow commit took effect, by loading the table again. Before the put, other writers may have
+    /// written a checkpoint of a later version and removed the log entries before it. In that case, no reader reads the
+    /// new entry.
     async fn confirm(&self, table: &Table) -> Result<Committed> {
         let snapshot = table.reload().await?.snapshot;
         if let Some(version) = self.done(&snapshot) {

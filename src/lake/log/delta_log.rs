@@ -4,8 +4,8 @@
 //! Encodes and decodes `_delta_log/<version>.json`, one action per line, as specified by the Delta protocol
 //! (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md>).
 //!
-//! **Invariant:** an entry is written only if its version has no entry yet, and it is never changed afterwards. Two
-//! writers therefore never own the same version.
+//! **Invariant:** an entry is written only if its version has no entry yet, and a written entry is never changed. Two
+//! writers therefore never commit the same version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const FOLDER: &str = "_delta_log";
 /// The name of the file that points to the newest checkpoint.
 const HINT: &str = "_last_checkpoint";
 
-/// One line of a log entry. Exactly one field is set, and unknown actions are ignored.
+/// One line of a log entry. Exactly one field is set, except for an unknown action, which leaves all fields unset.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ActionLine {
@@ -95,7 +95,7 @@ pub(in crate::lake) struct Remove {
 /// All actions of one version.
 #[derive(Debug, Default, PartialEq)]
 pub(in crate::lake) struct LogEntry {
-    /// The unique id of the operation, if its writer set one.
+    /// The unique id that the writer gave to the entry, or `None` if the entry has no such id.
     pub(in crate::lake) operation: Option<String>,
     pub(in crate::lake) protocol: Option<Protocol>,
     pub(in crate::lake) metadata: Option<Metadata>,
@@ -109,7 +109,8 @@ pub(in crate::lake) struct LogEntry {
 pub(in crate::lake) enum PutOutcome {
     /// The entry was written.
     Written,
-    /// The version already has an entry. The existing entry may be ours if the client retried a put that had succeeded.
+    /// The version already has an entry. If the client retried a put, the existing entry may be the one that this put
+    /// wrote.
     Taken,
     /// The put failed without a clear result. The entry may have been written, may be written later, or may never be
     /// written.
@@ -133,8 +134,8 @@ pub(in crate::lake) struct Log {
 }
 
 impl LogEntry {
-    /// Encodes the entry as JSON, one action per line. When the entry is read back, its `operation` id identifies it as
-    /// ours.
+    /// Encodes the entry as JSON, one action per line. The encoded entry contains the `operation` id, so that the
+    /// writer can recognize its own entry when it reads the entry back.
     pub(in crate::lake) fn encode(self, operation: Uuid, kind: &str, parameters: Value, now_ms: i64) -> Result<Bytes> {
         let info = json!({
             "timestamp": now_ms,
@@ -160,7 +161,7 @@ impl LogEntry {
         Ok(bytes.into())
     }
 
-    /// Parses an entry that any Delta writer may have written.
+    /// Parses a log entry. Any Delta writer may have written it.
     fn parse(version: u64, bytes: &[u8]) -> Result<Self> {
         let mut entry = Self::default();
         for line in serde_json::Deserializer::from_slice(bytes).into_iter::<ActionLine>() {
@@ -209,8 +210,8 @@ impl Log {
         }
     }
 
-    /// Returns the version of the newest checkpoint according to the hint file. The hint may be outdated or missing,
-    /// but it never names a checkpoint that does not exist yet.
+    /// Returns the version of the newest checkpoint according to the hint file, or `None` if there is no valid hint.
+    /// The hint may be outdated, but the checkpoint that it names has always been written completely.
     pub(in crate::lake) async fn hint(&self) -> Result<Option<u64>> {
         let bytes = self.get(&self.folder.clone().join(HINT)).await?;
         let hint = bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
@@ -267,7 +268,7 @@ enum LogFileName {
 }
 
 impl LogFileName {
-    /// Parses `<version>.json`, `<version>.checkpoint.parquet`, `<version>.checkpoint.<part>.<parts>.parquet`.
+    /// Parses `<version>.json`, `<version>.checkpoint.parquet` or `<version>.checkpoint.<part>.<parts>.parquet`.
     fn parse(name: &str) -> Option<Self> {
         let (version, rest) = name.split_once('.').filter(|(version, _)| version.len() == 20)?;
         let version = version.parse().ok()?;

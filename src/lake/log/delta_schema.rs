@@ -1,12 +1,12 @@
 //! Converts a contract to a Delta schema, and adds a contract's new columns to a stored schema.
 //!
-//! Takes a [`Contract`] and the schema in a table's metadata, and returns the schema to store. If the contract does not
-//! fit the stored schema, returns a `Conflict` error that names the column and the fix.
+//! Compares a [`Contract`] with the schema in a table's metadata, and returns the schema to store. If rows that follow
+//! the contract could not be stored in the table, returns a `Conflict` error that names the column and the fix.
 //!
 //! A contract may add nullable columns. New columns are appended to the stored columns, and readers match columns by
-//! name. A column that the contract no longer has stays in the table and is null in new files. External readers still
-//! see the column, but queries do not. A contract must not change a column's type or nullability, and must not add a
-//! column whose name differs from a stored one only in case.
+//! name. If a column is removed from the contract, it stays in the table and is null in new files. External readers
+//! still see the column, but queries do not. A contract must not change a column's type or nullability, and must not
+//! add a column whose name differs from a stored one only in case.
 
 use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ struct DeltaField {
 }
 
 impl DeltaSchema {
-    /// Returns the Delta schema of a contract: all columns and the partition column, with descriptions as column
-    /// comments.
+    /// Returns the Delta schema of a contract, which has all columns of the contract and the partition column. The
+    /// descriptions of columns become their comments.
     pub(in crate::lake) fn of(contract: &Contract) -> Result<Self> {
         let fields = contract.table_schema().fields().iter().map(|field| {
             let column = contract.columns.iter().find(|column| column.name == *field.name());
@@ -67,8 +67,8 @@ impl DeltaSchema {
             .map_err(|error| Error::internal("a schema cannot be written as JSON").with_source(error))
     }
 
-    /// Returns this stored schema with the new columns of `contract` added, or `None` if it already has all of them.
-    /// Returns `Conflict` if rows that follow the contract do not fit the table.
+    /// Returns a copy of this stored schema to which the new columns of `contract` have been added, or `None` if there
+    /// are no new columns. Returns `Conflict` if rows that follow `contract` cannot be stored in the table.
     pub(in crate::lake) fn evolve(&self, contract: &Contract) -> Result<Option<Self>> {
         let declared = Self::of(contract)?;
         let mut evolved = self.clone();
@@ -100,7 +100,7 @@ fn column_path(contract: &Contract, column: &str) -> String {
     format!("table `{}`, column `{column}`", contract.name)
 }
 
-/// Checks that a declared column's values fit the stored column.
+/// Checks that the values of a declared column can be stored in the existing column.
 fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<()> {
     let problem = if stored.name != field.name {
         format!(

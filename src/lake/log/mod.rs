@@ -1,4 +1,5 @@
-//! The Delta log of a table: replays log entries to a table state, commits new entries, and writes checkpoints.
+//! The Delta log of a table: replays log entries to compute a table's state, commits new entries, and writes
+//! checkpoints.
 //!
 //! ```text
 //!   delta_log (entries, put if absent) ─► table_state ─► snapshot (live files with stats)

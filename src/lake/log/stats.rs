@@ -1,12 +1,13 @@
-//! File statistics: bounds of tenants, times and ids, as the JSON text in a Delta `add` action.
+//! File statistics: the bounds of tenant ids, times and event ids. They are stored as JSON text in a Delta `add`
+//! action.
 //!
-//! Writes a file's bounds as JSON, and reads the JSON from any Delta writer. Bounds include every row of the file, but
-//! they need not be tight. Long strings are truncated, and a truncated upper bound is increased. Times have millisecond
-//! precision.
+//! Writes a file's bounds as JSON, and reads JSON that any Delta writer has written. Bounds include every row of the
+//! file, but they need not be tight. Long strings are truncated, and a truncated upper bound is increased so that it
+//! remains an upper bound. Times have millisecond precision.
 //!
 //! Most Delta writers truncate the latest time to milliseconds, so some rows may be later than the stored bound. When
-//! we write the latest time, we therefore round it up. When we read a latest time in whole milliseconds, we interpret
-//! it as the last microsecond of that millisecond.
+//! we write the latest time, we therefore round it up. When we read a latest time without microseconds, we interpret it
+//! as the last microsecond of its millisecond.
 
 use std::sync::Arc;
 
@@ -46,14 +47,14 @@ struct StatsJson {
     null_count: Map<String, Value>,
 }
 
-/// Returns the columns with statistics, in stored order.
+/// Returns the columns that have statistics: tenant, event time, event id and receive time.
 pub(in crate::lake) fn columns(contract: &Contract) -> [&str; 4] {
     let name = |index: usize| contract.columns[index].name.as_str();
     [name(contract.tenant), name(contract.time), name(contract.id), RECEIVED_TIME]
 }
 
-/// Returns the bounds to store for strings from `least` to `greatest`. Returns `None` if no string of the maximum
-/// length is greater than all of them.
+/// Returns the bounds to store for a column whose smallest string is `least` and whose greatest string is `greatest`.
+/// Returns `None` if no string of at most the maximum length is an upper bound.
 pub(in crate::lake) fn string_bound(least: &str, greatest: &str) -> Bound<Arc<str>> {
     let truncated = match least.char_indices().nth(STRING_CHARS_MAX) {
         Some((end, _)) => &least[..end],
@@ -96,8 +97,8 @@ impl FileBounds {
             .map_err(|error| Error::internal("statistics cannot be written as JSON").with_source(error))
     }
 
-    /// Parses the `add.stats` from any Delta writer. Missing or invalid bounds become unknown. Returns `Unsupported` if
-    /// there is no row count, because the table's row count would be wrong.
+    /// Parses the `add.stats` that any Delta writer may have written. Missing or invalid bounds are treated as unknown.
+    /// Returns `Unsupported` if there is no row count, because the row count of the table could not be computed.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let rows = stats.num_records.ok_or_else(|| {
@@ -117,8 +118,8 @@ impl FileBounds {
     }
 }
 
-/// Returns a string that is greater than every string that starts with `prefix`. Of the strings that are not longer
-/// than `prefix`, returns the smallest, or `None` if there is no such string.
+/// Returns the smallest string that is greater than every string that starts with `prefix` and that is not longer than
+/// `prefix`. Returns `None` if there is no such string.
 fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {

@@ -4,8 +4,8 @@
 //!   LogEntry ─► Changes ─► TableState ─► Snapshot (for queries) and Metadata (for evolving)
 //! ```
 //!
-//! Refuses a table whose protocol, partitioning, schema or files our readers and writers do not support, because an
-//! error is better than a result with missing rows.
+//! Refuses a table if this server does not support its protocol, partitioning, schema or files. Otherwise, query
+//! results could lack rows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,12 +29,13 @@ pub(in crate::lake) const WRITER_VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::lake) struct TableState {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
-    /// An upper bound on the last version that added files. No later entry has added any files.
+    /// A version after which no log entry has added files. It may be later than the version that added the last file.
     pub(in crate::lake) last_addition: u64,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
 
-/// The combined changes of log entries up to `version`. Later entries override earlier ones.
+/// The combined changes of several log entries, up to `version`. The changes of a later entry override those of an
+/// earlier one.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Changes {
     version: u64,
@@ -88,7 +89,7 @@ impl Changes {
     }
 
     /// Applies these changes to `before`, which is `None` if they include the first log entry or a checkpoint. Returns
-    /// `Conflict` if the changed schema does not fit the contract.
+    /// `Conflict` if rows that follow the contract cannot be stored with the changed schema.
     pub(in crate::lake) fn apply(self, contract: &Contract, before: Option<&TableState>) -> Result<TableState> {
         let metadata = match (self.metadata, before) {
             (Some(metadata), Some(_)) => {
@@ -118,7 +119,7 @@ impl Changes {
     }
 }
 
-/// Returns the log action that adds one of our files.
+/// Returns the log action that adds a file that this server wrote.
 pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result<Add> {
     let bounds = FileBounds {
         rows: file.rows,
@@ -138,7 +139,7 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
     })
 }
 
-/// Converts a log action from any Delta writer to a file.
+/// Converts a log action to a `DataFile`. Any Delta writer may have written the action.
 pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFile> {
     let path = decode_path(contract, &add.path)?;
     let refuse = |why: &str| Error::unsupported(format!("table `{}`: `{path}` {why}", contract.name));
@@ -174,7 +175,7 @@ pub(in crate::lake) fn check_protocol(contract: &Contract, protocol: &Protocol) 
     )))
 }
 
-/// Refuses a table that is not partitioned by day.
+/// Refuses a table that is not partitioned by the column `event_date` alone.
 pub(in crate::lake) fn check_layout(contract: &Contract, metadata: &Metadata) -> Result<()> {
     if metadata.partition_columns == [EVENT_DATE] {
         return Ok(());
@@ -193,7 +194,7 @@ pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
         Err(_) => date.checked_sub_days(Days::new(u64::from(day.unsigned_abs()))),
     };
     date.map(|date| date.format("%Y-%m-%d").to_string())
-        .ok_or_else(|| Error::invalid(format!("day {day} since 1970 is outside the range of dates")))
+        .ok_or_else(|| Error::invalid(format!("day {day}, counted from 1970-01-01, is outside the range of dates")))
 }
 
 fn read_day(text: &str) -> Option<i32> {
@@ -201,7 +202,7 @@ fn read_day(text: &str) -> Option<i32> {
     i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
-/// Decodes a file path from the log. Refuses absolute paths, which shallow clones use.
+/// Decodes a file path from the log. Refuses absolute paths, which Delta tables created as shallow clones contain.
 fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
     let refuse = || {
         Error::unsupported(format!(

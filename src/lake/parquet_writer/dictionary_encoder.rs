@@ -4,10 +4,11 @@
 //!   strings or dictionary ─► indexes ─► pages: levels, bit-packed indexes ─► column chunk
 //! ```
 //!
-//! Takes a dictionary array or plain strings, together with their repetition and definition levels, and returns a
-//! column chunk. Plain strings cost one hash lookup each. If there are too many distinct strings, the encoder returns
-//! `None`, and Parquet's writer encodes the column instead. Most columns of an event are dictionaries. Parquet's writer
-//! would look up each of their values in a hash table, which takes longer than the rest of the encoding.
+//! The encoder accepts a dictionary array or plain strings, with their repetition and definition levels, and returns a
+//! column chunk. It looks up each plain string once in a hash table. If there are too many distinct strings, the
+//! encoder returns `None`, and Parquet's writer encodes the column instead. Most columns of events are dictionary
+//! columns. Parquet's writer would look up every value of such a column in a hash table, which takes longer than the
+//! rest of the encoding.
 //!
 //! The format is specified by Apache Parquet in `Encodings.md` (plain, RLE and bit-packing hybrid) and `README.md`
 //! (data pages).
@@ -30,13 +31,13 @@ use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, Tex
 
 /// The number of values that are sampled to estimate whether a column has few distinct strings.
 const SAMPLE: usize = 256;
-/// A column is encoded as a dictionary if each distinct string occurs at least this often in the sample, on average. A
-/// column of distinct strings is therefore never encoded as a dictionary, and keeps its statistics even in a small
-/// file.
+/// A column is encoded as a dictionary if, in the sample, each distinct string occurs at least this many times on
+/// average. Columns with mostly distinct strings, such as ids, are therefore left to Parquet's writer, which also
+/// writes their statistics. This encoder writes none.
 const REPEATS: usize = 4;
 /// The number of rows per page, the same as in all other columns.
 const PAGE_ROWS: usize = 20_000;
-/// The number of values in a bit-packed group.
+/// The number of values that are bit-packed together.
 const GROUP: usize = 8;
 /// The minimum length of a run-length encoded run, in groups.
 const RUN_GROUPS_MIN: usize = 4;
@@ -47,12 +48,12 @@ pub(in crate::lake) struct DictionaryEncoder {
     compression: Compression,
 }
 
-/// How a leaf column's strings map to the rows, which determines the repetition and definition levels.
+/// The mapping between a leaf column's strings and the rows. It determines the repetition and definition levels.
 pub(in crate::lake) enum TextLevels {
-    /// One string or null per row.
+    /// Each row has one string, or null.
     Rows,
-    /// The keys or the values of map entries, with the offsets of each row's entries. A row without entries is a null
-    /// map.
+    /// The strings are the keys or the values of map entries. Row `i` has the entries from offset `i` to offset `i +
+    /// 1`, and is a null map if there are none.
     Entries(Vec<usize>),
 }
 
@@ -63,7 +64,7 @@ pub(in crate::lake) struct EncodedChunk {
 }
 
 impl DictionaryEncoder {
-    /// Creates an encoder with this compression level.
+    /// Creates an encoder that compresses pages with zstd at this level.
     pub(in crate::lake) fn new(level: ZstdLevel) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
         Ok(Self { compressor, compression: Compression::ZSTD(level) })
@@ -94,7 +95,7 @@ impl DictionaryEncoder {
         size += written.uncompressed_size;
         let data_offset = written.bytes_written;
         let mut packed = 0;
-        // A chunk without rows also has one page.
+        // Write a page even if the chunk has no rows.
         for start in (0..rows.max(1)).step_by(PAGE_ROWS) {
             let page_rows = PAGE_ROWS.min(rows - start);
             let mut plain = Vec::new();
@@ -241,10 +242,11 @@ impl IndexedTexts {
         Some(Self::new((0..dictionary.len()).map(|index| dictionary.get(index as u16).bytes()), indexes))
     }
 
-    /// Reduces the dictionary to the values that the rows use. Returns `None` if a dictionary value is null.
+    /// Builds the indexes from a dictionary column, and a dictionary that contains only the values that rows use.
     fn of_dictionary(column: &TextDictionaryArray) -> Option<Self> {
         let strings = column.values().as_string_opt::<i32>().filter(|strings| strings.null_count() == 0)?;
-        // `new_indexes` maps a key of `column` to its new index, and `used` maps a new index to the key.
+        // `new_indexes` contains the new index of each key that rows use, and `used` contains the key of each new
+        // index.
         let (mut new_indexes, mut used) = (vec![None; strings.len()], Vec::new());
         let mut new_index = |key: u16| {
             *new_indexes[usize::from(key)].get_or_insert_with(|| {
@@ -262,7 +264,8 @@ impl IndexedTexts {
 }
 
 impl TextLevels {
-    /// Returns the levels of a map's entries. Returns `None` if a null row has entries, or if a non-null row has none.
+    /// Returns the levels of a map's entries. Returns `None` if a null row has entries or if a map that is not null is
+    /// empty, because [`TextLevels::Entries`] cannot represent such rows.
     pub(in crate::lake) fn of(map: &MapArray) -> Option<Self> {
         let offsets = map.value_offsets();
         let is_plain = |row: usize| map.is_null(row) == (offsets[row] == offsets[row + 1]);
@@ -313,7 +316,7 @@ impl TextLevels {
     }
 }
 
-/// Returns the bit width of numbers up to `largest`.
+/// Returns the number of bits that are needed for numbers from 0 to `largest`.
 fn bits_of(largest: usize) -> u8 {
     (usize::BITS - largest.leading_zeros()) as u8
 }

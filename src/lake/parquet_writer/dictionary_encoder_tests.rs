@@ -55,8 +55,8 @@ impl RowTexts {
     }
 }
 
-/// Encodes every string leaf with the dictionary encoder, in two row groups. Returns `None` if a leaf has too many
-/// distinct strings.
+/// Encodes the rows in two row groups, with the dictionary encoder for each leaf column that contains strings. Returns
+/// `None` if a leaf has too many distinct strings.
 fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
@@ -91,7 +91,7 @@ fn rows(texts: &RowTexts, seed: u64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.to_vec()).unwrap()
 }
 
-/// Returns the same rows with dictionary columns, which contain some unused values.
+/// Returns the same rows with dictionary-encoded columns. Their dictionaries also contain values that no row uses.
 fn with_dictionaries(rows: &RecordBatch) -> RecordBatch {
     let kind = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
     let encoded = |texts: &ArrayRef| {
@@ -154,7 +154,7 @@ fn parquet_reads_back_the_same_strings() {
             encode(&EventBatch::unchecked(with_dictionaries(&written))).unwrap(),
             "case {seed}: dictionary columns give the same file"
         );
-        // Read a random selection of rows.
+        // Compare a random selection of rows, too.
         let (mut selectors, mut row_numbers, mut rng) = (Vec::new(), Vec::new(), StdRng::seed_from_u64(seed));
         let mut at = 0;
         while at < texts.rows {

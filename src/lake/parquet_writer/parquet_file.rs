@@ -5,9 +5,10 @@
 //!                                  └─ others ─► Parquet's writer ─────────┴─► bytes
 //! ```
 //!
-//! The encodings were chosen by measuring files of call events. Compared with dictionaries for all columns, files are
-//! 20 % smaller and are written 25 % faster. With dictionaries for all columns, Parquet's writer starts a dictionary
-//! even for ids, times and measures, and abandons it later.
+//! The encodings were chosen by measuring files of telephone call events. Compared with files in which all columns use
+//! dictionaries, these files are 20 % smaller and are written 25 % faster. One reason is that, with dictionaries
+//! enabled, Parquet's writer begins to build a dictionary even for ids, times and measures, and discards it when it
+//! becomes too large.
 
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ fn leaf_mismatch(field: &Field) -> ParquetError {
     ParquetError::General(format!("the leaves of column `{}` do not match the file's schema", field.name()))
 }
 
-/// For each leaf of a column, returns whether to encode the leaf as a dictionary.
+/// Returns, for each leaf of a column, whether the leaf should be dictionary-encoded.
 fn dictionary_leaves(values: &ArrayRef, is_key: bool) -> Vec<bool> {
     let is_dictionary = |leaf: &ArrayRef| TextLeaf::of(leaf).is_some_and(|leaf| leaf.repeats());
     match values.as_map_opt() {
@@ -104,7 +105,8 @@ fn dictionary_leaves(values: &ArrayRef, is_key: bool) -> Vec<bool> {
     }
 }
 
-/// Returns the string leaves of a column, and their levels. A column of another type has no string leaves.
+/// Returns those leaves of a column that contain strings, and the mapping between their strings and the rows. A column
+/// that is neither a string nor a map has no such leaves.
 fn text_leaves(values: &ArrayRef) -> (Vec<TextLeaf>, Option<TextLevels>) {
     let Some(map) = values.as_map_opt() else {
         return (TextLeaf::of(values).into_iter().collect(), Some(TextLevels::Rows));
@@ -120,8 +122,8 @@ fn properties(
     dictionaries: &[Vec<bool>],
 ) -> WriterProperties {
     let sorting = [contract.tenant, contract.time, contract.id].map(|column| SortingColumn {
-        // Parquet counts leaf columns here. The leaf index equals the column's index, because no column before the keys
-        // is nested.
+        // `column_idx` is the index of a leaf column. Here, this equals the index of the top-level column, because the
+        // key columns and all columns before them have exactly one leaf each.
         column_idx: column as i32,
         descending: false,
         nulls_first: false,
@@ -144,7 +146,7 @@ fn properties(
 }
 
 /// Disables page and row-group statistics for dictionary columns and map entries, where they would not help pruning.
-/// The values of a dictionary column occur in every page. Statistics cost two comparisons per value.
+/// The values of a dictionary column occur in every page. Computing statistics takes two comparisons per value.
 fn set_statistics(builder: WriterPropertiesBuilder, field: &Field, is_dictionary: &[bool]) -> WriterPropertiesBuilder {
     let leaves: &[&[&str]] = match field.data_type() {
         DataType::Map(..) => &[&["key_value", "key"], &["key_value", "value"]],

@@ -4,8 +4,8 @@
 //!   rows ─► sort by (day, tenant, time, id) ─► gather ─► a file per UTC day ─► bytes and bounds
 //! ```
 //!
-//! Takes rows of one contract in any order, and returns [`EncodedFile`]s in memory. Sorting uses neither the store nor
-//! the clock. A tenant's rows are contiguous in a file, so the tenant's queries read few pages.
+//! The input is rows of one contract in any order. The output is [`EncodedFile`]s in memory. A tenant's rows are
+//! contiguous in a file, so the tenant's queries read few pages.
 
 use std::ops::Range;
 
@@ -20,10 +20,10 @@ use crate::lake::log::stats::{FileBounds, string_bound, time_bound};
 use crate::lake::parquet_writer::parquet_file::{WriteOptions, parquet_file};
 use crate::lake::parquet_writer::take::gather;
 
-/// The number of tenants in the cache of [`ranks`].
+/// The number of recently seen tenants that [`ranks`] caches.
 const TENANTS_CACHED: usize = 64;
 
-/// A Parquet file that is encoded but not stored yet.
+/// An encoded Parquet file that has not been stored yet.
 #[derive(Debug)]
 pub(in crate::lake) struct EncodedFile {
     /// The UTC day of all rows, in days since 1970.
@@ -41,7 +41,7 @@ pub struct RowSelection {
 }
 
 impl RowSelection {
-    /// Selects the rows at these indexes. The rows are copied only once, when they are sorted.
+    /// Selects the rows of `batch` at these indexes. The rows are copied only once, when they are sorted.
     pub fn new(batch: EventBatch, rows: Vec<u32>) -> Self {
         Self { batch, rows: Some(rows) }
     }
@@ -82,7 +82,7 @@ pub(in crate::lake) fn encode(
         .collect()
 }
 
-/// UTC days (in days since 1970), each with the range of its rows.
+/// For each UTC day (in days since 1970), the range of its rows.
 type Days = Vec<(i32, Range<usize>)>;
 
 /// Sorts rows by (day, tenant, time, id), and returns them with the range of each day.
@@ -103,21 +103,21 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// The sort key of a row. Comparing strings is slow, so the key has the tenant's rank instead of its name. The key
-/// contains only the eight bytes of the id that follow the common prefix of all ids. Whole ids are compared only if
-/// these bytes are equal.
+/// The sort key of a row. Comparing strings is slow, so the key contains the tenant's rank instead of its name. Of the
+/// id, the key contains only eight bytes: those that follow the common prefix of all ids. Whole ids are compared only
+/// if these bytes are equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
-    /// The day, tenant rank and time, packed into one number that has the same order.
+    /// The day, tenant rank and time, packed into one number that sorts like the tuple of the three.
     day_tenant_time: u128,
-    /// Eight bytes of the id, as a number with the same order.
+    /// The eight bytes of the id, as a number that sorts like the bytes.
     id: u64,
     row: u32,
 }
 
 impl SortKey {
     fn new(day: i32, tenant_rank: u32, time: Micros, id: u64, row: u32) -> Self {
-        // Flipping the sign bit of signed numbers gives unsigned numbers with the same order.
+        // Flipping the sign bit of signed numbers gives unsigned numbers that sort in the same order.
         let (day, time) = (day.cast_unsigned() ^ (1 << 31), time.cast_unsigned() ^ (1 << 63));
         let day_tenant_time = u128::from(day) << 96 | u128::from(tenant_rank) << 64 | u128::from(time);
         Self { day_tenant_time, id, row }
@@ -127,13 +127,15 @@ impl SortKey {
         ((self.day_tenant_time >> 96) as u32 ^ (1 << 31)).cast_signed()
     }
 
-    /// Returns the packed fields, which are compared before the whole id and the row index.
+    /// Returns the fields that are compared first. The whole id and the row index are compared only if these fields are
+    /// equal.
     fn packed(&self) -> (u128, u64) {
         (self.day_tenant_time, self.id)
     }
 }
 
-/// Returns eight bytes of a string from `start`, as a number with the same order.
+/// Returns the eight bytes of a string that begin at `start`, as a number that sorts like the bytes. Missing bytes are
+/// zero.
 fn eight_bytes(string: &str, start: usize) -> u64 {
     let rest = string.as_bytes().get(start..).unwrap_or_default();
     match rest.first_chunk() {
@@ -276,7 +278,7 @@ mod tests {
         events.iter().map(|(tenant, time, id)| (*tenant, *time, (*id).to_owned())).collect()
     }
 
-    /// Reads (tenant, time, id) of a file's rows, in file order.
+    /// Returns the (tenant, time, id) of each row, in the order of the file.
     fn read(file: &EncodedFile) -> Vec<Event<'static>> {
         let reader =
             ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes.clone())).unwrap().build().unwrap();
@@ -371,7 +373,7 @@ mod tests {
             ("event_time", Encoding::DELTA_BINARY_PACKED, false, true),
             ("event_id", Encoding::PLAIN, false, true),
             ("received_time", Encoding::DELTA_BINARY_PACKED, false, true),
-            // A dictionary column, whose values occur in every page.
+            // This is a dictionary column: its values occur in every page, so it has no statistics.
             ("region", Encoding::RLE_DICTIONARY, true, false),
             ("mos", Encoding::BYTE_STREAM_SPLIT, false, true),
             ("hops", Encoding::DELTA_BINARY_PACKED, false, true),

@@ -1,6 +1,6 @@
 //! Gathers rows of a batch by index.
 //!
-//! Arrow's `take` kernel returns the same rows. This implementation is optimized for short strings and small maps, and
+//! It returns the same rows as Arrow's `take` kernel. Because it is optimized for short strings and small maps, it
 //! takes only a third of the kernel's time.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use arrow::error::ArrowError;
 
 use crate::contract::{EventBatch, PaddedSlice, SHORT_BYTES_MAX};
 
-/// Returns the rows at these indexes, all of which must exist.
+/// Returns the rows at these indexes. Each index must be less than the number of rows.
 pub(in crate::lake) fn gather(rows: &EventBatch, indexes: &[u32]) -> Result<EventBatch, ArrowError> {
     let order = UInt32Array::from(indexes.to_vec());
     let columns = rows.columns().iter().map(|column| gather_column(column, &order)).collect::<Result<_, _>>()?;
@@ -117,7 +117,7 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(seed);
             let (count, wanted) = (rng.random_range(1..200), rng.random_range(0..300));
             let rows = rows(count, &mut rng);
-            // Also gather from a slice, so that columns do not begin at the start of their buffers.
+            // Also gather from a slice, whose columns do not begin at the start of their buffers.
             let first = rng.random_range(0..count);
             for rows in [rows.clone(), rows.slice(first, count - first)] {
                 let indexes: Vec<u32> = (0..wanted).map(|_| rng.random_range(0..rows.num_rows() as u32)).collect();

@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::bloom_filter::Sbbf;
 
-/// The maximum size of a table's cached filters, in bytes. At 10 to 20 bits per id, this is enough for about 30 million
-/// events.
+/// The maximum size of a table's cached filters, in bytes. A filter needs 10 to 20 bits per id, so filters for about 30
+/// million events fit.
 const FILTER_BYTES_MAX: usize = 64 << 20;
 /// The size of one filter block, in bytes.
 const BLOCK_BYTES: usize = 32;
 /// The approximate size of a cache entry without its filter, in bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// The bloom filters on a file's ids: one per row group, or `None` if the row group has no filter.
+/// The bloom filters for a file's event ids. There is one element per row group, which is `None` if the row group has
+/// no filter.
 #[derive(Debug)]
 pub(in crate::lake) struct FileBloomFilters {
     groups: Vec<Option<Sbbf>>,
@@ -35,7 +36,7 @@ impl FileBloomFilters {
     }
 }
 
-/// A cache of filters by file path, which evicts the filters that were loaded first.
+/// A cache of filters, keyed by file path. When it is full, it evicts the filters that were loaded first.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct BloomFilterCache(Mutex<CachedFilters>);
 
@@ -67,7 +68,7 @@ impl BloomFilterCache {
     }
 
     fn cached(&self) -> std::sync::MutexGuard<'_, CachedFilters> {
-        // The cache is consistent even if the lock is poisoned.
+        // If a thread panics while it holds the lock, the cache stays consistent, so poisoning can be ignored.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

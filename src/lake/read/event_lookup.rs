@@ -1,15 +1,15 @@
-//! Batched lookup of stored events by (tenant, time, id) in sorted files.
+//! Looks up a batch of events in sorted files, by (tenant, time, id).
 //!
 //! ```text
 //!   events ─► files whose bounds include them ─► bloom filters of ids ─► pages whose times include them ─► compare
 //!             (in memory)                        (cached)                (page index)
 //! ```
 //!
-//! Takes the [`EventKeys`] of events and a list of files, and returns for each event whether a file contains it. An
-//! event that is sent again has the same time, so only the pages that include this time are read.
+//! [`Table::stored`] returns, for each event, whether one of the given files contains the event. If an event is sent
+//! again, its event time is the same, so only pages whose time range includes that time are read.
 //!
-//! **Invariant:** the filters before the final comparison may let an absent event pass, but they never drop a stored
-//! event.
+//! **Invariant:** the bounds, bloom filters and page index never exclude a file or page that contains the event. They
+//! may fail to exclude others, so whole keys are compared at the end.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -45,7 +45,7 @@ pub struct EventKeys {
 }
 
 impl EventKeys {
-    /// Returns the keys of `rows`. Returns `Internal` if the rows do not match the contract.
+    /// Returns the keys of `rows`. Returns `Internal` if the rows do not have the columns that the contract declares.
     pub fn of(contract: &Contract, rows: &RecordBatch) -> Result<Self> {
         let mismatch =
             || Error::internal(format!("table `{}`: the rows to look up do not match its contract", contract.name));
@@ -89,14 +89,14 @@ impl EventKeys {
 }
 
 impl Table {
-    /// Returns for each event whether one of `files` contains its tenant, time and id. Returns `Unavailable` if a file
-    /// cannot be read.
+    /// Returns, for each event, whether one of `files` contains its tenant, time and id. Returns `Unavailable` if a
+    /// file cannot be read.
     pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
         let mut found = vec![false; keys.len()];
         let live = self.snapshot();
         let candidates =
             files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
-        // Skip files that were removed in the meantime, because their rows are in the files that replaced them.
+        // Skip files that are no longer live: their rows are in the files that replaced them.
         let candidates: Vec<_> = candidates.filter(|(file, _)| live.contains(file)).collect();
         let keys = &keys;
         let mut lookups = futures::stream::iter(candidates)
@@ -163,7 +163,7 @@ async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: V
     Ok(found.into_iter().collect())
 }
 
-/// Loads the bloom filters on the file's ids. Files from other writers may have no bloom filters.
+/// Loads the bloom filters for the file's event ids. Files from other writers may have no bloom filters.
 async fn load_filter(table: &Table, file: &DataFile) -> ParquetResult<FileBloomFilters> {
     let mut builder = ParquetRecordBatchStreamBuilder::new(object(table, file)).await?;
     let id = leaf(table.contract(), table.contract().id, builder.metadata())?;
@@ -186,8 +186,8 @@ fn leaf(contract: &Contract, column: usize, metadata: &ParquetMetaData) -> Parqu
     found.ok_or_else(|| ParquetError::General(format!("the file has no column `{name}`")))
 }
 
-/// Returns the rows of the pages that may contain one of the sorted `times`. Returns `None`, which selects all rows, if
-/// the file has no page index.
+/// Returns the rows of the pages that may contain one of `times`, which must be sorted. Returns `None` if the file has
+/// no page index. The caller then reads all rows.
 fn pages(metadata: &ParquetMetaData, time: usize, times: &[Micros]) -> Option<RowSelection> {
     let (columns, offsets) = (metadata.column_index()?, metadata.offset_index()?);
     let (mut ranges, mut first_row): (Vec<Range<usize>>, usize) = (Vec::new(), 0);

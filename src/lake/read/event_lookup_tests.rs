@@ -83,11 +83,11 @@ async fn rows_are_committed_only_after_the_version_they_were_compared_with() {
         Committed::At(1),
         "the same commit again, as after an in-doubt result"
     );
-    // The other handle learns of the first handle's commit only when it puts its own entry.
+    // The handle `other` reads the first handle's commit only when it puts its own entry.
     let files = write(&other, 10..20).await;
     assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
     assert_eq!(ids(&other).await, expected(0..10), "the handle knows of the commit now");
-    // A commit that contains only progress adds no rows.
+    // A commit without files adds no rows.
     one.refresh().await.unwrap();
     one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
     assert_eq!(other.commit_after(1, files, Vec::new()).await.unwrap(), Committed::At(3));

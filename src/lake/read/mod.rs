@@ -1,5 +1,4 @@
-//! Reads single files for deduplication and the quarantine. Queries do not use these readers, because `query` scans
-//! files itself.
+//! Reads single files for deduplication and the quarantine. Queries use the scan in `query` instead.
 //!
 //! ```text
 //!   file ─► object_reader ─┬─► file_keys ─► dedupe index
@@ -7,7 +6,7 @@
 //!                          └─► row_reader ─► rows
 //! ```
 //!
-//! **Invariant:** only the pages of the requested columns are fetched.
+//! **Invariant:** apart from a file's footer, only pages of the requested columns are fetched.
 
 pub(super) mod bloom_filters;
 pub(super) mod event_keys;

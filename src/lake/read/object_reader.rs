@@ -1,4 +1,5 @@
-//! Reads columns of one Parquet object with range requests: first the footer, then only the pages of these columns.
+//! Reads some columns of a Parquet object with range requests. Fetches the footer first, and then only the pages of
+//! those columns.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,13 +16,14 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
-/// The number of bytes that are read first, from the end of a file. For most files, this range includes the whole
-/// footer.
+/// The number of bytes that the first request fetches from the end of a file. For most files, this range includes the
+/// whole footer.
 const FOOTER_BYTES: usize = 64 * 1024;
 /// The number of rows per batch.
 const BATCH_ROWS: usize = 8_192;
 
-/// Reads the named top-level columns of a file, in stored order. Skips names that the file does not have.
+/// Reads the top-level columns in `names`, in the order in which the file stores them. Ignores names of columns that
+/// the file does not have.
 pub(in crate::lake) async fn read_columns(
     objects: &Arc<dyn ObjectStore>,
     path: Path,

@@ -1,7 +1,7 @@
-//! Reads rows of one file batch by batch: the named columns, and either all rows or the rows at given row numbers.
+//! Reads some columns of one file in batches. Returns either all rows or only the rows at given row numbers.
 //!
-//! This reader is for maintenance, such as the quarantine's operator commands. Queries must not use this reader,
-//! because it does not filter by tenant.
+//! This reader is for maintenance tasks, such as the operator commands for the quarantine. Queries must not use this
+//! reader, because it does not filter by tenant.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::lake::{DataFile, Table};
 
 impl Table {
     /// Streams rows of a file in batches of at most `batch_rows` rows. Reads the columns in `names` that the file has.
-    /// Reads either all rows or only the rows at `row_numbers`, which must be ascending and count from 0. Returns
-    /// `Unavailable` if the file cannot be read.
+    /// Reads all rows, or only the rows at `row_numbers`, which must be ascending. The first row of a file has the
+    /// number 0. Returns `Unavailable` if the file cannot be read.
     pub async fn rows(
         &self,
         file: &DataFile,

@@ -1,10 +1,10 @@
-//! Opens the lake's object store with a client that limits retries.
+//! Opens the lake's object store.
 //!
-//! Takes the `[lake]` section and returns a [`Store`]: a client for the whole bucket or file system, and the prefix
-//! that contains every table's folder.
+//! A [`Store`] contains a client for the whole bucket or file system, and the prefix under which all tables have their
+//! folders. The client limits how often it retries a request.
 //!
-//! **Invariant:** the client supports conditional puts (put if absent), which make commits atomic. If the store does
-//! not support them, the first commit fails.
+//! **Invariant:** the client supports conditional puts (put if absent), which make commits atomic. With a store that
+//! does not support conditional puts, every commit fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,12 +24,12 @@ use crate::config::LakeConfig;
 use crate::error::{Error, Result};
 use crate::lake::store::durable_folder::DurableFolder;
 
-/// An object store, and the prefix that contains all tables.
+/// An object store, and the prefix that all table folders have in common.
 #[derive(Debug, Clone)]
 pub struct Store {
     /// The client for the whole store (a bucket, or the root of the file system).
     pub objects: Arc<dyn ObjectStore>,
-    /// The store's root URL (`s3://bucket/`, `file:///`). The query engine registers `objects` under this URL.
+    /// The store's root URL, such as `s3://bucket/` or `file:///`. The query engine registers `objects` under this URL.
     pub root: Url,
     /// The lake's prefix in the store.
     pub prefix: Path,
@@ -39,7 +39,8 @@ pub struct Store {
 
 impl Store {
     /// Opens a `file://`, `s3://` or `memory://` URL. Creates a missing local folder. Each `memory://` store is a
-    /// separate lake. S3 uses the usual `AWS_*` variables and instance credentials, and `lake.options` overrides them.
+    /// separate lake. For S3, the settings come from the usual `AWS_*` variables and from instance credentials.
+    /// `lake.options` overrides them.
     pub fn open(config: &LakeConfig) -> Result<Self> {
         let url = Url::parse(&config.url).map_err(|error| {
             Error::invalid(format!(
@@ -84,7 +85,7 @@ impl Store {
         url.path_segments_mut()
             .map_err(|()| {
                 Error::invalid(format!(
-                    "lake.url `{}` cannot have folders: use file:///path, s3://bucket/prefix or memory:///",
+                    "lake.url `{}` cannot contain a path: use file:///path, s3://bucket/prefix or memory:///",
                     self.root
                 ))
             })?
@@ -150,9 +151,9 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
         })?;
         builder = builder.with_config(key, value);
     }
-    // Connections are pooled, and the runtime that opened the store drives all of them. Otherwise, the query threads
-    // would drive the connections that queries open, and a commit that reuses one of these connections would wait for
-    // the query threads.
+    // Connections are pooled, so a query and a commit may use the same one. The runtime that opened the store therefore
+    // runs the I/O of all connections. If query threads ran the I/O of the connections that queries open, a commit
+    // could have to wait for a busy query thread.
     if let Ok(runtime) = Handle::try_current() {
         builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }

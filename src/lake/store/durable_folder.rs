@@ -1,10 +1,11 @@
 //! A local folder as an object store with durable puts.
 //!
-//! `object_store`'s `LocalFileSystem` leaves written data in the page cache. Here, a put returns only after the file
-//! and its directory entry are on disk, and a file appears under its name only after it is complete. All other
-//! operations are delegated to `LocalFileSystem`.
+//! `object_store`'s `LocalFileSystem` leaves written data in the page cache. With this store, a put returns only after
+//! the file and its directory entry are on disk. The file gets its final name only after it has been written
+//! completely. All other operations are delegated to `LocalFileSystem`.
 //!
-//! A put makes two `fsync` calls, which take about 5 ms together. All requests of a group commit share this cost.
+//! A put makes two `fsync` calls, which take about 5 ms together. A group commit makes one put for many requests, so
+//! they share this cost.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -25,7 +26,7 @@ use object_store::{
 };
 use uuid::Uuid;
 
-/// An object store over the local file system, from its root.
+/// An object store over the whole local file system.
 #[derive(Debug, Clone)]
 pub(in crate::lake) struct DurableFolder {
     files: Arc<LocalFileSystem>,
@@ -48,7 +49,7 @@ fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
         false => std::fs::hard_link(&staged, path),
     });
     if written.is_err() || !replace {
-        // Ignore a failed deletion, because a leftover file is never listed and its name is never reused.
+        // A failed deletion is harmless: the leftover file is never listed, and its name is never reused.
         let _ = std::fs::remove_file(&staged);
     }
     written.and_then(|()| sync_folder(folder))
@@ -63,7 +64,7 @@ fn staged(path: &FilePath) -> PathBuf {
 }
 
 /// Deletes staged files under `folder` that were written before `before_ms` (milliseconds since 1970), and returns
-/// their number. A process that is killed during a put leaves such a file, which is never listed or read.
+/// their number. If a process is killed during a put, it leaves such a file. The file is never listed or read.
 pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(folder)? {
@@ -72,7 +73,7 @@ pub(in crate::lake) fn sweep(folder: &FilePath, before_ms: i64) -> io::Result<us
         if kind.is_dir() {
             swept += sweep(&entry.path(), before_ms)?;
         } else if kind.is_file() && is_staged(&entry.file_name()) {
-            // The file may already be gone, because its writer may have just finished.
+            // The file may already be gone, because its writer may have renamed or deleted it.
             let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
             let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             if i64::try_from(modified).is_ok_and(|modified| modified < before_ms) {
@@ -105,7 +106,7 @@ fn create_folder(folder: &FilePath) -> io::Result<()> {
     missing.into_iter().rev().filter_map(FilePath::parent).try_for_each(sync_folder)
 }
 
-/// Syncs a folder's entries to disk, which only Unix requires.
+/// Syncs a folder's entries to disk. Only Unix requires this.
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! An object store for tests, in which puts of log entries fail as the test plans.
+//! An object store for tests. A test decides which puts of log entries fail, and how.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// The planned outcome of putting a log entry.
+/// The outcome that a test has planned for the put of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::lake) enum StoreFault {
     /// The put succeeds.
@@ -22,10 +22,10 @@ pub(in crate::lake) enum StoreFault {
     ResponseLost,
     /// The entry is not stored, and the put fails.
     Lost,
-    /// The put fails, but the entry is stored just before the next put of an entry.
+    /// The put fails at first, but takes effect later: the entry is stored just before the next put of an entry.
     Late,
-    /// The entry is stored, but the client retries the put and finds the entry. The put therefore reports that the
-    /// entry already exists.
+    /// The entry is stored, but the client receives no response and retries the put. The retry reports that the entry
+    /// already exists.
     Retried,
 }
 
@@ -42,7 +42,7 @@ impl FaultyStore {
         Arc::new(Self { inner, faults: Mutex::default(), late: Mutex::default() })
     }
 
-    /// Plans the outcomes of the next puts of log entries, in order. Later puts succeed.
+    /// Plans the outcomes of the next puts of log entries, in order. After these puts, all puts succeed.
     pub(in crate::lake) fn plan(&self, faults: &[StoreFault]) {
         self.faults.lock().unwrap().extend(faults);
     }

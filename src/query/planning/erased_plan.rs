@@ -1,8 +1,8 @@
 //! Stores a plan or a session state behind a trait object, to speed up compilation.
 //!
 //! If a future holds a plan or a session state across an await, the compiler must prove that the future is `Send`. The
-//! compiler repeats this proof for each such future, and visits the thousands of types in a SQL syntax tree. For a
-//! trait object, the proof takes one step, so `cargo check` is several times faster.
+//! compiler repeats this proof for each such future, and each time it visits the thousands of types in a SQL syntax
+//! tree. With a trait object, it need not visit these types, so `cargo check` is several times faster.
 //!
 //! **Invariant:** an `ErasedPlan<T>` always holds a `T`.
 
@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A shared `T` for which the compiler can easily prove `Send` and `Sync`. An `ErasedPlan` is cheap to clone.
+/// A shared `T` whose type is hidden from the compiler. An `ErasedPlan` is cheap to clone.
 pub struct ErasedPlan<T> {
     value: Arc<dyn Any + Send + Sync>,
     kind: PhantomData<fn() -> T>,

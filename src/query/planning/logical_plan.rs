@@ -9,11 +9,11 @@
 //!   function                    ─► the session's function of the same name, or an error
 //! ```
 //!
-//! **Invariant:** a plan reads only the session's tables and calls only the session's functions. Tables and functions
-//! inside the plan are never used, and no files are read. Even a plan that was built in another tenant's session reads
-//! only the tables of this session.
-//! **Invariant:** columns are resolved by name. A column that this session may not see is unknown everywhere in the
-//! plan.
+//! **Invariant:** a plan reads only the session's tables and calls only the session's functions. The tables and
+//! functions that a sent plan contains are never used, and no files are read. Even a plan that was built in another
+//! tenant's session reads only the tables of this session.
+//! **Invariant:** columns are resolved by name, not by their positions. If the session may not see a column, every
+//! reference to it in the plan fails.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(in crate::query) struct PlanNames {
     recursive: BTreeSet<String>,
 }
 
-/// The session's tables and functions, which replace the tables and functions in a plan.
+/// The tables and functions of the session that replace those in a plan.
 pub(in crate::query) struct Bindings<'a> {
     view: &'a PlanningView,
     tables: HashMap<TableReference, Arc<dyn TableSource>>,
@@ -71,7 +71,7 @@ impl PlanNames {
         Ok(names)
     }
 
-    /// Resolves the names in the session of `view`.
+    /// Looks up the names in the session that `view` describes.
     pub(in crate::query) async fn resolve(self, view: &PlanningView) -> Result<Bindings<'_>> {
         let mut tables = HashMap::new();
         for name in self.tables {
@@ -106,8 +106,8 @@ impl Bindings<'_> {
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // A column of the sent plan may be missing in this session or have another type. A node that uses a missing
-            // column fails.
+            // A column of the sent plan may have another type in this session, or may not exist. In the latter case, a
+            // node that uses the column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
@@ -126,8 +126,7 @@ impl Bindings<'_> {
         let columns = columns.map(Iterator::collect::<Result<Vec<_>>>).transpose()?;
         let (name, mut rows) =
             (scan.table_name.clone(), LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(&source), None)?);
-        // Tables use the filters and the limit of a scan only as hints. Nodes above the scan must therefore apply the
-        // filters and the limit.
+        // A table may ignore the filters and the limit of a scan, so apply them in nodes above the scan.
         if let Some(filter) = conjunction(scan.filters) {
             rows = rows.filter(filter)?;
         }
@@ -148,19 +147,20 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// Returns the source to scan if `given` provides the rows of a recursive query, a generated series, or the
-    /// freshness of a table. Returns `None` if `given` is a table in a catalog.
+    /// Returns the source to scan if `given` is not a table in a catalog, but provides the rows of a recursive query, a
+    /// generated series, or the freshness of a table. Otherwise, returns `None`.
     fn non_catalog_source(
         &self,
         scan: &TableScan,
         given: &Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // The source contains only a name and a schema. The rows exist only while the recursive query runs.
+            // It is safe to use the sent source, which contains only a name and a schema. The rows exist only while the
+            // recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {
-            // A generated series contains only its first value, last value and step.
+            // It is safe to use the sent source, which contains only the first value, the last value and the step.
             return Ok(Some(Arc::clone(&scan.source)));
         }
         if let Some(row) = given.downcast_ref::<FreshnessRow>() {

@@ -1,6 +1,6 @@
 //! Tests of statements that are sent as logical plans. A plan must return the same rows or the same error as the SQL
-//! text from which it was built, even if it was built in another session. The tables and functions inside the sent plan
-//! are never used.
+//! text from which it was built. It may have been built in another session. The tables and functions that the sent plan
+//! contains are never used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn run(session: &Session, plan: LogicalPlan, parameter: Option<i64>) -> Re
     Ok(text(&batches))
 }
 
-/// Statements that together contain all kinds of plan nodes, tables and functions that the binding handles.
+/// Statements whose plans together contain all kinds of nodes, tables and functions that can be rebound.
 const PLAN_SHAPES: [&str; 20] = [
     // Scans, with and without filters that the optimizer pushes down.
     "SELECT * FROM calls ORDER BY event_id LIMIT 3",
@@ -55,7 +55,7 @@ const PLAN_SHAPES: [&str; 20] = [
     "SELECT DISTINCT ON (region) region, event_id FROM calls ORDER BY region, event_id",
     "SELECT y, sum(y) OVER (ORDER BY event_time ROWS 2 PRECEDING), lag(y) OVER (ORDER BY event_time) FROM calls ORDER BY event_time",
     "SELECT 'a' || region || 'b', repeat(region, 2) FROM calls WHERE region IS NOT NULL ORDER BY event_id LIMIT 2",
-    // Rows that do not come from a table, and metadata.
+    // Queries whose rows do not come from a table, and statements that return metadata.
     "VALUES (1, 'a'), (2, 'b')",
     "SELECT unnest([1, 2, 3])",
     "SELECT sum(value) FROM generate_series(1, 10)",
@@ -175,7 +175,8 @@ async fn invisible_tables_and_columns_are_unknown_in_a_logical_plan() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    // The row rules of the session that runs the plan apply, not the row rules of the session that built the plan.
+    // The query is restricted by the row rules of the session that runs the plan. Those of the session that built the
+    // plan have no effect.
     let plan = maker.unchecked_plan("SELECT count(*), max(account) FROM calls").await.unwrap();
     assert_eq!(run(&engine.session(&north).unwrap(), plan, None).await.unwrap(), [["14", "north"]]);
     // Columns are resolved by name. Their positions differ between the two sessions.
@@ -268,8 +269,8 @@ async fn tables_and_functions_inside_a_logical_plan_are_never_used() {
     );
     let plan = LogicalPlanBuilder::empty(true).project(vec![upper.call(vec![lit("a")])]).unwrap().build().unwrap();
     assert_eq!(run(&session, plan, None).await.unwrap(), [["A"]]);
-    // The plan contains the engine's function without a size limit. It resolves to the session's function, which has a
-    // limit.
+    // The plan contains the engine's function `repeat`, which does not limit the size of its result. The session's
+    // function of the same name limits it.
     let functions = SessionStateDefaults::default_scalar_functions();
     let repeat = functions.iter().find(|function| function.name() == "repeat").unwrap();
     let call = repeat.call(vec![lit("x"), lit(2_000_000_000_i64)]);
@@ -299,7 +300,7 @@ async fn filters_and_limits_inside_a_scan_are_applied() {
 
 #[test]
 fn size_and_depth_of_logical_plans_are_limited() {
-    // Building and dropping a deep plan is recursive, and needs a larger stack than the stack of a test thread.
+    // A deep plan is built and dropped recursively, which needs more stack than a test thread has.
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(exceed_plan_limits());
@@ -329,7 +330,7 @@ async fn exceed_plan_limits() {
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
         assert!(error.message().starts_with(message), "{error:?}");
     }
-    // A short statement whose plan doubles with each WITH query is refused before planning.
+    // If each WITH query doubles the size of the plan, even a short statement is refused before planning.
     let acme = reader("acme").await;
     let doubled = |steps: usize, from: &str| {
         let ctes: String =
@@ -346,7 +347,7 @@ async fn exceed_plan_limits() {
         assert_eq!(error.kind(), Kind::Limited, "{error:?}");
         assert!(error.message().contains("WITH queries are expanded"), "{error:?}");
     }
-    // A logical plan that doubles with each UNION is also refused.
+    // If each UNION doubles the size of a logical plan, the plan is also refused.
     let mut plan = project(lit(1_i64));
     for _ in 0..25 {
         let (left, right) = (LogicalPlanBuilder::from(plan.clone()), LogicalPlanBuilder::from(plan));

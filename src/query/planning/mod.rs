@@ -1,11 +1,12 @@
-//! Turns a statement into a checked plan.
+//! Parses, checks and plans a statement.
 //!
 //! ```text
 //!   SQL ─► plan_cache ─ if not cached ─► statement (parse, read-only?) ─► planner ─► plan_size, engine bugs ─► Planned
 //!   logical plan ─► plan_size, read-only? ─► logical_plan (tables and functions of the session) ─► planner ──────┘
 //! ```
 //!
-//! **Invariant:** security never depends on rewriting SQL text. Every statement that is not a query is refused.
+//! **Invariant:** the separation of tenants does not depend on rewriting SQL text. Every statement that is not a query
+//! is refused.
 
 pub(super) mod erased_plan;
 pub(super) mod expanded_size;

@@ -1,4 +1,4 @@
-//! The tables and functions to which a session resolves the names in a statement.
+//! The names that a statement may use: the tables and functions of a session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
 
-/// The tables and functions to which a session resolves the names in a statement.
+/// The tables and functions to which a statement of one session may refer.
 pub(in crate::query) struct PlanningView {
-    /// The session state: the engine's functions, rules and options, and the session's catalog.
+    /// The session state, which contains the engine's functions, rules and options, and the session's catalog.
     pub(in crate::query) state: ErasedPlan<SessionState>,
     /// The tables that the caller may see.
     pub(in crate::query) tables: Arc<SessionTables>,
@@ -24,7 +24,7 @@ pub(in crate::query) struct PlanningView {
 }
 
 impl PlanningView {
-    /// Creates a view of the tables that `access` may see, at their newest known snapshots.
+    /// Creates a [`PlanningView`] with the tables that `access` may see, at their newest known snapshots.
     pub(in crate::query) fn new(engine: &Engine, access: &Access) -> Self {
         let (mut tables, mut watermarks) = (BTreeMap::new(), BTreeMap::new());
         for (name, table) in &*engine.tables {

@@ -1,10 +1,10 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
-//! The placeholders are numbered before the statement is parsed. Before each run, the statement is planned again with a
-//! typed literal in place of each placeholder ([`bound_values`]). Binding a value therefore has the same result as
-//! writing the value as a literal.
+//! The placeholders are numbered before the statement is parsed. Before each run, each placeholder is replaced by a
+//! literal that has the type of the bound value, and the statement is planned again ([`bound_values`]). A bound value
+//! therefore has the same effect as a literal in the statement.
 //!
-//! **Invariant:** a bound value keeps its own type and is never changed. A bound value is never inserted into SQL text.
+//! **Invariant:** a bound value keeps its own type, is never changed, and is never inserted into SQL text.
 
 use std::collections::BTreeMap;
 
@@ -58,9 +58,9 @@ pub(in crate::query) fn number(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWi
     Ok(numbered)
 }
 
-/// If a token starts with a question mark, returns the tokens that the rest of its text stands for. Returns `None` for
-/// any other token. The tokenizer reads `?-` in `x = ?-1` as one token, because some databases have an operator `?-`.
-/// The engine has no operator that starts with a question mark.
+/// Splits a token that starts with a question mark: returns the tokens that follow the question mark. Returns `None`
+/// for any other token. The tokenizer reads `?-` in `x = ?-1` as one token, because some databases have an operator
+/// `?-`. The engine has no operator that starts with a question mark.
 fn after_question_mark(token: &Token) -> Option<&'static [Token]> {
     match token {
         Token::Question => Some(&[]),
@@ -84,8 +84,8 @@ pub(in crate::query) struct ParameterizedStatement {
 }
 
 impl ParameterizedStatement {
-    /// Returns `None` if the statement has no placeholders. Otherwise, adds names to the unnamed result columns of
-    /// `statement`.
+    /// Returns `None` if the statement has no placeholders. Otherwise, names each unnamed result column that contains a
+    /// placeholder, so that column names do not depend on bound values.
     pub(in crate::query) fn of(statement: &mut Statement) -> Option<Self> {
         let placeholders = bound_values::placeholders(statement);
         if placeholders.is_empty() {
@@ -107,15 +107,15 @@ impl ParameterizedStatement {
         vec![value.clone(); self.placeholders.len()]
     }
 
-    /// Adds the placeholders of this statement that are missing in `found`.
+    /// Adds the placeholders of this statement to `found`, except those that are already in it.
     pub(in crate::query) fn complete(&self, found: &mut Placeholders) {
         for name in self.placeholders.keys() {
             found.entry(name.clone()).or_insert(None);
         }
     }
 
-    /// Refuses values that would make the plan too large. The plan contains a copy of a value for each use of its
-    /// placeholder.
+    /// Refuses values that would make the plan too large. For each use of a placeholder, the plan contains a copy of
+    /// the value.
     pub(in crate::query) fn check_size(&self, values: &[ScalarValue]) -> Result<()> {
         let size = |(name, uses): (&String, &usize)| {
             let value = ordinal(name).and_then(|ordinal| values.get(ordinal - 1));
@@ -126,7 +126,7 @@ impl ParameterizedStatement {
             return Ok(());
         }
         Err(Error::limited(format!(
-            "the bound values take {bytes} bytes, and each use of a value counts, but at most {VALUES_BYTES_MAX} are \
+            "the bound values take {bytes} bytes, counted once per use, but at most {VALUES_BYTES_MAX} are \
              allowed: bind smaller values, or use them less often"
         )))
     }
@@ -138,14 +138,15 @@ pub(in crate::query) fn examples() -> [ScalarValue; 4] {
     [ScalarValue::Null, ScalarValue::Int64(Some(1)), ScalarValue::from("day"), day]
 }
 
-/// The inferred types of a plan's placeholders, keyed by their names. A type is `Null` if it is ambiguous, and `None`
-/// if no type could be inferred.
+/// The inferred types of a plan's placeholders, keyed by their names. A type is `Null` if several types are possible,
+/// and `None` if no type could be inferred.
 pub(in crate::query) type Placeholders = BTreeMap<String, Option<DataType>>;
 
-/// Returns the placeholders of a plan. The types are only hints for clients that need a type to bind a value. A bound
-/// value keeps its own type. Usually, the engine infers the type from the other operand. A placeholder directly inside
-/// a cast has the type of the cast, and a placeholder in LIMIT or OFFSET is an integer. In arithmetic with times, no
-/// type can be inferred from the other operand, because `ts - $1` may subtract a time or an interval.
+/// Returns the placeholders of a plan. The types are only hints for clients that need a type to bind a value: the type
+/// of the bound value itself is used in any case. Usually, the engine infers the type from the other operand. A
+/// placeholder directly inside a cast has the cast's target type, and a placeholder in LIMIT or OFFSET is an integer.
+/// In arithmetic with times, the other operand does not determine the type. In `ts - $1`, for example, `$1` may be a
+/// time or an interval.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, DataFusionError> {
     let mut found = Placeholders::new();
     plan.apply_with_subqueries(|node| {
@@ -206,7 +207,8 @@ fn ordinal(name: &str) -> Option<usize> {
     name.strip_prefix('$').and_then(|digits| digits.parse().ok()).filter(|ordinal| *ordinal > 0)
 }
 
-/// Returns one field for each placeholder, in order. The type of a field is `Null` if no type could be inferred.
+/// Returns one field for each placeholder, ordered by number. The type of a field is `Null` if no type could be
+/// inferred.
 pub(in crate::query) fn schema(found: &Placeholders) -> Result<Schema> {
     let mut kinds: Vec<Option<DataType>> = Vec::new();
     for (name, kind) in found {
@@ -230,7 +232,7 @@ pub(in crate::query) fn schema(found: &Placeholders) -> Result<Schema> {
     Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
 }
 
-/// Returns the values in a row of bound parameters, with their own types.
+/// Returns the values of one row of bound parameters. Each value keeps its own type.
 pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
     let count = parameters.fields().len();
     if rows.num_columns() != count {
@@ -247,7 +249,8 @@ pub(in crate::query) fn values(parameters: &Schema, rows: &RecordBatch, row: usi
     values.collect()
 }
 
-/// Returns true if the values have the inferred types, so they can be inserted into the existing plan.
+/// Returns true if each value has exactly the inferred type. In that case, the values can be inserted into the plan
+/// from which the types were inferred.
 pub(in crate::query) fn are_as_inferred(parameters: &Schema, values: &[ScalarValue]) -> bool {
     let is_as_inferred = |(field, value): (&FieldRef, &ScalarValue)| {
         *field.data_type() != DataType::Null && *field.data_type() == value.data_type()
@@ -260,8 +263,8 @@ pub(in crate::query) fn mismatch(expected: usize, given: usize) -> Error {
     Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// Extracts the value from a union, dictionary or run-end encoded array, which some clients bind. Converts view types
-/// and large types to the types of SQL literals.
+/// Some clients bind union, dictionary or run-end encoded values. For these, returns the value that they contain. Also
+/// converts view types and large types, such as `Utf8View`, to the types that SQL literals have.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),

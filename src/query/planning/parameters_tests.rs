@@ -133,7 +133,7 @@ fn typed_values() -> Vec<(ArrayRef, String)> {
     values
 }
 
-/// Statements in which a literal or a placeholder replaces `{}`.
+/// Statements with `{}` in the place of a literal or a placeholder.
 const STATEMENTS: [&str; 40] = [
     "SELECT {} AS x",
     "SELECT -{} AS x",
@@ -225,14 +225,14 @@ async fn a_bound_value_keeps_its_type() {
         ("SELECT CAST($1 AS TIMESTAMP)", noon, "2024-01-01T12:00:00"),
         ("SELECT TIMESTAMP '2024-01-01 12:00:00' - $1", hour(), "2024-01-01T11:00:00"),
         ("SELECT count(*) > 0 FROM calls WHERE event_time < now() - $1", hour(), "true"),
-        // Places where only a literal is allowed, or where an integer literal refers to a column by its position.
+        // Here, SQL allows only a literal, or interprets an integer literal as the position of a column.
         ("SELECT date_part($1, TIMESTAMP '2024-01-31 12:00:00')", words("day"), "31"),
         ("SELECT count(*) FROM generate_series(1, $1)", int64(4), "4"),
         ("SELECT count(*) FROM (SELECT y FROM calls LIMIT $1)", int32(4), "4"),
         ("SELECT count(*) FROM (SELECT max(y) FROM calls GROUP BY $1)", int64(1), "1"),
         ("SELECT max(y) FROM calls GROUP BY ($1)", int64(1), "6"),
         ("SELECT count(*) FROM (SELECT y FROM calls ORDER BY $1)", int64(9), "40"),
-        // A value that is used twice or in subqueries.
+        // Here, a value is used more than once or in a subquery.
         ("SELECT a + b FROM (SELECT $1 AS a, $1 AS b)", int64(2), "4"),
         ("SELECT (SELECT $1) + (SELECT max($1))", int64(2), "4"),
         ("WITH t AS (SELECT $1 AS x) SELECT count(*) FROM calls JOIN t ON y = x", int64(3), "6"),

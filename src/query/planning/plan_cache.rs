@@ -1,12 +1,12 @@
-//! A cache of recent plans. A client typically prepares, describes and fetches a statement, and a dashboard repeats the
-//! statement. The cache makes it possible to plan the statement only once.
+//! A cache of recent plans. Clients often use the same statement again: they prepare it, ask for its schema and then
+//! fetch its rows, or a dashboard repeats it. With the cache, such a statement is planned only once.
 //!
-//! A cached plan is used only if the caller's rights and the tables that it reads are unchanged. If a statement has no
-//! parameters and its plan does not depend on the time, its physical plan is also cached
-//! ([`ReusablePlan`](crate::query::planning::reusable_plan::ReusablePlan)).
+//! A cached plan is used only for callers with the same rights, and only while the tables in the plan have no newer
+//! versions. If a statement has no parameters and its plan does not depend on the time, its physical plan is also
+//! cached ([`ReusablePlan`](crate::query::planning::reusable_plan::ReusablePlan)).
 //!
-//! **Invariant:** the key of a plan includes a fingerprint of the caller's rights. A plan is valid only until a table
-//! that it reads has a new version, so a query always reads the newest known snapshots.
+//! **Invariant:** the key of a cached plan is a hash of the statement and of all the caller's rights. After a table
+//! gets a new version, no cached plan that reads the table is used, so a query always reads the newest known snapshots.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,10 +18,11 @@ use crate::query::planning::planned_statement::Planned;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
 
-/// The maximum number of cached plans for all callers together. The limit is low because the size of a plan grows with
-/// the number of files that it reads.
+/// The maximum number of cached plans, across all callers. The limit is low because the size of a plan grows with the
+/// number of files that it reads.
 const PLANS_MAX: usize = 64;
-/// The maximum size of a statement whose plan is cached, in bytes. This limit also bounds the size of the cache.
+/// The maximum size, in bytes, of a statement whose plan is cached. Together with [`PLANS_MAX`], it bounds the size of
+/// the cache.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
 
 /// The plan cache, which all callers share.
@@ -31,7 +32,7 @@ pub(in crate::query) struct PlanCache(Mutex<CachedPlans>);
 #[derive(Default)]
 struct CachedPlans {
     plans: HashMap<PlanKey, CachedPlan>,
-    /// The number of look-ups so far, which serves as the clock of the least-recently-used order.
+    /// The number of look-ups so far. It is used to find the least recently used plan.
     lookups: u64,
 }
 
@@ -66,8 +67,8 @@ impl PlanCache {
         Some(plan.planned.clone())
     }
 
-    /// Adds a plan with the tables that it reads. Evicts all invalid plans and, if the cache is still full, the least
-    /// recently used plan.
+    /// Adds a plan that reads `tables`. Evicts all invalid plans and, if the cache is still full, the least recently
+    /// used plan.
     pub(in crate::query) fn insert(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<SessionTable>>) {
         let mut cache = self.lock();
         cache.plans.retain(|_, plan| plan.is_valid());
@@ -79,7 +80,7 @@ impl PlanCache {
         cache.plans.insert(key, CachedPlan { planned, tables, used });
     }
 
-    /// Locks the cache. A panic cannot leave the cache inconsistent, so a poisoned lock is safe to use.
+    /// Locks the cache. No code panics while it changes the cache, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, CachedPlans> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,13 +11,13 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Result};
 use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain, too_many_relations};
 
-/// The maximum nesting depth of an expression: the maximum length of an operator chain, plus a margin for other
+/// The maximum nesting depth of an expression, which is the maximum length of an operator chain plus a margin for other
 /// nesting.
 pub(in crate::query) const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, each
-/// reference counts.
+/// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, the nodes
+/// of the subplan are counted each time.
 const PARTS_MAX: usize = 1_000_000;
 
 /// Refuses a plan that is too deeply nested or too large.
@@ -28,8 +28,7 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
 }
 
-/// Refuses a plan from a caller if the plan refers to too many tables, or if its literals exceed the size limit of a
-/// statement.
+/// Refuses a sent plan that refers to too many tables, or whose literals are larger than a statement may be.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut bytes) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {
@@ -56,7 +55,7 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
     Ok(())
 }
 
-/// Returns the size of a literal on the heap, in bytes.
+/// Returns the number of bytes that a literal occupies on the heap.
 fn literal_bytes(value: &ScalarValue) -> usize {
     value.size().saturating_sub(size_of::<ScalarValue>())
 }

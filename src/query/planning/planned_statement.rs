@@ -15,38 +15,40 @@ use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::reusable_plan::ReusablePlan;
 
-/// A checked, planned, read-only statement.
+/// A read-only statement that has been checked and planned.
 #[derive(Debug, Clone)]
 pub struct Planned {
     /// The logical plan, which may still contain placeholders.
     pub plan: ErasedPlan<LogicalPlan>,
-    /// The declared schema of the result, which FlightInfo, GetSchema and the result stream contain.
+    /// The declared schema of the result. Clients receive it in responses to GetFlightInfo and GetSchema, and together
+    /// with the result.
     pub schema: SchemaRef,
-    /// A field for each placeholder, in order. Its type is the inferred type, or `Null` if the type cannot be inferred.
+    /// One field for each placeholder, ordered by number. The type of a field is the inferred type, or `Null` if the
+    /// type cannot be inferred.
     pub parameters: Schema,
     /// True if the statement specifies the order of its rows.
     pub ordered: bool,
     /// The SQL statement, which is planned again with bound values. `None` if the statement has no placeholders or was
     /// sent as a logical plan.
     pub(in crate::query) template: Option<Arc<ParameterizedStatement>>,
-    /// The rows of parameters after the first row. `plan` is for the first row, and the statement runs for the other
-    /// rows afterwards.
+    /// The second and all later rows of parameters. The values of the first row are part of `plan`. After `plan` has
+    /// run, the statement runs once for each of these rows.
     pub(in crate::query) more_rows: Option<Arc<MoreRows>>,
     /// The cached physical plan, or `None` if each run of the statement needs a new physical plan.
     pub reusable: Option<Arc<ReusablePlan>>,
 }
 
-/// Rows of parameters for which a statement still has to be planned.
+/// Rows of parameters that have not yet been bound to the statement.
 #[derive(Debug)]
 pub(in crate::query) struct MoreRows {
-    /// The statement with unbound placeholders.
+    /// The statement before values are bound to its placeholders.
     pub(in crate::query) unbound: Planned,
     pub(in crate::query) rows: RecordBatch,
 }
 
 impl Planned {
-    /// Returns true if the statement calls a table function. This function inspects the plan and not the SQL text,
-    /// where a WITH query can hide the name of a table function.
+    /// Returns true if the statement calls a table function. The function inspects the plan, because in the SQL text,
+    /// what looks like a table function may be a WITH query with the same name.
     pub(in crate::query) fn calls_table_function(&self) -> bool {
         let mut calls = false;
         let walked = self.plan.apply_with_subqueries(|node| {

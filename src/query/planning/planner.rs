@@ -1,10 +1,10 @@
-//! Plans and runs the statements of one session. The planner resolves the statement's tables, runs the checks, and
-//! determines the declared schema of the result.
+//! Plans and runs the statements of one session. The planner resolves the tables of a statement, checks the statement
+//! and its plan, and determines the declared schema of the result.
 //!
-//! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement. Running it with values for its
-//! placeholders produces a stream of rows. All code in this file runs on the query runtime.
+//! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement. Running the planned statement
+//! with values for its placeholders produces a stream of rows. All code in this file runs on the query runtime.
 //!
-//! **Invariant:** SQL text and logical plans pass the same security checks, because these checks run on the plan.
+//! **Invariant:** the security checks run on the plan, so they are the same for SQL text and for logical plans.
 
 use std::sync::{Arc, OnceLock};
 
@@ -48,13 +48,13 @@ use crate::tenancy::Access;
 pub(in crate::query) struct Planner {
     pub(in crate::query) engine: Arc<Engine>,
     pub(in crate::query) access: Access,
-    /// The session's tables and functions. The view is created on first use, because a statement with a cached plan
-    /// does not need it.
+    /// The session's tables and functions. Created on first use, because a statement with a cached plan does not need
+    /// them.
     view: OnceLock<PlanningView>,
     started: Instant,
 }
 
-/// A checked and rewritten statement, which is passed to the engine's planner.
+/// A statement that has been checked and rewritten, as input for the engine's planner.
 struct Rewritten {
     statement: Statement,
     /// The session's tables that the statement reads.
@@ -68,13 +68,13 @@ impl Planner {
         Self { engine, access, view: OnceLock::new(), started: Instant::now() }
     }
 
-    /// Returns the view of the session's tables and functions. The view is created on the first call.
+    /// Returns the session's tables and functions, which the first call collects.
     pub(in crate::query) fn view(&self) -> &PlanningView {
         self.view.get_or_init(|| PlanningView::new(&self.engine, &self.access))
     }
 
-    /// Returns the deadline of the statement: `query.time_max` after the session was created, or the expiry of the
-    /// token if that is earlier.
+    /// Returns the deadline of the statement. This is the earlier of two times: `query.time_max` after the session was
+    /// created, and the expiry of the token.
     pub(in crate::query) fn deadline(&self) -> QueryDeadline {
         QueryDeadline::new(self.started, self.token_left(), &self.engine.config)
     }
@@ -109,9 +109,9 @@ impl Planner {
             planned.schema = names.restore(&planned.schema, &planned.plan);
         }
         self.prepare(&planned).await.map_err(|error| self.explain(error, sql))?;
-        // Planning evaluates the arguments of table functions, so a cached plan of `generate_series(now(), …)` would
-        // return old times. Callers with equal rights share plans, so a cached plan with `current_user` could return
-        // the name of another caller.
+        // Do not cache a plan that calls a table function: planning evaluates the arguments, so a cached plan of
+        // `generate_series(now(), …)` would return old times. Do not cache a plan that contains the caller's name:
+        // callers with equal rights share plans, so the plan could return the name of another caller.
         if let Some(key) = PlanKey::of(&self.access, sql)
             && !planned.calls_table_function()
             && !names_user
@@ -121,8 +121,8 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Plans a statement with unique output names after the engine refused the original names. Returns the original
-    /// error if planning fails for another reason.
+    /// Plans a statement that the engine refused because of duplicate names. Gives each output column a unique name
+    /// during planning. Returns the error `refused` if the statement still cannot be planned.
     async fn plan_with_unique_names(
         &self,
         sql: &str,
@@ -133,7 +133,7 @@ impl Planner {
             let mut statement = self.rewritten(sql, Some((&mut names, casts)))?.statement;
             let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
             let state = &self.view().state;
-            // The engine compares some names only when it optimizes the plan.
+            // The engine detects some duplicate names only when it optimizes the plan.
             let planned = state.statement_to_plan(statement).await.and_then(|plan| match state.optimize(&plan) {
                 Err(error) if output_names::is_duplicate(&error) => Err(error),
                 _ => Ok(plan),
@@ -147,8 +147,8 @@ impl Planner {
         Err(output_names::to_error(&refused).unwrap_or_else(|| self.explain(refused, sql)))
     }
 
-    /// Parses, checks and rewrites a statement, and resolves its tables. Also replaces the output names if `names` is
-    /// given.
+    /// Parses, checks and rewrites a statement, and resolves its tables. If `names` is given, also replaces the names
+    /// of the output columns.
     fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let state = &self.view().state;
@@ -174,9 +174,9 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Builds the physical plan of a statement that has no parameters. A statement that the engine cannot run is thus
-    /// refused during planning. The first run uses this physical plan, unless the plan depends on the time of the
-    /// query.
+    /// Builds the physical plan of a statement that has no parameters. If the engine cannot run a statement, the
+    /// statement is therefore already refused when it is planned. The first run uses this physical plan if the plan
+    /// does not depend on the time of the query.
     async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
         let is_explain =
             matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
@@ -190,9 +190,9 @@ impl Planner {
         Ok(())
     }
 
-    /// Plans a statement with example values after planning `failed`. Function calls such as `sum($1)` and
-    /// `date_part($1, ts)` cannot be planned without a value for the placeholder. The example values determine only the
-    /// columns of the result. The types of the parameters remain unknown.
+    /// If planning without values has failed with the error `failed`, plans the statement with example values. For
+    /// example, `sum($1)` and `date_part($1, ts)` cannot be planned without a value for the placeholder. The example
+    /// values are used only to determine the columns of the result. The types of the parameters remain unknown.
     async fn plan_with_examples(
         &self,
         template: Option<Arc<ParameterizedStatement>>,
@@ -250,7 +250,7 @@ impl Planner {
         let fields = names.map(|(named, typed)| Field::new(named.name(), typed.data_type().clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         if schema.fields().len() != bound.schema.fields().len() {
-            return Err(Error::internal("the bound values change the number of columns"));
+            return Err(Error::internal("the bound values change the number of result columns"));
         }
         Ok(Planned { schema, reusable: None, ..bound })
     }
@@ -292,7 +292,7 @@ impl Planner {
         }
     }
 
-    /// Starts a planned statement, and returns its rows as a stream, which ends at `deadline` at the latest.
+    /// Starts a planned statement, and returns its rows as a stream that ends no later than `deadline`.
     pub(in crate::query) async fn run(
         self: &Arc<Self>,
         planned: &Planned,
@@ -330,9 +330,10 @@ impl Planner {
         Ok(Box::pin(RecordBatchStreamAdapter::new(engine_schema, first.chain(next.try_flatten()))))
     }
 
-    /// Runs the statement for a row of parameters after the first row.
+    /// Runs the statement for the second or a later row of parameters.
     async fn execute_row(&self, more: &MoreRows, row: usize, schema: &Schema) -> Result<SendableRecordBatchStream> {
-        // The yield lets the time limit end a statement that has many rows of parameters and only empty results.
+        // If a statement has many rows of parameters and returns only empty results, it does not yield anywhere else.
+        // Yield here, so that the time limit can end it.
         tokio::task::yield_now().await;
         let bound = self.bind_row(&more.unbound, &more.rows, row).await?;
         for (declared, bound) in schema.fields().iter().zip(bound.schema.fields()) {
@@ -401,7 +402,7 @@ impl Planner {
     }
 }
 
-/// Returns the declared result schema. A column that consists of an untyped placeholder is declared as text.
+/// Returns the declared result schema. A column that contains only a placeholder of unknown type is declared as text.
 fn declared_schema(schema: &DFSchema, parameters: &Schema) -> Schema {
     let fields = schema.fields().iter().map(|field| {
         let kind = match field.data_type() {

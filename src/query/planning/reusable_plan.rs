@@ -1,8 +1,8 @@
 //! The cached physical plan of a statement.
 //!
-//! A statement can have a cached physical plan if it has no parameters and the plan contains no functions such as
-//! `now()` and `random()`. If the state of every node can be reset, each run uses a copy of the plan. Otherwise, only
-//! the first run uses the plan.
+//! The physical plan of a statement can be cached if the statement has no parameters and calls no functions such as
+//! `now()` and `random()`. If the state of all plan nodes can be reset, the cached plan is used for every run.
+//! Otherwise, it is used only for the first run.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,7 +14,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 
 use crate::query::planning::erased_plan::ErasedPlan;
 
-/// The nodes of a physical plan that can run again, because their state can be reset for each run.
+/// The names of the plan nodes whose state can be reset, so that they can run again.
 const REPEATABLE: [&str; 10] = [
     "AggregateExec",
     "CoalescePartitionsExec",
@@ -31,7 +31,7 @@ const REPEATABLE: [&str; 10] = [
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
 #[derive(Debug, Default)]
 pub struct ReusablePlan {
-    /// A plan that can run again. Each run uses a copy of the plan.
+    /// A plan that can run any number of times. Its state is reset for each run.
     repeatable: OnceLock<ErasedPlan<Arc<dyn ExecutionPlan>>>,
     /// A plan that can run only once and has not run yet.
     single: Mutex<Option<ErasedPlan<Arc<dyn ExecutionPlan>>>>,
@@ -63,7 +63,7 @@ impl ReusablePlan {
         let is_repeatable = is_repeatable(&plan);
         let plan = ErasedPlan::new(plan);
         if is_repeatable {
-            // Setting fails if a concurrent call has already stored an equal plan.
+            // `set` fails only if a concurrent call has already stored a plan, which is equal to this one.
             let _ = self.repeatable.set(plan);
         } else {
             *self.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
@@ -91,8 +91,8 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
     walked.is_ok() && timeless
 }
 
-/// Returns true if a plan can run again. A sort with a limit cannot run again, because it passes a dynamic filter to
-/// its input nodes.
+/// Returns true if a plan can run again. A sort with a limit cannot run again: it gives its input nodes a dynamic
+/// filter, which would keep the state of the previous run.
 pub(in crate::query) fn is_repeatable(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let is_limited_sort = plan.name() == "SortExec" && plan.fetch().is_some();
     REPEATABLE.contains(&plan.name()) && !is_limited_sort && plan.children().into_iter().all(is_repeatable)

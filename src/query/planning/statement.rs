@@ -1,10 +1,10 @@
 //! Parses SQL text and accepts only a single read-only query.
 //!
 //! The result is a syntax tree with numbered placeholders. The error for any other statement names the statement's
-//! kind, such as `INSERT`. [`check_plan`] also checks the plan that is built from the tree, although one check would be
-//! sufficient.
+//! kind, such as `INSERT`. [`check_plan`] checks the plan that is built from the tree. Even if one of the two checks
+//! had a gap, the other would refuse a statement that writes.
 //!
-//! **Invariant:** only the engine's own tokenizer and parser interpret the text. Our code never searches or rewrites
+//! **Invariant:** only the engine's own tokenizer and parser interpret the text. Glasshouse never searches or rewrites
 //! SQL text.
 
 use std::borrow::Cow;
@@ -32,10 +32,11 @@ const DEPTH_MAX: usize = 50;
 /// The maximum length of an operator chain in a statement. A stack of [`STACK_BYTES_MIN`] bytes is large enough for a
 /// chain of this length.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
-/// The minimum stack size in bytes for a thread that plans and runs statements. The size is three times the stack size
-/// that a chain of `CHAIN_MAX` operators needs.
+/// The minimum stack size in bytes for a thread that plans and runs statements. A chain of `CHAIN_MAX` operators needs
+/// a third of this size.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
-/// The maximum number of table references in a statement. Repeated references to the same table count, too.
+/// The maximum number of table references in a statement. If a table is referenced several times, each reference
+/// counts.
 pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
 /// Parses a single statement, and refuses it unless it is a query.
@@ -60,8 +61,8 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         .with_recursion_limit(DEPTH_MAX)
         .build()
         .map_err(to_error)?;
-    // The engine's parser also supports statements such as COPY, which are always refused. If such a statement contains
-    // a syntax error, the refusal is clearer than the parser's error.
+    // The engine's parser also supports statements such as COPY, which are always refused. Even if such a statement
+    // contains a syntax error, report that the statement is refused, which is clearer than the syntax error.
     let parsed = parser.parse_statements();
     let mut statements = match parsed {
         Ok(statements) => statements,
@@ -78,7 +79,7 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
     Ok(statement)
 }
 
-/// Refuses a plan if any of its nodes does more than read. The error names the kind of statement.
+/// Refuses a plan unless all of its nodes only read data. The error names the kind of statement.
 pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     let explain = if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) { "EXPLAIN " } else { "" };
     let mut keyword = None;
@@ -90,8 +91,8 @@ pub(in crate::query) fn check_plan(plan: &LogicalPlan) -> Result<()> {
     keyword.map_or(Ok(()), |keyword| Err(refused(&format!("{explain}{keyword}"))))
 }
 
-/// Returns the SQL keyword for a plan node that does more than read, or `None` for a node that only reads. The match
-/// has no wildcard arm, so the code does not compile until a new kind of node has been classified.
+/// Returns the SQL keyword of a plan node, or `None` if the node only reads data. The match has no wildcard arm, so if
+/// DataFusion adds a kind of node, this code does not compile until the kind is added here.
 fn node_keyword(node: &LogicalPlan) -> Option<Cow<'static, str>> {
     let keyword = match node {
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => "CREATE EXTERNAL TABLE",
@@ -229,9 +230,9 @@ impl ast::Visitor for ReadOnlyCheck {
     }
 }
 
-/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. Each operator adds a
-/// level to the syntax tree, which could become too deep for the stack. The check therefore runs before parsing. A
-/// comma ends a chain, and a closing parenthesis ends the chain inside the parentheses.
+/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. The check runs before
+/// parsing, because each operator adds a level to the syntax tree, and a deep tree could overflow the stack. A comma
+/// ends a chain, and a closing parenthesis ends the chain inside the parentheses.
 fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut levels, mut depth) = (vec![0], 0);
     for token in tokens {
@@ -304,8 +305,8 @@ fn is_string(token: &Token) -> bool {
     )
 }
 
-/// Refuses a statement with a syntax error if the first keyword is that of a statement that writes data or changes
-/// options. The error names the keyword.
+/// Called for a statement with a syntax error. Refuses the statement if its first keyword belongs to a statement that
+/// writes data or changes options. The error names the keyword.
 fn refuse_writes(keyword: &str) -> Result<()> {
     const WRITES: [&str; 19] = [
         "INSERT",

@@ -1,7 +1,7 @@
 //! Limits the number of tables that a statement reads. The limit is checked before planning.
 //!
-//! Without this limit, planning a small statement could keep a thread busy for hours. For example, if each WITH query
-//! reads the previous WITH query twice, the size of the plan doubles with every WITH query.
+//! Otherwise, planning a small statement could keep a thread busy for hours: if each WITH query reads the previous one
+//! twice, the size of the plan doubles with every WITH query.
 
 use std::collections::HashMap;
 
@@ -12,16 +12,16 @@ use crate::error::{Error, Result};
 /// The maximum number of tables that a statement may read after its WITH queries are expanded.
 const READS_MAX: usize = 1_000;
 
-/// Counts the tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree reports
-/// each query and table in the order in which they are written.
+/// Counts the tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree calls its
+/// methods for each query and table, in the order in which they are written.
 #[derive(Debug, Default)]
 pub(in crate::query) struct TableReads {
     /// The number of tables that were counted so far, for each query that encloses the current node.
     open: Vec<usize>,
-    /// The names of the WITH queries that the visitor has not left yet, keyed by the address of the query.
+    /// The names of the WITH queries that the visitor has not left yet. The key is the address of the query.
     defined: HashMap<usize, String>,
     /// The number of tables that each WITH query reads, keyed by the query's name. If two WITH queries have the same
-    /// name, the larger number counts.
+    /// name, this is the larger of the two numbers.
     known: HashMap<String, usize>,
 }
 
@@ -34,8 +34,8 @@ impl TableReads {
         self.open.push(0);
     }
 
-    /// Called when the visitor leaves a query. The tables in a WITH query count once for each reference to this query.
-    /// The tables in any other query count towards the enclosing query.
+    /// Called when the visitor leaves a query. The number of tables in a WITH query is added for each reference to the
+    /// WITH query. The number of tables in any other query is added to that of the enclosing query.
     pub(in crate::query) fn leave(&mut self, query: &Query) -> Result<()> {
         let reads = self.open.pop().unwrap_or(0);
         match self.defined.remove(&address(query)) {
@@ -48,7 +48,8 @@ impl TableReads {
         }
     }
 
-    /// Counts a table reference. A reference to a WITH query counts as the number of tables that the WITH query reads.
+    /// Adds one for a reference to a table. For a reference to a WITH query, adds the number of tables that the WITH
+    /// query reads.
     pub(in crate::query) fn read(&mut self, relation: &TableFactor) -> Result<()> {
         let with_query = match relation {
             TableFactor::Table { name, .. } => self.known.get(&name.to_string().replace('"', "").to_lowercase()),

@@ -1,8 +1,8 @@
-//! Explains errors about names that the planner cannot resolve: unknown functions, and columns that are not visible
-//! where the statement uses them.
+//! Explains errors about names that the planner cannot resolve. These are the names of unknown functions, and of
+//! columns that are not visible where the statement uses them.
 //!
-//! The suggestions depend only on the names, so they are the same in every process. The engine's suggestions depend on
-//! the order of a hash map.
+//! The suggestions depend only on the names, so they are the same in every process. In contrast, the engine's
+//! suggestions depend on the order of a hash map.
 
 use std::ops::ControlFlow;
 
@@ -15,8 +15,9 @@ use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
 use crate::error::{Error, did_you_mean};
 use crate::sql::engine_text::root;
 
-/// Returns our error for an unknown function, or for a column that exists but is not visible where the statement uses
-/// it. Returns `None` for any other error. `parse` returns the parsed statement.
+/// Returns the error to report for an unknown function, or for a column that exists but is not visible where the
+/// statement uses it. Returns `None` if `error` is any other error. `parse` is called to get the syntax tree of the
+/// statement.
 pub(in crate::query) fn explain(
     error: &DataFusionError,
     state: &SessionState,
@@ -32,8 +33,8 @@ pub(in crate::query) fn explain(
             let is_hidden = is_hidden(field, valid_fields, &parse()?);
             is_hidden.then(|| {
                 Error::invalid(format!(
-                    "column `{}` is not visible here: a subquery sees the query directly around it, and in FROM only with \
-                     LATERAL; after GROUP BY, only the grouped columns remain",
+                    "column `{}` is not visible here: a subquery can use the columns of the query directly around it, \
+                     but in FROM only with LATERAL; after GROUP BY, only the grouped columns can be used",
                     field.flat_name()
                 ))
             })
@@ -42,21 +43,21 @@ pub(in crate::query) fn explain(
     }
 }
 
-/// Returns the error for a function that is not in the registry, or for a window function that is used without OVER.
+/// Returns the error for an unknown function, or for a window function that is called without OVER.
 pub(in crate::query) fn unknown_function(name: &str, state: &SessionState) -> Error {
     if state.window_functions().contains_key(name) {
         return Error::invalid(format!("function `{name}` needs a window: add OVER (...) after its arguments"));
     }
     let scalar = state.scalar_functions().keys().chain(state.higher_order_functions().keys());
     let known = scalar.chain(state.aggregate_functions().keys()).chain(state.window_functions().keys());
-    // Many functions have names of three letters. A name that differs in two letters would be a poor suggestion.
+    // Many function names have only three letters. A suggestion that differs in two of them would not be useful.
     let near = |known: &&str| strsim::damerau_levenshtein(name, known) <= (known.len() / 3).max(1);
     let near = did_you_mean(name, known.map(String::as_str).filter(near));
     Error::invalid(format!("unknown function `{name}`{near}"))
 }
 
-/// Returns true if the statement contains a table with the column's qualifier, but the table is not visible where the
-/// column is used.
+/// Returns true if a table that matches the qualifier of the column occurs in the statement, but is not visible where
+/// the column is used.
 fn is_hidden(field: &Column, visible: &[Column], statement: &Statement) -> bool {
     let Some(relation) = &field.relation else { return false };
     let name = relation.table();

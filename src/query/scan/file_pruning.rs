@@ -1,13 +1,13 @@
-//! File pruning selects the files in a [`Snapshot`] that may contain rows for a tenant and the user's filters.
+//! File pruning selects the files in a [`Snapshot`] that may contain rows of a tenant that match the user's filters.
 //!
-//! Pruning compares the filters with the files' statistics, which are in memory. Pruning does no IO and evaluates no
+//! Pruning compares the filters with the files' statistics, which are in memory. Pruning does no I/O and evaluates no
 //! expressions, so it takes well under a millisecond for ten thousand files.
 //!
-//! **Invariant:** pruning is only an optimization, because the tenant barrier and the user's filters are applied again
-//! to every row.
-//! **Invariant:** only leakproof filters ([`is_leakproof`]) are used below the barrier. Leakproof filters compare a
-//! plain column with a literal of the column's type, cannot fail, and have no side effects. Pruning also accepts casts
-//! of a time column, because it evaluates no expressions.
+//! **Invariant:** pruning is only an optimization. The tenant barrier and the user's filters are applied to every row
+//! of the selected files in any case.
+//! **Invariant:** only leakproof filters ([`is_leakproof`]) are evaluated before the tenant barrier. A leakproof filter
+//! compares a plain column with a literal of the column's type. It cannot fail and has no side effects. Pruning also
+//! accepts casts of a time column, because it evaluates no expressions.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::clock::DAY;
 use crate::contract::{EVENT_DATE, RECEIVED_TIME, TenantId};
 use crate::lake::{DataFile, Snapshot};
 
-/// The number of nanoseconds in a microsecond. Statistics of times are in microseconds.
+/// The number of nanoseconds in a microsecond, the unit of times in file statistics.
 const MICRO: i128 = 1_000;
-/// The number of nanoseconds in a day. Statistics of dates are in days.
+/// The number of nanoseconds in a day, the unit of dates in file statistics.
 const DAY_NANOS: i128 = DAY as i128 * MICRO;
 
 /// An inclusive range of days or microseconds. The range is empty if `min > max`.
@@ -33,7 +33,7 @@ pub(in crate::query) struct ScanRange {
     pub(in crate::query) max: i64,
 }
 
-/// The ranges to which the user's filters limit the columns with file statistics.
+/// The ranges of values that match the user's filters, for the columns that have file statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::query) struct ScanBounds {
     /// The range of the event date, in UTC days since 1970.
@@ -86,13 +86,13 @@ impl ScanBounds {
     pub(in crate::query) const ALL: Self =
         Self { days: ScanRange::ALL, times: ScanRange::ALL, received: ScanRange::ALL };
 
-    /// Returns the bounds within which a row can match all `filters`. `time` is the name of the table's time column.
+    /// Returns bounds that include every row that matches all `filters`. `time` is the name of the table's time column.
     pub(in crate::query) fn of<'a>(filters: impl IntoIterator<Item = &'a Expr>, time: &str) -> Self {
         let conjuncts = filters.into_iter().flat_map(iter_conjunction);
         conjuncts.fold(Self::ALL, |bounds, filter| bounds.intersect(Self::of_filter(filter, time)))
     }
 
-    /// Returns the bounds within which a row can match `filter`. The bounds of an OR include the bounds of all its
+    /// Returns bounds that include every row that matches `filter`. For an OR, they include the bounds of all
     /// alternatives. The function is not recursive, because a chain of ORs can be long.
     fn of_filter(filter: &Expr, time: &str) -> Self {
         let (mut pending, mut bounds) = (vec![filter], None);
@@ -108,7 +108,7 @@ impl ScanBounds {
         bounds.unwrap_or(Self::ALL)
     }
 
-    /// Narrows the bounds by one filter that contains neither AND nor OR.
+    /// Narrows the bounds to the rows that match `filter`, which must contain neither AND nor OR.
     fn narrow(&mut self, filter: &Expr, time: &str) {
         match filter {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -135,7 +135,8 @@ impl ScanBounds {
         }
     }
 
-    /// Narrows the bounds by `left op right`, if `left` is a column with statistics and `right` is a time or a day.
+    /// Narrows the bounds to the rows that match `left op right`, if `left` is a column with statistics and `right` is
+    /// a literal time or date.
     fn compare(&mut self, left: &Expr, op: Operator, right: &Expr, time: &str) {
         let (Some((column, cast)), Expr::Literal(value, _)) = (column_of(left), right) else { return };
         let Some(value) = nanoseconds(value) else { return };
@@ -143,7 +144,7 @@ impl ScanBounds {
         let range = |unit: i128| matching_range(op, value, unit);
         match column.name.as_str() {
             EVENT_DATE => self.days = self.days.intersect(range(DAY_NANOS)),
-            // The filter CAST(event_time AS DATE) = '2026-01-31' matches every microsecond of that day.
+            // For example, CAST(event_time AS DATE) = '2026-01-31' matches every microsecond of that day.
             name if name == time && whole_days => self.times = self.times.intersect(range(DAY_NANOS).days_as_times()),
             name if name == time => self.times = self.times.intersect(range(MICRO)),
             RECEIVED_TIME if whole_days => self.received = self.received.intersect(range(DAY_NANOS).days_as_times()),
@@ -170,15 +171,15 @@ impl ScanBounds {
         }
     }
 
-    /// Returns the range of days for which files must be opened. Both the range of dates and the range of times limit
-    /// these days, because each row is in a file for the day of its event time.
+    /// Returns the range of days for which files must be opened. The days are limited by the range of dates and by the
+    /// range of times, because each row is in a file for the day of its event time.
     fn file_days(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
     }
 }
 
 impl ScanRange {
-    /// Converts a range of days to the range of all their microseconds.
+    /// Converts a range of days to the range of the microseconds in these days.
     fn days_as_times(self) -> Self {
         Self { min: self.min.saturating_mul(DAY), max: self.max.saturating_mul(DAY).saturating_add(DAY - 1) }
     }
@@ -232,9 +233,10 @@ fn matching_range(op: Operator, value: i128, unit: i128) -> ScanRange {
     }
 }
 
-/// Returns true if `filter` may be used below the barrier to skip row groups and pages by their statistics. A leakproof
-/// filter compares plain columns of `schema` with literals of the same type (comparisons, ranges, lists, null tests),
-/// or combines leakproof filters with AND, OR and NOT.
+/// Returns true if `filter` may be evaluated before the tenant barrier, in order to skip row groups and pages by their
+/// statistics. A leakproof filter is a comparison, a range, a list or a null test of a plain column of `schema`, in
+/// which all literals have the column's type. A combination of leakproof filters with AND, OR and NOT is also
+/// leakproof.
 pub(in crate::query) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
     let mut leakproof = true;
     let visited = filter.apply(|expr| {
@@ -321,7 +323,7 @@ mod tests {
         ])
     }
 
-    /// Parses a filter, and simplifies it in the same way as the optimizer.
+    /// Parses a filter, and simplifies it in the same way as the optimizer does.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();
@@ -382,7 +384,7 @@ mod tests {
 
     #[test]
     fn matching_range_contains_exactly_the_matching_values() {
-        // Compares the range with the definition of each operator. Some values are not multiples of the unit.
+        // Compare the range with the definition of each operator. Some values are not multiples of the unit.
         let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
         for unit in [1, 7, 1000] {
             for value in -15..=15 {

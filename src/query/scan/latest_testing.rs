@@ -1,9 +1,9 @@
-//! Test support for tables that show latest versions. It contains changes of orders, tenants with the same keys, and a
-//! simple implementation that computes the expected results.
+//! Test support for tables that contain the latest version of each key. It provides changes of orders, among them
+//! changes of several tenants with the same keys, and a simple implementation that computes the expected results.
 //!
-//! The tests detect a query that evaluates an expression on a superseded version. In a superseded version, the amount
-//! is 20, so `1 / (amount - 20)` fails. The note is not a number, so casting it fails with an error that contains the
-//! note. The state of a superseded version does not occur in any latest version.
+//! Superseded versions are chosen so that a test notices if a query evaluates an expression on one of them. Their
+//! amount is 20, so `1 / (amount - 20)` fails. Their note is not a number, so a cast of the note fails with an error
+//! that contains the note. Their `state` does not occur in any latest version.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) position: Option<i64>,
     pub(in crate::query) received: i64,
     pub(in crate::query) id: String,
-    /// The number of days between the new year and the change. The day determines which file contains the version.
+    /// The number of days from January 1 to the change. The day determines which file contains the version.
     pub(in crate::query) day: i64,
     pub(in crate::query) account: &'static str,
     pub(in crate::query) state: &'static str,
@@ -38,7 +38,7 @@ pub(in crate::query) struct Change {
     pub(in crate::query) deleted: Option<bool>,
 }
 
-/// Creates a version of an order that is visible if it is the latest version.
+/// Creates a version of an order. A query shows this version if it is the latest version of the order.
 pub(in crate::query) fn change(order: &'static str, position: i64, state: &'static str) -> Change {
     Change {
         tenant: "acme",
@@ -56,12 +56,12 @@ pub(in crate::query) fn change(order: &'static str, position: i64, state: &'stat
     }
 }
 
-/// Creates a superseded version, which no query may show.
+/// Creates a superseded version, which must not occur in a result.
 pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
 
-/// Returns the `latest` declaration that most tests use.
+/// Returns the table's `latest` setting that most tests use.
 pub(in crate::query) fn by_order() -> LatestConfig {
     latest(&["order_id"], "position")
 }
@@ -71,7 +71,7 @@ pub(in crate::query) fn latest(key: &[&str], by: &str) -> LatestConfig {
     LatestConfig { key, by: by.to_owned(), deleted: Some("deleted".to_owned()) }
 }
 
-/// Computes the latest version of each key, without deleted keys. Tests compare query results with these versions.
+/// Computes the latest version of each key, except for deleted keys. Tests compare query results with these versions.
 pub(in crate::query) fn latest_of(
     changes: &[Change],
     key: impl Fn(&Change) -> String,
@@ -128,8 +128,8 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// Creates the event for a change. Additional key columns, which have other types, contain values derived from `line`.
-/// Additional order columns contain values derived from `position`.
+/// Creates the event for a change. The values of the additional key columns, which have other types, are derived from
+/// `line`. Those of the additional columns that order versions are derived from `position`.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({
@@ -178,22 +178,22 @@ pub(in crate::query) async fn commit(tables: &Tables, changes: &[Change]) {
     table.commit(files, Vec::new()).await.unwrap();
 }
 
-/// Creates an engine over `tables` with the limits that most tests use.
+/// Creates an engine for `tables` with the limits that most tests use.
 pub(in crate::query) fn engine(tables: &Arc<Tables>) -> Arc<Engine> {
     engine_with(tables, config())
 }
 
-/// Creates an engine over `tables` with the given limits.
+/// Creates an engine for `tables` with the given limits.
 pub(in crate::query) fn engine_with(tables: &Arc<Tables>, config: QueryConfig) -> Arc<Engine> {
     Engine::new(Arc::clone(tables), config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates the access of a reader in `tenant` who may see all columns of `orders`.
+/// Creates the `Access` of a reader in `tenant`, who may see all columns of `orders`.
 pub(in crate::query) async fn reader(tenant: &str) -> Access {
     reader_under(tenant, PolicyConfig::default(), "").await
 }
 
-/// Creates the access of a reader in `tenant` with the given policy and value for the claim `account`.
+/// Creates the `Access` of a reader in `tenant`, whose token has the claim `account` and to whom `policy` applies.
 pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, account: &str) -> Access {
     let policy = BTreeMap::from([("orders".to_owned(), policy)]);
     let claims = json!({ "account": account });
@@ -201,7 +201,7 @@ pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, a
 }
 
 /// Creates a policy that shows only the rows in which `column` equals the claim `account`. `columns` lists the visible
-/// columns. An empty list means all columns.
+/// columns. If `columns` is empty, all columns are visible.
 pub(in crate::query) fn sub_account_policy(column: &str, columns: &[&str]) -> PolicyConfig {
     let rule = RowRuleConfig { column: column.to_owned(), claim: "account".to_owned(), required: true };
     PolicyConfig { columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: vec![rule] }

@@ -1,5 +1,5 @@
-//! Tests of tables that show latest versions. Results must be correct for any order of arrival. No query may reveal an
-//! older version, or the rows of another tenant or sub-account.
+//! Tests of tables that contain the latest version of each key. Results must be correct for any order of arrival. No
+//! query may reveal an older version, or the rows of another tenant or sub-account.
 
 use std::collections::BTreeSet;
 
@@ -21,16 +21,17 @@ fn history() -> Vec<Change> {
         old("moves", 1),
         old("moves", 2),
         change("moves", 3, "paid"),
-        // The latest version has an earlier event time than the other version, so it is in the file for an earlier day.
+        // The latest version has an earlier event time than the superseded version, so it is in the file of an earlier
+        // day.
         Change { day: 0, ..change("early", 9, "sent") },
         Change { day: 40, ..old("early", 8) },
-        // Among versions with equal positions, the last received version is the latest. The greatest id breaks further
-        // ties.
+        // If two versions have the same position, the one that was received last is the latest. If they were received
+        // at the same time, it is the one with the greatest id.
         old("ties", 5),
         later(change("ties", 5, "held")),
         Change { id: "id-a".to_owned(), ..old("ids", 5) },
         Change { id: "id-b".to_owned(), ..change("ids", 5, "kept") },
-        // A null position counts as the smallest position.
+        // A null position is smaller than any other position.
         null(Change { received: 99, ..old("null", 2) }),
         change("null", -4, "open"),
         null(old("nulls", 3)),
@@ -66,7 +67,7 @@ fn shuffled(changes: &[Change], seed: u64) -> Vec<Change> {
     changes
 }
 
-/// Returns the sorted ids of a tenant's changes, in the form of query rows.
+/// Returns the sorted ids of a tenant's changes, formatted as query results.
 fn ids(changes: &[Change], tenant: &str) -> Vec<Vec<String>> {
     let own: BTreeSet<&str> =
         changes.iter().filter(|change| change.tenant == tenant).map(|change| change.id.as_str()).collect();
@@ -136,7 +137,7 @@ async fn keys_and_order_columns_of_every_type_work() {
     }
 }
 
-/// Statements that `acme` runs, with the expected rows. Each statement would return other rows if filters, limits or
+/// Statements that `acme` runs, with the expected rows. Each statement would return wrong rows if filters, limits or
 /// statistics were applied before the latest versions are selected. Some statements would also fail if an expression
 /// were evaluated on a superseded version.
 const STATEMENTS: &[(&str, &[&[&str]])] = &[
@@ -210,7 +211,7 @@ const STATEMENTS: &[(&str, &[&[&str]])] = &[
         "SELECT state FROM orders WHERE order_id = 'moves' UNION ALL SELECT state FROM orders WHERE position = 2 AND order_id = 'moves'",
         &[&["paid"]],
     ),
-    // The table with all versions shows the whole history of `acme`, and no rows of other tenants.
+    // The table `orders_changes` contains all versions of `acme`'s orders, and no rows of other tenants.
     ("SELECT count(*) FROM orders_changes", &[&["22"]]),
     ("SELECT count(*) FROM orders_changes WHERE tenant <> 'acme' OR state = 'coda'", &[&["0"]]),
     (
@@ -314,7 +315,7 @@ async fn row_rules_are_applied_to_the_latest_version() {
             let found = ask(&engine, &north_access, &format!("SELECT count(*) FROM {sql}")).await.unwrap();
             assert_eq!(found, [[count]], "{sql}");
         }
-        // Row rules on a key column and on a missing column, and row rules with an empty value.
+        // Test row rules on a key column and on a column that does not exist, and a row rule whose value is empty.
         for (column, value, count) in [("order_id", "leaves", "1"), ("gone", "x", "0"), ("account", "", "0")] {
             let access = reader_under("acme", sub_account_policy(column, &[]), value).await;
             let found = ask(&engine, &access, "SELECT count(*) FROM orders").await.unwrap();
@@ -419,7 +420,7 @@ async fn session_reads_one_snapshot_during_commits() {
 #[tokio::test]
 async fn version_selection_is_subject_to_the_memory_limit() {
     let names: Vec<String> = (0..3_000).map(|number| format!("{number:0>200}")).collect();
-    // The test leaks the strings, because the keys of a change must be `'static`.
+    // Leak the strings, because the keys of a change must be `'static`.
     let changes: Vec<Change> = names.into_iter().map(|name| change(name.leak(), 1, "open")).collect();
     let tables = lake(by_order(), &[&changes]).await;
     let small = engine_with(&tables, QueryConfig { memory_bytes_max: 1 << 20, ..config() });

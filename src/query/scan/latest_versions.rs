@@ -1,7 +1,7 @@
 //! Selects the latest version of each key among rows that arrive in any order.
 //!
-//! The input is a sequence of batches that contains all versions of each key. For each key, the code records the latest
-//! version so far, and the batch and the row in which it is stored.
+//! The input is a sequence of batches that contains all versions of each key. For each key, stores the latest version
+//! found so far, together with its batch and row.
 //!
 //! ```text
 //!   batch ─► number of each row's key ─► later than the known version? ─ yes ─► store the row ─┐
@@ -10,8 +10,10 @@
 //! ```
 //!
 //! **Invariant:** the latest version does not depend on the order of the rows. It is the version with the greatest
-//! `by`, where null is the smallest value. Ties are broken by the greatest receive time, and then by the greatest id.
-//! **Invariant:** at most about two rows per key are stored, and their memory counts towards the query's memory limit.
+//! value in the column `by`. Null is the smallest value. Ties are broken by the greatest receive time, and then by the
+//! greatest id.
+//! **Invariant:** the number of stored rows is at most about twice the number of keys. Their memory is part of the
+//! query's memory, which is limited.
 
 use std::cmp::Ordering;
 use std::mem;
@@ -25,26 +27,27 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// The maximum number of stored batches is this number plus the number of batches that one row per key fills. The
-/// number is limited because even a batch with few rows takes about a kilobyte.
+/// Stored batches are compacted if there are more than twice as many as needed for one row per key. This constant is
+/// added to the number of batches needed. Batches are counted because even a batch with few rows takes about a
+/// kilobyte.
 const SPARE_BATCHES: usize = 8;
 
-/// The indexes of the input columns that identify keys and order versions.
+/// The indexes of the input columns that contain the key, and of those by which versions are compared.
 #[derive(Debug, Clone)]
 pub(in crate::query) struct VersionLayout {
     /// The indexes of the key columns.
     pub(in crate::query) key: Vec<usize>,
-    /// The index of the integer, timestamp or date column that orders versions.
+    /// The index of the integer, timestamp or date column by which versions are compared first.
     pub(in crate::query) by: usize,
     /// The index of the column with the receive time.
     pub(in crate::query) received: usize,
     /// The index of the text column with the id of each version.
     pub(in crate::query) id: usize,
-    /// The number of columns to return, starting with the first column.
+    /// The number of columns to return. These are the first columns of the input.
     pub(in crate::query) columns: usize,
 }
 
-/// Selects the latest version of each key from the batches that are added.
+/// Selects the latest version of each key from the batches that are passed to [`LatestVersions::add`].
 pub(in crate::query) struct LatestVersions {
     layout: Arc<VersionLayout>,
     /// The distinct keys, which are numbered from 0.
@@ -54,13 +57,13 @@ pub(in crate::query) struct LatestVersions {
     stored: Vec<StoredRows>,
     stored_rows: usize,
     stored_bytes: usize,
-    /// The number of the key for each row in the current batch.
+    /// For each row in the current batch, the number of its key.
     row_keys: Vec<usize>,
     batch_rows: usize,
     reservation: MemoryReservation,
 }
 
-/// The values that order a version, and the location of the version's row.
+/// The values by which a version is compared with others, and the location of its row.
 #[derive(Debug, Clone, Copy)]
 struct Version {
     by: Option<i64>,
@@ -72,11 +75,11 @@ struct Version {
 /// A stored batch, which contains the columns to return and the id. Some of the rows may already be superseded.
 struct StoredRows {
     rows: RecordBatch,
-    /// The number of the key for each row.
+    /// For each row, the number of its key.
     keys: Vec<usize>,
 }
 
-/// The columns of a batch that order versions.
+/// The columns of a batch by which versions are compared.
 struct VersionColumns {
     by: Int64Array,
     received: Int64Array,
@@ -84,7 +87,7 @@ struct VersionColumns {
 }
 
 impl LatestVersions {
-    /// Creates an empty selection for input rows of `schema`. Compaction stores rows in batches of `batch_rows`.
+    /// Creates a selector for input rows with this schema. Compaction copies rows into batches of `batch_rows` rows.
     pub(in crate::query) fn new(
         layout: Arc<VersionLayout>,
         schema: &Schema,
@@ -121,7 +124,7 @@ impl LatestVersions {
         self.update_reservation()
     }
 
-    /// Returns the latest versions of all keys, with only the columns to return.
+    /// Returns the latest versions of all keys, without the columns that were only needed to select them.
     pub(in crate::query) fn finish(self) -> impl Iterator<Item = Result<RecordBatch>> {
         let Self { layout, latest, stored, mut stored_bytes, reservation, .. } = self;
         let columns: Vec<usize> = (0..layout.columns).collect();
@@ -133,8 +136,8 @@ impl LatestVersions {
         })
     }
 
-    /// Records each row in the current batch that is later than the recorded version of its key. Returns the number of
-    /// rows in the batch that are now the latest versions.
+    /// Compares each row in the current batch with the latest version known for its key, and records the row if it is
+    /// later. Returns the number of rows in the batch that are now the latest versions.
     fn compare(&mut self, columns: &VersionColumns) -> usize {
         let (number, mut rows) = (self.stored.len(), 0);
         let id_index = self.layout.id.min(self.layout.columns);
@@ -159,9 +162,8 @@ impl LatestVersions {
         rows
     }
 
-    /// Stores the current batch, in which `later_rows` rows are the latest versions of their keys. If these are fewer
-    /// than half of the rows, only these rows are copied and stored. Otherwise, the whole batch is stored without a
-    /// copy.
+    /// Stores the current batch, which contains the latest known versions of `later_rows` keys. If these are fewer than
+    /// half of the rows, only these rows are copied and stored. Otherwise, the whole batch is stored without a copy.
     fn store(&mut self, batch: &RecordBatch, later_rows: usize) -> Result<()> {
         let VersionLayout { columns, id, .. } = *self.layout;
         let indexes: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
@@ -181,7 +183,7 @@ impl LatestVersions {
     }
 
     /// Drops superseded rows and copies the others. The caller compacts only when about half of the stored rows can be
-    /// dropped, so the cost of copying is proportional to the input size.
+    /// dropped, so the total cost of compaction is proportional to the number of input rows.
     fn compact(&mut self) -> Result<()> {
         let Some(first) = self.stored.first() else { return Ok(()) };
         let mut rows = BatchCoalescer::new(first.rows.schema(), self.batch_rows);
@@ -211,7 +213,8 @@ impl LatestVersions {
 }
 
 impl StoredRows {
-    /// Keeps only the rows that are the latest versions of their keys. `number` is the number of this batch.
+    /// Keeps only the rows that are the latest versions of their keys. `number` is the index of this batch in the
+    /// stored batches.
     fn only_latest(self, number: usize, latest: &[Option<Version>]) -> Result<Self> {
         let is_latest = |row: usize, key: usize| {
             latest[key].as_ref().is_some_and(|version| version.batch == number && version.row == row)
@@ -224,8 +227,8 @@ impl StoredRows {
         Ok(Self { rows: take_record_batch(&self.rows, &UInt64Array::from(indexes))?, keys })
     }
 
-    /// Records batch `number` as the location of the latest versions of all keys in this batch. Every row of the batch
-    /// must be the latest version of its key.
+    /// Records that the latest version of each key in this batch is in batch `number`. Every row of this batch must be
+    /// the latest version of its key.
     fn update_locations(&self, number: usize, latest: &mut [Option<Version>]) {
         for (row, key) in self.keys.iter().enumerate() {
             if let Some(version) = &mut latest[*key] {

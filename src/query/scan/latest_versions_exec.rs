@@ -1,15 +1,16 @@
-//! A plan node that selects the latest version of each key. The node is below the barrier, where optimizers cannot
-//! change it.
+//! A plan node that selects the latest version of each key. The tenant barrier hides the node from optimizers, so they
+//! cannot change it.
 //!
-//! The node reads a private scan of all versions, and returns the requested columns of the latest versions.
+//! The input is a scan of all versions that belongs to this node alone. The output is the requested columns of the
+//! latest versions.
 //!
 //! ```text
 //!   Parquet scan ─► tenant ─► key filters ─► hash partitioning by key ─► latest version of each key ─► barrier (row rules)
 //! ```
 //!
-//! **Invariant:** only the tenant condition and filters on key columns precede the selection, because they have the
-//! same result for all versions of a key. Any other filter could remove the latest version, and the node would then
-//! return an older version.
+//! **Invariant:** before the selection, only the tenant condition and filters on key columns are applied, because they
+//! have the same result for all versions of a key. Any other filter could remove the latest version, and the node would
+//! then return an older version.
 
 use std::fmt;
 use std::sync::Arc;
@@ -127,7 +128,7 @@ async fn select(
     Ok(stream::iter(versions.finish()))
 }
 
-/// EXPLAIN never shows this node, because the barrier hides its private plan.
+/// EXPLAIN never shows this node, because it does not show the plan inside the tenant barrier.
 impl DisplayAs for LatestVersionsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("LatestVersionsExec")
@@ -143,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Creates a partition of the scan. Every partition contains a version of each key, and there are 100 keys.
+    /// Creates one partition of the input. Every partition contains one version of each of the 100 keys.
     fn partition(number: i64) -> Vec<RecordBatch> {
         let column = |of: &dyn Fn(i64) -> i64| Arc::new((0..100).map(of).collect::<Int64Array>()) as ArrayRef;
         let ids: ArrayRef = Arc::new((0..100).map(|key| Some(format!("{key} {number}"))).collect::<StringArray>());

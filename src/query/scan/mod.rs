@@ -1,5 +1,5 @@
-//! Reads a table for a caller. A scan selects the files, applies the barrier, and selects the latest versions if the
-//! table declares `latest`.
+//! Reads a table for a caller. A scan selects files, selects the latest versions if the table declares `latest`, and
+//! filters the rows in the tenant barrier.
 //!
 //! ```text
 //!   table_provider ─► file_pruning (by tenant and time) ─► scan_spec ─► tenant_scan (plan leaf)
@@ -7,7 +7,8 @@
 //!          physical_plan: Parquet ─► latest_versions or open_quarantine_entries ─► barrier ─► the user's plan
 //! ```
 //!
-//! **Invariant:** a scan is a leaf of the plan, so no optimizer can move a user expression below the barrier.
+//! **Invariant:** a scan is a leaf of the plan, so no optimizer can move a user expression into the scan, before the
+//! tenant barrier.
 
 pub(super) mod file_pruning;
 #[cfg(test)]

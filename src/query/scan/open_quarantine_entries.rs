@@ -1,7 +1,8 @@
-//! Selects the open entries in a quarantine with an anti join. The join is below the barrier, where optimizers cannot
-//! change it.
+//! Selects the open entries in a quarantine with an anti join. The tenant barrier hides the join from optimizers, so
+//! they cannot change it.
 //!
-//! Stored rows never change, so a second row closes an entry. The build side of the join reads these closing rows.
+//! Stored rows never change. An entry is closed by a second row, the closing row. The build side of the join consists
+//! of these closing rows.
 //!
 //! ```text
 //!   closing rows of the tenant (time, resolves) ─► build side ─┐
@@ -9,10 +10,10 @@
 //! ```
 //!
 //! **Invariant:** a closing row has the same tenant and time as the entry that it closes, so a condition on the time
-//! excludes both rows or neither. No other condition from the caller is applied to closing rows. For example, a
-//! condition on the receive time could match an entry but not the closing row, which is received later.
-//! **Invariant:** only the tenant's own closing rows are held in memory. These rows count towards the query's memory
-//! limit.
+//! excludes both rows or neither. No other condition from the caller is applied to closing rows. A condition on the
+//! receive time, for example, could match an entry but not its closing row, which is received later.
+//! **Invariant:** the only rows held in memory are the tenant's own closing rows, and the query's memory limit applies
+//! to them.
 
 use std::sync::Arc;
 
@@ -25,8 +26,9 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{HashJoinExecBuilder, PartitionMode};
 
-/// Removes closed entries from `rows`. A row of `closing` is a closing row if it matches `is_closing`. Each pair in
-/// `on` contains the name of a column in the closing row, and the name of the column in the entry with the same value.
+/// Removes closed entries from `rows`. The rows of `closing` that match `is_closing` are the closing rows. Each pair in
+/// `on` contains a column of `closing` and a column of `rows`. A closing row closes an entry if the two columns are
+/// equal in each pair.
 pub(in crate::query) fn open_entries(
     rows: Arc<dyn ExecutionPlan>,
     closing: Arc<dyn ExecutionPlan>,

@@ -1,4 +1,4 @@
-//! Tests of quarantines in SQL. A quarantine must show only the tenant's open entries, and no closing rows.
+//! Tests of quarantines in SQL. A quarantine contains only the tenant's open entries, and no closing rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,7 +72,7 @@ async fn quarantine_shows_only_open_entries() {
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
     let cases: [(&str, &str, &[&str]); 13] = [
-        // A closing row with another tenant or another time does not close an entry.
+        // A closing row does not close an entry of another tenant or with another time.
         (
             "acme",
             "SELECT quarantine_id || extract(day FROM event_time) FROM calls_quarantine ORDER BY 1",

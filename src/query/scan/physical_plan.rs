@@ -1,6 +1,6 @@
-//! Builds the private physical plan inside a `TenantScan` from a [`ScanSpec`].
+//! Builds the physical plan that a `TenantScan` contains, from a [`ScanSpec`].
 //!
-//! A new plan is built for each run, because a plan accumulates the metrics of all its runs.
+//! A new plan is built for each run, because a plan sums up the metrics of all its runs.
 //!
 //! ```text
 //!   ShownRows::All              Parquet scan
@@ -8,8 +8,8 @@
 //!   ShownRows::OpenEntries      Parquet scan ─► anti join with the tenant's closing rows
 //! ```
 //!
-//! **Invariant:** these plans are below the barrier. `TenantScan` applies the tenant condition and the row rules to
-//! every row that these plans return, and reveals nothing about the rows that it removes.
+//! **Invariant:** `TenantScan` applies the tenant condition and the row rules to every row that these plans return.
+//! EXPLAIN and metrics reveal nothing about the rows that it removes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,18 +38,18 @@ use crate::query::scan::open_quarantine_entries::open_entries;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::table_source::TableSource;
 
-/// True if the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. Evaluating
-/// the predicate on rows would double the number of requests to the object store, and save little work. A tenant's rows
-/// are contiguous in a file, so the page index is enough to find them.
+/// True if the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. If it did,
+/// the number of requests to the object store would double, and little work would be saved. The page index is enough to
+/// find a tenant's rows, because they are contiguous in a file.
 const DECODER_FILTERS: bool = false;
 
-/// A resolved scan, which builds a new physical plan for each run.
+/// A scan whose columns, files and conditions have been resolved. It builds a new physical plan for each run.
 pub(in crate::query) struct ScanPlan {
     rows: ParquetScan,
     step: Step,
 }
 
-/// The plan nodes between the Parquet scan and the barrier.
+/// The plan nodes between the Parquet scan and the tenant barrier.
 enum Step {
     None,
     LatestVersions(VersionSelection),
@@ -70,8 +70,8 @@ struct VersionSelection {
 struct ClosingRows {
     scan: ParquetScan,
     is_closing: Arc<dyn PhysicalExpr>,
-    /// Pairs of column names. A row closes an entry if, for every pair, the first column of the closing row equals the
-    /// second column of the entry.
+    /// Pairs of a column of the closing row and a column of the entry. A row closes an entry if the two columns are
+    /// equal in each pair.
     on: Vec<(String, String)>,
 }
 
@@ -96,7 +96,7 @@ struct Resolver<'a> {
 
 impl ScanPlan {
     /// Resolves `spec`, which must describe a scan of `table`. The plan returns the columns of the spec, followed by
-    /// the columns that only the barrier needs.
+    /// columns that only the tenant barrier reads.
     pub(in crate::query) fn resolve(
         spec: &ScanSpec,
         table: &Table,
@@ -170,8 +170,8 @@ impl Resolver<'_> {
         Ok(self.table.contract().table_schema().index_of(name)?)
     }
 
-    /// Creates a scan of the columns `read`. The scan may skip rows that do not match `predicate` or the time range of
-    /// the spec.
+    /// Creates a scan of the columns `read`. The scan need not return rows that do not match `predicate` or the time
+    /// range of the spec.
     fn parquet_scan(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
         let contract = self.table.contract();
         let full = contract.table_schema();
@@ -192,7 +192,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// Creates the selection of the latest versions. The selection reads the columns `read`, and returns the first
+    /// Creates the selection of the latest versions. The input has the columns `read`, and the output has the first
     /// `columns` of them.
     fn version_selection(
         &self,
@@ -266,7 +266,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends the indexes to `read` that it does not contain yet.
+/// Appends those `indexes` to `read` that are not in it yet.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

@@ -4,9 +4,9 @@
 //! plan, both for tenants' queries and for the operator's queries.
 //!
 //! **Invariant:** a spec contains only plain data: names, files, typed literals, and comparisons of columns with
-//! literals. It contains no closures, open files or functions, so another process could run the same scan.
-//! **Invariant:** a spec refers to columns by name, not by index. If the table had other columns in another process,
-//! the scan might fail to find a name, but it could not read a hidden column by mistake.
+//! literals. Another process could therefore run the same scan: the spec contains no closures, open files or functions.
+//! **Invariant:** a spec refers to columns by name, not by index. If another process ran it on a table with other
+//! columns, a name might not be found, but the scan could not read a hidden column by mistake.
 
 use std::sync::Arc;
 
@@ -23,41 +23,41 @@ use crate::query::scan::file_pruning::ScanRange;
 pub(in crate::query) struct ScanSpec {
     /// The name of the table in the lake.
     pub(in crate::query) table: Arc<str>,
-    /// The SQL name, which EXPLAIN shows. The SQL name differs from `table` only for the companion table with all
-    /// versions.
+    /// The SQL name, which EXPLAIN shows. It differs from `table` only for the second table of a `latest` table, which
+    /// contains all versions.
     pub(in crate::query) name: Arc<str>,
     /// The version of the table that contains the files.
     pub(in crate::query) version: u64,
-    /// The files to open in each partition. The number of partitions is configured, and does not depend on the number
-    /// of files.
+    /// The files to open in each partition. The number of partitions is a setting, and does not depend on the number of
+    /// files.
     pub(in crate::query) partitions: Vec<Vec<Arc<DataFile>>>,
     /// The names of the columns to return, in order.
     pub(in crate::query) columns: Vec<String>,
-    /// The scope of the scan, which is a tenant or all tenants.
+    /// The scope of the scan: one tenant or all tenants.
     pub(in crate::query) scope: RowScope,
     /// The row rules of the caller's policy. A row must match all of them.
     pub(in crate::query) rules: Vec<Expr>,
     /// The selection of rows: all rows, the latest versions, or the open quarantine entries.
     pub(in crate::query) rows: ShownRows,
-    /// The query's filters that help to skip row groups and pages. All these filters are leakproof, and the engine
-    /// applies them again above the scan.
+    /// Those filters of the query with which row groups and pages can be skipped. All of them are leakproof, and the
+    /// engine applies them again to the rows that the scan returns.
     pub(in crate::query) filters: Vec<Expr>,
     /// The range of event times in microseconds. The scan may skip rows outside of this range.
     pub(in crate::query) times: ScanRange,
-    /// The number of rows after which a partition may stop, or `None` if the partition must read all rows.
+    /// A partition may stop after this number of rows. `None` if it must read all rows.
     pub(in crate::query) limit: Option<usize>,
 }
 
-/// The scope of a scan, which determines from which tenants it may return rows.
+/// The tenants whose rows a scan may return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum RowScope {
     /// The rows of one tenant.
     Tenant(TenantId),
-    /// The rows of all tenants. Only queries in the operator's configuration have this scope.
+    /// The rows of all tenants. Only queries that the operator configures have this scope.
     AllTenants,
 }
 
-/// The selection of rows that a scan returns from the rows in scope. Columns are referred to by name.
+/// Which rows of the scope a scan returns. The variants refer to columns by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::query) enum ShownRows {
     /// All rows.
@@ -66,27 +66,27 @@ pub(in crate::query) enum ShownRows {
     LatestVersions {
         /// The columns of the key, which identifies a row within its tenant.
         key: Vec<String>,
-        /// The column that orders versions. The version with the greatest value is the latest.
+        /// The column that determines which version is the latest: the one with the greatest value.
         by: String,
         /// The boolean column that is true if a version deletes its key.
         deleted: Option<String>,
     },
-    /// The quarantine entries that are open, because no other row closes them.
+    /// The quarantine entries that no other row has closed.
     OpenEntries {
-        /// The column that contains the id of the closed entry in a closing row.
+        /// In a closing row, this column contains the id of the entry that the row closes.
         resolves: String,
     },
 }
 
 impl ScanSpec {
     /// Returns the conditions that every returned row must match. The tenant condition is the first one. The list can
-    /// be empty only if the scope is all tenants.
+    /// be empty only if the scan returns the rows of all tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
         scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
     }
 
-    /// Returns the `conditions` that may be applied before the latest versions or open entries are selected.
+    /// Returns those `conditions` that may be applied before the latest versions or open entries are selected.
     pub(in crate::query) fn early<'a>(
         &self,
         contract: &Contract,
@@ -105,8 +105,8 @@ impl RowScope {
         }
     }
 
-    /// Returns the condition that rows in scope must match, or `None` if all rows are in scope. The tenant is a typed
-    /// literal and never part of SQL text.
+    /// Returns the condition that the scope imposes on rows, or `None` if the scope is all tenants. The tenant is a
+    /// typed literal and never part of SQL text.
     pub(in crate::query) fn condition(&self, contract: &Contract) -> Option<Expr> {
         let value = |tenant: &TenantId| lit(ScalarValue::Utf8(Some(tenant.as_str().to_owned())));
         self.tenant().map(|tenant| column(&contract.columns[contract.tenant].name).eq(value(tenant)))
@@ -114,7 +114,7 @@ impl RowScope {
 }
 
 impl ShownRows {
-    /// Returns the selection of rows that the declaration of a table defines.
+    /// Returns the selection of rows for a table with this contract.
     pub(in crate::query) fn of(contract: &Contract) -> Self {
         let name = |index: usize| contract.columns[index].name.clone();
         match (&contract.latest, contract.resolves) {
@@ -128,7 +128,7 @@ impl ShownRows {
         }
     }
 
-    /// Returns the additional condition that rows must match after the selection, if there is one.
+    /// Returns the condition that the selected rows must match in addition, if there is one.
     fn condition(&self) -> Option<Expr> {
         match self {
             Self::LatestVersions { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),
@@ -137,9 +137,9 @@ impl ShownRows {
         }
     }
 
-    /// Returns true if a scan may apply `filter` before it selects rows. If a table shows latest versions, the filter
-    /// must have the same result for all versions of a key. Otherwise, the scan could skip the latest version and
-    /// return an older version.
+    /// Returns true if a scan may apply `filter` before it selects rows. If the latest versions are selected, the
+    /// filter must have the same result for all versions of a key. Otherwise, the scan could skip the latest version
+    /// and return an older version.
     pub(in crate::query) fn allows_early(&self, filter: &Expr, contract: &Contract) -> bool {
         let Self::LatestVersions { key, .. } = self else { return true };
         let tenant = &contract.columns[contract.tenant].name;
@@ -152,8 +152,8 @@ pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
-/// Creates a schema from the fields without their metadata. Descriptions and units are only needed in catalogs, and the
-/// metadata of a plan could differ from the metadata of its stream.
+/// Creates a schema that contains the fields without their metadata. Metadata, such as descriptions and units, is
+/// needed only in catalogs. In a result, it could differ between the schema of the plan and the schema of its stream.
 pub(in crate::query) fn without_metadata<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
     let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))

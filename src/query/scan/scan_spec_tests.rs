@@ -1,5 +1,5 @@
-//! Tests of scan specs. The same query from the same caller always has the same spec. Different queries or callers have
-//! different specs. No spec contains a user expression that could be evaluated on a row of another tenant.
+//! Tests of scan specs. The same query of the same caller always has the same spec, and different queries or callers
+//! have different specs. No spec contains a user expression that could be evaluated on a row of another tenant.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

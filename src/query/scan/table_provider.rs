@@ -1,10 +1,9 @@
-//! The table provider of a session. It provides a snapshot of a lake table, with the columns and rows that the caller
-//! may see.
+//! The table provider of a session: a snapshot of a lake table, with the columns and rows that the caller may see.
 //!
-//! A query on a [`SessionTable`] becomes a [`TenantScan`], whose [`ScanSpec`] lists the files that may contain matching
-//! rows. A table declared with `latest` appears as two tables: one with the latest versions under its own name, and a
-//! companion table with all versions. Queries in the operator's configuration see the same tables with the rows of all
-//! tenants, and without row rules.
+//! In the plan of a query, a [`SessionTable`] is a [`TenantScan`]. Its [`ScanSpec`] lists the files that may contain
+//! matching rows. If a table is declared with `latest`, a session contains two tables: one with the latest versions,
+//! under the table's own name, and a second one with all versions. The queries that the operator configures read the
+//! same tables, but with the rows of all tenants and without row rules.
 //!
 //! ```text
 //!   all versions      prune files by all filters ─► read ─► tenant, row rules
@@ -13,11 +12,11 @@
 //!
 //! **Invariant:** a column that the policy does not list does not exist for the caller. No schema, error or suggestion
 //! contains its name.
-//! **Invariant:** row rules apply to the latest version. A row that has moved to another sub-account disappears from
-//! the first sub-account, and no older version takes its place.
-//! **Invariant:** a quarantine shows only open entries, and neither closed entries nor the rows that close entries.
-//! **Invariant:** an invalid row rule matches no row. A rule is invalid if the column is unknown, or if no value of the
-//! rule can be converted to the type of the column.
+//! **Invariant:** row rules apply to the latest version of a row. If the latest version belongs to another sub-account
+//! than an older version, the sub-account of the older version sees neither of them.
+//! **Invariant:** a quarantine contains only open entries. Closed entries and closing rows are hidden.
+//! **Invariant:** an invalid row rule matches no row. A rule is invalid if the table has no such column, or if none of
+//! the rule's values can be converted to the type of the column.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -56,8 +55,8 @@ pub(in crate::query) struct SessionTable {
 }
 
 impl SessionTable {
-    /// Creates a tenant's view of a table. Depending on the table's declaration, the view shows all rows, the latest
-    /// version of each key, or the open entries of a quarantine.
+    /// Creates the table that a tenant sees. Depending on the contract, it contains all rows, the latest version of
+    /// each key, or the open entries of a quarantine.
     pub(in crate::query) fn of_tenant(
         table: &Arc<Table>,
         snapshot: Arc<Snapshot>,
@@ -82,8 +81,8 @@ impl SessionTable {
         }
     }
 
-    /// Creates the operator's view of a table, with all columns and the rows of all tenants. The view of a quarantine
-    /// shows every stored row.
+    /// Creates the table that the operator's queries see, with all columns and the rows of all tenants. For a
+    /// quarantine, it contains every stored row.
     pub(in crate::query) fn of_operator(table: &Arc<Table>, snapshot: Arc<Snapshot>, source: TableSource) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let rows = match ShownRows::of(&contract) {
@@ -103,7 +102,8 @@ impl SessionTable {
         }
     }
 
-    /// Returns the companion table with all versions, or `None` if this table does not show latest versions.
+    /// Returns the second table of a `latest` table, which contains all versions, or `None` if this table is not
+    /// declared with `latest`.
     pub(in crate::query) fn all_versions(&self) -> Option<Self> {
         Some(Self {
             table: Arc::clone(&self.table),
@@ -141,7 +141,7 @@ impl SessionTable {
         self.table.snapshot().version == self.snapshot.version
     }
 
-    /// Describes a scan of the visible columns at the indexes in `projection`, or of all visible columns if
+    /// Describes a scan of the visible columns whose indexes are in `projection`, or of all visible columns if
     /// `projection` is `None`.
     pub(in crate::query) fn spec(
         &self,
@@ -157,8 +157,8 @@ impl SessionTable {
         let early = filters.iter().filter(|filter| self.rows.allows_early(filter, &self.contract));
         let mut bounds = ScanBounds::of(early.clone(), self.time_column());
         if matches!(self.rows, ShownRows::OpenEntries { .. }) {
-            // A closing row has the same time as the entry that it closes, but is received later. It can be in any file
-            // for that time.
+            // A closing row is received later than the entry that it closes. It can be in any file whose range of event
+            // times includes the time of the entry.
             bounds.received = ScanRange::ALL;
         }
         let files = prune(&self.snapshot, self.scope.tenant(), &bounds);
@@ -203,8 +203,8 @@ impl TableProvider for SessionTable {
         Ok(Arc::new(TenantScan::new(spec, &self.table, &self.source, state)?))
     }
 
-    /// Accepts the filters that may help to skip files, row groups or pages. The engine applies all filters again above
-    /// the barrier.
+    /// Accepts the filters with which files, row groups or pages can be skipped. The engine applies all filters again
+    /// to the rows that the scan returns.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let time = self.time_column();
         Ok(filters
@@ -240,7 +240,7 @@ fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
-/// Distributes files over exactly `count` partitions of about the same size in bytes.
+/// Distributes files over exactly `count` partitions, so that these have about the same size in bytes.
 fn balanced_partitions(mut files: Vec<Arc<DataFile>>, count: usize) -> Vec<Vec<Arc<DataFile>>> {
     let mut partitions: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); count.max(1)];
     files.sort_by_key(|file| std::cmp::Reverse(file.size));

@@ -1,4 +1,4 @@
-//! The object store and the Parquet reader of a table, which the engine shares among all scans of the table.
+//! The object store and the Parquet reader of a table. All scans of the table share them.
 
 use std::sync::Arc;
 

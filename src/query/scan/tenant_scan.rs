@@ -1,21 +1,20 @@
-//! The tenant barrier, which is the only node in a user's plan that reads stored rows. For optimizers, the node is a
-//! leaf.
+//! The tenant barrier. It is the only node in a user's plan that reads stored rows, and optimizers see it as a leaf.
 //!
-//! The node runs a private plan that is built from a [`ScanSpec`] (`physical_plan.rs`). It returns the requested
-//! columns of the rows that match the caller's predicate. Queries in the operator's configuration use the same node,
-//! but read the rows of all tenants.
+//! The node contains another plan, the private plan, which is built from a [`ScanSpec`] (`physical_plan.rs`). The node
+//! returns the requested columns of those rows that match the tenant condition and the row rules. The queries that the
+//! operator configures use the same node, but read the rows of all tenants.
 //!
 //! ```text
 //!   private plan ─► barrier predicate on every batch ─► requested columns ─► the user's plan
 //! ```
 //!
 //! **Invariant:** [`TenantScan`] is a leaf without visible children. Optimizers cannot push a filter, limit, ordering
-//! or dynamic filter into it. The node reports no statistics, and only the metrics of its own output. Therefore, no
-//! user expression is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about the rows of
-//! other tenants or their files.
-//! **Invariant:** an error below the barrier is reported as a failure of the lake, not of the statement. The text of
-//! the error appears only in the log. The only exception is a query that exceeds its memory limit, which is reported
-//! without details.
+//! or dynamic filter into it. The node reports no statistics, and its metrics describe only its own output. Therefore,
+//! no user expression is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about the rows
+//! of other tenants or their files.
+//! **Invariant:** an error in the private plan is reported as a failure of the lake, not of the statement. The text of
+//! the error appears only in the log. There is one exception: if a query exceeds its memory limit, this is reported,
+//! but without details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,10 +45,10 @@ use crate::sql::engine_text::root;
 /// The plan node that reads a table for a caller.
 pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
-    /// The scan plan that builds a private plan for each run.
+    /// Builds a private plan for each run.
     plan: Arc<ScanPlan>,
-    /// The private plan for the current run. It returns the requested columns, followed by the columns that only the
-    /// barrier needs.
+    /// The private plan for the current run. It returns the requested columns, followed by columns that only the tenant
+    /// barrier reads.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
     properties: Arc<PlanProperties>,
@@ -58,13 +57,13 @@ pub(in crate::query) struct TenantScan {
 
 /// The condition that every row must match, and the columns to return.
 struct Barrier {
-    /// The predicate, which is `None` only if the operator scans the rows of all tenants.
+    /// The condition as a physical expression. `None` only if an operator's query scans the rows of all tenants.
     predicate: Option<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
 }
 
 impl TenantScan {
-    /// Creates the scan that `spec` describes. `table` must be the table with the name in the spec.
+    /// Creates the scan that `spec` describes. `table` must be the table that `spec.table` names.
     pub(in crate::query) fn new(
         spec: ScanSpec,
         table: &Table,
@@ -109,14 +108,14 @@ impl TenantScan {
         &self.spec
     }
 
-    /// Returns the number of metrics in the private plan, which is 0 if the plan has not run.
+    /// Returns the number of metrics that the private plan has recorded, which is 0 if it has not run.
     pub(in crate::query) fn metrics_below(&self) -> usize {
         self.source.metrics().map_or(0, |metrics| metrics.iter().count())
     }
 }
 
 impl Barrier {
-    /// Selects the rows of `batch` that the caller may see, and appends the returned columns of these rows to `rows`.
+    /// Filters `batch` by the predicate, and appends the columns to return to `rows`.
     fn filter_into(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -129,7 +128,7 @@ impl Barrier {
         if mask.true_count() == batch.num_rows() {
             rows.push_batch(returned)?;
         } else {
-            // A null in the mask counts as false, so the row is not returned.
+            // If the mask is null for a row, the row is not returned.
             rows.push_batch(filter_record_batch(&returned, mask)?)?;
         }
         Ok(())
@@ -140,7 +139,8 @@ impl Barrier {
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
-    /// Collects the caller's rows into full batches. Smaller batches would reveal where other tenants' rows are stored.
+    /// Collects the caller's rows into full batches. Otherwise, the sizes of batches would reveal where in a file other
+    /// tenants' rows are.
     rows: BatchCoalescer,
     metrics: BaselineMetrics,
     ended: bool,
@@ -213,7 +213,7 @@ impl ExecutionPlan for TenantScan {
         let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // With a LIMIT, a batch is returned as soon as it has enough rows for the limit, even if it is not full.
+        // With a LIMIT, a batch is returned when it contains `limit` rows, even if a batch may have more rows.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,
@@ -256,7 +256,7 @@ fn stop_after(
     })
 }
 
-/// Replaces an error from below the barrier with an error that reveals nothing. The original error is kept as the
+/// Replaces an error of the private plan with an error that contains no details. The original error is kept as the
 /// source, and appears only in the log.
 fn hide_error(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {

@@ -1,4 +1,4 @@
-//! The distinct values of the outer columns to which a subquery refers.
+//! The domain of a subquery: the distinct values of the outer columns to which it refers.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::{NAME_PREFIX, Rewriter};
 pub(super) struct Domain {
     /// The columns of the outer rows.
     pub(super) columns: Vec<Column>,
-    /// For each nullable column, a value that replaces NULL in comparisons. For all other columns, `None`.
+    /// For each nullable column, a value that replaces NULL in comparisons. `None` for a column that is not nullable.
+    /// For all other columns, `None`.
     defaults: Vec<Option<ScalarValue>>,
     /// The plan that returns the distinct keys, with one column for each outer column.
     rows: Arc<LogicalPlan>,
@@ -48,7 +49,8 @@ impl Domain {
         Ok(Self { columns, defaults, rows: Arc::new(LogicalPlan::Distinct(Distinct::All(Arc::new(keys)))) })
     }
 
-    /// Returns the keys as a plan with new column names, so a larger plan can contain the keys several times.
+    /// Returns a plan that returns the keys under new column names. A larger plan can therefore contain the keys
+    /// several times.
     pub(super) fn instance(&self, names: &mut Rewriter) -> Result<(LogicalPlan, Vec<Column>)> {
         names.count_node()?;
         let fresh: Vec<_> = self.columns.iter().map(|_| names.fresh()).collect();
@@ -58,10 +60,10 @@ impl Domain {
         Ok((plan, fresh.into_iter().map(Column::new_unqualified).collect()))
     }
 
-    /// Returns the conditions under which two keys are equal. Two nulls count as equal.
+    /// Returns the conditions under which two keys are equal. Two nulls are considered equal.
     ///
-    /// The conditions are plain equalities instead of `IS NOT DISTINCT FROM`. The engine treats `IS NOT DISTINCT FROM`
-    /// as a mode of the whole join, so equalities that it later moves into the join would also match nulls.
+    /// The conditions are plain equalities, because the engine treats `IS NOT DISTINCT FROM` as a property of the whole
+    /// join: if it later moved other equalities into the join, those would also match nulls.
     pub(super) fn equals(&self, left: &[Column], right: &[Column]) -> Vec<Expr> {
         let mut conditions = Vec::with_capacity(2 * left.len());
         for ((left, right), default) in left.iter().zip(right).zip(&self.defaults) {
@@ -84,13 +86,13 @@ impl Domain {
     }
 }
 
-/// Returns the `columns` that `schema` contains.
+/// Returns those `columns` that are in `schema`.
 pub(super) fn resolve(columns: Vec<Column>, schema: &DFSchema) -> Vec<Column> {
     columns.into_iter().filter(|column| schema.has_column(column)).collect()
 }
 
-/// Returns true if the plan returns the same rows each time it runs. The plan of the outer rows runs several times. If
-/// a run missed a key, the subquery would appear to have no rows for this key.
+/// Returns true if the plan returns the same rows each time it runs. This matters because the plan of the outer rows
+/// runs several times. If one run did not return a key, the subquery would appear to have no rows for this key.
 fn is_stable(plan: &LogicalPlan) -> Result<bool> {
     let mut stable = true;
     plan.apply_with_subqueries(|node| {
@@ -109,7 +111,7 @@ fn is_stable(plan: &LogicalPlan) -> Result<bool> {
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(is_stable_value),
             LogicalPlan::Window(window) => window.window_expr.iter().all(is_stable_value),
-            // The pass itself generates a LIMIT if it needs only one row from a subquery without outer columns.
+            // This pass generates a LIMIT where it needs only one row from a subquery without outer columns.
             LogicalPlan::Limit(limit) => is_generated(&limit.input),
             _ => false,
         };
@@ -126,14 +128,14 @@ fn is_generated(plan: &LogicalPlan) -> bool {
     plan.schema().fields().last().is_some_and(|field| field.name().starts_with(NAME_PREFIX))
 }
 
-/// Returns true if the value of the aggregate or window function does not depend on the order of rows with equal sort
-/// keys.
+/// Returns true if the value of an aggregate or window function does not depend on the order of rows whose sort keys
+/// are equal.
 fn is_stable_value(expr: &Expr) -> bool {
     const UNSTABLE_AGGREGATES: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
     const STABLE_WINDOWS: [&str; 9] =
         ["rank", "dense_rank", "percent_rank", "cume_dist", "count", "min", "max", "sum", "avg"];
     match expr {
-        // This pass also generates `first_value`, but only over at most one row.
+        // Where this pass generates `first_value`, the function is applied to at most one row.
         Expr::Alias(alias)
             if alias.name.starts_with(NAME_PREFIX) && matches!(*alias.expr, Expr::AggregateFunction(_)) =>
         {

@@ -1,10 +1,10 @@
 //! Replaces LATERAL joins and subqueries in expressions with ordinary joins and aggregates, before the engine plans
 //! them.
 //!
-//! The engine's own rules support only a few forms of subqueries, and some of these return wrong results. This pass
+//! The engine's own rules support only a few forms of subqueries, and return wrong results for some of these. This pass
 //! implements the general method from "Unnesting arbitrary queries" (Neumann and Kemper). It evaluates each subquery
-//! once, for all distinct values of the outer columns to which the subquery refers. The pass then joins the outer rows
-//! with the result.
+//! once, for all distinct values of the outer columns to which the subquery refers, and then joins the outer rows with
+//! the result.
 //!
 //! ```text
 //!   node over I, with a subquery Q(k) in an expression
@@ -14,11 +14,11 @@
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
 //!
-//! The pass leaves a subquery to the engine if the engine evaluates it correctly and fast (`plain.rs`).
+//! The pass leaves a subquery to the engine if the engine evaluates it correctly and fast (`supported_subqueries.rs`).
 //!
-//! **Invariant:** after the pass, only subqueries that are left to the engine refer to outer columns.
-//! **Invariant:** the schema of the plan does not change. Every expression reads the same tables as before, so the
-//! tenant barrier still applies to all of them.
+//! **Invariant:** after the pass, outer columns occur only in the subqueries that the pass leaves to the engine.
+//! **Invariant:** the schema of the plan does not change. The rewritten plan reads each table through the same scan as
+//! before, so the tenant barrier still applies.
 
 mod domain;
 mod multiset;
@@ -42,20 +42,21 @@ use datafusion::logical_expr::{
 
 use self::domain::Domain;
 
-/// The maximum number of nodes that the pass may create. Each level of nesting can double the number of nodes below it.
+/// The maximum number of nodes that the pass may create. The number must be limited, because each level of nesting can
+/// double the number of nodes in the levels below it.
 const NODES_MAX: usize = 5_000;
 
 /// The prefix of the column names that the pass creates.
 const NAME_PREFIX: &str = "__subquery_";
 
-/// Returns the plan without the subqueries that the engine does not support or evaluates wrongly.
+/// Replaces the subqueries that the engine does not support, and those for which it returns wrong results.
 pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !contains_subquery(&plan)? {
         return Ok(Transformed::no(plan));
     }
     let plan = Rewriter::default().rewrite(plan, false)?;
-    // An expression that replaces a subquery may be nullable, even if the engine assumed that the subquery cannot
-    // return NULL.
+    // The engine may have assumed that a subquery cannot return NULL. The expression that replaces it may be nullable,
+    // so compute the schemas again.
     let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
     if let Some(column) = supported_subqueries::all_outer_columns(&plan)?.first() {
         return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
@@ -81,7 +82,7 @@ fn is_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::ScalarSubquery(_))
 }
 
-/// Returns the columns of the outer query to which the plan itself refers. References in its subqueries do not count.
+/// Returns the outer columns to which the nodes of the plan refer. Ignores references in nested subqueries.
 fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     plan.apply(|node| {
@@ -99,7 +100,7 @@ fn outer_columns(plan: &LogicalPlan) -> Result<Vec<Column>> {
     Ok(columns)
 }
 
-/// Projects the plan to the columns of `schema`.
+/// Adds a projection that returns only the columns of `schema`.
 fn project_to(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
     let columns = schema.iter().map(|field| Expr::Column(Column::from(field))).collect();
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(plan))?))
@@ -119,7 +120,7 @@ impl Rewriter {
         format!("{NAME_PREFIX}{}", self.names)
     }
 
-    /// Counts a visited node, and fails if the pass has visited too many nodes.
+    /// Counts a node, and fails if the pass has visited or created more than [`NODES_MAX`] nodes.
     fn count_node(&mut self) -> Result<()> {
         self.nodes += 1;
         if self.nodes > NODES_MAX {
@@ -192,7 +193,7 @@ impl Rewriter {
         project_to(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows))?), &schema)
     }
 
-    /// Rewrites the plans inside the subqueries of `expr` if the engine can evaluate all these subqueries itself.
+    /// If the engine can evaluate all subqueries of `expr` itself, rewrites only the subqueries that these contain.
     fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
         if !supported_subqueries::is_plain_conjunct(&expr)? {
             return Ok(expr);
@@ -263,8 +264,8 @@ impl Rewriter {
         project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
     }
 
-    /// Rewrites a join that has subqueries in its condition. An inner join becomes a filter over the joined rows. In an
-    /// outer join, each subquery may refer to only one side of the join, and is evaluated on that side.
+    /// Rewrites a join that has subqueries in its condition. An inner join is replaced by a cross join and a filter on
+    /// its rows. In an outer join, each subquery may refer to only one side of the join, and is evaluated on that side.
     fn join_condition(&mut self, join: Join) -> Result<LogicalPlan> {
         let mut conditions: Vec<_> = join.on.into_iter().map(|(left, right)| left.eq(right)).collect();
         conditions.extend(join.filter);
@@ -382,7 +383,7 @@ fn is_lateral(plan: &LogicalPlan) -> bool {
     lateral_side(plan).is_some()
 }
 
-/// Returns the query and the alias of a LATERAL item.
+/// If the plan is a LATERAL item in FROM, returns its query and its alias.
 fn lateral_side(plan: &LogicalPlan) -> Option<(&LogicalPlan, Option<&TableReference>)> {
     match plan {
         LogicalPlan::Subquery(subquery) => Some((&subquery.subquery, None)),

@@ -1,6 +1,6 @@
 //! Rewrites INTERSECT ALL and EXCEPT ALL. The engine plans them as semi and anti joins, which keep either all copies of
 //! a row or none. This file numbers the copies of each row, and adds the number to the join condition. Every row is
-//! then distinct, so the join keeps the right number of copies.
+//! then distinct, so the join keeps the correct number of copies.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt as _, Join, LogicalPlan, Wi
 
 use super::{NAME_PREFIX, Rewriter, project_to};
 
-/// Returns true if the plan is INTERSECT ALL or EXCEPT ALL. Without ALL, the left input of the join would be a
-/// DISTINCT.
+/// Returns true if the plan is INTERSECT ALL or EXCEPT ALL. In the plan of INTERSECT or EXCEPT without ALL, the left
+/// input of the join is a DISTINCT node.
 pub(super) fn is_multiset(node: &LogicalPlan) -> bool {
     let LogicalPlan::Join(join) = node else { return false };
     let (left, right) = (join.left.schema(), join.right.schema());

@@ -19,7 +19,7 @@ use super::single_row::subquery_value;
 use super::unnest::Unnested;
 use super::{Rewriter, outer_columns};
 
-/// The plan of the outer rows, to which the results of subqueries are added as columns.
+/// The plan of the outer rows. The result of each subquery is added to it as columns.
 struct Outer<'a> {
     rows: &'a mut LogicalPlan,
     /// The distinct keys of the outer rows, or `None` if the subquery has no outer columns.
@@ -134,8 +134,9 @@ impl Rewriter {
         Ok(subquery_value(results[1].clone(), results[0].clone()))
     }
 
-    /// Replaces `value IN (subquery)`. The result is true if a row equals the value. Otherwise, the result is null if a
-    /// row is null, or if the value is null and the subquery returns rows. In all other cases, the result is false.
+    /// Replaces `value IN (subquery)`. The result is true if the subquery returns the value. Otherwise, it is null if
+    /// the subquery returns a null, or if the value is null and the subquery returns at least one row. In all other
+    /// cases, it is false.
     fn contained(
         &mut self,
         value: Expr,
@@ -211,9 +212,9 @@ impl Rewriter {
         Ok(subquery_value(test, results[4].clone()))
     }
 
-    /// Computes aggregates over the rows of each key, and joins the outer rows with them. Returns the columns with the
-    /// results, and a marker column. The marker is 1, or NULL for outer rows with a missing key. For keys without rows,
-    /// the results in `counts` are 0 instead of NULL.
+    /// Computes aggregates for each key, and joins the outer rows with the results. Returns the columns with the
+    /// results, and a marker column. The marker is 1 if the domain contains the key of the outer row, and NULL
+    /// otherwise. For keys without rows, the results in `counts` are 0 instead of NULL.
     fn aggregated(
         &mut self,
         plan: Arc<LogicalPlan>,
@@ -257,7 +258,8 @@ fn renamed<'a>(keys: &'a [Column], names: &'a [String]) -> impl Iterator<Item = 
     keys.iter().zip(names).map(|(key, name)| Expr::Column(key.clone()).alias(name))
 }
 
-/// Returns the common type to which a value and the column of a subquery are cast before they are compared.
+/// Returns the common type of a value and the column of a subquery. Both are cast to this type before they are
+/// compared.
 fn common_type(value: &Expr, subquery: &LogicalPlan, rows: &LogicalPlan) -> Result<DataType> {
     let Some(field) = subquery.schema().fields().first() else {
         return plan_err!("a subquery used as a value must return one column");

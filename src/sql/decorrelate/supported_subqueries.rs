@@ -1,13 +1,13 @@
 //! Recognizes the subqueries that the engine evaluates correctly and fast. These subqueries are called plain, and stay
 //! as they are:
 //!
-//! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in the subquery's WHERE
-//!   conditions, and not below its joins, aggregates or limits. For `IN`, these conditions must be equalities, and the
-//!   tested value must be a column.
+//! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in WHERE conditions of the
+//!   subquery, and not inside its joins, aggregates or limits. For `IN`, the conditions with outer columns must be
+//!   equalities, and the tested value must be a column.
 //! - `NOT IN` in a WHERE condition, if the tested value contains a column and the subquery contains no outer columns.
 //! - Scalar subqueries without outer columns.
-//! - Scalar subqueries that compute aggregates without GROUP BY, if outer columns occur only in WHERE conditions of the
-//!   form `outer column = inner column`.
+//! - Scalar subqueries that compute aggregates without GROUP BY. Outer columns may occur only in WHERE conditions of
+//!   the form `outer column = inner column`.
 
 use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
@@ -82,8 +82,8 @@ fn in_inputs(node: &LogicalPlan, column: &Column) -> bool {
     node.inputs().iter().any(|input| input.schema().has_column(column))
 }
 
-/// Returns true if outer columns occur only in WHERE conditions, and not in or below other nodes such as joins,
-/// aggregates and limits.
+/// Returns true if outer columns occur only in WHERE conditions. They must not occur in other nodes, such as joins,
+/// aggregates and limits, or in the inputs of these nodes.
 fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool> {
     let has_plain_exprs = |node: &LogicalPlan| -> Result<bool> {
         let mut plain = true;
@@ -107,13 +107,14 @@ fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool>
     }
 }
 
-/// Returns true if the predicate contains no subquery. If `only_equalities` is true, each outer column must also be
-/// compared with a column for equality.
+/// Returns true if the predicate contains no subquery. If `only_equalities` is true, each outer column in the predicate
+/// must be compared with a column by `=`.
 fn is_plain_filter(predicate: &Expr, only_equalities: bool) -> Result<bool> {
     Ok(!has_subquery(predicate)? && (!only_equalities || has_only_equalities(predicate)))
 }
 
-/// Returns true if the plan computes aggregates, and if outer columns occur only in equalities below the aggregation.
+/// Returns true if the plan computes aggregates, and if outer columns occur only in equality conditions on the input
+/// rows of the aggregation.
 fn is_plain_scalar(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Projection(projection) => {

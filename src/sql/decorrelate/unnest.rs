@@ -52,7 +52,7 @@ impl Unnested {
 }
 
 impl Rewriter {
-    /// Returns the rows of `plan`, which contains no subqueries, for each key of the domain.
+    /// Returns the rows of `plan` for each key of the domain. `plan` must not contain any subqueries.
     pub(super) fn unnest(&mut self, plan: &LogicalPlan, domain: &Domain) -> Result<Unnested> {
         self.count_node()?;
         if !refers_to(plan, domain)? {
@@ -124,8 +124,8 @@ impl Rewriter {
         if aggregate.group_expr.is_empty() { self.with_empty_groups(aggregate, grouped, domain) } else { Ok(grouped) }
     }
 
-    /// Adds a row for each key for which an aggregate without GROUP BY had no input rows. Such an aggregate always
-    /// returns one row.
+    /// An aggregate without GROUP BY returns one row even if it has no input rows. Adds such a row for each key without
+    /// input rows.
     fn with_empty_groups(&mut self, aggregate: &Aggregate, grouped: Unnested, domain: &Domain) -> Result<Unnested> {
         let marker = self.fresh();
         let mut columns: Vec<_> = grouped.plan.schema().columns().into_iter().map(Expr::Column).collect();
@@ -257,7 +257,7 @@ pub(super) fn substitute_named(exprs: &[Expr], domain: &Domain, keys: &[Column])
     replaced.collect()
 }
 
-/// Returns the value of an aggregate without input rows.
+/// Returns the value of an aggregate that has no input rows.
 fn empty_value(expr: &Expr, kind: &DataType) -> Result<ScalarValue> {
     match expr {
         Expr::Alias(alias) => empty_value(&alias.expr, kind),

@@ -1,5 +1,5 @@
-//! Rewrites joins inside a subquery. Each side that refers to the outer query gets the key columns. If the join type
-//! requires it, both sides get the key columns. If both sides have key columns, the join also compares them.
+//! Rewrites joins inside a subquery. The key columns are added to each side that refers to the outer query, or to both
+//! sides if the join type requires it. If both sides have key columns, the join also compares them.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ impl Rewriter {
     }
 }
 
-/// Joins `left` and `right` with the type and conditions of `join`, and additional conditions.
+/// Joins `left` and `right`. The join has the type and conditions of `join`, and the conditions `equal`.
 fn joined(
     join: &Join,
     left: LogicalPlan,

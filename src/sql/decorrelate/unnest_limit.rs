@@ -27,8 +27,8 @@ impl Rewriter {
         self.limited(&limit.input, skip, fetch, domain)
     }
 
-    /// Selects the rows from `skip + 1` to `skip + fetch` for each key. To find the sort order, skips nodes that keep
-    /// the order of rows.
+    /// Selects the rows from `skip + 1` to `skip + fetch` for each key. A projection or an alias keeps the order of its
+    /// input, so the limit is applied to the input, where the sort may be.
     fn limited(&mut self, plan: &LogicalPlan, skip: i64, fetch: Option<i64>, domain: &Domain) -> Result<Unnested> {
         self.count_node()?;
         match plan {
@@ -87,7 +87,7 @@ impl Rewriter {
 }
 
 impl Unnested {
-    /// Projects the plan to `exprs` and the key columns.
+    /// Adds a projection that returns `exprs` and the key columns.
     pub(super) fn projected(self, exprs: &[Expr], domain: &Domain) -> Result<Self> {
         let mut columns = substitute_named(exprs, domain, &self.keys)?;
         columns.extend(self.keys.iter().cloned().map(Expr::Column));

@@ -1,5 +1,4 @@
-//! The aggregate functions of every session. This file replaces some of the engine's functions, and adds our own
-//! functions.
+//! The aggregate functions of every session. Some of the engine's functions are replaced, and some functions are added.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! Computes the exact sum of a block of doubles with similar magnitudes, in floating point.
 //!
-//! Each value is split into a multiple of a large power of two, a multiple of a small power of two, and a remainder.
-//! The multiples have so few bits that adding them is exact. If every remainder is zero, the two sums add up to the
-//! exact sum of the block. The compiler can vectorize this method, which makes it twice as fast as adding 128-bit
-//! integers.
+//! Each value is split into a multiple of a large power of two, a multiple of a small power of two, and a remainder. A
+//! multiple has so few bits that a sum of multiples is exact. If every remainder is zero, the two sums add up to the
+//! exact sum of the block. The compiler can generate SIMD code for this method, which is therefore twice as fast as
+//! adding 128-bit integers.
 
-/// The maximum number of values in a block. Sums of this many values need 11 additional bits.
+/// The maximum number of values in a block. A sum of this many values needs up to 11 bits more than each value.
 pub(super) const BLOCK_VALUES_MAX: usize = 2_048;
 
 /// The number of bits in each multiple. A sum of [`BLOCK_VALUES_MAX`] multiples has at most 41 + 11 = 52 bits, so it is
@@ -24,10 +24,10 @@ pub(super) fn block_sum(values: &[f64]) -> Option<[f64; 2]> {
     for chunk in chunks {
         sizes.iter_mut().zip(chunk).for_each(|(size, value)| *size = larger(*size, value.abs()));
     }
-    // `larger` ignores NaN. If a value is NaN, the sum of the remainders is NaN.
+    // `larger` ignores NaN, but if a value is NaN, so is the sum of the remainders.
     let size = sizes.into_iter().chain(tail.iter().map(|value| value.abs())).fold(0.0, larger);
-    // Every value is less than `2^end`. Outside of these bounds, the powers of two that are computed below could be
-    // subnormal or infinite.
+    // Every value is less than `2^end`. If `end` were outside of this range, the powers of two that are computed below
+    // could be subnormal or infinite.
     let end = i32::try_from(size.to_bits() >> 52).ok()? - 1022;
     if !(-800..=900).contains(&end) {
         return None;
@@ -56,7 +56,7 @@ fn larger(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
 
-/// Returns a large double `r`. `x + r - r` rounds a smaller double `x` to a multiple of `2^exponent`.
+/// Returns a large double `r`. For a smaller double `x`, `x + r - r` is `x` rounded to a multiple of `2^exponent`.
 fn rounder(exponent: i32) -> f64 {
     1.5 * f64::from_bits(u64::from((exponent + 52 + 1023).unsigned_abs()) << 52)
 }

@@ -1,8 +1,8 @@
 //! Converts microseconds since 1970 to years, months and days in a time zone, and back. Uses the proleptic Gregorian
 //! calendar.
 //!
-//! Many of the engine's own functions convert to nanoseconds, which cover only the years 1678 to 2261. This file uses
-//! microseconds, which cover all years that ingest accepts. The time zones come from `chrono-tz`.
+//! Times are in microseconds, which cover all years that ingest accepts. In contrast, many of the engine's own
+//! functions convert to nanoseconds, which cover only the years 1678 to 2261. The time zones come from `chrono-tz`.
 
 use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray as _, PrimitiveArray, TimestampMicrosecondArray};
@@ -57,7 +57,7 @@ impl Date {
         self.year * 12 + self.month - 1
     }
 
-    /// Returns the first day of a month, given its [`Self::month_number`].
+    /// Returns the first day of the month with this [`Self::month_number`].
     pub(super) fn of_month(number: i64) -> Self {
         Self { year: number.div_euclid(12), month: number.rem_euclid(12) + 1, day: 1 }
     }
@@ -73,12 +73,12 @@ impl Date {
     }
 }
 
-/// A time zone, or UTC.
+/// A time zone. `None` means UTC.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Zone(Option<Tz>);
 
 impl Zone {
-    /// Returns the time zone of a data type. Dates and timestamps without a time zone are in UTC.
+    /// Returns the time zone of a data type. Returns UTC for dates, and for timestamps without a time zone.
     pub(super) fn of(kind: &DataType) -> Result<Self> {
         match kind {
             DataType::Timestamp(_, Some(name)) => Self::parse(name),
@@ -115,22 +115,22 @@ impl Zone {
         instant.checked_add(self.offset(instant)?).ok_or_else(out_of_range)
     }
 
-    /// Converts a local time to an instant. If a local time occurs twice, the first occurrence counts. A local time
-    /// that a clock change skips is moved forward by the length of the gap.
+    /// Converts a local time to an instant. If a local time occurs twice, returns the first occurrence. If a clock
+    /// change skips a local time, moves it forward by the length of the gap.
     pub(super) fn instant(self, local: Micros) -> Result<Micros> {
         let Some(zone) = self.0 else { return Ok(local) };
         let offset = match zone.offset_from_local_datetime(&naive(local)?) {
             MappedLocalTime::Single(offset) | MappedLocalTime::Ambiguous(offset, _) => {
                 i64::from(offset.fix().local_minus_utc()) * SECOND
             }
-            // One day earlier, the offset that precedes the gap still applies.
+            // The local time is in a gap. Use the offset of the previous day, which is the offset before the gap.
             MappedLocalTime::None => self.offset(local.checked_sub(DAY).ok_or_else(out_of_range)?)?,
         };
         local.checked_sub(offset).ok_or_else(out_of_range)
     }
 }
 
-/// Returns true if the name stands for UTC.
+/// Returns true if `name` is one of the names of the time zone UTC.
 pub(super) fn is_utc(name: &str) -> bool {
     matches!(name, "UTC" | "+00:00" | "Z")
 }
@@ -144,8 +144,8 @@ pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("a timestamp is out of range".to_owned())
 }
 
-/// Returns the type to which a timestamp, date or text argument is cast: a timestamp in microseconds. Returns `None`
-/// for other types.
+/// Returns the type to which a timestamp, date or text argument is cast, which is a timestamp in microseconds. Returns
+/// `None` for an argument of any other type.
 pub(super) fn timestamp_type(kind: &DataType) -> Option<DataType> {
     match kind {
         DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
@@ -169,7 +169,7 @@ pub(super) fn micros(value: &ColumnarValue, rows: usize) -> Result<TimestampMicr
     Ok(array.clone())
 }
 
-/// Appends `:00` to a time without seconds, such as `2026-03-02 10:00`. Returns true if the text changed.
+/// Appends `:00` to a time without seconds, such as `2026-03-02 10:00`. Returns true if it has changed the text.
 pub(crate) fn complete_seconds(text: &mut String) -> bool {
     const SHAPE: &[u8; 16] = b"0000-00-00 00:00";
     let bytes = text.as_bytes();

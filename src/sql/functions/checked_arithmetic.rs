@@ -1,9 +1,9 @@
 //! Arithmetic operators that fail where the engine's operators would return a wrong value.
 //!
-//! In the engine, integers wrap around, doubles can be divided by zero, and a decimal quotient has only four more
-//! digits than the dividend. The operators in this file fail on an overflow and on a division by zero. Their decimal
-//! quotients have at least [`QUOTIENT_SCALE`] digits after the point. The analyzer rules (`rules/`) add these operators
-//! to plans, but statements cannot call them by name.
+//! With the engine's operators, integers wrap around, the division of a double by zero returns infinity or NaN, and a
+//! decimal quotient has only four more digits than the dividend. The operators in this file fail on an overflow and on
+//! a division by zero. Their decimal quotients have at least [`QUOTIENT_SCALE`] digits after the point. The analyzer
+//! rules (`rules/`) replace the engine's operators in plans by these. Statements cannot call them by name.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl CheckedOperator {
         }
     }
 
-    /// Returns an expression that calls this operator. The arguments must already have the types that the operator
-    /// needs.
+    /// Returns an expression that calls this operator. The types of the arguments must already be those that the
+    /// operator requires.
     pub(crate) fn call(self, args: Vec<Expr>) -> Expr {
         let signature = Signature::user_defined(Volatility::Immutable);
         let func = Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic { operator: self, signature }));
@@ -99,7 +99,7 @@ impl ScalarUDFImpl for CheckedArithmetic {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the same name as for the engine's operator, so that column names do not change.
+    /// Returns the name that the engine's operator would have, so that column names do not change.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match args {
             [value] => Ok(format!("(- {})", value.schema_name())),
@@ -132,7 +132,8 @@ fn sum_type(left: &DataType, operator: Operator, right: &DataType) -> Result<Dat
     BinaryTypeCoercer::new(left, &operator, right).get_result_type()
 }
 
-/// Returns the type of `left / right`. A decimal type allows at least eight digits before the decimal point.
+/// Returns the type of `left / right`. The type of a decimal quotient has at least eight digits before the decimal
+/// point.
 fn quotient_type(left: &DataType, right: &DataType) -> DataType {
     match (left, right) {
         (DataType::Decimal128(_, left), DataType::Decimal128(_, right)) => {
@@ -171,7 +172,7 @@ fn divide(left: &dyn Datum, right: &dyn Datum) -> Result<ArrayRef, ArrowError> {
     div(left, right)
 }
 
-/// Fails if a divisor is zero. NaN divided by zero is NaN, as in PostgreSQL.
+/// Fails if a divisor is zero, unless the dividend is NaN. NaN divided by zero is NaN, as in PostgreSQL.
 fn check_divisor<T: ArrowPrimitiveType>(
     left: &dyn Datum,
     right: &dyn Datum,

@@ -1,5 +1,5 @@
-//! Plans `count(DISTINCT a, b)`, which counts distinct pairs. As in MySQL and Spark, it ignores pairs that contain
-//! NULL. In contrast, `count(DISTINCT (a, b))` counts these pairs, as in PostgreSQL.
+//! Plans `count(DISTINCT a, b)`, which counts the distinct pairs of values. As in MySQL and Spark, it ignores pairs
+//! that contain NULL. In contrast, `count(DISTINCT (a, b))` counts these pairs, as in PostgreSQL.
 
 use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::r#struct;
@@ -8,7 +8,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregate
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, when};
 
-/// Replaces the arguments with a single row value, which is NULL if any argument is NULL.
+/// Replaces the arguments with one row value. If any argument is NULL, the row value is NULL, so it is not counted.
 #[derive(Debug)]
 pub(crate) struct CountDistinctPlanner;
 

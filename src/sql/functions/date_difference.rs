@@ -57,7 +57,7 @@ pub(super) const LAST_DAY: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// Converts the two times of each row to local time, calls `each` with them, and collects the results.
+/// Converts the two times of each row to local time, calls `each` with them, and returns the results.
 fn pairs<T>(
     args: &ScalarFunctionArgs,
     first: usize,
@@ -86,7 +86,7 @@ fn age(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     Ok(ColumnarValue::Array(Arc::new(IntervalMonthDayNanoArray::from(ages))))
 }
 
-/// Subtracts two times field by field, and borrows days from the month of the earlier time, as PostgreSQL does.
+/// Subtracts two times field by field. Like PostgreSQL, borrows days from the month of the earlier time.
 fn age_of(to: Micros, from: Micros) -> Result<IntervalMonthDayNano> {
     let (sign, earlier, later) = if to < from { (-1, to, from) } else { (1, from, to) };
     let (start, end) = (Date::at(earlier), Date::at(later));

@@ -1,8 +1,8 @@
 //! The SQL function `date_part`. Calls to `extract`, `year`, `second` and similar functions are rewritten to
 //! `date_part`.
 //!
-//! Unlike the engine's function, it keeps the fraction of seconds. It splits intervals and timestamp differences as
-//! PostgreSQL does: a difference of 53 hours has two days and five hours.
+//! Unlike the engine's `date_part`, this function keeps the fraction of seconds. It splits intervals and timestamp
+//! differences as PostgreSQL does. For example, a difference of 53 hours has two days and five hours.
 
 use std::sync::Arc;
 
@@ -128,7 +128,7 @@ enum Part {
     Decade,
     Century,
     Millennium,
-    /// A field that dates have but intervals do not, such as the day of the week.
+    /// A field that only dates and timestamps have, such as the day of the week. Intervals do not have it.
     OfDate(String),
 }
 
@@ -164,13 +164,13 @@ impl Part {
         }
     }
 
-    /// Returns true if this file, and not the engine, computes the field of a timestamp.
+    /// Returns true if this file computes the field of a timestamp, and false if the engine's function computes it.
     fn is_own(&self) -> bool {
         use Part::{Century, Decade, Epoch, Millennium, Millisecond, Second};
         matches!(self, Epoch | Second | Millisecond | Decade | Century | Millennium)
     }
 
-    /// Returns the value of a field that can have a fraction.
+    /// Returns the value of a field whose values can have a fraction.
     fn fraction(&self, time: Micros, local: Micros) -> f64 {
         match self {
             Self::Epoch => seconds(time),
@@ -250,7 +250,7 @@ impl Fields {
     fn fraction(&self, part: &Part) -> f64 {
         match part {
             Part::Epoch => {
-                // A year counts as 365.25 days, and a month as 30 days.
+                // Like PostgreSQL, counts a year as 365.25 days and a month as 30 days.
                 let days = self.months / 12 * 1_461 * 6 + (self.months % 12 * 30 + self.days) * 24;
                 days as f64 * 3_600.0 + seconds(self.micros)
             }

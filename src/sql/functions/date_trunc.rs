@@ -1,7 +1,8 @@
-//! The functions `date_trunc`, `date_bin` and `time_bucket`. They compute in microseconds.
+//! The functions `date_trunc`, `date_bin` and `time_bucket`. All computations are in microseconds.
 //!
-//! In a time zone, truncation to a unit shorter than a day keeps the UTC offset of the input. A day or a longer unit
-//! begins at local midnight. If a clock change skips midnight, the unit begins at the first instant after the gap.
+//! In a time zone other than UTC, the result of truncation to a unit shorter than a day has the same UTC offset as the
+//! input. A day or a longer unit begins at local midnight. If a clock change skips this midnight, the unit begins at
+//! the first instant after the gap.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub(super) const DATE_TRUNC: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `date_bin(stride, time [, origin])`. The origin is 1970-01-01 if omitted.
+/// The function `date_bin(stride, time [, origin])`. If the origin is omitted, it is 1970-01-01.
 pub(super) const DATE_BIN: FunctionDefinition = FunctionDefinition {
     name: "date_bin",
     coerce: coerce_bin,
@@ -44,8 +45,8 @@ pub(super) const DATE_BIN: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `time_bucket`: like `date_bin`, but weeks begin on Mondays. The origin is 2000-01-03, or 2000-01-01 for
-/// a stride in months.
+/// The function `time_bucket`. It differs from `date_bin` only in its default origin, which is 2000-01-03, a Monday. If
+/// the stride is in months, the default origin is 2000-01-01.
 pub(super) const TIME_BUCKET: FunctionDefinition = FunctionDefinition {
     name: "time_bucket",
     coerce: coerce_bin,
@@ -55,16 +56,16 @@ pub(super) const TIME_BUCKET: FunctionDefinition = FunctionDefinition {
 
 const TRUNC: &str = "date_trunc('day', time)";
 const BIN: &str = "date_bin(INTERVAL '15 minutes', time) or date_bin(INTERVAL '15 minutes', time, origin)";
-/// 2000-01-01T00:00:00Z, which was a Saturday.
+/// The time 2000-01-01T00:00:00Z, a Saturday.
 const Y2000: Micros = 946_684_800 * SECOND;
 
 /// A unit of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// A unit of at most a day, in microseconds.
+    /// A unit of at most one day. The value is its length in microseconds.
     Fixed(Micros),
     Week,
-    /// A unit of one or more months. The first unit of a year starts with January.
+    /// A unit of one or more months, such as a quarter. The first unit of a year begins in January.
     Months(i64),
     /// A unit of several years, counted from the year 1: a century or a millennium.
     YearsFromOne(i64),
@@ -106,7 +107,7 @@ impl Unit {
     pub(super) fn number(self, local: Micros) -> i64 {
         match self {
             Self::Fixed(length) => local.div_euclid(length),
-            // Weeks begin on Monday, and 1970-01-01 was a Thursday.
+            // Add 3, because weeks begin on Monday, and 1970-01-01 was a Thursday.
             Self::Week => (local.div_euclid(DAY) + 3).div_euclid(7),
             Self::Months(months) => Date::at(local).month_number().div_euclid(months),
             Self::YearsFromOne(years) => (Date::at(local).year - 1).div_euclid(years),
@@ -172,7 +173,7 @@ fn map_times(args: &ScalarFunctionArgs, each: impl Fn(Micros, Zone) -> Result<Mi
     Ok(ColumnarValue::Array(Arc::new(starts.with_timezone_opt(name))))
 }
 
-/// Truncation keeps the order of instants only in UTC. In another time zone, it can reverse the order of two instants.
+/// Truncation keeps the order of instants in UTC. In any other time zone, it can reverse the order of two instants.
 fn trunc_ordering(input: &[ExprProperties]) -> SortProperties {
     let [unit, time] = input else { return SortProperties::Unordered };
     let is_utc = match time.range.data_type() {

@@ -1,7 +1,7 @@
-//! Defines our own scalar functions as constants.
+//! Allows the scalar functions of this crate to be defined as constants.
 //!
-//! DataFusion requires a type with a dozen methods for each function. This file implements these methods once, for all
-//! functions that are defined as a [`FunctionDefinition`].
+//! For each function, DataFusion requires a type that implements a dozen methods. In this file, one type implements
+//! them for every [`FunctionDefinition`].
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -21,13 +21,13 @@ pub(super) struct FunctionDefinition {
     pub(super) name: &'static str,
     /// Returns the types to which the arguments are cast.
     pub(super) coerce: fn(&[DataType]) -> Result<Vec<DataType>>,
-    /// Returns the result type, given the argument types and the values of constant arguments.
+    /// Returns the result type for these argument types and these values of constant arguments.
     pub(super) returns: fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>,
     /// Computes the result. The arguments have the types that `coerce` returned.
     pub(super) call: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
-    /// Returns how the result is ordered, given the ordering of the arguments.
+    /// Returns the ordering of the result for these orderings of the arguments.
     pub(super) ordering: fn(&[ExprProperties]) -> SortProperties,
-    /// True if the result column gets the name of the first argument, as with a cast.
+    /// True if the result column is named after the first argument, as with a cast.
     pub(super) keeps_name: bool,
 }
 
@@ -41,7 +41,7 @@ impl FunctionDefinition {
     }
 }
 
-/// The ordering for functions with unsorted results.
+/// The ordering of functions whose results are not sorted.
 pub(super) fn unordered(_: &[ExprProperties]) -> SortProperties {
     SortProperties::Unordered
 }
@@ -102,7 +102,7 @@ impl fmt::Debug for Defined {
     }
 }
 
-// The name of a definition is unique.
+// Each definition has a unique name, so it is enough to compare the names.
 impl PartialEq for Defined {
     fn eq(&self, other: &Self) -> bool {
         self.definition.name == other.definition.name

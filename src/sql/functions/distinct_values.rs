@@ -1,5 +1,4 @@
-//! An accumulator for DISTINCT, which passes each value to another accumulator only once. It also supports moving
-//! windows.
+//! An accumulator for DISTINCT. It passes each value to another accumulator only once, and supports moving windows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Accumulator;
 use datafusion::logical_expr::utils::format_state_name;
 
-/// Passes the first copy of each value to `inner`, and removes the value from `inner` when its last copy is removed.
+/// Passes a value to `inner` when its first copy is added, and removes it from `inner` when its last copy is removed.
 #[derive(Debug)]
 pub(super) struct DistinctValues {
     copies: HashMap<ScalarValue, u64>,
@@ -32,7 +31,7 @@ impl DistinctValues {
         Arc::new(Field::new_list(format_state_name(name, "distinct"), item, true))
     }
 
-    /// Returns the values for which `is_used` is true. NULLs are ignored.
+    /// Calls `is_used` for each value other than NULL, and returns the values for which it returns true.
     fn select(
         &mut self,
         values: &ArrayRef,

@@ -1,4 +1,4 @@
-//! The function `div(a, b)`, which returns the quotient, truncated towards zero.
+//! The function `div(a, b)`, which returns the quotient `a / b` truncated towards zero.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Computes the exact sum of doubles. The result does not depend on the order of the values or the number of
 //! partitions.
 //!
-//! Most values of a group have similar exponents. An inline `i128` holds the sum of the values in an exponent window: a
-//! range of [`WINDOW_BITS`] exponents that begins near the exponent of the first value. Values with other exponents are
-//! added to [`Limbs`] on the heap. NaNs and infinities are only counted, so they can be removed again when they leave a
-//! moving window.
+//! Most values of a group have similar exponents. An inline `i128` holds the sum of the values in an exponent window.
+//! This is a range of [`WINDOW_BITS`] exponents that begins near the exponent of the first value. Values with other
+//! exponents are added to [`Limbs`] on the heap. NaNs and infinities are only counted, so that they can be removed from
+//! a moving window.
 
 use std::sync::Arc;
 
@@ -18,21 +18,22 @@ use crate::sql::functions::block_sum::{BLOCK_VALUES_MAX, block_sum};
 use crate::sql::functions::exact_number::{Exact, Limbs, power_of_two};
 use crate::sql::functions::running_total::Total;
 
-/// The number of exponents in the exponent window. The inline integer has 127 − 53 − 34 = 40 bits of headroom, which is
-/// enough for 10¹² values.
+/// The number of exponents in the exponent window. The inline integer has 127 bits. A value needs up to 53 bits and is
+/// shifted by up to 34, so 40 bits are left, which is enough to add 10¹² values.
 const WINDOW_BITS: u64 = 34;
 
-/// The base of the exponent window before the first finite value. With this base, every exponent is outside the window.
+/// The base of the exponent window until the first finite value is added. With this base, every exponent is outside the
+/// window.
 const NO_BASE: u64 = 0x4000;
 
-/// The bit position of the window's base in `tag`. The lower bits of `tag` contain the number of values.
+/// The bit position of the window's base in `tag`. The bits below it contain the number of values.
 const COUNT_BITS: u32 = 48;
 
 /// The minimum number of values for which [`block_sum`] is faster than adding the values one by one.
 const BLOCK_VALUES_MIN: usize = 32;
 
-/// The exponent bias of doubles, increased by the 52 bits of the fraction. A finite double is an integer times
-/// `2^(exponent field - 1075)`.
+/// The exponent bias of doubles plus 52, the number of bits in the fraction. With this bias, a finite double is an
+/// integer times `2^(exponent field - 1075)`.
 pub(super) const EXPONENT_BIAS: i32 = 1075;
 
 /// The exact sum of doubles, and the number of these doubles.
@@ -40,7 +41,7 @@ pub(super) const EXPONENT_BIAS: i32 = 1075;
 pub(super) struct DoubleSum {
     /// The sum of the values in the exponent window, in units of `2^(base - 1075)`.
     window: i128,
-    /// The base of the exponent window in the high bits, and the number of values in the low bits.
+    /// The base of the exponent window in the high bits, and the number of all values in the low bits.
     tag: u64,
     rest: Option<Box<Rest>>,
 }
@@ -85,7 +86,7 @@ impl DoubleSum {
         if shift > WINDOW_BITS {
             return self.put_outside(bits, step);
         }
-        // The exponent window contains no subnormal numbers, infinities or NaNs, so the hidden bit is set.
+        // The exponent window contains only normal numbers, so the implicit leading bit of the significand is set.
         let integer = (bits & ((1 << 52) - 1) | 1 << 52).cast_signed();
         let sign = bits.cast_signed() >> 63;
         self.window += i128::from((integer ^ sign) - sign) << shift;
@@ -101,8 +102,8 @@ impl DoubleSum {
         let value = f64::from_bits(bits);
         if value.is_finite() && self.base() == NO_BASE {
             let (_, exponent) = split(bits);
-            // The base is rounded to a multiple of 16, so the partial sums of a group usually have the same exponent
-            // window.
+            // Round the base to a multiple of 16. Otherwise, the partial sums of a group would often have different
+            // exponent windows.
             let base = (exponent & !15).saturating_sub(8).clamp(1, 2046 - WINDOW_BITS);
             self.tag = self.tag & ((1 << COUNT_BITS) - 1) | base << COUNT_BITS;
             if exponent - base <= WINDOW_BITS && bits >> 52 & 0x7ff != 0 {
@@ -128,7 +129,7 @@ impl DoubleSum {
         i32::try_from(self.base()).unwrap_or(0) - EXPONENT_BIAS
     }
 
-    /// Returns NaN or an infinity if the values contain one.
+    /// Returns NaN or an infinity if the values contain NaNs or infinities.
     pub(super) fn special(&self) -> Option<f64> {
         let rest = self.rest.as_ref()?;
         match (rest.nans != 0, rest.positive_infinities != 0, rest.negative_infinities != 0) {
@@ -158,15 +159,15 @@ impl DoubleSum {
         if self.rest.is_none() && self.window == 0 {
             return 0.0;
         }
-        // If the base is at least 64, neither the power of two nor the result can be subnormal. In this case, only the
-        // conversion rounds.
+        // If the base is at least 64, neither the power of two nor the result can be subnormal, so only the conversion
+        // to a double rounds.
         if self.rest.is_none() && self.base() >= 64 {
             return self.window as f64 * power_of_two(self.scale());
         }
         self.exact().scaled(0)
     }
 
-    /// Returns the double that is nearest to the sum, divided by the number of values.
+    /// Returns the double that is nearest to the average.
     pub(super) fn average(&self) -> f64 {
         let (sum, count) = (self.sum(), self.count() as f64);
         if sum.is_infinite() && self.special().is_none() {
@@ -175,7 +176,7 @@ impl DoubleSum {
         sum / count
     }
 
-    /// Adds the sum from a partial state. The caller adds the number of values.
+    /// Adds the sum from a partial state, but not its number of values.
     fn merge_sum(&mut self, sum: Option<f64>, exact: Option<&[u8]>) {
         match (sum, exact) {
             (Some(sum), None) => {
@@ -205,9 +206,9 @@ impl DoubleSum {
         }
     }
 
-    /// Returns the columns of partial states. A state consists of the number of values and their sum. A sum that is
-    /// NaN, infinite or a single value is stored as a double. Any other sum is stored as the integers that represent
-    /// the exact sum.
+    /// Returns the columns of partial states. A state consists of the number of values and their sum. A sum is stored
+    /// as a double if it is NaN or infinite, or if it is the sum of a single value. Any other sum is stored as the
+    /// integers that represent the exact sum.
     pub(super) fn states_of<'a>(totals: impl ExactSizeIterator<Item = &'a Self> + Clone) -> Result<Vec<ArrayRef>> {
         let counts = UInt64Array::from_iter_values(totals.clone().map(Self::count));
         let mut sums = Float64Builder::with_capacity(totals.len());
@@ -311,7 +312,7 @@ mod tests {
         sum
     }
 
-    /// Returns pseudorandom values of all magnitudes, which are the same in each run.
+    /// Returns pseudorandom values of all magnitudes. They are the same in each run.
     fn values(count: u64) -> Vec<f64> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let next = |_| {

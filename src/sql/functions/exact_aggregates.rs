@@ -1,8 +1,9 @@
-//! The aggregates `sum`, `avg`, `var` and `stddev` with exact results, which do not depend on the order of the rows.
+//! The aggregates `sum`, `avg`, `var` and `stddev`, computed exactly. Their results do not depend on the order of the
+//! rows.
 //!
-//! In the engine's functions, integers wrap around, sums of doubles depend on the order of the partitions, and rounding
-//! errors accumulate in moving windows. The functions in this file have the same names and types and replace the
-//! engine's functions.
+//! In the engine's own functions, integers wrap around, sums of doubles depend on the order of the partitions, and
+//! rounding errors accumulate in moving windows. The functions in this file replace them, under the same names and with
+//! the same types.
 //!
 //! ```text
 //!   function ─► Kind ─► a Total for the type of the argument ─► a Finish that rounds and checks the range
@@ -33,7 +34,7 @@ use crate::sql::functions::running_total::{Finish, GroupTotals, Total, TotalAccu
 use crate::sql::functions::variance_total::VarianceTotal;
 use crate::sql::functions::wide_sum::WideSum;
 
-/// The maximum precision of a 256-bit decimal for which the engine's sum cannot wrap around.
+/// The maximum precision of 256-bit decimals for which the engine's sum cannot wrap around.
 const HUGE_DECIMAL_DIGITS_MAX: u8 = 66;
 
 /// Replaces the functions that this file implements, and returns the others unchanged.
@@ -50,7 +51,7 @@ pub(crate) fn with_exact(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggregate
             _ => return function,
         };
         let integers = match kind {
-            // The average is computed from the integers themselves. Casting them to doubles first would round them.
+            // Compute the average from the integers themselves, because a cast to doubles would round them.
             Kind::Average => sum.as_ref().map(|sum| sum.signature().clone()),
             _ => None,
         };
@@ -67,7 +68,8 @@ enum Kind {
     Variance { is_sample: bool, is_root: bool },
 }
 
-/// An exact aggregate function with the name, types and documentation of the engine's function that it replaces.
+/// An exact aggregate function. It has the name, types and documentation of the engine's function `inner`, which it
+/// replaces.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactAggregate {
     inner: Arc<AggregateUDF>,
@@ -75,7 +77,7 @@ struct ExactAggregate {
     signature: Signature,
 }
 
-/// A function that is generic over the type of the total, which [`with_total`] selects.
+/// A function that is generic over the type of the total. [`with_total`] selects this type.
 trait Build {
     type Output;
 
@@ -113,8 +115,8 @@ impl Build for BuildFields<'_> {
 }
 
 impl Kind {
-    /// Selects the type of the total for arguments of the type `input`, and calls `build` with this type. Returns
-    /// `None` if the engine's function should be used. Errors contain `name`, which is the text of the expression.
+    /// Selects the type of the total for arguments of the type `input`, and calls `build` with it. Returns `None` for
+    /// types for which the engine's function is not replaced. `name` is the text of the expression, for error messages.
     fn with_total<B: Build>(self, input: &DataType, output: &DataType, name: &str, build: B) -> Option<B::Output> {
         match self {
             Self::Variance { is_sample, is_root } => {
@@ -196,7 +198,8 @@ where
     Arc::new(move |totals| Ok(Arc::new(totals.iter().map(average).collect::<Float64Array>())))
 }
 
-/// Returns the type of the average of decimals. No average exceeds all values, so the digits before the point suffice.
+/// Returns the type of the average of decimals. An average is never greater than the greatest value, so it needs no
+/// more digits before the point.
 fn average_type(precision: u8, scale: i8) -> DataType {
     let digits_before = i16::from(precision) - i16::from(scale);
     let left = i16::from(DECIMAL128_MAX_PRECISION) - digits_before;
@@ -289,7 +292,7 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => ("interval", ""),
         _ => ("decimal", ": cast the argument to DOUBLE"),
     };
-    // `alias1` is the engine's internal name for the argument of a single DISTINCT aggregate.
+    // `alias1` is the name that the engine gives to the argument of a DISTINCT aggregate if there is only one.
     let name = if name == "sum(alias1)" { "sum(DISTINCT …)" } else { name };
     DataFusionError::Execution(format!("{kind} out of range in {name}{advice}"))
 }

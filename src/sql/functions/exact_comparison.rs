@@ -1,7 +1,7 @@
 //! Compares 64-bit integers with doubles exactly.
 //!
-//! The engine first casts the integer to a double. Beyond 2^53, this cast is not exact, so different numbers would be
-//! equal.
+//! The engine itself first casts the integer to a double. Beyond 2^53, this cast is not exact, so different numbers can
+//! compare as equal.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-/// An exact comparison of an integer, the first argument, with a double, the second argument.
+/// An exact comparison of an integer (the first argument) with a double (the second argument).
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ExactComparison {
     operator: Operator,
@@ -25,8 +25,8 @@ struct ExactComparison {
     signature: Signature,
 }
 
-/// Returns the exact form of a comparison with operands of these types, or `None` if the operands are not a 64-bit
-/// integer and a double. Call this function before type coercion, which casts the integer to a double.
+/// If one operand is a 64-bit integer and the other is a double, returns the exact form of the comparison. Otherwise,
+/// returns `None`. This function must be called before type coercion, which casts the integer to a double.
 pub(crate) fn exact_comparison(binary: &BinaryExpr, left_kind: &DataType, right_kind: &DataType) -> Option<Expr> {
     use DataType::{Float32, Float64, Int64, UInt64};
     let is_swapped = match (left_kind, right_kind) {
@@ -46,7 +46,7 @@ pub(crate) fn exact_comparison(binary: &BinaryExpr, left_kind: &DataType, right_
     Some(Expr::ScalarFunction(ScalarFunction { func, args: vec![(**integer).clone(), double] }))
 }
 
-/// Returns true for an integer literal that a double represents exactly.
+/// Returns true if `integer` is a literal that a double represents exactly.
 fn is_small(integer: &Expr) -> bool {
     const LIMIT: i64 = 1 << 53;
     matches!(integer, Expr::Literal(ScalarValue::Int64(Some(value)), _) if (-LIMIT..=LIMIT).contains(value))

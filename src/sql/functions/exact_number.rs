@@ -1,7 +1,7 @@
 //! Fixed-point numbers of any size, for exact sums, products and comparisons of doubles.
 //!
-//! [`Limbs`] is a sum to which values are added. A value is an integer times a power of two. Each limb is the sum of
-//! the values with 32 consecutive powers:
+//! A [`Limbs`] is a sum to which values are added. A value is an integer times a power of two. Each limb is the sum of
+//! the values whose powers of two are in one range of 32 exponents:
 //!
 //! ```text
 //!   Limbs:   Σ limbs[i] · 2^(32 (first + i))     limbs overlap: each is a signed i128
@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 const DIGIT_BITS: i32 = 32;
 
 /// A sum of integers times powers of two. A limb has at least 40 bits more than the largest value that is added to it,
-/// so it can hold the sum of 10¹² values.
+/// so the sum of 10¹² values fits.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Limbs {
     first: i32,
@@ -85,7 +85,8 @@ impl Limbs {
     pub(super) fn exact(&self) -> Exact {
         let (mut digits, mut carry) = (Vec::with_capacity(self.limbs.len() + 4), 0);
         for limb in &self.limbs {
-            // The addition cannot overflow, because a limb also has headroom for the carry from the limbs below it.
+            // The addition cannot overflow, because the spare bits of a limb are also enough for the carry from lower
+            // limbs.
             let sum = limb + carry;
             digits.push(sum as u32);
             carry = sum >> DIGIT_BITS;
@@ -96,8 +97,8 @@ impl Limbs {
         }
         let is_negative = carry == -1;
         if is_negative {
-            // The sign is stored separately. The digits of a negative number are in two's complement, so they are
-            // negated.
+            // The digits of a negative number are in two's complement. Negate them, because an [`Exact`] stores the
+            // sign separately.
             digits.push(u32::MAX);
             let mut borrow = true;
             for digit in &mut digits {
@@ -193,11 +194,12 @@ impl Exact {
         usize::try_from(index - self.first).ok().and_then(|at| self.digits.get(at)).copied().unwrap_or(0)
     }
 
-    /// Returns the double nearest to the number times `2^scale`. The result is rounded only once, half to even.
+    /// Returns the double nearest to the number times `2^scale`. The result is rounded only once. Ties are rounded to
+    /// even.
     pub(super) fn scaled(&self, scale: i32) -> f64 {
         let Some(top) = self.digits.last() else { return 0.0 };
-        // The 128 highest bits. The last of these bits is also set if a lower bit of the number is set, so that ties
-        // round correctly.
+        // Collect the 128 highest bits. If a lower bit of the number is set, also set the last of these bits, so that
+        // ties are rounded correctly.
         let zeros = top.leading_zeros();
         let (mut bits, mut exponent) = (0_u128, (self.first - 4) * DIGIT_BITS + scale - zeros.cast_signed());
         exponent += i32::try_from(self.digits.len()).unwrap_or(0) * DIGIT_BITS;
@@ -233,8 +235,8 @@ fn round(bits: u128, exponent: i32) -> f64 {
     (kept + u128::from(is_up)) as f64 * power_of_two(lowest)
 }
 
-/// Returns `2^exponent` as a double. The result is 0 below the smallest subnormal number, and infinity above the
-/// largest double.
+/// Returns `2^exponent` as a double. If the power is less than the smallest subnormal number, returns 0. If it is
+/// greater than the largest double, returns infinity.
 pub(super) fn power_of_two(exponent: i32) -> f64 {
     match exponent {
         -1022..=1023 => f64::from_bits(u64::from((exponent + 1023).unsigned_abs()) << 52),

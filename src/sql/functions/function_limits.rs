@@ -1,17 +1,17 @@
 //! Limits the result size of functions that can return much more data than their arguments contain.
 //!
-//! A wrapper around each function estimates the size of the result before the call, and refuses a result of more than
-//! [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates, but not for the
-//! values that functions return. Without this limit, `repeat('x', 2000000000)` would allocate 2 GB outside of the
-//! query's memory limit.
+//! A wrapper around each of these functions estimates the size of the result before the call, and refuses a result of
+//! more than [`FUNCTION_BYTES_MAX`] bytes. The engine accounts for the memory of sorts, joins and aggregates, but not
+//! for the values that functions return. Without this limit, `repeat('x', 2000000000)` would allocate 2 GB outside of
+//! the query's memory limit.
 //!
 //! ```text
 //!   call ─► estimate per row ─► do all rows fit? ─ yes ─► call
 //!                                                └─ no ─► call on groups of rows that fit, within the limit in total
 //! ```
 //!
-//! **Invariant:** the limit applies to each call on a batch. Nested calls cannot exceed the limit, because it applies
-//! to the results of the inner calls, too.
+//! **Invariant:** each call on a batch is checked against the limit. This includes the inner calls of a nested
+//! expression, so nesting cannot circumvent the limit.
 
 use std::sync::Arc;
 
@@ -57,8 +57,8 @@ pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<LimitedConcat>()
 }
 
-/// The last analyzer rule, which wraps the functions of array literals and of `||`. The planner does not take these
-/// functions from the registry.
+/// An analyzer rule that adds size limits to array literals and to the operator `||`. It runs last. All other functions
+/// are wrapped in the registry, but the planner does not look up these two there.
 #[derive(Debug)]
 pub(crate) struct ResultSizeRule;
 
@@ -93,8 +93,8 @@ fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A function with a size limit. It does not implement `simplify`, which could replace the function with another
-/// function that has no limit.
+/// A function with a size limit. It does not implement `simplify`, because the wrapped function's `simplify` could
+/// return a different function, without the limit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct LimitedFunction {
     inner: Arc<ScalarUDF>,
@@ -155,8 +155,8 @@ impl ScalarUDFImpl for LimitedFunction {
 }
 
 impl LimitedFunction {
-    /// Calls the function on groups of rows for which the estimated result is within the limit. Fails as soon as the
-    /// total size of the results exceeds the limit.
+    /// Splits the rows into groups whose estimated result size is within the limit, and calls the function on each
+    /// group. Fails as soon as the total size of the results exceeds the limit.
     fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
         let (mut results, mut bytes, mut start) = (Vec::<ArrayRef>::new(), 0, 0);
         while start < sizes.len() {
@@ -195,7 +195,7 @@ fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunction
 
 fn too_large(function: &str) -> DataFusionError {
     DataFusionError::External(Box::new(Error::limited(format!(
-        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch: use shorter values"
+        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch of rows: use shorter values"
     ))))
 }
 

@@ -19,22 +19,23 @@ const WORD: usize = 16;
 const CHAR_BYTES_MAX: usize = 4;
 /// The length of a day in nanoseconds.
 const DAY_NANOSECONDS: i64 = 86_400_000_000_000;
-/// The number of character comparisons that count as one byte towards the size limit.
+/// The number of character comparisons that count as one byte of result size.
 const STEPS_PER_BYTE: usize = 16;
 
 /// Describes how the size of a function's result depends on the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FunctionSize {
-    /// The function repeats its first argument as often as its second argument specifies.
+    /// The function repeats its first argument. The second argument is the number of repetitions.
     Repeat,
-    /// The function pads its first argument to the length that its second argument specifies.
+    /// The function pads its first argument. The second argument is the resulting length.
     Pad,
     /// The function replaces each occurrence of the second argument in the first argument with the third argument.
     Replace,
     /// The function replaces matches of a pattern, its second argument, with its third argument. It replaces all
     /// matches if the flag `g` is set, and otherwise the first match.
     ReplacePattern,
-    /// The result can contain the longest of the other arguments once for each element of the first argument.
+    /// For each element of the list in the first argument, the result can contain a copy of another argument. The
+    /// estimate assumes the longest one.
     PerElement,
     /// The result lists the values from the first argument to the second, in steps of the third.
     Range,
@@ -43,7 +44,7 @@ pub(crate) enum FunctionSize {
     /// The result is the concatenation of the arguments after the first one, with the first argument as the separator.
     Separated,
     /// The result is small, but each character of the first argument is compared with each character of the second. The
-    /// size limit applies to the number of comparisons.
+    /// comparisons count towards the size limit, to bound the time of a call.
     Product,
 }
 
@@ -123,8 +124,8 @@ pub(crate) fn estimate(growth: FunctionSize, args: &ScalarFunctionArgs) -> Resul
     })
 }
 
-/// Estimates the size of the list that a function such as `range` returns for a start, an end and a step. Times are
-/// compared in nanoseconds.
+/// Estimates the size of the list that a function such as `range` returns, from the arguments for its start, end and
+/// step. Times are converted to nanoseconds first.
 fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
     let arg = |index: usize| args.args.get(index);
     let (start, stop) = match (arg(0), arg(1)) {
@@ -174,7 +175,7 @@ impl Measure<usize> {
         }
     }
 
-    /// Converts each value to a count. Negative numbers and nulls become 0.
+    /// Converts each value to a number of elements or repetitions. Negative numbers and nulls become 0.
     fn counts(value: Option<&ColumnarValue>) -> Result<Self> {
         let count = |number: i64| usize::try_from(number).unwrap_or(0);
         Ok(match Measure::<i64>::signed(value)? {
@@ -221,7 +222,7 @@ fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
         }
         DataType::Timestamp(_, zone) => {
             let kind = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
-            // The engine's function also casts to nanoseconds. It would return NULL for a time that is out of range.
+            // The engine's `range` does the same cast, but turns a time that is out of range into NULL.
             let nanoseconds = cast(array, &kind)?;
             if nanoseconds.null_count() > array.null_count() {
                 return Err(out_of_series());
@@ -239,7 +240,7 @@ fn integers(array: &ArrayRef) -> Result<Vec<i64>> {
     Ok(numbers.as_primitive::<Int64Type>().iter().map(Option::unwrap_or_default).collect())
 }
 
-/// Returns the minimum length of an interval in nanoseconds. A month counts as 28 days.
+/// Returns a lower bound on the length of an interval in nanoseconds. It assumes that a month has 28 days.
 fn interval_nanoseconds(value: &ScalarValue) -> Result<i64> {
     Ok(match value {
         ScalarValue::IntervalMonthDayNano(Some(interval)) => {
@@ -272,8 +273,8 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
     }
 }
 
-/// Returns the average size of a value in bytes. It is used for nested types, because the sizes of their individual
-/// values are not known.
+/// Returns the average size of a value in bytes. It is the estimate for a value of a nested type, whose own size is not
+/// known.
 fn average_size(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD

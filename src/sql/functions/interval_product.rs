@@ -1,4 +1,4 @@
-//! Multiplies intervals by numbers, and divides intervals by numbers.
+//! Multiplies and divides intervals by numbers.
 //!
 //! As in PostgreSQL, months, days and time are multiplied separately. A fraction of a month becomes days (30 per
 //! month), and a fraction of a day becomes time (24 hours per day).
@@ -121,7 +121,7 @@ impl IntervalProduct {
         let more_nanos = (days.fract() + more_days.fract()) * NANOS_PER_DAY;
         #[expect(clippy::cast_precision_loss, reason = "PostgreSQL also computes the time part as a double")]
         let nanos = times(interval.nanoseconds as f64) + more_nanos;
-        // PostgreSQL rounds to microseconds.
+        // Round to microseconds, as PostgreSQL does.
         let nanos = (nanos / 1000.0).round_ties_even() * 1000.0;
         let fits = |value: f64, limit: f64| value.is_finite() && value.abs() < limit;
         if !fits(months, 2e9) || !fits(whole_days, 2e9) || !fits(nanos, 9.2e18) {

@@ -10,9 +10,9 @@ use datafusion::error::Result;
 
 use crate::sql::functions::running_total::Total;
 
-/// An interval type with values that can be split into integers, which are added separately.
+/// An interval type whose values can be split into integers that are summed separately.
 pub(super) trait Parts: ArrowPrimitiveType + std::fmt::Debug {
-    /// Returns the months, days and fraction of a day in a value. A field that the type does not have is zero.
+    /// Splits a value into months, days and a fraction of a day. A field that the type does not have is zero.
     fn parts(value: Self::Native) -> [i128; 3];
 
     /// Returns the value with the given months, days and fraction of a day, or `None` if a field is out of range.
@@ -49,7 +49,7 @@ impl Parts for IntervalMonthDayNanoType {
     }
 }
 
-/// The sum of intervals, and the number of these intervals.
+/// The running sum of intervals, and the number of intervals in it.
 #[derive(Debug)]
 pub(super) struct IntervalTotal<T> {
     parts: [i128; 3],

@@ -3,7 +3,8 @@
 //!
 //! Rows in which the compared value is NULL are ignored. `arg_max` and `arg_min` also ignore rows in which the returned
 //! value is NULL, as in ClickHouse and DuckDB. `max_by` and `min_by` can return NULL, as in Trino and Spark. If several
-//! rows qualify, the smallest of their values is returned, so the result does not depend on the order of the rows.
+//! rows have the greatest or smallest compared value, the smallest of their returned values is the result, so the
+//! result does not depend on the order of the rows.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub(crate) fn functions() -> [Arc<AggregateUDF>; 4] {
 struct ExtremeRow {
     name: &'static str,
     is_max: bool,
-    /// True if rows with NULL as the returned value are also considered.
+    /// True if a row can be the result even if its returned value is NULL.
     keeps_null: bool,
     signature: Signature,
 }
@@ -81,7 +82,7 @@ impl AggregateUDFImpl for ExtremeRow {
     }
 }
 
-/// The best row so far. `compared` is NULL until a row has been found.
+/// The best row so far. `compared` is NULL if no row has been found yet.
 #[derive(Debug)]
 struct ExtremeRowAccumulator {
     value: ScalarValue,
@@ -95,7 +96,8 @@ impl ExtremeRowAccumulator {
     fn best(&self, values: &ArrayRef, compared: &ArrayRef) -> Result<Option<usize>> {
         let options = SortOptions { descending: self.is_max, nulls_first: false };
         let order = arrow::array::make_comparator(compared, compared, options)?;
-        // Values of some nested types cannot be compared. An arbitrary row wins a tie between such values.
+        // If several rows have the best compared value, the smallest returned value wins. If the returned values have a
+        // nested type that cannot be compared, an arbitrary one of these rows wins.
         let tie =
             arrow::array::make_comparator(values, values, SortOptions { descending: false, nulls_first: false }).ok();
         let candidates =

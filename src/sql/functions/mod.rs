@@ -1,4 +1,4 @@
-//! Our SQL functions (aggregates, times, patterns and exact arithmetic), and limits on the size of
+//! Our SQL functions (aggregates, time functions, text patterns and exact arithmetic), and limits on the size of
 //! results.
 //!
 //! ```text
@@ -46,7 +46,7 @@ pub(super) mod variance_total;
 pub(super) mod wide_sum;
 mod window_limits;
 
-/// The functions that can fail for some values of the correct types.
+/// The functions that can fail for some argument values even if the argument types are correct.
 const FALLIBLE: [&str; 34] = [
     "abs",
     "age",
@@ -94,7 +94,7 @@ pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
         || interval_product::is_interval_product(function)
 }
 
-/// Returns true if `function` can fail for some values of the correct types.
+/// Returns true if `function` can fail for some argument values even if the argument types are correct.
 pub(super) fn is_fallible(function: &ScalarUDF) -> bool {
     checked_arithmetic::is_checked_operator(function)
         || interval_product::is_interval_product(function)

@@ -1,7 +1,7 @@
-//! The aggregates `mode` and `percentile_disc`, which return a value of the group.
+//! The aggregates `mode` and `percentile_disc`, which return one of the values in the group.
 //!
-//! Both count the copies of each value, so the result does not depend on the order of the values. Both support moving
-//! windows.
+//! Both count how often each value occurs, so the result does not depend on the order of the values. Both support
+//! moving window frames.
 //!
 //! ```sql
 //! mode() WITHIN GROUP (ORDER BY x)                 mode(x)
@@ -100,7 +100,7 @@ impl AggregateUDFImpl for ValueAggregate {
     }
 }
 
-/// Returns the value of the second argument, which is a constant between 0 and 1.
+/// Returns the value of the second argument, or an error if it is not a constant between 0 and 1.
 pub(super) fn fraction(args: &AccumulatorArgs) -> Result<f64> {
     let batch = RecordBatch::new_empty(Arc::new(Schema::empty()));
     let value = match args.exprs[1].evaluate(&batch) {
@@ -113,7 +113,7 @@ pub(super) fn fraction(args: &AccumulatorArgs) -> Result<f64> {
     }
 }
 
-/// The distinct values of a group, with the number of copies of each value.
+/// The distinct values of a group, and how often each value occurs.
 #[derive(Debug)]
 struct ValueCounts {
     copies: HashMap<ScalarValue, u64>,
@@ -139,7 +139,7 @@ impl ValueCounts {
         Ok(())
     }
 
-    /// Returns the distinct values in the order of ORDER BY, with the number of copies of each value.
+    /// Returns the distinct values in the order of ORDER BY, and how often each value occurs.
     fn sorted(&self) -> Vec<(&ScalarValue, u64)> {
         let mut sorted: Vec<_> = self.copies.iter().map(|(value, copies)| (value, *copies)).collect();
         sorted.sort_by(|(a, _), (b, _)| self.compare(a, b));

@@ -1,8 +1,8 @@
 //! Prepares the operand of a cast to a number, so the engine's cast returns the same result as PostgreSQL.
 //!
 //! - Casts to an integer: the engine truncates, but PostgreSQL rounds doubles half to even and decimals half away from
-//!   zero. This file rounds the operand. The engine's cast then checks the range.
-//! - Casts from text: PostgreSQL ignores the whitespace around a number, so this file removes it.
+//!   zero. The operand is rounded first, and the engine's cast then checks the range.
+//! - Casts from text: PostgreSQL ignores the whitespace around a number, so it is removed first.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ impl ScalarUDFImpl for CastOperand {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the name of the argument, so that the name of the cast expression does not change.
+    /// Returns the name of the argument, so the preparation does not change the name of the cast expression.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(args.iter().map(|arg| arg.schema_name().to_string()).collect())
     }
@@ -107,7 +107,7 @@ impl CastOperand {
                 let texts = array.as_string_view().iter();
                 Arc::new(texts.map(|text| text.map(trim)).collect::<StringViewArray>())
             }
-            // The engine rounds decimals half away from zero when it reduces their scale.
+            // Reducing the scale of a decimal to 0 rounds half away from zero.
             kind => {
                 let options = CastOptions { safe: false, ..CastOptions::default() };
                 cast_with_options(array, &self.return_type(std::slice::from_ref(kind))?, &options)?

@@ -6,8 +6,9 @@
 //!   with GROUP BY                    ─► GroupTotals         one total per group
 //! ```
 //!
-//! **Invariant:** a total is exact, and only [`Finish`] rounds or checks it. A result therefore does not depend on the
-//! order of the rows or the number of partitions, and rounding errors do not accumulate in moving windows.
+//! **Invariant:** a total is exact, and only [`Finish`] rounds it or checks its range. A result therefore does not
+//! depend on the order of the rows or the number of partitions, and rounding errors do not accumulate while a window
+//! frame moves.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
     /// The names and types of the columns that hold a partial total.
     const STATE: &'static [(&'static str, DataType)];
 
-    /// Adds a value. Returns the number of bytes that were allocated on the heap.
+    /// Adds a value. Returns the number of bytes by which the total grew on the heap.
     fn add(&mut self, value: <Self::Input as ArrowPrimitiveType>::Native) -> usize;
 
     /// Adds several values.
@@ -49,11 +50,11 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
     /// Returns the columns of [`Total::STATE`], with a row for each total.
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>>;
 
-    /// Adds the partial total in one row of `states`. Returns the number of bytes that were allocated on the heap.
+    /// Adds the partial total in one row of `states`. Returns the number of bytes by which the total grew on the heap.
     fn merge(&mut self, states: &[ArrayRef], row: usize) -> Result<usize>;
 
-    /// Converts each value to a partial total. Returns `None` if the type cannot do this without creating a total for
-    /// each value.
+    /// Converts each value directly to the columns of a partial total. Returns `None` if the type has no such shortcut
+    /// and the caller must create a total for each value.
     fn states_of_values(_values: &PrimitiveArray<Self::Input>) -> Option<Vec<ArrayRef>> {
         None
     }
@@ -62,7 +63,7 @@ pub(super) trait Total: fmt::Debug + Default + Send + Sync + 'static {
 /// A function that computes results from totals: it divides, rounds, and checks the range.
 pub(super) type Finish<T> = Arc<dyn Fn(&[T]) -> Result<ArrayRef> + Send + Sync>;
 
-/// Returns the state fields for an aggregate with the name `name`.
+/// Returns the state fields for the aggregate `name`.
 pub(super) fn state_fields<T: Total>(name: &str) -> Vec<FieldRef> {
     let field = |(state, kind): &(&str, DataType)| Field::new(format_state_name(name, state), kind.clone(), true);
     T::STATE.iter().map(|state| Arc::new(field(state))).collect()

@@ -1,4 +1,4 @@
-//! Aggregates that sort their own rows, so several aggregates in one statement can use different orders.
+//! Aggregates that do not need sorted input. Several of them can therefore use different orders in one statement.
 //!
 //! The engine sorts the input of an aggregate that has an ORDER BY. It refuses a statement with two aggregates that
 //! need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on the order of the

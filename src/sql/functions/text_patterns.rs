@@ -1,7 +1,7 @@
 //! The functions `like_pattern` and `similar_to_pattern`, which convert SQL patterns to the engine's patterns.
 //!
 //! The engine's `LIKE` supports only the escape character `\`, and its `SIMILAR TO` matches a regular expression
-//! anywhere in the text. The two functions convert constant patterns and patterns that are computed for each row.
+//! anywhere in the text. The two functions accept a constant pattern or a pattern that is computed for each row.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 
-/// The function `like_pattern(pattern, escape)`, which returns a pattern with the escape character `\`.
+/// The function `like_pattern(pattern, escape)`, which returns an equivalent `LIKE` pattern whose escape character is
+/// `\`.
 pub(super) const LIKE_PATTERN: FunctionDefinition = FunctionDefinition {
     name: "like_pattern",
     coerce: |kinds| match kinds {
@@ -25,7 +26,8 @@ pub(super) const LIKE_PATTERN: FunctionDefinition = FunctionDefinition {
     keeps_name: true,
 };
 
-/// The function `similar_to_pattern(pattern, escape)`, which returns a regular expression for the whole text.
+/// The function `similar_to_pattern(pattern, escape)`, which returns an equivalent regular expression that is anchored
+/// at both ends.
 pub(super) const SIMILAR_TO_PATTERN: FunctionDefinition =
     FunctionDefinition { name: "similar_to_pattern", call: |args| convert(args, similar_to_pattern), ..LIKE_PATTERN };
 
@@ -40,7 +42,7 @@ fn convert(args: &ScalarFunctionArgs, each: fn(&str, Option<char>) -> Result<Str
     Ok(ColumnarValue::Array(Arc::new(converted.collect::<Result<StringArray>>()?)))
 }
 
-/// Returns the escape character, or `None` if the text is empty, which disables escaping.
+/// Returns the escape character, or `None` if the text is empty. Without an escape character, nothing is escaped.
 fn escape_char(text: &str) -> Result<Option<char>> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {

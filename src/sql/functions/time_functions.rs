@@ -1,12 +1,13 @@
-//! Replaces the engine's time functions that convert to nanoseconds, and adds our own functions.
+//! Replaces the engine's time functions that convert their arguments to nanoseconds, and adds functions that the engine
+//! does not have.
 //!
-//! | function | instead of the engine's |
+//! | function | difference from the engine |
 //! |---|---|
 //! | `now`, `to_timestamp` | return microseconds |
 //! | `date_trunc`, `date_bin`, `date_part`, `to_char` | work in all years that ingest accepts |
-//! | `at_time_zone` | the cast to nanoseconds that `AT TIME ZONE` is planned to |
+//! | `at_time_zone` | is used for `AT TIME ZONE`, which the engine plans as a cast to nanoseconds |
 //! | `age`, `date_diff`, `last_day`, `time_bucket`, `div` | are new |
-//! | `like_pattern`, `similar_to_pattern` | new; the syntax tree of `LIKE … ESCAPE` and `SIMILAR TO` is rewritten to them |
+//! | `like_pattern`, `similar_to_pattern` | are new; `LIKE … ESCAPE` and `SIMILAR TO` are rewritten to use them |
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::sql::functions::date_part::DatePart;
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
 use crate::sql::functions::{date_difference, date_trunc, division, text_patterns, to_char};
 
-/// Replaces some of the engine's functions, and adds our own functions.
+/// Replaces some of `functions` with our own versions, and adds functions that the engine does not have.
 pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let own = [
         date_trunc::DATE_TRUNC,
@@ -51,7 +52,7 @@ pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Sca
     all
 }
 
-/// Adds the names that a function has in other databases.
+/// Adds aliases to a function: the names that it has in other databases.
 fn with_aliases(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let aliases: &[&str] = match function.name() {
         "ceil" => &["ceiling"],
@@ -64,7 +65,7 @@ fn with_aliases(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::clone(&function).with_aliases(aliases.iter().copied()))
 }
 
-/// The function `now()`, the time at which the query started.
+/// The function `now()`, which returns the time at which the query started.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Now {
     signature: Signature,
@@ -115,9 +116,9 @@ impl ScalarUDFImpl for Now {
     }
 }
 
-/// The function `at_time_zone(time, 'zone')`, to which `time AT TIME ZONE 'zone'` is rewritten. A timestamp with a time
-/// zone becomes the same instant in the given zone. A timestamp without a time zone is interpreted as local time in the
-/// given zone.
+/// The function `at_time_zone(time, 'zone')`, to which `time AT TIME ZONE 'zone'` is rewritten. The result is a
+/// timestamp in the given zone. If the argument has a time zone, the result is the same instant. Otherwise, the
+/// argument is interpreted as local time in the given zone.
 const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     name: "at_time_zone",
     coerce: |kinds| match kinds {
@@ -186,8 +187,7 @@ fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::Float64 => {
             let times: TimestampMicrosecondArray = value.as_primitive::<Float64Type>().try_unary(|seconds| {
                 let micros = (seconds * 1e6).round();
-                // Values of 2^63 or more are out of range. NaN is also refused, because the comparison with NaN is
-                // false.
+                // Values of 2^63 or more are out of range. NaN fails the comparison, so it is refused too.
                 if micros.abs() < 9_223_372_036_854_775_808.0 { Ok(micros as i64) } else { Err(out_of_range()) }
             })?;
             Arc::new(times.with_timezone("UTC"))

@@ -1,7 +1,7 @@
 //! The table functions `generate_series` and `range`, for timestamps in microseconds.
 //!
-//! The engine's functions accept only constants in nanoseconds. This file converts the constants from microseconds to
-//! nanoseconds. The rule in `time_coercion.rs` converts the generated timestamps back.
+//! The engine's functions accept only constant timestamps in nanoseconds. The wrappers in this file convert constants
+//! from microseconds to nanoseconds. The rule in `time_coercion.rs` converts the generated timestamps back.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) fn with_time_series(functions: Vec<Arc<TableFunction>>) -> Vec<Arc<Ta
     functions.into_iter().map(wrap).collect()
 }
 
-/// Returns the error for a series outside the years that nanoseconds can represent.
+/// Returns the error for a series of timestamps that do not fit into 64-bit nanoseconds.
 pub(super) fn out_of_series() -> DataFusionError {
     DataFusionError::Plan(
         "a series of timestamps must be in the years 1678 to 2261: use a recursive query for other years".to_owned(),

@@ -55,7 +55,7 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. Case matters only
-/// for patterns of names, such as `Month`.
+/// for patterns that represent words, such as `Month`.
 const PATTERNS: [&str; 53] = [
     "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
     "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",
@@ -190,7 +190,7 @@ impl<'a> Moment<'a> {
         Self { date: Date::of_day(day), day, time: local.rem_euclid(DAY), offset, zone }
     }
 
-    /// Returns the day of the week, from 0 for Monday.
+    /// Returns the day of the week, from 0 (Monday) to 6 (Sunday).
     fn weekday(&self) -> i64 {
         (self.day + 3).rem_euclid(7)
     }
@@ -207,7 +207,7 @@ impl<'a> Moment<'a> {
         (year, (thursday - first) / 7 + 1)
     }
 
-    /// Returns the number that a numeric pattern stands for, and the minimum number of digits.
+    /// Returns the number that a numeric pattern represents, and the minimum number of digits.
     fn number(&self, name: &str) -> Option<(i64, usize)> {
         let hour = self.time / (3_600 * SECOND);
         let Date { year, month, day } = self.date;
@@ -246,7 +246,7 @@ impl<'a> Moment<'a> {
         })
     }
 
-    /// Returns the word that a pattern stands for, and the width to which the word is padded.
+    /// Returns the word that a pattern represents, and the width to which the word is padded.
     fn word(&self, name: &str) -> (String, usize) {
         let month = MONTHS[self.date.month.clamp(1, 12) as usize - 1];
         let day = DAYS[self.weekday() as usize];

@@ -13,7 +13,8 @@ use crate::sql::functions::double_sum::{DoubleSum, EXPONENT_BIAS, split};
 use crate::sql::functions::exact_number::{Limbs, power_of_two};
 use crate::sql::functions::running_total::Total;
 
-/// The number of low bits in a square. The low bits and the high bits are added separately.
+/// The number of bits in the low part of a square. A square has twice as many bits as a double, so its low part and its
+/// high part are added separately.
 const LOW_BITS: i32 = 53;
 
 /// The exact sum of values, and the exact sum of their squares.
@@ -48,7 +49,7 @@ impl VarianceTotal {
         }
         let difference = self.squares.exact().times(count).minus(&self.sum.exact().square());
         let divisor = count as f64 * if is_sample { count - 1 } else { count } as f64;
-        // The difference may be out of range for a double even if the quotient is in range.
+        // Scale first: the difference may be out of range for a double even if the variance is not.
         let scale = difference.size();
         let (half, rest) = (scale / 2, scale - scale / 2);
         Some(difference.scaled(-scale) / divisor * power_of_two(half) * power_of_two(rest))

@@ -9,7 +9,7 @@ use datafusion::error::Result;
 
 use crate::sql::functions::running_total::Total;
 
-/// The exact sum of integers of at most 128 bits, and the number of these integers.
+/// The exact sum of integers of at most 128 bits, and the number of integers in it.
 pub(super) struct WideSum<T> {
     low: i128,
     /// The number of times that `low` has overflowed, minus the number of times that it has underflowed.
@@ -81,8 +81,8 @@ where
     }
 
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>> {
-        // Some sums have more digits than the declared precision. No digits are lost, because no code reads these sums
-        // as decimals.
+        // `low` may have more than the 38 digits that are declared here. This is safe, because only `merge` reads the
+        // column, and it reads the 128-bit integers.
         let low = Decimal128Array::from_iter_values(totals.iter().map(|total| total.low));
         Ok(vec![
             Arc::new(UInt64Array::from_iter_values(totals.iter().map(|total| total.count))),

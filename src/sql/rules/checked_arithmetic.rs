@@ -52,7 +52,7 @@ fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-/// Returns true if the expression must be replaced, depending on the types of its operands.
+/// Returns true if the expression must be replaced for some types of its operands.
 fn is_candidate(expr: &Expr) -> bool {
     match expr {
         Expr::BinaryExpr(binary) => CheckedOperator::of(binary.op).is_some(),
@@ -109,7 +109,7 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
 /// the same type if they are numbers.
 fn is_affected(binary: &BinaryExpr, schema: &DFSchema) -> bool {
     let is_leaf = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_));
-    // The type of a literal or a column is cheap to find, unlike the type of a long chain of operators.
+    // Look at a literal or column first: its type is cheap to find, but the type of a long chain of operators is not.
     let (first, second) =
         if is_leaf(&binary.right) { (&binary.right, &binary.left) } else { (&binary.left, &binary.right) };
     let Ok(kind) = first.get_type(schema) else { return false };

@@ -2,10 +2,10 @@
 //!
 //! A literal with a decimal point is a decimal, which is exact. If a decimal is combined with a double, the result is a
 //! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
-//! lose digits or fail. `functions/checked_arithmetic.rs` describes the number of digits in a quotient of decimals.
+//! lose digits or fail. `functions/checked_arithmetic.rs` determines the number of digits in a quotient of decimals.
 //!
-//! This rule also replaces comparisons of 64-bit integers with doubles by exact comparisons. A plan without decimals
-//! and doubles is returned unchanged after one traversal.
+//! This rule also replaces comparisons between 64-bit integers and doubles with exact comparisons. A plan without
+//! decimals or doubles is returned unchanged after one traversal.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -133,8 +133,8 @@ fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     Union::try_new_with_loose_types(inputs).map(LogicalPlan::Union)
 }
 
-/// Turns a column of a VALUES list into doubles if it combines decimals and doubles. The planner has already cast the
-/// doubles to decimals, so these casts are removed.
+/// Converts a column of a VALUES list to doubles if the column contains both decimals and doubles. The planner has
+/// already cast the doubles to decimals, so these casts are removed.
 fn rewrite_values(list: Values, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     let empty = DFSchema::empty();
     let is_mixed: Vec<bool> = (list.schema.fields().iter().enumerate())
@@ -163,7 +163,7 @@ fn rewrite_values(list: Values, is_changed: &Cell<bool>) -> Result<LogicalPlan> 
     LogicalPlanBuilder::values(rows.collect())?.build()
 }
 
-/// Returns the double inside a cast to a decimal.
+/// Returns the operand of a cast from a double to a decimal, or `None` for any other expression.
 fn double_in_cast<'a>(value: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
     match value {
         Expr::Cast(Cast { expr, field }) if field.data_type().is_decimal() => {
@@ -230,7 +230,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 }
 
 /// Casts the literal `places` in `round(decimal, places)` to the type that the function needs. The result type depends
-/// on this literal, and the function can read only a literal of that type, not a cast.
+/// on this literal, and the function accepts only a literal of that type, not a cast to it.
 fn shorten_places(args: &mut [Expr]) -> bool {
     let [_, Expr::Literal(places, _)] = args else { return false };
     match places {

@@ -6,8 +6,8 @@
 //! apache/datafusion#24421). For the same reason, the engine may wrongly assume that a group column is constant or that
 //! rows are partitioned by it.
 //!
-//! This rule inserts a node below and above each aggregate with grouping sets. The node passes rows on unchanged, and
-//! hides from the engine how they are sorted and partitioned.
+//! This rule inserts one node below and one node above each aggregate with grouping sets. These nodes pass rows on
+//! unchanged, and hide from the engine how the rows are sorted and partitioned.
 
 use std::fmt;
 use std::sync::Arc;

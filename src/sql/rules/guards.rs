@@ -1,10 +1,11 @@
-//! Ensures that AND, OR and the FILTER of an aggregate protect expressions that may fail.
+//! Protects expressions that may fail: an operand of AND or OR is not evaluated on rows for which another operand
+//! decides the result, and the argument of an aggregate is not evaluated on rows that its FILTER excludes.
 //!
-//! `WHERE b <> 0 AND a / b > 1` must not divide by zero. But the engine evaluates both sides of AND on all rows, and
-//! its optimizer changes their order. This rule runs after the engine's rules. It moves those operands of AND or OR
-//! that may fail into a CASE, and uses the other operands as the WHEN condition. A CASE evaluates a branch only on the
-//! rows for which its condition is true. The branches are small integers, because the optimizer would turn a CASE of
-//! booleans back into AND and OR.
+//! `WHERE b <> 0 AND a / b > 1` must not divide by zero. However, the engine evaluates both sides of AND on all rows,
+//! and its optimizer may swap the two sides. This rule runs after the engine's rules. It moves those operands of AND or
+//! OR that may fail into a CASE, and uses the other operands as the WHEN condition. A CASE evaluates a branch only on
+//! the rows for which its condition is true. The CASE returns 1 or 0, because the optimizer would turn a CASE that
+//! returns booleans back into AND and OR.
 //!
 //! ```text
 //!   safe AND fallible  ─►  safe AND CASE WHEN safe THEN CAST(fallible AS TINYINT) ELSE 0 END = 1
@@ -48,12 +49,12 @@ impl OptimizerRule for GuardRule {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>, DataFusionError> {
-        // A scan uses its filters only to select files and pages, and evaluates no expressions that can fail.
+        // A scan uses its filters only to select files and pages. It evaluates no expressions that can fail.
         if matches!(plan, LogicalPlan::TableScan(_)) || !has_condition(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let guards = Guards { schema: merge_schema(&plan.inputs()) };
-        // The condition removes a row if it is NULL or false, so NULL can be treated in the same way as false.
+        // Filters and joins discard a row if the condition is NULL or false, so NULL can be treated like false.
         let is_filter = matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
@@ -68,7 +69,7 @@ impl OptimizerRule for GuardRule {
     }
 }
 
-/// Returns true if the node contains AND, OR or FILTER, and an expression that may fail, depending on its types.
+/// Returns true if an expression of the node contains AND, OR or FILTER, and also an operation that can fail.
 fn has_condition(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_expressions(|expr| {
@@ -184,7 +185,8 @@ impl Guards {
             },
             _ => return false,
         };
-        // The optimizer has already computed an expression without columns, or the expression fails for every row.
+        // An expression without columns needs no protection: the optimizer has already computed it, or it fails for
+        // every row.
         fails
             && expr.exists(|expr| Ok(matches!(expr, Expr::Column(_) | Expr::OuterReferenceColumn(..)))).unwrap_or(true)
     }

@@ -1,4 +1,4 @@
-//! Analyzer and optimizer rules that prevent wrong results and unnecessary errors of the engine's own rules.
+//! Analyzer and optimizer rules that prevent the wrong results and unnecessary errors of the engine's own rules.
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► engine's type coercion ─► checked_arithmetic
@@ -6,9 +6,9 @@
 //!     ─► grouping_sets ─► engine's physical optimizer
 //! ```
 //!
-//! **Invariant:** a rule adds no tables or functions to which the session has no access.
-//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. A rule changes a type
-//! only if values of the engine's type would lose digits.
+//! **Invariant:** a rule never adds tables or functions that the session is not allowed to use.
+//! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. A rule overrides the
+//! engine's choice of a type only if values would lose digits in that type.
 
 pub(super) mod checked_arithmetic;
 pub(super) mod exact_numbers;

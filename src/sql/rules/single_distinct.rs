@@ -2,8 +2,8 @@
 //!
 //! For `sum(x), count(DISTINCT y)`, the engine's rule `single_distinct_aggregation_to_group_by` first groups by `y` and
 //! then adds the sums of these groups. The sums of the groups are already rounded and range-checked. The result would
-//! therefore differ from the result of `sum(x)` alone, and an integer sum could fail even if the total is in range.
-//! This file applies the engine's rule only to queries without such a sum.
+//! therefore differ from the result of `sum(x)` alone, and an integer sum could fail even if the total is in range. The
+//! wrapper in this file therefore skips the engine's rule for queries with such a sum.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Chooses common types for dates and timestamps. The rule runs before the engine's type coercion.
 //!
-//! The engine compares timestamps with dates in nanoseconds, which cover only the years 1678 to 2261. A single row with
-//! the date 9999-12-31 would make the query fail. This rule casts the date to the type of the timestamp. It also adds
-//! intervals to dates as PostgreSQL does. The engine would drop the hours in `DATE '2026-01-01' + INTERVAL '36 hours'`.
+//! To compare a timestamp with a date, the engine converts both to nanoseconds. These cover only the years 1678 to
+//! 2261, so a single row with the date 9999-12-31 would make the query fail. This rule instead casts the date to the
+//! type of the timestamp. It also adds intervals to dates as PostgreSQL does. The engine would drop the hours in `DATE
+//! '2026-01-01' + INTERVAL '36 hours'`.
 //!
 //! **Invariant:** the rule coerces only values that the engine would otherwise coerce.
 
@@ -87,7 +88,7 @@ fn rewrite_series(scan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(scan))?)))
 }
 
-/// Casts the keys of JOIN … USING, because a plan stores them as pairs of expressions and not as comparisons.
+/// Casts the keys of JOIN … USING, which a plan stores as pairs of expressions instead of comparisons.
 fn rewrite_join(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Join(mut join) = plan else { return Ok(Transformed::no(plan)) };
     let mut changed = false;
@@ -210,9 +211,9 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Rewrites the operand of a cast to a timestamp, and checks the time zone. Interprets an integer as seconds, as the
-/// engine does in casts to nanoseconds. Adds seconds to a constant without seconds. Returns true if `inner` was
-/// changed.
+/// Prepares the operand of a cast to a timestamp: an integer counts seconds, as in the engine's casts to nanoseconds,
+/// and a constant text without seconds gets `:00`. Returns true if `inner` was changed, and an error if the time zone
+/// of the timestamp is unknown.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
@@ -259,8 +260,8 @@ fn cast(expr: Expr, kind: DataType) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), kind))
 }
 
-/// Returns the type to which dates are cast, based on the time zone of the first timestamp. Returns `None` unless
-/// `kinds` contains both dates and timestamps.
+/// Returns the type to which dates are cast: a timestamp with the time zone, if any, of the first timestamp in `kinds`.
+/// Returns `None` unless `kinds` contains both dates and timestamps.
 fn common_type(kinds: &[Option<DataType>]) -> Option<DataType> {
     let mut kinds_known = kinds.iter().flatten();
     let zone = kinds_known.find_map(|kind| match kind {
@@ -276,15 +277,15 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates that are combined with timestamps, and adds seconds to constant texts without seconds. Converts
-/// constants in nanoseconds to microseconds if no digits are lost and they are combined with other units. Returns true
-/// if an expression was changed.
+/// Casts dates that are combined with timestamps, and appends `:00` to constant texts that lack seconds. Converts
+/// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Returns
+/// true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
     unify_with(exprs, kinds, true)
 }
 
-/// Like [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false, because a difference of times has
-/// the finer unit.
+/// Like [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false. A difference of times needs this,
+/// because the engine computes it in the finer of the two units.
 fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nanos: bool) -> bool {
     if !kinds.iter().flatten().any(|kind| matches!(kind, DataType::Timestamp(_, _))) {
         return false;

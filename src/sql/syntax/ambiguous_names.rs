@@ -14,8 +14,8 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Visit as _, Visitor};
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{flow, name_of, query_of};
 
-/// Returns the names of outer columns for which a subquery has several columns with the same name. The statement must
-/// qualify such a name.
+/// Returns the names of outer columns that are also the names of several columns in the FROM clause of a subquery. The
+/// statement must qualify such a name.
 pub(crate) fn find(plan: &LogicalPlan) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     // The traversal cannot fail, because our closures return no errors.
@@ -50,10 +50,10 @@ struct Unqualified<'a> {
     names: &'a BTreeSet<String>,
     /// The number of expressions that enclose the current node.
     exprs: usize,
-    /// The number of expressions that enclose each query around the current node.
+    /// For each query around the current node, the number of expressions that enclose the query.
     queries: Vec<usize>,
     /// One entry for each SELECT around the current node. The entry is true if the SELECT reads several tables and is
-    /// in a subquery of an expression.
+    /// part of a subquery in an expression, not in FROM.
     selects: Vec<bool>,
 }
 

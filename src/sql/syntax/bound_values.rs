@@ -5,12 +5,12 @@
 //! ```
 //!
 //! The syntax tree has no node for a literal of an arbitrary Arrow type. Each placeholder is therefore replaced with a
-//! marker: a dictionary (`{key: ordinal}`) with a reserved key. [`BoundValuePlanner`] plans a marker as the bound
-//! literal. The engine's planner then infers types from this literal.
+//! marker: a dictionary literal `{key: ordinal}` whose key is reserved. [`BoundValuePlanner`] plans a marker as the
+//! bound literal. The engine's planner then infers types from this literal.
 //!
 //! **Invariant:** a bound value keeps its type and its value. The value never becomes part of SQL text.
-//! **Invariant:** if the text of a statement contains a marker, the marker stands for a value that the same caller has
-//! bound, or causes an error.
+//! **Invariant:** if a client writes a marker in the text of a statement, the marker is either replaced with a value
+//! that this client has bound, or refused with an error.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -65,7 +65,7 @@ impl ExprPlanner for BoundValuePlanner {
     }
 }
 
-/// Runs `planning`, which replaces markers with `values`.
+/// Runs `planning` with `values` as the bound values of its markers.
 pub(crate) async fn with_values<T>(values: Arc<[ScalarValue]>, planning: impl Future<Output = T>) -> T {
     BOUND.scope(values, planning).await
 }
@@ -143,7 +143,7 @@ impl VisitorMut for ColumnNames {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let is_distinct = select.distinct.is_some();
         for item in &mut select.projection {
-            // In a SELECT DISTINCT, the engine can match `ORDER BY expression` only with an item without an alias.
+            // In a SELECT DISTINCT, an item with an alias would no longer match the same expression in ORDER BY.
             if let SelectItem::UnnamedExpr(expr) = item
                 && (placeholder(expr).is_some() || !is_distinct && has_placeholder(expr))
             {

@@ -4,7 +4,7 @@
 //! example, it would ignore `FOR UPDATE`, `TABLESAMPLE` and `PREWHERE`. Each node is destructured without `..`, so a
 //! new field in the parser causes a compile error instead of a wrong result.
 //!
-//! This file does not check clauses that the planner itself refuses.
+//! Clauses that the planner itself refuses are not checked here.
 
 use std::ops::ControlFlow;
 
@@ -152,7 +152,7 @@ fn check_select(select: &Select) -> Result<()> {
         connect_by,
         group_by,
         cluster_by: _,
-        // This clause determines where rows are computed, but not which rows are returned.
+        // DISTRIBUTE BY determines where rows are computed, but not which rows are returned.
         distribute_by: _,
         sort_by: _,
         having: _,
@@ -269,7 +269,7 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
     refuse(at.is_some(), "AT after a table alias", "use row_number() OVER ()")
 }
 
-/// Refuses `OVER (w ORDER BY …)`, because the planner does not resolve the window name in it.
+/// Refuses `OVER (w ORDER BY …)`, because the planner does not resolve the window name `w`.
 fn check_window(spec: &WindowSpec) -> Result<()> {
     let WindowSpec { window_name, partition_by: _, order_by: _, window_frame: _ } = spec;
     refuse(window_name.is_some(), "a window that extends a named window", "write the whole window in OVER (…)")

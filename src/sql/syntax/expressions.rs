@@ -26,8 +26,9 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::complete_seconds;
 
-/// Rewrites the expressions in a statement and its subqueries. Returns true if the rewritten statement contains `user`,
-/// which is the caller's name. If `user` is `None`, the statement has no caller, and `current_user` is refused.
+/// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
+/// Returns true if the statement contains `current_user`. If `user` is `None`, the statement has no caller, and
+/// `current_user` is refused.
 pub(super) fn rewrite(statement: &mut Statement, user: Option<&str>) -> Result<bool> {
     let statement = match statement {
         Statement::Statement(statement) => statement,
@@ -49,7 +50,8 @@ struct Expressions<'a> {
 impl VisitorMut for Expressions<'_> {
     type Break = Error;
 
-    /// Adds an alias that keeps the original column name. Otherwise, the column would be named after the caller.
+    /// Uses the keyword, such as `current_user`, as the alias of a column without an alias. The engine would otherwise
+    /// derive the column's name from the caller's name.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
@@ -90,7 +92,7 @@ impl Expressions<'_> {
                     matches!(&**time_zone, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
                 if !is_constant {
                     return Err(Error::unsupported(
-                        "AT TIME ZONE with a zone that is not constant is not supported: write a name such as 'Europe/Berlin'",
+                        "AT TIME ZONE supports only a constant time zone: write a name such as 'Europe/Berlin'",
                     ));
                 }
                 if let Expr::Value(value) = &mut **timestamp {
@@ -265,7 +267,7 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
 }
 
 /// Encloses the pattern in a group, because `regexp_match` returns the whole match only if the pattern has no group.
-/// `regexp_match` numbers groups from 1.
+/// The group number is increased by 1, because the added group is the first one.
 fn regexp_extract(value: Expr, pattern: Expr, group: Expr) -> Expr {
     let join =
         |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::StringConcat, right: Box::new(right) };

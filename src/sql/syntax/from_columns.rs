@@ -1,7 +1,7 @@
 //! Determines the output columns of the items in a FROM clause.
 //!
-//! Names in the query are read from the syntax tree. The columns of a table, a function or a `SELECT *` are determined
-//! by planning `SELECT * FROM item`.
+//! If the query spells out the names of an item's columns, they are read from the syntax tree. For a table, a function
+//! or a `SELECT *`, the engine plans `SELECT * FROM item`, and the names are read from the plan.
 
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
@@ -42,7 +42,7 @@ impl<'a> FromColumns<'a> {
         self.with_queries.truncate(len);
     }
 
-    /// Returns the column names of a FROM item, in order.
+    /// Returns the column names of a FROM item, in the order of `SELECT *`.
     pub(in crate::sql::syntax) fn of(&self, relation: &TableFactor) -> Result<Vec<String>> {
         let alias = match relation {
             TableFactor::Table { alias, .. }
@@ -80,7 +80,7 @@ impl<'a> FromColumns<'a> {
             });
         }
         let probe = Statement::Statement(Box::new(ast::Statement::Query(Box::new(probe))));
-        // The session's tables are in memory, so planning never waits.
+        // The session's table definitions are in memory, so planning never waits.
         match self.state.statement_to_plan(probe).now_or_never() {
             Some(Ok(plan)) => Ok(plan.schema().fields().iter().map(|field| field.name().clone()).collect()),
             Some(Err(error)) => Err(unknown_columns(relation).with_source(error)),
@@ -109,7 +109,7 @@ fn with_columns(with_query: &Cte) -> Option<Vec<String>> {
     alias_columns(&with_query.alias).or_else(|| query_columns(&with_query.query))
 }
 
-/// Returns the column names of a query, or `None` if the select list does not contain all names.
+/// Returns the column names of a query, or `None` if the select list does not determine all names.
 fn query_columns(query: &Query) -> Option<Vec<String>> {
     if query.pipe_operators.is_empty() { body_columns(&query.body) } else { None }
 }

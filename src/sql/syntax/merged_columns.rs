@@ -63,7 +63,7 @@ impl<'a, 'b> MergedColumns<'a, 'b> {
         Ok(())
     }
 
-    /// Replaces the names in an ORDER BY expression, where output names take precedence.
+    /// Replaces the names in an ORDER BY expression, unless the whole expression is the name of an output column.
     fn replace_in_order(&mut self, expr: &mut Expr, outputs: &[String]) -> Result<()> {
         match expr {
             Expr::Identifier(ident) if outputs.contains(&name_of(ident)) => Ok(()),
@@ -187,7 +187,7 @@ impl VisitorMut for MergedColumns<'_, '_> {
         let is_merged = |name: &String| self.columns.iter().any(|(merged, _)| merged == name);
         match parameters.iter().map(|parameter| name_of(&parameter.name)).find(is_merged) {
             Some(name) => ControlFlow::Break(Error::unsupported(format!(
-                "the parameter `{name}` of a lambda function has the name of a joined column: rename the parameter"
+                "the parameter `{name}` of a lambda function has the same name as a joined column: rename the parameter"
             ))),
             None => ControlFlow::Continue(()),
         }
@@ -259,7 +259,8 @@ pub(in crate::sql::syntax) fn relation_name(relation: &TableFactor) -> Option<St
     }
 }
 
-/// Returns the output names of a select list, except names that only the planner knows.
+/// Returns the output names of a select list. Names that only the planner can determine, such as that of `a + b`, are
+/// left out.
 fn output_names(items: &[SelectItem], relations: &[(String, Vec<String>)]) -> Vec<String> {
     let mut names = Vec::new();
     for item in items {

@@ -1,16 +1,16 @@
-//! Checks and rewrites the syntax tree, after the parser and before the engine's planner.
+//! Checks and rewrites the syntax tree, after parsing and before planning.
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t)
 //!     ─► operator_precedence ─► clauses (refuse what the planner would ignore)
-//!     ─► shorthand, row_comparisons, expressions (write in other words what the planner does not know)
+//!     ─► shorthand, row_comparisons, expressions (rewrite what the planner does not support)
 //!     ─► numbers (exact literals), ordered_aggregates
 //!     ─► using_joins (USING and NATURAL as ON)
-//!     ─► bound_values (replace placeholders by typed literals) ─► engine's planner ─► engine_bugs
+//!     ─► bound_values (replace placeholders with typed literals) ─► engine's planner ─► engine_bugs
 //! ```
 //!
-//! If the planner refuses a statement because two output names are equal, `output_names` rewrites the statement. The
-//! rewritten statement is then planned.
+//! If the planner refuses a statement because two output names are equal, `output_names` rewrites the statement, which
+//! is then planned again.
 //!
 //! After planning, `ambiguous_names` searches the plan and the syntax tree for ambiguous names in subqueries.
 //!
@@ -41,11 +41,11 @@ mod tree;
 pub(crate) mod using_joins;
 mod wildcards;
 
-/// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly. The
-/// statement's USING and NATURAL joins are left for [`using_joins`], which needs to know the tables.
+/// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly. USING and
+/// NATURAL joins are not rewritten here, but in [`using_joins`], because that rewrite needs the tables' columns.
 ///
 /// `user` is the value of `current_user`, or `None` if the statement has no caller. Returns true if the statement
-/// contains this value.
+/// contains `current_user`.
 pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState, user: Option<&str>) -> Result<bool> {
     let functions = state.scalar_functions();
     operator_precedence::rewrite(statement);

@@ -1,7 +1,7 @@
 //! Rewrites numbers and the operator `^`, because the engine's planner interprets them differently from PostgreSQL.
 //!
-//! - `a ^ b` is exponentiation of doubles, and binds tighter than `*`. The engine interprets `^` as XOR, which binds
-//!   less tightly than `+`.
+//! - `a ^ b` is exponentiation of doubles, and binds more tightly than `*`. The engine interprets `^` as XOR, which
+//!   binds less tightly than `+`.
 //! - A literal with an exponent (`1e3`) is a double. The engine would parse the literal as a decimal with a negative
 //!   scale.
 
@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
-/// Rewrites the numbers and powers in a statement and its subqueries.
+/// Rewrites the number literals and the operators `^` in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => {
@@ -61,8 +61,8 @@ fn as_double(expr: Expr) -> Expr {
     }
 }
 
-/// Returns `left ^ right` with the operator precedence of PostgreSQL. For the parser, `^` binds less tightly than the
-/// other arithmetic operators, so it parses `a * b ^ c + d` as `(a * b) ^ (c + d)`.
+/// Returns `left ^ right` with the operator precedence of PostgreSQL. In the parser, `^` has a lower precedence than
+/// the other arithmetic operators, so `a * b ^ c + d` is parsed as `(a * b) ^ (c + d)`.
 fn with_power(left: Expr, right: Expr) -> Expr {
     let (mut operands, mut operators) = (Vec::new(), Vec::new());
     flatten(left, &mut operands, &mut operators);
@@ -75,7 +75,7 @@ fn with_power(left: Expr, right: Expr) -> Expr {
     rebuild(operands, operators)
 }
 
-/// Appends the operands and operators of a chain without parentheses, from left to right.
+/// Appends the operands and operators of an expression from left to right. An operand in parentheses stays whole.
 fn flatten(expr: Expr, operands: &mut Vec<Expr>, operators: &mut Vec<BinaryOperator>) {
     match expr {
         Expr::BinaryOp { left, op, right } => {

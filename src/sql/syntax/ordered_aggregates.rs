@@ -5,7 +5,7 @@
 //! listagg(x)                                   ─►   string_agg(x, '')
 //! ```
 //!
-//! `string_agg(x, ', ') WITHIN GROUP (ORDER BY y)` is rewritten in the same way.
+//! A call to `string_agg` with WITHIN GROUP is rewritten like `listagg`.
 
 use std::ops::ControlFlow;
 

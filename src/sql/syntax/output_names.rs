@@ -1,9 +1,10 @@
 //! Plans statements in which a select list has two items with the same output name, such as `SELECT count(*),
 //! count(*)`.
 //!
-//! The engine requires unique names, and gives a column and a cast of this column the same name. This file gives such
-//! items an alias, and restores the names in the declared schema. A unique name is never changed, so ORDER BY and outer
-//! queries can refer to it. ORDER BY and outer queries cannot refer to a name that several items share.
+//! The engine requires unique names, and gives a column and a cast of this column the same name. [`OutputNames`] gives
+//! items with equal names an alias, and restores the names in the declared schema. A unique name is never changed, so
+//! ORDER BY and outer queries can refer to it. ORDER BY and outer queries cannot refer to a name that several items
+//! share.
 //!
 //! Names are replaced only after the engine has refused a statement, so other statements are not slowed down.
 
@@ -27,10 +28,9 @@ use crate::error::{Error, Result};
 use crate::sql::engine_text::root;
 use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, value, visit};
 
-/// The beginning of the condition around a cast. Because of the condition, the cast and its operand have different
-/// names.
+/// The beginning of the `CASE` around a cast, which [`DistinctCasts`] adds.
 const CAST: &str = "CASE WHEN Utf8(\"";
-/// The end of the condition that begins with [`CAST`].
+/// The end of the condition of this `CASE`, before the cast.
 const THEN: &str = "\") IS NOT NULL THEN ";
 
 /// Returns true if the engine refused a statement because of duplicate output names.
@@ -44,7 +44,7 @@ pub(crate) fn is_duplicate(error: &DataFusionError) -> bool {
     }
 }
 
-/// Returns the error for an outer query that refers to a name that two items of an inner select list share.
+/// Returns the error for an outer query that refers to an ambiguous name of an inner select list.
 pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
     match root(error) {
         DataFusionError::Plan(text) if text.contains("require unique expression names") => Some(Error::invalid(
@@ -87,8 +87,8 @@ impl OutputNames {
         Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
     }
 
-    /// Returns the original name of an output column of the plan. The lookup is repeated, because an alias can refer to
-    /// an alias of a subquery.
+    /// Returns the original name of an output column of the plan. An alias can refer to an alias of a subquery, so the
+    /// lookup continues until the name is not an alias.
     fn name(&self, of: &str) -> String {
         let mut name = of;
         for _ in 0..=self.names.len() {
@@ -121,8 +121,8 @@ impl OutputNames {
         };
         check_order(items, &names, &is_replaced, order_by)?;
         if matches!(select.distinct, Some(Distinct::Distinct)) {
-            // In a SELECT DISTINCT, the engine matches an ORDER BY expression with a select item only by the item's
-            // alias.
+            // In a SELECT DISTINCT, each ORDER BY expression must also be a select item. Such an item gets an alias,
+            // and ORDER BY refers to the alias.
             for (item, is_replaced) in items.iter().zip(&mut is_replaced) {
                 let SelectItem::UnnamedExpr(expr) = item else { continue };
                 let is_ordered = |order: &OrderByExpr| order.expr.to_string() == expr.to_string();
@@ -161,7 +161,7 @@ impl VisitorMut for OutputNames {
     }
 }
 
-/// The name of a select item, as the engine compares it to find duplicate names.
+/// The part of a select item by which the engine recognizes duplicate names.
 #[derive(Debug, PartialEq)]
 enum ItemName {
     /// A column, or a cast of a column.
@@ -262,8 +262,8 @@ impl VisitorMut for WithoutCasts {
     }
 }
 
-/// A visitor that encloses each cast in a condition that is always true. The condition adds the type of the cast to the
-/// name of the expression. The optimizer removes the condition.
+/// A visitor that encloses each cast in a `CASE` whose condition is always true. The condition contains the type of the
+/// cast, so that the names of the cast and of its operand differ. The optimizer removes the `CASE`.
 struct DistinctCasts<'a> {
     aliases: &'a mut OutputNames,
 }
@@ -302,7 +302,7 @@ impl VisitorMut for DistinctCasts<'_> {
     }
 }
 
-/// Removes the conditions around casts from a name.
+/// Removes the text of the `CASE` around each cast from a name.
 fn without_conditions(mut name: String) -> String {
     while let Some(start) = name.rfind(CAST) {
         let Some(then) = name[start..].find(THEN).map(|at| start + at) else { break };

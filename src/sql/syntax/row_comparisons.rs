@@ -1,4 +1,4 @@
-//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, as comparisons of columns.
+//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, into comparisons of columns.
 //!
 //! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. In the engine, `(1,
 //! NULL) = (1, 2)` is false instead of unknown, so a negated comparison would return too many rows.
@@ -21,12 +21,12 @@ const ROWS: &str = "__rows";
 /// Rewrites the comparisons of rows in one statement.
 #[derive(Debug, Default)]
 pub(in crate::sql::syntax) struct RowComparisons {
-    /// The number of expressions that were added so far.
+    /// The number of expressions that have been added so far.
     added: usize,
 }
 
 impl RowComparisons {
-    /// Rewrites a comparison with operands that were already rewritten.
+    /// Rewrites a comparison whose operands have already been rewritten.
     pub(in crate::sql::syntax) fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
         let rewritten = match &*expr {
             Expr::InList { expr: left, list, negated } => {
@@ -89,7 +89,7 @@ impl RowComparisons {
         }
     }
 
-    /// Adds the number of subexpressions in `exprs` to the number of added expressions.
+    /// Counts the subexpressions in `exprs`, and fails if the total exceeds [`ADDED_MAX`].
     fn count(&mut self, exprs: &[Expr]) -> Result<()> {
         struct Count<'a>(&'a mut usize);
         impl Visitor for Count<'_> {

@@ -1,4 +1,4 @@
-//! Rewrites standard SQL clauses that DataFusion cannot plan as equivalent clauses that it can plan.
+//! Rewrites standard SQL clauses into equivalent ones that DataFusion supports.
 //!
 //! ```text
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
@@ -26,7 +26,7 @@ const GROUPING_SETS_MAX: usize = 1_024;
 /// A number of rows that no result reaches.
 const ROWS_UNLIMITED: &str = "1000000000000";
 
-/// Rewrites the shorthand clauses of a statement.
+/// Rewrites the unsupported clauses in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
     flow(query.visit(&mut Shorthand::default()))
@@ -121,7 +121,7 @@ fn rewrite_fetch(query: &mut Query, fetch: Fetch) -> Result<()> {
     let offset = match query.limit_clause.take() {
         None => None,
         Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) if limit_by.is_empty() => offset,
-        Some(_) => return Err(Error::invalid("FETCH and LIMIT exclude each other: use one of them")),
+        Some(_) => return Err(Error::invalid("FETCH and LIMIT cannot be combined: use one of them")),
     };
     let limit = if with_ties {
         add_rank_filter(query, quantity, offset.as_ref())?;
@@ -181,8 +181,8 @@ fn input_order(order: &OrderByExpr, items: &[SelectItem]) -> Result<OrderByExpr>
     Ok(order)
 }
 
-/// Replaces positions inside ROLLUP, CUBE and GROUPING SETS. Otherwise, the engine would treat `1` in `ROLLUP (1)` as a
-/// constant.
+/// Replaces each position inside ROLLUP, CUBE and GROUPING SETS with the select item at that position. Otherwise, the
+/// engine would treat `1` in `ROLLUP (1)` as a constant.
 fn replace_ordinals(select: &mut Select) -> Result<()> {
     let GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
     check_grouping_sets(groups)?;

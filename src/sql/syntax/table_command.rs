@@ -1,6 +1,6 @@
 //! Expands the command `TABLE t` to `SELECT * FROM t`.
 //!
-//! The command is replaced before parsing, because the parser would skip the two tokens that follow `TABLE t`. `TABLE t
+//! The command is replaced before parsing, because the parser skips the two tokens after `TABLE t`. Otherwise, `TABLE t
 //! LIMIT 1` would lose its limit.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -38,7 +38,8 @@ fn can_begin(previous: Option<&Token>) -> bool {
     }
 }
 
-/// Returns true if the next word is a name. Before a keyword, `table` is an alias or a column.
+/// Returns true if the next token is a name. If it is a keyword, the preceding `table` is not the command, but an alias
+/// or a column.
 fn is_name_next(tokens: &[TokenWithSpan]) -> bool {
     let next = tokens.iter().map(|token| &token.token).find(|token| !matches!(token, Token::Whitespace(_)));
     matches!(next, Some(Token::Word(Word { keyword: Keyword::NoKeyword, .. })))

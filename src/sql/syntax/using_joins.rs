@@ -1,14 +1,14 @@
-//! Rewrites `JOIN … USING (…)` and `NATURAL JOIN` as joins with ON.
+//! Rewrites `JOIN … USING (…)` and `NATURAL JOIN` into joins with ON.
 //!
 //! ```text
 //!   SELECT k, x FROM a FULL JOIN b USING (k)  ─►  SELECT coalesce(a.k, b.k) AS k, x FROM a FULL JOIN b ON a.k = b.k
 //! ```
 //!
-//! DataFusion uses the left table's column as the merged column, which is null in rows that exist only in the right
-//! table. In some clauses, DataFusion also reports the column name as ambiguous. After the rewrite, the merged column
-//! is the left column for INNER and LEFT joins, the right column for RIGHT joins, and `coalesce(left, right)` for FULL
-//! joins. `a.k` remains the column of `a`. `*` returns the merged columns first, then the other columns of the left
-//! table, then the other columns of the right table.
+//! Without the rewrite, DataFusion would use the left table's column as the merged column. This column is null in rows
+//! that exist only in the right table. In some clauses, DataFusion would also refuse the column name as ambiguous.
+//! After the rewrite, the merged column is the left column for INNER and LEFT joins, the right column for RIGHT joins,
+//! and `coalesce(left, right)` for FULL joins. `a.k` remains the column of `a`. `*` returns the merged columns first,
+//! then the other columns of the left table, then the other columns of the right table.
 
 use std::ops::ControlFlow;
 
@@ -118,7 +118,8 @@ fn coalesce(left: Expr, right: Expr) -> Expr {
     }
 }
 
-/// Returns the join with its constraint replaced. Returns `None` for a kind of join that cannot have USING.
+/// Returns the join with `constraint` instead of its own constraint. Returns `None` for a kind of join that cannot have
+/// USING.
 fn with_constraint(operator: &JoinOperator, constraint: JoinConstraint) -> Option<JoinOperator> {
     use JoinOperator as Op;
     Some(match operator {
@@ -183,8 +184,8 @@ impl<'b> UsingJoins<'b> {
         done
     }
 
-    /// Rewrites a WITH query that may be recursive. In the recursive term, the name of the query has the columns of the
-    /// first term.
+    /// Rewrites a WITH query that may be recursive. Inside the recursive term, a reference to the query has the columns
+    /// of the non-recursive term.
     fn recursive(&mut self, cte: &mut Cte) -> Result<()> {
         let mut first = cte.clone();
         let SetExpr::SetOperation { left, right, .. } = &mut *cte.query.body else {

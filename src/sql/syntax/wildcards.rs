@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{last_name_of, name_of, quoted};
 
-/// A column of a FROM clause that a query can name without its table.
+/// A column of a FROM clause that a query can refer to without a table name.
 #[derive(Clone)]
 pub(in crate::sql::syntax) struct ScopeColumn {
     pub(in crate::sql::syntax) name: String,
@@ -39,7 +39,7 @@ fn expand_one(
     expanded: &mut Vec<SelectItem>,
 ) -> Result<()> {
     if options.opt_rename.is_some() || options.opt_alias.is_some() {
-        return Err(Error::unsupported("* RENAME is not supported: name the columns"));
+        return Err(Error::unsupported("* RENAME is not supported: list the columns, as in SELECT a AS b"));
     }
     let excluded = excluded(options);
     let replaced: Vec<_> = options
@@ -50,7 +50,7 @@ fn expand_one(
         .collect();
     let known = |name: &String| columns.iter().any(|column| column.name == *name);
     if let Some(name) = excluded.iter().chain(replaced.iter().map(|(name, _)| name)).find(|name| !known(name)) {
-        return Err(Error::invalid(format!("unknown column `{name}` after *")));
+        return Err(Error::invalid(format!("unknown column `{name}` in an option of *")));
     }
     for column in columns.iter().filter(|column| !excluded.contains(&column.name)) {
         let replacement = replaced.iter().find(|(name, _)| *name == column.name).map(|(_, expr)| (*expr).clone());

@@ -1,8 +1,8 @@
 //! Random choices that are derived from bytes. The same bytes produce the same choices, so a failing case can be stored
 //! and reduced, and a fuzzer can find it.
 //!
-//! **Invariant:** zero always selects the simplest choice, and all bytes after the last input byte are zero. Therefore,
-//! generation ends, and fewer input bytes produce a simpler case.
+//! **Invariant:** zero always selects the simplest choice, and reading past the end of the input returns zeros.
+//! Generation therefore always ends, and fewer input bytes produce a simpler case.
 
 /// The bytes that no choice has used yet.
 pub(super) struct Choices<'a>(&'a [u8]);

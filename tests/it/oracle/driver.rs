@@ -1,8 +1,8 @@
-//! Compares a decoder and an oracle for many seeds, either for a fixed number of seeds or for a given time.
+//! Generates cases from many seeds, and compares the results of a decoder and its oracle. The number of seeds is fixed,
+//! or depends on a given time.
 //!
-//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs only the seed 17. If a
-//! seed fails, the test prints the seed, the smallest failing input that it found, and the difference between the
-//! outcomes.
+//! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs only seed 17. If a seed
+//! fails, the test prints the seed, the smallest failing input that it found, and the difference between the outcomes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -70,8 +70,8 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
     run_seeds("protobuf", protobuf, &reasons);
 }
 
-/// Runs a check for all seeds, or until its time is up. An ordinary run must produce rows, and rejected events for each
-/// of the given reasons. Otherwise, the generated cases are too simple.
+/// Runs a check for each seed, until all seeds have been checked or the given time has passed. An ordinary run must
+/// produce rows, and rejected events for each of the given reasons. Otherwise, the generated cases are too simple.
 fn run_seeds(name: &str, check: Check, reasons: &[Reason]) {
     let number = |key: &str| std::env::var_os(key).map(|text| text.into_string().unwrap().parse::<u64>().unwrap());
     let seconds = number("GLASSHOUSE_FUZZ_SECONDS");
@@ -130,7 +130,8 @@ fn run(check: Check, bytes: &[u8]) -> Result<Tally, String> {
     })
 }
 
-/// Reduces a failing input as long as the reduced input still fails.
+/// Makes a failing input smaller in steps, and keeps each smaller input that still fails. Returns the smallest input
+/// that it finds, and the error for this input.
 fn shrink(check: Check, mut bytes: Vec<u8>) -> (Vec<u8>, String) {
     let until = Instant::now() + SHRINK_TIME_MAX;
     let mut what = run(check, &bytes).err().unwrap_or_default();

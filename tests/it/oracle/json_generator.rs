@@ -9,7 +9,7 @@ use super::table_spec::{Column, ENUM, Field, Object, Role, TableSpec};
 use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER};
 use glasshouse::contract::ColumnKind;
 
-/// The text of keys and strings between the quotes. The last entries contain invalid bytes, or escapes that do not
+/// The contents of keys and strings, without the quotes. The last entries contain invalid bytes, or escapes that do not
 /// encode a character.
 const STRINGS: [&[u8]; 22] = [
     b"a",
@@ -153,8 +153,8 @@ impl Generator<'_, '_, '_> {
         let mut is_first = true;
         for field in &object.fields {
             let is_key = is_root && ["who", "at", "key"].contains(&field.name.as_str());
-            // The last fields are columns of nested messages, which an event can also name directly. These names are
-            // rarely used.
+            // The last fields of the root are columns of nested messages. An event can also contain such a column in
+            // the root object, but this is generated rarely.
             let is_alias = is_root && self.spec.message.is_some() && field.number == 0;
             let chance = if is_alias {
                 12
@@ -200,7 +200,7 @@ impl Generator<'_, '_, '_> {
         self.space();
     }
 
-    /// Generates the name of a field in one of its spellings.
+    /// Generates the name or the JSON name of a field, sometimes with an escaped character.
     fn key(&mut self, field: &Field) {
         let name = match self.choices.below(8) {
             0..3 if !field.json_name.is_empty() => &field.json_name,

@@ -1,7 +1,7 @@
-//! The oracle for the server's JSON decoder, which reads JSON with `serde_json`.
+//! The oracle for the server's JSON decoder. The oracle parses JSON with `serde_json`.
 //!
 //! The oracle returns the expected outcome for each event in a body, given a [`TableSpec`]. `serde_json` determines
-//! which JSON is valid, and the values of strings and numbers. A table differs from `serde_json` in the following
+//! which JSON is valid, and the values of strings and numbers. The server differs from `serde_json` in the following
 //! rules. Comments in the code refer to these rules by number:
 //!
 //! 1. A body is one object, an array, or lines. Invalid syntax rejects the line that contains it, or the rest of the
@@ -11,7 +11,7 @@
 //!    not syntax errors.
 //! 4. A value may have at most 64 levels of nested objects and arrays, not counting objects whose fields are columns.
 //! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A key
-//!    whose value is null counts, unless the key names a nested object.
+//!    whose value is null counts too, unless it names a nested object.
 //! 6. `serde_json` may return a double that is only close to the number in the text. The server returns the nearest
 //!    double. For a single-precision column, the server rounds this double to the nearest single-precision number.
 //! 7. An integer column accepts a number with a fraction or an exponent if its nearest double is a whole number with an
@@ -69,8 +69,8 @@ pub(super) fn messages(
     texts.map(event).collect()
 }
 
-/// Returns the body as text with the same byte positions. Each byte that is not valid UTF-8 is replaced by a marker.
-/// Each of the three words in rule 2 is replaced by a string of markers.
+/// Returns the body as valid UTF-8 text, without changing any byte position. Each byte that is not valid UTF-8 is
+/// replaced by a marker. Each of the three words in rule 2 is replaced by a string of markers.
 fn with_markers(body: &[u8]) -> String {
     let mut text = String::with_capacity(body.len());
     for chunk in body.utf8_chunks() {
@@ -90,7 +90,8 @@ fn with_markers(body: &[u8]) -> String {
             None => {
                 let is_escape = is_inside && letter == '\\';
                 let length = rest.chars().take(1 + usize::from(is_escape)).map(char::len_utf8).sum();
-                // A line break ends the string, because a JSON string cannot contain one.
+                // A JSON string cannot contain a line break, so a string without a closing quote ends at the line
+                // break.
                 is_inside = (is_inside ^ (letter == '"')) && !rest[..length].contains('\n');
                 with_markers.push_str(&rest[..length]);
                 length
@@ -141,7 +142,7 @@ fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops:
     events
 }
 
-/// Returns the outcome for an event of the given size.
+/// Returns the expected outcome for an event of `bytes` bytes.
 fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usize) -> Outcome {
     let Tree::Object(entries) = tree else {
         let is_too_large = bytes > options.event_bytes_max && tree.depth() <= DEPTH_MAX;
@@ -158,12 +159,12 @@ fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usiz
     }
 }
 
-/// In each object that is present, sets the absent fields without presence to zero. A field with the value null remains
-/// null.
+/// In each object that the event contains, sets a missing field to zero if the field does not track presence. A field
+/// with the value null remains null.
 fn fill(object: &Object, entered: &[*const Object], builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // The number 0 marks another name for a column in a nested object.
+            // A field with the number 0 is another name for a column in a nested object.
             _ if field.number == 0 => {}
             Role::Column(column) if column.is_implicit && builder.cells[column.index].is_none() => {
                 builder.cells[column.index] = Some(super::zero(*column));
@@ -233,7 +234,8 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Adds an entry to the map. Strings and nulls are unchanged. All other values are stored as compact JSON.
+    /// Adds an entry to the value of a map column. Strings and nulls are unchanged. All other values are stored as
+    /// compact JSON.
     fn entry(&mut self, key: Option<String>, value: &Tree<'_>) -> Result<(), SyntaxError> {
         value.check_depth()?;
         if value.is_not_finite() {
@@ -282,7 +284,7 @@ fn read(column: Column, value: &Tree<'_>, spec: &TableSpec) -> Result<Cell, Reas
 fn from_string(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Reason> {
     let is_wide = ["int64", "uint64", "sint64", "fixed64", "sfixed64"].contains(&column.wire);
     match column.kind {
-        // The names of an enum are not checked, because a producer may be newer than the table.
+        // Names of enum values are not checked, because a newer producer may send names that the table does not know.
         ColumnKind::Text => Ok(Cell::Text(text.to_owned())),
         ColumnKind::Bytes => base64(text).map(Cell::Bytes).ok_or(Reason::WrongType),
         ColumnKind::Timestamp => time::from_text(text, spec.unit),

@@ -1,14 +1,14 @@
 //! JSON values as `serde_json` reads them, with strings and numbers as raw text.
 //!
-//! `serde_json` determines which syntax is valid. The type of the column determines later how a string or number is
-//! read.
+//! `serde_json` determines which syntax is valid. Strings and numbers are decoded later, when the type of their column
+//! is known.
 
 use serde::de::{DeserializeSeed, Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{MARK_BAD_BYTE, MARK_NOT_FINITE};
 
-/// The maximum nesting of objects and arrays (rule 4 of the oracle).
+/// The maximum nesting depth of objects and arrays (rule 4 of the oracle).
 pub(super) const DEPTH_MAX: usize = 64;
 
 /// A value with valid syntax. Its keys, strings and numbers are raw text.

@@ -8,7 +8,7 @@
 //!
 //! The same input bytes produce the same table and the same bodies. A test derives the bytes from many seeds, and a
 //! fuzzer searches for bytes that cause a difference. The decoder and the oracle must accept the same events with the
-//! same values, and must reject the other events for the same reason. A table deliberately differs from `serde_json`
+//! same values, and must reject the other events for the same reason. The server deliberately differs from `serde_json`
 //! and `prost-reflect` in some respects. `json_oracle.rs` and `protobuf_oracle.rs` list these differences as rules.
 //!
 //! **Invariant:** an oracle does not use the code of the server's decoders.
@@ -43,10 +43,12 @@ use self::table_spec::{Column, ENUM, TableSpec};
 const NOW_MICROS: i64 = 1_767_225_600_000_000;
 /// The character that replaces a byte that is not valid UTF-8. Generated JSON never contains this character.
 const MARK_BAD_BYTE: u8 = b'~';
-/// `NaN` and the infinities are replaced by a string of this character. Generated JSON never contains this character.
+/// `NaN` and the infinities are replaced by a string that repeats this character. Generated JSON never contains this
+/// character.
 const MARK_NOT_FINITE: u8 = 0x7f;
 
-/// A placeholder in generated strings, which is replaced by a number with the same length.
+/// A placeholder that generated strings may contain. When events are repeated, it is replaced with the number of the
+/// repetition, which has the same length.
 const NUMBER_PLACEHOLDER: &[u8] = b"@@@@";
 
 /// The number of events that became rows (key `None`), and the number of rejected events by reason.
@@ -112,7 +114,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
             .collect();
         let end = ranges.last().map_or(0, |range| range.end);
         if is_stream && end < body.len() {
-            // A stream is malformed only if it is truncated. The truncated message is rejected.
+            // The last message of a generated stream may be truncated, and is then rejected. The stream has no other
+            // errors.
             expected.push((Outcome::Reject(Reason::Malformed), end..body.len()));
         }
         let body_text: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -131,8 +134,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// Returns the events, sometimes repeated many times. The strings of each repetition contain a different number,
-/// because a column with many distinct strings is encoded differently from a column with few.
+/// Returns the events, and sometimes repeats all of them many times. The strings of each repetition contain a different
+/// number, because a column with many distinct strings is encoded differently from a column with few.
 fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     if !choices.chance(6) {
         return events;
@@ -220,7 +223,8 @@ fn compare(
             let details: Vec<_> = decoded.rejects.iter().map(|reject| reject.detail.as_str()).collect();
             return Err(format!("event {index}\ngot:      {outcome:?}\nexpected: {expected:?}\ndetails: {details:?}"));
         }
-        // For an invalid array, the decoder may reject fewer bytes than the oracle, as long as the end is the same.
+        // For an invalid array, the range of bytes that the decoder rejects may begin later than the oracle's range,
+        // but both must have the same end.
         let is_part = bytes.as_ref().is_none_or(|bytes| body[range.clone()].ends_with(bytes));
         if !is_part {
             return Err(format!("event {index}: expected the rejected bytes {range:?}, got {bytes:?}"));
@@ -253,7 +257,7 @@ fn zero(column: Column) -> Cell {
     }
 }
 
-/// Returns the name that an enum has for a number, or the number itself if there is no such name.
+/// Returns the name of the enum value with this number, or the number itself if the enum has no such value.
 fn enum_name(number: i32) -> String {
     let known = ENUM.iter().find(|(known, _)| *known == number);
     known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())

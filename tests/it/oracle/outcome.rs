@@ -1,7 +1,7 @@
 //! The outcome of an event. Expected and actual outcomes have the same type.
 //!
-//! The module implements the rules for every format, which concern the tenant, the time and the maximum size of an
-//! event. The implementation follows the documentation, and does not use the server's code.
+//! The module implements the rules about the tenant, the time and the maximum size of an event, which are the same for
+//! all formats. The implementation follows the documentation, and does not use the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
     OneOf(Vec<Reason>),
 }
 
-/// An event that an oracle is reading: the values by column, and the reason of the first error.
+/// An event that an oracle is reading: the values by column, and the rejection reason from the first error.
 pub(super) struct EventBuilder<'c> {
     pub(super) contract: &'c Contract,
     pub(super) options: &'c DecodeOptions,
@@ -65,8 +65,8 @@ impl<'c> EventBuilder<'c> {
         }
     }
 
-    /// Adds an entry to the map. If the key already exists, returns false, and replaces the value only if `replace` is
-    /// true.
+    /// Adds an entry to the value of the map column. If the key already exists, returns false, and replaces the value
+    /// only if `replace` is true.
     pub(super) fn add_entry(&mut self, key: String, value: Option<String>, replace: bool) -> bool {
         if let Some(known) = self.entries.iter_mut().find(|(known, _)| *known == key) {
             if replace {
@@ -82,7 +82,7 @@ impl<'c> EventBuilder<'c> {
         true
     }
 
-    /// Returns the outcome of an event with a size of `bytes`.
+    /// Returns the outcome of an event of `bytes` bytes.
     pub(super) fn finish(mut self, bytes: usize) -> Outcome {
         if bytes > self.options.event_bytes_max {
             return Outcome::Reject(Reason::TooLarge);

@@ -80,7 +80,7 @@ impl Generator<'_, '_, '_> {
                 records.push(self.raw(number, wire_type));
             }
         }
-        // The fields of a message may be in any order.
+        // The fields of a message may be in any order, so two of them are sometimes swapped.
         if self.choices.chance(80) && records.len() > 1 {
             let (one, other) = (self.choices.below(records.len()), self.choices.below(records.len()));
             records.swap(one, other);

@@ -1,19 +1,19 @@
-//! The oracle for the server's protobuf decoder, which reads protobuf with `prost-reflect`.
+//! The oracle for the server's protobuf decoder. The oracle parses protobuf with `prost-reflect`.
 //!
 //! The oracle returns the expected outcome for a message, given a [`TableSpec`]. `prost-reflect` determines which
-//! messages are valid, and the values of their fields. A table differs from `prost-reflect` in the following rules.
+//! messages are valid, and the values of their fields. The server differs from `prost-reflect` in the following rules.
 //! Comments in the code refer to these rules by number:
 //!
 //! 1. A table treats ignored fields as unknown. If a message contains several members of a oneof, the table stores all
-//!    of them. The message descriptor in [`TableSpec`] takes both into account.
+//!    of them. For this rule, the message descriptor in [`TableSpec`] has neither ignored fields nor oneofs.
 //! 2. A message that contains a group is invalid, even if the group is an unknown field. Ignored nested messages are
 //!    not checked.
 //! 3. A map entry must have the wire type of a message. `prost-reflect` does not check this.
 //! 4. Each occurrence of a field must fit its column, even if a later occurrence replaces it.
 //! 5. A timestamp is one value: the last occurrence is stored, and is not merged with earlier occurrences.
 //! 6. In an integer time column, a zero on the wire is a time, but an absent field is not.
-//! 7. The map stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first converted to a
-//!    double. Enum values are stored as their names.
+//! 7. The map column stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first
+//!    converted to a double. Enum values are stored as their names.
 
 use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
@@ -38,8 +38,8 @@ pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -
     let descriptor = spec.message.as_ref().expect("the table is declared by a message");
     let whole = match DynamicMessage::decode(descriptor.clone(), bytes) {
         Ok(whole) => whole,
-        // `prost-reflect` stopped at the first error. A string that is not valid UTF-8 is an error in its column, so
-        // more errors may follow.
+        // `prost-reflect` stopped at the first error, a string that is not valid UTF-8. The server may report this
+        // error or another error in the message.
         Err(error) if error.to_string().contains("UTF-8") => {
             use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
             return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
@@ -54,7 +54,7 @@ pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -
     builder.finish(bytes.len())
 }
 
-/// Returns the fields of a message that `prost-reflect` accepts.
+/// Splits a message, which `prost-reflect` has accepted, into its fields.
 fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, SyntaxError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
@@ -69,7 +69,7 @@ fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, SyntaxError> {
     Ok(records)
 }
 
-/// Returns the nested message of a record.
+/// Returns the encoded nested message that a record contains.
 fn inside<'a>(record: &Record<'a>) -> Result<&'a [u8], SyntaxError> {
     let mut bytes = record.bytes;
     decode_key(&mut bytes).map_err(|_| SyntaxError)?;
@@ -148,7 +148,7 @@ fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason>
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Reads a timestamp. The nanoseconds are added to the seconds, and truncated to microseconds.
+/// Reads a timestamp. Fractions of a microsecond are truncated.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     let part = |name: &str| time.get_field_by_name(name).expect("the field was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));
@@ -162,7 +162,7 @@ fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
 fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
-            // The number 0 marks another name for a column, which only JSON events can use.
+            // A field with the number 0 is another name for a column, which only JSON events can use.
             _ if field.number == 0 => {}
             Role::Column(column) if column.kind == ColumnKind::Timestamp => {}
             Role::Column(column) => {
@@ -200,7 +200,7 @@ fn to_cell(value: &Value) -> Cell {
     }
 }
 
-/// Adds one entry to the map, as text.
+/// Adds one entry to the value of the map column, with its key and value as text.
 fn entry(builder: &mut EventBuilder<'_>, field: &Field, message: &DynamicMessage, descriptor: &MessageDescriptor) {
     let value = message.get_field_by_number(field.number).expect("the field was declared");
     let Some((key, value)) = value.as_map().and_then(|map| map.iter().next()) else {

@@ -19,7 +19,7 @@ pub(super) struct TableSpec {
     pub(super) contract: Contract,
     pub(super) root: Object,
     pub(super) unit: TimeUnit,
-    /// True if undeclared fields are stored in the map.
+    /// True if the table has a map column, which stores undeclared fields.
     pub(super) has_map: bool,
     /// The message descriptor for `prost-reflect`, or `None` for a table that is declared as a list of columns. The
     /// descriptor lacks the fields that the table ignores, because the oracle must treat them as unknown. Each member
@@ -225,7 +225,8 @@ impl Generator<'_, '_> {
         Object { fields, prefix: prefix.to_owned() }
     }
 
-    /// Returns a field number. Most of the numbers are small, with gaps between them. Some are large.
+    /// Returns a random number for the field at `index` in its message. Most of the numbers are small, with gaps
+    /// between them. Some are large.
     fn number(&mut self, index: usize) -> u32 {
         let index = index as u32;
         match self.choices.below(8) {
@@ -249,13 +250,14 @@ impl Generator<'_, '_> {
             _ => ColumnKind::Int64,
         };
         let is_implicit = presence == Presence::Implicit && kind != ColumnKind::Timestamp;
-        // `bind` sets the index when the contract exists.
+        // The contract does not exist yet, so `bind` sets the index later.
         Role::Column(Column { index: 0, kind, wire: proto, is_implicit })
     }
 }
 
-/// Sets the index of each field in the contract, and its JSON name from `prost-reflect`. The name of a column in a
-/// flattened message is the path from the enclosing message that is not flattened.
+/// For each field, sets its column index in the contract and its JSON name from `prost-reflect`. In the contract, a
+/// column's name consists of `prefix` and the field's name, with `_` instead of each dot. A flattened message has an
+/// empty prefix. The prefix of any other nested message is its parent's prefix, its field name, and a dot.
 fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, prefix: &str) {
     debug_assert_eq!(object.prefix, prefix);
     for field in &mut object.fields {
@@ -278,7 +280,7 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// Adds the columns of nested messages that an event can name directly to `names`.
+/// Adds to `names` the columns of nested messages under the names that an event can use for them in its root object.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };

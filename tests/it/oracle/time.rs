@@ -64,7 +64,7 @@ fn checked(micros: i64, unit: TimeUnit) -> Result<Cell, Reason> {
     if is_plausible || !matches!(unit, TimeUnit::Auto) { Ok(Cell::Int(micros)) } else { Err(Reason::OutOfRange) }
 }
 
-/// Returns the unit of an epoch number with the given size.
+/// Returns the unit of an epoch number whose absolute value is `size`.
 fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     match unit {
         TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,
@@ -75,7 +75,7 @@ fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     }
 }
 
-/// Reads a day, which is exactly `YYYY-MM-DD`.
+/// Reads a date, which must have exactly the form `YYYY-MM-DD`.
 pub(super) fn day(text: &str) -> Result<Cell, Reason> {
     let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_plain).ok_or(Reason::WrongType)?;

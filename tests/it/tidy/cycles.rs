@@ -2,14 +2,14 @@
 //!
 //! The test finds the cycles in each module of `src`. A cycle is a group of files that import each other, directly or
 //! through other files of the group (a strongly connected component). A file outside a cycle can be read, tested and
-//! replaced alone, but the files of a cycle can only be read together.
+//! replaced alone, but to understand one file of a cycle, all of them must be read.
 //!
 //! The files of a module are the files in its folder and in the folders inside it. If a `mod.rs` re-exports an item
 //! (`pub(crate) use table::Table`), an import of the item counts as an import of the file that defines it. The imports
 //! in a `mod.rs` itself do not count, because its purpose is to connect the files in its folder.
 //!
-//! **Invariant:** [`CYCLES`] can only shrink. The test fails if a cycle is new or has an additional file or import, and
-//! also if an entry is larger than the actual cycle.
+//! **Invariant:** [`CYCLES`] can only shrink. The test fails if a cycle is new or has an additional file or import. It
+//! also fails if a cycle has become smaller and its entry has not been updated.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +29,8 @@ struct Cycle {
     files: BTreeSet<String>,
 }
 
-/// The file of each module in the crate, by path segments (`query`, `scan`). For a `mod.rs`, the inner map contains the
-/// imported names and the paths to which they refer.
+/// The file of each module in the crate, keyed by the segments of the module's path (`query`, `scan`). For a `mod.rs`,
+/// the inner map contains the imported names and the paths to which they refer.
 type Modules<'a> = BTreeMap<Vec<String>, (&'a File, BTreeMap<String, Vec<String>>)>;
 
 #[test]
@@ -91,7 +91,7 @@ impl Cycle {
     }
 }
 
-/// Finds the cycles in all modules, in order.
+/// Finds the cycles in all modules, sorted by module.
 fn cycles(files: &[File]) -> Vec<Cycle> {
     let imports = imports(files);
     let mut cycles = BTreeSet::new();

@@ -54,7 +54,8 @@ pub(super) fn phrases(file: &File) -> Vec<Violation> {
     violations
 }
 
-/// Returns the text in lower case as one line, without comment markers, and the position of each line in it.
+/// Returns the text in lower case, as one line without comment markers, and the position of each original line in the
+/// result.
 fn flowing(text: &str) -> (String, Vec<usize>) {
     let (mut flow, mut starts) = (String::with_capacity(text.len()), Vec::new());
     for line in text.lines() {

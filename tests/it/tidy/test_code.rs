@@ -22,8 +22,8 @@ pub(super) fn sleeps(file: &File) -> Vec<Violation> {
         .collect()
 }
 
-/// Finds tests that return early, because such tests pass without their assertions. A test that cannot run on every
-/// host uses `needs!` instead (see `requirements.rs`).
+/// Finds tests that return early, because such a test passes without executing its assertions. A test that cannot run
+/// on every host must use `needs!` instead (see `requirements.rs`).
 pub(super) fn early_returns(file: &File) -> Vec<Violation> {
     let mut violations = Vec::new();
     for attribute in TESTS {

@@ -2,9 +2,7 @@
 //!
 //! | in the statement | planned as |
 //! |---|---|
-//! | `TIMESTAMP`, in a cast or before a constant | `TIMESTAMP(6)`: microseconds instead of nanoseconds |
 //! | `CAST(x AS VARCHAR(3))` | `left(CAST(x AS VARCHAR), 3)` |
-//! | `CAST(x AS BIGINT[3])` | `CAST(x AS BIGINT[])` |
 //! | `x AT TIME ZONE 'zone'` | `at_time_zone(x, 'zone')` |
 //! | `extract(part FROM x)`, `year(x)`, … | `date_part('part', x)` |
 //! | `x LIKE p ESCAPE '!'` | `x LIKE like_pattern(p, '!')` |
@@ -18,13 +16,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Select, SelectItem, Value,
-    ValueWithSpan, VisitMut as _, VisitorMut,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::complete_seconds;
+use crate::sql::syntax::type_names;
 
 /// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
 /// Returns true if the statement contains `current_user`. If `user` is `None`, the statement has no caller, and
@@ -72,17 +70,16 @@ impl Expressions<'_> {
     fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
         match expr {
             Expr::Cast { data_type, expr: from, .. } => {
-                microseconds(data_type);
-                drop_array_sizes(data_type);
+                let length = type_names::rewrite(data_type);
                 if let (DataType::Timestamp(_, _), Expr::Value(value)) = (&*data_type, &mut **from) {
                     complete(value);
                 }
-                if let Some(length) = take_text_length(data_type) {
+                if let Some(length) = length {
                     *expr = call("left", vec![take(expr), number(&length)]);
                 }
             }
             Expr::TypedString(typed) => {
-                microseconds(&mut typed.data_type);
+                type_names::rewrite(&mut typed.data_type);
                 if matches!(typed.data_type, DataType::Timestamp(_, _)) {
                     complete(&mut typed.value);
                 }
@@ -132,54 +129,6 @@ impl Expressions<'_> {
     }
 }
 
-/// Sets the precision of a timestamp type to microseconds if the type does not specify a precision.
-fn microseconds(kind: &mut DataType) {
-    match kind {
-        DataType::Timestamp(precision @ None, _) => *precision = Some(6),
-        DataType::Datetime(None) => {
-            *kind = DataType::Timestamp(Some(6), datafusion::sql::sqlparser::ast::TimezoneInfo::None);
-        }
-        _ => {}
-    }
-}
-
-/// Removes the sizes from array types such as `BIGINT[3]`. PostgreSQL ignores them. The engine would allocate this number
-/// of elements even for NULL.
-fn drop_array_sizes(kind: &mut DataType) {
-    match kind {
-        DataType::Array(ArrayElemTypeDef::SquareBracket(element, size)) => {
-            *size = None;
-            drop_array_sizes(element);
-        }
-        DataType::Array(ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::Parenthesis(element)) => {
-            drop_array_sizes(element);
-        }
-        DataType::Struct(fields, _) => fields.iter_mut().for_each(|field| drop_array_sizes(&mut field.field_type)),
-        DataType::Map(key, item) => [key, item].into_iter().for_each(|kind| drop_array_sizes(kind)),
-        _ => {}
-    }
-}
-
-/// Replaces all text types with `VARCHAR`, and returns their length if they have one. The engine does not know some of
-/// these types, and ignores their lengths.
-fn take_text_length(kind: &mut DataType) -> Option<String> {
-    let (DataType::Varchar(length)
-    | DataType::Nvarchar(length)
-    | DataType::Character(length)
-    | DataType::Char(length)
-    | DataType::CharacterVarying(length)
-    | DataType::CharVarying(length)) = kind
-    else {
-        return None;
-    };
-    let length = match length.take() {
-        Some(CharacterLength::IntegerLength { length, unit: _ }) => Some(length.to_string()),
-        Some(CharacterLength::Max) | None => None,
-    };
-    *kind = DataType::Varchar(None);
-    length
-}
-
 /// Adds the missing seconds to a time such as `2026-03-02 10:00`.
 fn complete(value: &mut ValueWithSpan) {
     if let Value::SingleQuotedString(text) = &mut value.value {
@@ -190,7 +139,7 @@ fn complete(value: &mut ValueWithSpan) {
 /// Returns the column's name if the expression is a cast of a column to a text type with a length.
 fn truncated_column(expr: &Expr) -> Option<Ident> {
     let Expr::Cast { expr, data_type, .. } = expr else { return None };
-    take_text_length(&mut data_type.clone())?;
+    type_names::rewrite(&mut data_type.clone())?;
     match &**expr {
         Expr::Identifier(name) => Some(name.clone()),
         Expr::CompoundIdentifier(names) => names.last().cloned(),

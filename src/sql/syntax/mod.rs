@@ -38,6 +38,7 @@ mod row_comparisons;
 mod shorthand;
 pub(crate) mod table_command;
 mod tree;
+mod type_names;
 pub(crate) mod using_joins;
 mod wildcards;
 

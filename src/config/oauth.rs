@@ -24,7 +24,7 @@ section! {
         /// The scope to request.
         scope: Option<String> = none(),
             "Providers that issue only one kind of token do not need it";
-        /// The audience to request. It is the name under which the provider knows the Kafka cluster.
+        /// The audience to request. It is the name by which the provider identifies the Kafka cluster.
         audience: Option<String> = none(),
             "Some providers require it in addition to the scope";
         /// CA certificates (PEM) to trust for the token endpoint, in addition to the system's.

@@ -161,7 +161,8 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports the remaining entries as unknown keys. All known keys must have been read before.
+    /// Reports the remaining entries as unknown keys. Call this only after all known
+    /// keys have been read.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());

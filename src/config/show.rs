@@ -1,7 +1,7 @@
 //! Formats the effective configuration as TOML, for `config show`. If requested, a comment above each key explains it.
 //!
-//! **Invariant:** this module never receives a secret. [`super::section_macro::Value::show`] has redacted all values
-//! that this module receives.
+//! **Invariant:** this module never receives a secret, because [`super::section_macro::Value::show`] redacts secrets
+//! first.
 
 use std::fmt::Write;
 

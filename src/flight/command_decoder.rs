@@ -1,8 +1,8 @@
 //! Decodes commands. The protobuf messages in descriptors, tickets and actions become variants of the enums
 //! [`QueryCommand`], [`PutCommand`] and [`ActionCommand`].
 //!
-//! Malformed messages are refused. For transactions, savepoints and Substrait, which are not supported, the error names
-//! the feature.
+//! Malformed messages are refused. Commands for transactions, savepoints and Substrait are not supported, and the error
+//! names the feature.
 
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{

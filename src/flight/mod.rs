@@ -154,7 +154,7 @@ pub async fn serve(
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // At this time, no connection has a running stream, but clients may keep connections open.
+                    // A connection that is open for longer has no running stream, and only its client keeps it open.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }

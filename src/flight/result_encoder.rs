@@ -29,8 +29,8 @@ const HEADER_BYTES: usize = 512;
 /// The estimated size of the metadata for one column, which consists of its field node and its buffer descriptions.
 const HEADER_BYTES_PER_COLUMN: usize = 128;
 
-/// Encodes a result as messages. Encodes a result as messages. Each batch is cast to `wire`, which is the schema that
-/// the server has announced to the client.
+/// Encodes a result as messages. Each batch is cast to `wire`, which is the schema that the server has announced to the
+/// client.
 pub(super) fn encode_result(
     batches: BoxStream<'static, Result<RecordBatch>>,
     wire: SchemaRef,

@@ -43,7 +43,8 @@ pub(super) struct FlightHandler {
     pub(super) signer: HandleSigner,
     pub(super) limits: ServerLimits,
     pub(super) running: RunningQueries,
-    /// This token is cancelled when the server stops and has to end the running streams.
+    /// This token is cancelled during shutdown, to end the streams that are still
+    /// running.
     pub(super) cut: CancellationToken,
     options: SessionOptions,
 }

@@ -29,7 +29,7 @@ use crate::tenancy::Access;
 /// formats.
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// The maximum size of a handle, in bytes. It keeps requests and responses, which contain handles, below 4 MiB.
+/// The maximum size of a handle, in bytes. The limit keeps requests and responses, which contain handles, below 4 MiB.
 pub(super) const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Signs and verifies handles.

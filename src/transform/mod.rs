@@ -100,7 +100,7 @@ pub struct MessageError {
     pub message: usize,
     /// The reason code.
     pub reason: Reason,
-    /// A description of the reason.
+    /// Why the message cannot be transformed, as text for the operator.
     pub detail: String,
 }
 

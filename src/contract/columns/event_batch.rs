@@ -1,7 +1,7 @@
 //! [`EventBatch`]: the events of one table as columns, some of which are dictionary-encoded.
 //!
 //! A batch is built from the columns of a decoder, or by concatenating batches of the same table. It can be decoded to
-//! plain columns. Their size can be computed before decoding.
+//! plain columns, and the size of these columns can be computed beforehand.
 //!
 //! **Invariant:** the columns are those of [`Contract::schema`], in the same order. A text column may be a dictionary
 //! (`TextDictionaryArray`) in one batch and contain plain strings in the next. The same applies to the keys and the

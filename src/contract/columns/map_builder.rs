@@ -93,7 +93,7 @@ impl MapBuilder {
         u32::try_from(position).map_err(|_| Error::limited("the body has too many map entries: send smaller bodies"))
     }
 
-    /// Keeps the open row and opens the next one.
+    /// Completes the current row and starts the next one.
     pub(in crate::contract) fn keep(&mut self) {
         (self.begin, self.values_begin) = (self.positions.len(), self.values_count);
         self.ends.push(self.begin);
@@ -114,7 +114,8 @@ impl MapBuilder {
         if positions.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), ends.len()));
         }
-        // If no key was repeated and no value is null, the values already have the order of their keys.
+        // If no key is repeated and no value is null, the values
+        // are already in the same order as their keys.
         let in_order =
             positions.len() == values_count && (0..).zip(&positions).all(|(entry, position)| entry == *position);
         let values = if in_order { values } else { values.select(&positions)? };

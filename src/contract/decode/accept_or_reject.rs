@@ -6,8 +6,8 @@
 //!                                                   └─► Reject (the event's bytes and the first error)
 //! ```
 //!
-//! The Arrow decoder checks column by column instead. It collects [`RejectedRows`] and removes these rows from the
-//! batch at the end.
+//! The Arrow decoder works column by column instead. It collects [`RejectedRows`] and removes these rows from the batch
+//! at the end.
 //!
 //! **Invariant:** no column contains a value of a rejected event.
 

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! **Invariant:** decoding uses neither a clock nor I/O.
-//! **Invariant:** an event that cannot be decoded does not affect other events. Its bytes are returned in a `Reject`.
+//! **Invariant:** an event that cannot be decoded does not affect other events. The event's bytes are returned in a
+//! `Reject`.
 
 pub(super) mod accept_or_reject;
 pub(super) mod arrow_batch;

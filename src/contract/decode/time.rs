@@ -10,10 +10,10 @@ use crate::config::TimeUnit;
 
 /// With the unit `auto`, numbers below this value are read as seconds (up to the year 5138).
 const AUTO_SECONDS: u64 = 100_000_000_000;
-/// With the unit `auto`, numbers from [`AUTO_SECONDS`] to below this value are read as milliseconds.
+/// With the unit `auto`, numbers from [`AUTO_SECONDS`] up to this value (exclusive) are read as milliseconds.
 const AUTO_MILLIS: u64 = 100_000_000_000_000;
-/// With the unit `auto`, numbers from [`AUTO_MILLIS`] to below this value are read as microseconds. Larger numbers are
-/// read as nanoseconds.
+/// With the unit `auto`, numbers from [`AUTO_MILLIS`] up to this value (exclusive) are read as microseconds. Larger
+/// numbers are read as nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
 /// The range of times that the unit `auto` accepts, which is the years 2001 to 2100. A number outside this range

@@ -50,7 +50,7 @@ pub(in crate::contract) enum AvroNode {
     Decimal(Option<usize>, usize),
     /// A decimal whose scale is part of each value.
     BigDecimal,
-    /// A UUID with this size in bytes. If each value has a length prefix, the size is `None`.
+    /// A UUID, encoded as a `fixed` of this size in bytes. If each value has a length prefix, the size is `None`.
     Uuid(Option<usize>),
     Date,
     Time(AvroTimeUnit),

@@ -71,8 +71,7 @@ pub(in crate::contract) enum Target {
     Column(Leaf),
     /// The object that is stored in [`Tree::nodes`] at this index.
     Node(usize),
-    /// The map column. The map column. The field is a protobuf map, and these are the encodings of its keys and its
-    /// values.
+    /// The map column. The field is a protobuf map, and these are the encodings of its keys and its values.
     Map(FieldEncoding, FieldEncoding),
     /// No column, because the value of the field is not stored.
     Ignored,

@@ -178,7 +178,7 @@ impl MessageBatch {
         }
     }
 
-    /// Returns the time at which the batch must be stored, or `None` if it is empty.
+    /// Returns the time by which the batch must be stored, or `None` if it is empty.
     pub(in crate::ingest) fn due(&self, limits: &BatchLimits, now: Instant) -> Option<Instant> {
         let first_read = self.first_read.filter(|_| !self.ranges.is_empty())?;
         Some(if self.is_full(limits) { now } else { first_read + limits.age_max })

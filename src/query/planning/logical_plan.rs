@@ -155,7 +155,8 @@ impl Bindings<'_> {
         given: &Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // It is safe to use the sent source, which contains only a name and a schema. The rows exist only while the
+            // The table source that arrives with the plan is safe to use, because it
+            /// contains only a name and a schema. The rows exist only while the
             // recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }

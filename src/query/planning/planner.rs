@@ -1,7 +1,7 @@
 //! Plans and runs the statements of one session. The planner resolves the tables of a statement, checks the statement
 //! and its plan, and determines the declared schema of the result.
 //!
-//! A statement is SQL text or a logical plan. Planning produces a [`Planned`] statement. Running the planned statement
+//! A statement is SQL text or a logical plan. The result is a [`Planned`] statement. Running the planned statement
 //! with values for its placeholders produces a stream of rows. All code in this file runs on the query runtime.
 //!
 //! **Invariant:** the security checks run on the plan, so they are the same for SQL text and for logical plans.

@@ -179,14 +179,14 @@ impl ScanBounds {
 }
 
 impl ScanRange {
-    /// Converts a range of days to the range of the microseconds in these days.
+    /// Converts a range of days to the range of microseconds that it spans.
     fn days_as_times(self) -> Self {
         Self { min: self.min.saturating_mul(DAY), max: self.max.saturating_mul(DAY).saturating_add(DAY - 1) }
     }
 }
 
-/// Returns the column in a plain column expression, or the column and the target type in a cast. The cast must keep the
-/// order of times: its target must be a date, or a timestamp in microseconds or a finer unit.
+/// Returns the column in a plain column expression, or the column and the target type in a cast. The cast must preserve the order of times, so
+/// its target must be a date, or a timestamp with a precision of microseconds or finer.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),

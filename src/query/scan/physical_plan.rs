@@ -75,7 +75,8 @@ struct ClosingRows {
     on: Vec<(String, String)>,
 }
 
-/// Parameters for a scan of Parquet files, from which a plan node is built for each run.
+/// The parameters of a Parquet scan. A new plan node is built from them each time the plan
+/// runs.
 struct ParquetScan {
     table: TableSchema,
     source: TableSource,

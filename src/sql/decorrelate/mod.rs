@@ -16,7 +16,8 @@
 //!
 //! The pass leaves a subquery to the engine if the engine evaluates it correctly and fast (`supported_subqueries.rs`).
 //!
-//! **Invariant:** after the pass, outer columns occur only in the subqueries that the pass leaves to the engine.
+//! **Invariant:** after the pass, references to outer columns remain only in the
+//! subqueries that the pass leaves to the engine.
 //! **Invariant:** the schema of the plan does not change. The rewritten plan reads each table through the same scan as
 //! before, so the tenant barrier still applies.
 

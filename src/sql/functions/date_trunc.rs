@@ -35,7 +35,7 @@ pub(super) const DATE_TRUNC: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `date_bin(stride, time [, origin])`. If the origin is omitted, it is 1970-01-01.
+/// The function `date_bin(stride, time [, origin])`. The origin defaults to 1970-01-01.
 pub(super) const DATE_BIN: FunctionDefinition = FunctionDefinition {
     name: "date_bin",
     coerce: coerce_bin,

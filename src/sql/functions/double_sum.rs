@@ -46,7 +46,7 @@ pub(super) struct DoubleSum {
     rest: Option<Box<Rest>>,
 }
 
-/// The sum of the values outside the exponent window, and the numbers of NaNs and infinities.
+/// The sum of the values outside the exponent window, and the counts of NaNs and infinities.
 #[derive(Debug, Default)]
 struct Rest {
     limbs: Limbs,

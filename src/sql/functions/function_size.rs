@@ -31,7 +31,7 @@ pub(crate) enum FunctionSize {
     Pad,
     /// The function replaces each occurrence of the second argument in the first argument with the third argument.
     Replace,
-    /// The function replaces matches of a pattern, its second argument, with its third argument. It replaces all
+    /// The function replaces each match of its second argument, a pattern, with its third argument. It replaces all
     /// matches if the flag `g` is set, and otherwise the first match.
     ReplacePattern,
     /// For each element of the list in the first argument, the result can contain a copy of another argument. The

@@ -71,7 +71,8 @@ enum Presence {
     OneOf,
 }
 
-/// The names and numbers of an enum that every message declares, including a gap and a negative number.
+/// The names and numbers of the enum that is declared in every message. The numbers include a negative one and are not
+/// contiguous.
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
 /// The kinds of columns in a table that is declared without a `.proto`.

@@ -1,6 +1,7 @@
 //! Runs the test suite of a real client in a child process, and evaluates its output.
 //!
-//! A suite prints one line of JSON for each check: `{name, ok, detail}`.
+//! A suite prints one line of JSON for each check: `{name, ok, detail}`. `--nocapture` shows the details of the checks
+//! that passed.
 //!
 //! **Invariant:** exactly the expected checks must run, and all of them must pass. A missing or unexpected check fails
 //! the test, so the lists of expected checks stay complete.
@@ -25,8 +26,9 @@ pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// Returns a command that runs the JDBC test program with the given driver version and JVM time zone.
-pub(crate) fn jdbc(version: &str, zone: &str) -> Command {
+/// Returns a command that runs a class of the JDBC test program with one version of the driver, in a JVM with this time
+/// zone.
+pub(crate) fn jdbc(class: &str, version: &str, zone: &str) -> Command {
     let folder = cache().join("java");
     let driver = folder.join(format!("flight-sql-jdbc-driver-{version}.jar"));
     assert!(driver.exists(), "{} is missing: run tests/clients/setup.sh first", driver.display());
@@ -35,7 +37,7 @@ pub(crate) fn jdbc(version: &str, zone: &str) -> Command {
         [folder.join("jdbc-check.jar"), folder.join(gson), driver].map(|jar| jar.display().to_string()).join(":");
     let zone = format!("-Duser.timezone={zone}");
     let mut command = Command::new("java");
-    command.args(["--add-opens=java.base/java.nio=ALL-UNNAMED", &zone, "-Xmx1g", "-cp", &path, "JdbcCheck"]);
+    command.args(["--add-opens=java.base/java.nio=ALL-UNNAMED", &zone, "-Xmx1g", "-cp", &path, class]);
     command
 }
 
@@ -51,11 +53,11 @@ pub(crate) fn run(command: &mut Command, name: &str, expected: &[&str]) {
     let errors = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let name_of = |line: &Value| line["name"].as_str().unwrap_or_default().to_owned();
-    let failed: Vec<String> = lines
-        .iter()
-        .filter(|line| line["ok"] != true)
-        .map(|line| format!("{}: {}", name_of(line), line["detail"].as_str().unwrap_or_default()))
-        .collect();
+    let describe = |line: &Value| format!("{}: {}", name_of(line), line["detail"].as_str().unwrap_or_default());
+    for line in lines.iter().filter(|line| line["ok"] == true) {
+        println!("{name}: {}", describe(line));
+    }
+    let failed: Vec<String> = lines.iter().filter(|line| line["ok"] != true).map(describe).collect();
     assert!(
         failed.is_empty(),
         "{name}: {} of {} checks failed\n{}\n{errors}",

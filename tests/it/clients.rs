@@ -47,7 +47,7 @@ fn jdbc_newest() {
     needs!(Python, Jdbc);
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
-    run(jdbc("18.3.0", "UTC").arg(facts), "JDBC 18.3.0", JDBC);
+    run(jdbc("JdbcCheck", "18.3.0", "UTC").arg(facts), "JDBC 18.3.0", JDBC);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn jdbc_older() {
     needs!(Python, Jdbc);
     let server = server_with_rows();
     let facts = server.write_facts(&server.facts());
-    run(jdbc("17.0.0", "UTC").arg(facts), "JDBC 17.0.0", JDBC);
+    run(jdbc("JdbcCheck", "17.0.0", "UTC").arg(facts), "JDBC 17.0.0", JDBC);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn jdbc_in_three_time_zones() {
     let facts = server.write_facts(&facts);
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         for version in ["18.3.0", "17.0.0"] {
-            run(jdbc(version, zone).arg(&facts), &format!("JDBC {version} in {zone}"), JDBC);
+            run(jdbc("JdbcCheck", version, zone).arg(&facts), &format!("JDBC {version} in {zone}"), JDBC);
         }
     }
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed `unwrap` fails the test and reports its location")]
 #![expect(clippy::print_stdout, reason = "a failing test prints the server's output")]
 
+mod bi;
 mod broker;
 mod cli;
 mod client_suite;
@@ -14,6 +15,7 @@ mod clients;
 mod crash;
 mod demo;
 mod disk;
+mod docs_sql;
 mod identity_provider;
 mod kafka;
 mod kafka_login;
@@ -31,6 +33,7 @@ mod server;
 mod shutdown;
 mod sql;
 mod tacosoft;
+mod tpch;
 mod upload_memory;
 
 mod source_tree;

@@ -23,57 +23,10 @@ use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, parse_file, str
 /// The fixed time of the session's clock: 2026-03-30T09:00:00Z.
 const NOW: Micros = 1_774_861_200 * SECOND;
 
-const CONFIG: &str = r#"
-[tables.calls]
-tenant = "tenant"
-time = "event_time"
-id = "event_id"
-dimensions_map = "dimensions"
-[tables.calls.columns]
-tenant = "text"
-event_time = "timestamp"
-event_id = "text"
-region = "text"
-carrier = "text"
-duration_ms = "int64"
-mos = "float64"
-answered = "bool"
-dimensions = "map"
-
-[tables.orders]
-tenant = "tenant"
-time = "changed"
-id = "change_id"
-latest = { key = ["order_id"], by = "position", deleted = "deleted" }
-dimensions_map = ""
-[tables.orders.columns]
-tenant = "text"
-changed = "timestamp"
-change_id = "text"
-order_id = "text"
-position = "int64"
-state = "text"
-amount = "int64"
-deleted = "bool"
-
-[tables.leases]
-tenant = "tenant"
-time = "signed"
-id = "lease_id"
-dimensions_map = ""
-[tables.leases.columns]
-tenant = "text"
-signed = "timestamp"
-lease_id = "text"
-since = "timestamp"
-until = "timestamp"
-day = "date"
-note = "text"
-
-[policy.calls]
-[policy.orders]
-[policy.leases]
-
+/// The tables of `tests/sql`, in a lake in memory.
+const CONFIG: &str = concat!(
+    include_str!("../sql/tables.toml"),
+    r#"
 [lake]
 url = "memory:///"
 
@@ -82,7 +35,8 @@ issuer = "https://issuer.test"
 audience = "glasshouse"
 algorithms = ["HS256"]
 secret = "a secret of at least thirty-two bytes"
-"#;
+"#
+);
 
 /// Implements the database interface of the sqllogictest runner for a session of one tenant.
 struct TenantDb(Session);
@@ -114,7 +68,8 @@ fn kind(of: &DataType) -> DefaultColumnType {
     }
 }
 
-fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
+/// Returns the values of a batch as text, row by row.
+pub(crate) fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
     let options = FormatOptions::new().with_null("NULL");
     let columns: Vec<_> =
         batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
@@ -146,7 +101,7 @@ async fn table(name: &str, store: &Store, config: &Config) -> Arc<Table> {
 
 /// Creates the tables and commits their events, and returns a session of the tenant `acme` that can query them. No
 /// endpoint is started. Plans have `partitions` partitions, or one per core if `partitions` is 0.
-async fn session(partitions: usize) -> Session {
+pub(crate) async fn session(partitions: usize) -> Session {
     let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let mut tables = BTreeMap::new();

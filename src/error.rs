@@ -1,6 +1,6 @@
 //! The error type of this crate. An error has a kind, a message, and an underlying cause.
 //!
-//! The [`Kind`] tells the caller how to react to the error. It does not tell which module failed. Only `http/error.rs`
+//! The [`Kind`] determines how the caller should react to the error. It does not identify the module that failed. Only `http/error.rs`
 //! and `flight/error.rs` translate kinds into HTTP and gRPC status codes.
 //!
 //! Messages are in lower case and have no final full stop. A message states the problem, the offending value and the
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of an error. It tells the caller how to react to the error.
+/// The kind of an error, which determines how the caller should react to the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// The request is invalid. The caller should correct the request.

@@ -120,7 +120,7 @@ pub(super) struct SectionReader<'a> {
 }
 
 impl<'a> SectionReader<'a> {
-    /// Creates a reader for the table with the name `prefix`, whose entries are `entries`. An empty `prefix` stands for
+    /// Creates a reader for the table with the name `prefix`, whose entries are `entries`. An empty `prefix` means
     /// the root table.
     pub(super) fn new(prefix: &str, entries: Vec<(String, RawValue)>, errors: &'a mut ConfigErrors) -> Self {
         Self { prefix: prefix.to_owned(), entries, errors }

@@ -203,7 +203,7 @@ impl Value for LatestConfig {
 }
 
 /// Sets the default map column of each table that declares `columns` but does not set `dimensions_map`. `locations`
-/// tells which keys the configuration sets.
+/// contains the keys that the configuration sets.
 pub(super) fn default_dimensions_map(tables: &mut BTreeMap<String, TableConfig>, locations: &ConfigErrors) {
     for (name, table) in tables {
         let is_set = locations.has_location(&format!("tables.{name}.dimensions_map"));

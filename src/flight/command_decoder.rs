@@ -28,7 +28,7 @@ pub(super) enum QueryCommand {
     Catalog(CatalogCommand, Bytes),
 }
 
-/// The command of an upload. It tells the server what to do with the batches.
+/// The command of an upload, which determines what the server does with the batches.
 #[derive(Debug)]
 pub(super) enum PutCommand {
     /// Binds parameters to the prepared statement that belongs to this handle.

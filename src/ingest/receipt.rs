@@ -1,4 +1,4 @@
-//! Receipts. A receipt tells a sender how many events of a request were stored, were duplicates or were rejected.
+//! Receipts. A receipt contains the numbers of stored, duplicate and rejected events of a request.
 
 use crate::contract::Reason;
 

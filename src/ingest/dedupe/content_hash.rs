@@ -10,7 +10,7 @@ use datafusion::common::hash_utils::{RandomState, create_hashes};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 
-/// The value that stands for an unknown content hash, for example if only the id of a stored row was read.
+/// The value that represents an unknown content hash, for example if only the id of a stored row was read.
 /// [`content_hashes`] never returns this value.
 pub(super) const UNKNOWN: u32 = 0;
 

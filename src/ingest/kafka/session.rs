@@ -61,7 +61,7 @@ const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct PartitionReader {
     /// The offsets that are stored in the table and in its quarantine.
     pub(super) stored: StoredOffsets,
-    /// The start offset, which is used if the table has no offset for the partition. `None` stands for the oldest
+    /// The start offset, which is used if the table has no offset for the partition. `None` means the oldest
     /// message.
     pub(super) start: Option<i64>,
     /// The offsets up to which messages were read and stored.

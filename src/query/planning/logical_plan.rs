@@ -156,7 +156,7 @@ impl Bindings<'_> {
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
             // The table source that arrives with the plan is safe to use, because it
-            /// contains only a name and a schema. The rows exist only while the
+            // contains only a name and a schema. The rows exist only while the
             // recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }

@@ -214,7 +214,7 @@ impl ExecutionPlan for TenantScan {
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
         // With a LIMIT, a batch is returned as soon as it contains
-        /// `limit` rows, even if that is fewer than the batch size.
+        // `limit` rows, even if that is fewer than the batch size.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,

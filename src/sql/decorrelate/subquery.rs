@@ -268,8 +268,19 @@ fn common_type(value: &Expr, subquery: &LogicalPlan, rows: &LogicalPlan) -> Resu
         Expr::Placeholder(placeholder) if placeholder.field.is_none() => field.data_type().clone(),
         value => value.get_type(rows.schema())?,
     };
-    match comparison_coercion(&kind, field.data_type()) {
+    let other = field.data_type();
+    // The analyzer rules `exact_numbers` and `time_coercion` choose the same types for the operands of a comparison.
+    let common = match (&kind, other) {
+        (kind, other) if kind.is_floating() && other.is_decimal() || kind.is_decimal() && other.is_floating() => {
+            Some(DataType::Float64)
+        }
+        (time @ DataType::Timestamp(..), DataType::Date32) | (DataType::Date32, time @ DataType::Timestamp(..)) => {
+            Some(time.clone())
+        }
+        (kind, other) => comparison_coercion(kind, other),
+    };
+    match common {
         Some(kind) => Ok(kind),
-        None => plan_err!("cannot compare a value of type {kind} with a subquery of type {}", field.data_type()),
+        None => plan_err!("cannot compare a value of type {kind} with a subquery of type {other}"),
     }
 }

@@ -15,7 +15,9 @@ use datafusion::error::DataFusionError;
 
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
-use crate::sql::engine_text::{caused_by_statement, invalid_regex, root, sentence, too_long, unsupported};
+use crate::sql::engine_text::{
+    OFFSET_OVERFLOW, caused_by_statement, invalid_regex, root, sentence, too_long, unsupported,
+};
 
 /// Translates an error that the engine returned when it planned or ran a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
@@ -47,7 +49,7 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
             None => match inner.downcast_ref::<DataFusionError>() {
                 Some(error) => translate(root(error), config),
-                None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
+                None => from_other(&inner.to_string()),
             },
         },
         // The SQL parser does not support EXCLUDE in window frames.
@@ -68,11 +70,17 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
         DataFusionError::Internal(text) => {
             caused_by_statement(text).unwrap_or_else(|| Error::internal("the query failed"))
         }
-        DataFusionError::ExecutionJoin(error) if error.is_panic() && error.to_string().contains("offset overflow") => {
-            too_long()
-        }
+        DataFusionError::ExecutionJoin(error) if error.is_panic() => from_other(&error.to_string()),
         _ => Error::internal("the query failed"),
     }
+}
+
+/// Translates the text of an error whose type is unknown. A panic can be nested in several errors of other types.
+fn from_other(text: &str) -> Error {
+    if text.contains("panicked") && text.contains(OFFSET_OVERFLOW) {
+        return too_long();
+    }
+    invalid_regex(text).unwrap_or_else(|| Error::internal("the query failed"))
 }
 
 /// Returns the error for a query that exceeds its memory limit.
@@ -89,7 +97,7 @@ fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
     match error {
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<DataFusionError>() {
             Some(error) => translate(root(error), config),
-            None => invalid_regex(&inner.to_string()).unwrap_or_else(|| Error::internal("the query failed")),
+            None => from_other(&inner.to_string()),
         },
         ArrowError::OffsetOverflowError(_) => too_long(),
         ArrowError::DivideByZero

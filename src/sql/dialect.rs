@@ -14,11 +14,18 @@ use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::time_series::with_time_series;
 use crate::sql::functions::{aggregate_functions, arrow_casts, function_limits, time_functions};
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
+use crate::sql::rules::constant_lists::ConstantListRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::guards::GuardRule;
+use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::{grouping_sets, single_distinct};
 use crate::sql::syntax::bound_values::BoundValuePlanner;
+
+/// The name of the only catalog.
+pub(crate) const CATALOG: &str = "glasshouse";
+/// The name of the schema that holds all tables.
+pub(crate) const SCHEMA: &str = "public";
 
 /// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
 /// functions or file formats, and do not treat table names as URLs, so a statement cannot read a file by its name.
@@ -36,6 +43,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
         .with_analyzer_rules(analyzer_rules())
         .with_optimizer_rules(single_distinct::optimizer_rules())
         .with_optimizer_rule(Arc::new(GuardRule))
+        .with_optimizer_rule(Arc::new(ConstantListRule))
         .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
 }
 
@@ -66,7 +74,7 @@ fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
 /// some run after them.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule)];
+        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule), Arc::new(IntervalComparisonRule)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckedArithmeticRule));
     rules.push(Arc::new(function_limits::ResultSizeRule));

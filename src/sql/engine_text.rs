@@ -17,6 +17,9 @@ const NESTED_PREFIXES: [&str; 3] = ["Internal error: ", "Error during planning: 
 /// The beginning of the engine's message for an expression that has no physical plan.
 const NO_PHYSICAL: &str = "Physical plan does not support logical expression ";
 
+/// The message of the panic for a column whose values exceed 2 GiB.
+pub(crate) const OFFSET_OVERFLOW: &str = "offset overflow";
+
 /// The internal errors that a statement or its values can cause. Each entry consists of the beginning of the engine's
 /// message, the error kind, and the message to return. If the message to return is empty, the engine's message is
 /// returned.
@@ -110,7 +113,7 @@ pub(crate) fn invalid_regex(text: &str) -> Option<Error> {
 
 /// Returns the error for a panic in the engine. Arrow panics if the values of a column exceed 2 GiB.
 pub(crate) fn panicked(panic: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let error = match panic.to_string().contains("offset overflow") {
+    let error = match panic.to_string().contains(OFFSET_OVERFLOW) {
         true => too_long(),
         false => Error::internal("the query panicked"),
     };

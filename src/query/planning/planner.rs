@@ -39,7 +39,7 @@ use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
-use crate::sql::syntax::output_names::{self, OutputNames};
+use crate::sql::syntax::output_names::{self, OutputNames, Replaced};
 use crate::sql::syntax::{self, ambiguous_names, bound_values, using_joins};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
@@ -128,9 +128,9 @@ impl Planner {
         sql: &str,
         refused: DataFusionError,
     ) -> Result<(LogicalPlan, OutputNames, Option<Arc<ParameterizedStatement>>)> {
-        for casts in [false, true] {
-            let mut names = OutputNames::default();
-            let mut statement = self.rewritten(sql, Some((&mut names, casts)))?.statement;
+        for replaced in Replaced::ALL {
+            let mut names = OutputNames::new(replaced);
+            let mut statement = self.rewritten(sql, Some(&mut names))?.statement;
             let template = ParameterizedStatement::of(&mut statement).map(Arc::new);
             let state = &self.view().state;
             // The engine detects some duplicate names only when it optimizes the plan.
@@ -149,15 +149,15 @@ impl Planner {
 
     /// Parses, checks and rewrites a statement, and resolves its tables. If `names` is given, also replaces the names
     /// of the output columns.
-    fn rewritten(&self, sql: &str, names: Option<(&mut OutputNames, bool)>) -> Result<Rewritten> {
+    fn rewritten(&self, sql: &str, names: Option<&mut OutputNames>) -> Result<Rewritten> {
         let mut statement = statement::parse(sql, &self.engine.config)?;
         let state = &self.view().state;
         let (_, user, _) = self.access.identity();
         let names_user = syntax::check_and_rewrite(&mut statement, state, Some(user))?;
         let tables = self.tables(&statement)?;
         using_joins::rewrite(&mut statement, state)?;
-        if let Some((names, casts)) = names {
-            names.replace(&mut statement, casts)?;
+        if let Some(names) = names {
+            names.replace(&mut statement)?;
         }
         Ok(Rewritten { statement, tables, names_user })
     }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::query::error::from_engine;
 use crate::query::planning::parameters;
 use crate::query::planning::table_reads::TableReads;
-use crate::sql::syntax::table_command;
+use crate::sql::syntax::{table_command, token_rewrites};
 
 /// The maximum nesting depth of a statement.
 const DEPTH_MAX: usize = 50;
@@ -55,7 +55,7 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         .map_err(|error| to_error(DataFusionError::from(ParserError::from(error))))?;
     let keyword = first_keyword(&tokens);
     check_chains(&tokens)?;
-    let tokens = parameters::number(table_command::expand(tokens))?;
+    let tokens = parameters::number(token_rewrites::rewrite(table_command::expand(tokens))?)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&dialect)
         .with_recursion_limit(DEPTH_MAX)

@@ -11,11 +11,22 @@ use crate::sql::functions::{
 
 /// Returns all aggregate functions.
 pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
-    let replaced = exact_aggregates::with_exact(SessionStateDefaults::default_aggregate_functions());
+    let known = SessionStateDefaults::default_aggregate_functions().into_iter().map(with_aliases).collect();
+    let replaced = exact_aggregates::with_exact(known);
     let mut functions = self_sorting_aggregates::with_own_order(replaced);
     functions.retain(|function| !["percentile_cont", "median"].contains(&function.name()));
     functions.extend(percentile_cont::functions());
     functions.extend(mode_and_percentile::functions());
     functions.extend(max_by::functions());
     window_limits::with_window_limits(functions)
+}
+
+/// Adds the names that a function has in PostgreSQL.
+fn with_aliases(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+    let aliases: &[&'static str] = match function.name() {
+        "var" => &["variance"],
+        "bool_and" => &["every"],
+        _ => return function,
+    };
+    Arc::new(AggregateUDF::clone(&function).with_aliases(aliases.iter().copied()))
 }

@@ -187,6 +187,43 @@ pub(crate) fn complete_seconds(text: &mut String) -> bool {
     is_short
 }
 
+/// Removes the time from a timestamp such as `2026-03-02 10:00:30.5+02:00`, and leaves any other text unchanged.
+pub(crate) fn drop_time(text: &mut String) {
+    const DATE_BYTES: usize = "0000-00-00".len();
+    let trimmed = text.trim();
+    let Some((date, time)) = trimmed.split_at_checked(DATE_BYTES) else { return };
+    if time.strip_prefix([' ', 'T', 't']).is_some_and(|time| is_time(time.trim_start())) {
+        *text = date.to_owned();
+    }
+}
+
+/// Returns true for a time of day such as `10:00`, `10:00:30.5` or `10:00+02:00`.
+fn is_time(text: &str) -> bool {
+    let (time, zone) = text.split_at(text.find(['+', '-', 'Z', 'z']).unwrap_or(text.len()));
+    let number = |text: &str, limit: u32| {
+        text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|n: u32| n < limit)
+    };
+    let parts: Vec<&str> = time.trim_end().split(':').collect();
+    let is_clock = match parts.as_slice() {
+        [hour, minute] => number(hour, 24) && number(minute, 60),
+        [hour, minute, second] => {
+            let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
+            let is_fraction = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+            number(hour, 24) && number(minute, 60) && number(second, 60) && is_fraction
+        }
+        _ => false,
+    };
+    let is_zone = match zone.trim_end() {
+        "" | "Z" | "z" => true,
+        zone => {
+            let offset = zone.get(1..).unwrap_or_default();
+            let (hours, minutes) = offset.split_once(':').unwrap_or((offset, "00"));
+            number(hours, 16) && number(minutes, 60)
+        }
+    };
+    is_clock && is_zone
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::{Datelike as _, NaiveDate, TimeDelta, Timelike as _};
@@ -240,6 +277,25 @@ mod tests {
             let mut completed = text.to_owned();
             assert_eq!(complete_seconds(&mut completed), text != expected);
             assert_eq!(completed, expected);
+        }
+    }
+
+    #[test]
+    fn the_time_is_removed_from_timestamps() {
+        for (text, expected) in [
+            ("1998-03-02 10:00", "1998-03-02"),
+            (" 1998-03-02T10:00:30.25Z ", "1998-03-02"),
+            ("1998-03-02 10:00:30+02:00", "1998-03-02"),
+            ("1998-03-02 10:00:30 -05", "1998-03-02"),
+            ("1998-03-02", "1998-03-02"),
+            ("1998-03-02 24:01", "1998-03-02 24:01"),
+            ("1998-03-02 x", "1998-03-02 x"),
+            ("1998-03-02 10:00+é", "1998-03-02 10:00+é"),
+            ("ä998-03-02é10:00", "ä998-03-02é10:00"),
+        ] {
+            let mut date = text.to_owned();
+            drop_time(&mut date);
+            assert_eq!(date, expected);
         }
     }
 }

@@ -5,7 +5,8 @@
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
 //!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates, window_limits
-//!   rules/ ─► checked_arithmetic, exact_comparison, rounding_cast (operators that cannot be called by name)
+//!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, rounding_cast (operators that cannot be called by
+//!             name)
 //! ```
 //!
 //! **Invariant:** a function with a size limit allocates its result only after the size check.
@@ -30,6 +31,7 @@ pub(super) mod exact_comparison;
 pub(super) mod exact_number;
 pub(super) mod function_limits;
 pub(super) mod function_size;
+pub(super) mod interval_order;
 pub(super) mod interval_product;
 pub(super) mod interval_total;
 pub(super) mod max_by;
@@ -40,6 +42,10 @@ pub(super) mod running_total;
 pub(super) mod self_sorting_aggregates;
 mod text_patterns;
 pub(super) mod time_functions;
+mod time_parsing;
+#[cfg(test)]
+mod time_parsing_tests;
+mod time_patterns;
 pub(super) mod time_series;
 mod to_char;
 pub(super) mod variance_total;
@@ -91,6 +97,7 @@ pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
         || rounding_cast::is_cast_operand(function)
         || checked_arithmetic::is_checked_operator(function)
         || exact_comparison::is_exact_comparison(function)
+        || interval_order::is_interval_order(function)
         || interval_product::is_interval_product(function)
 }
 

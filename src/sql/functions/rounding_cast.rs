@@ -3,10 +3,12 @@
 //! - Casts to an integer: the engine truncates, but PostgreSQL rounds doubles half to even and decimals half away from
 //!   zero. The operand is rounded first, and the engine's cast then checks the range.
 //! - Casts from text: PostgreSQL ignores the whitespace around a number, so it is removed first.
+//! - Casts from doubles to `REAL`: the engine returns infinity or 0 for a number that is out of range. In PostgreSQL, such
+//!   a cast is an error.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray as _, LargeStringArray, StringArray, StringViewArray};
+use arrow::array::{ArrayRef, AsArray as _, Float64Array, LargeStringArray, StringArray, StringViewArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Float32Type, Float64Type};
 use datafusion::common::ScalarValue;
@@ -17,10 +19,12 @@ use datafusion::logical_expr::{
 };
 
 /// Prepares the operand for a cast of `value` from type `from` to type `to`. Returns `None` if the cast needs no
-/// preparation.
-pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType) -> Option<Expr> {
+/// preparation. `is_try` is true for TRY_CAST.
+pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType, is_try: bool) -> Option<Expr> {
+    let real = (*to == DataType::Float32).then_some(if is_try { OutOfRange::Null } else { OutOfRange::Error });
     let is_affected = match from {
-        DataType::Float32 | DataType::Float64 => to.is_integer(),
+        DataType::Float64 => to.is_integer() || real.is_some(),
+        DataType::Float32 => to.is_integer(),
         DataType::Decimal32(_, scale)
         | DataType::Decimal64(_, scale)
         | DataType::Decimal128(_, scale)
@@ -30,7 +34,7 @@ pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType) -> Opti
     };
     is_affected.then(|| {
         let signature = Signature::user_defined(Volatility::Immutable);
-        let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { signature }));
+        let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { real, signature }));
         Expr::ScalarFunction(ScalarFunction { func, args: vec![value.clone()] })
     })
 }
@@ -40,8 +44,17 @@ pub(crate) fn is_cast_operand(function: &ScalarUDF) -> bool {
     function.inner().is::<CastOperand>()
 }
 
+/// The result of a cast to `REAL` for a number that is out of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum OutOfRange {
+    Error,
+    Null,
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CastOperand {
+    /// `None` unless the cast is to `REAL`.
+    real: Option<OutOfRange>,
     signature: Signature,
 }
 
@@ -92,6 +105,17 @@ impl CastOperand {
             DataType::Float32 => {
                 Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even))
             }
+            DataType::Float64 if self.real.is_some() => {
+                let doubles = array.as_primitive::<Float64Type>();
+                if doubles.iter().flatten().all(fits_real) {
+                    return Ok(Arc::clone(array));
+                }
+                if self.real == Some(OutOfRange::Error) {
+                    return Err(DataFusionError::Execution("a number is out of range for type real".to_owned()));
+                }
+                let fitting = doubles.iter().map(|double| double.filter(|double| fits_real(*double)));
+                Arc::new(fitting.collect::<Float64Array>())
+            }
             DataType::Float64 => {
                 Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even))
             }
@@ -114,6 +138,13 @@ impl CastOperand {
             }
         })
     }
+}
+
+/// Returns false if a cast to `REAL` would turn the number into infinity or 0.
+#[expect(clippy::cast_possible_truncation, reason = "the cast is the one that is checked")]
+fn fits_real(double: f64) -> bool {
+    let real = double as f32;
+    (real.is_finite() || !double.is_finite()) && (real != 0.0 || double == 0.0)
 }
 
 /// Removes leading and trailing whitespace, as defined by C's `isspace`.

@@ -106,6 +106,11 @@ fn similar_to_pattern(pattern: &str, escape: Option<char>) -> Result<String> {
             '[' => {
                 in_class = true;
                 converted.push('[');
+                converted.extend(chars.next_if_eq(&'^'));
+                // A bracket at the beginning of a character class does not end the class.
+                if chars.next_if_eq(&']').is_some() {
+                    push_literal(&mut converted, ']');
+                }
             }
             '%' => converted.push_str(".*"),
             '_' => converted.push('.'),
@@ -139,6 +144,8 @@ mod tests {
             (r"a\b", None, r"a\\b", r"^(?s:a\\b)$"),
             ("!!!a", Some('!'), "!a", r"^(?s:\!a)$"),
             ("(a|b)+.x", Some('\\'), "(a|b)+.x", r"^(?s:(?:a|b)+\.x)$"),
+            ("a[]]c", Some('\\'), "a[]]c", r"^(?s:a[\]]c)$"),
+            ("[^]b][x]", Some('\\'), "[^]b][x]", r"^(?s:[^\]b][x])$"),
             ("[^a-c&[:digit:]]{2}", Some('\\'), "[^a-c&[:digit:]]{2}", r"^(?s:[^a-c\&[:digit:]]{2})$"),
         ] {
             assert_eq!(like_pattern(pattern, escape).unwrap(), like, "{pattern}");

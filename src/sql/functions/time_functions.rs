@@ -4,6 +4,7 @@
 //! | function | difference from the engine |
 //! |---|---|
 //! | `now`, `to_timestamp` | return microseconds |
+//! | `to_timestamp`, `to_date` with a format | accept PostgreSQL's patterns |
 //! | `date_trunc`, `date_bin`, `date_part`, `to_char` | work in all years that ingest accepts |
 //! | `at_time_zone` | is used for `AT TIME ZONE`, which the engine plans as a cast to nanoseconds |
 //! | `age`, `date_diff`, `last_day`, `time_bucket`, `div` | are new |
@@ -11,7 +12,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray as _, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray as _, Date32Array, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Float64Type, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -23,10 +24,11 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::SessionConfig;
 
+use crate::clock::{DAY, Micros};
 use crate::sql::functions::calendar::{Zone, micros, out_of_range, timestamp_type};
 use crate::sql::functions::date_part::DatePart;
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
-use crate::sql::functions::{date_difference, date_trunc, division, text_patterns, to_char};
+use crate::sql::functions::{date_difference, date_trunc, division, text_patterns, time_parsing, to_char};
 
 /// Replaces some of `functions` with our own versions, and adds functions that the engine does not have.
 pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
@@ -43,6 +45,7 @@ pub(crate) fn with_time_functions(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Sca
         division::DIV,
         AT_TIME_ZONE,
         TO_TIMESTAMP,
+        TO_DATE,
     ];
     let own = own.into_iter().map(FunctionDefinition::function).chain([DatePart::function(), Now::function()]);
     let own: Vec<_> = own.map(with_aliases).collect();
@@ -147,7 +150,8 @@ const AT_TIME_ZONE: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `to_timestamp(value [, format …])`. A number is interpreted as seconds since 1970.
+/// The function `to_timestamp(value [, format …])`. A number is interpreted as seconds since 1970. A format uses
+/// PostgreSQL's patterns, or those of `strftime` if it contains a `%`.
 const TO_TIMESTAMP: FunctionDefinition = FunctionDefinition {
     name: "to_timestamp",
     coerce: |kinds| {
@@ -170,7 +174,35 @@ const TO_TIMESTAMP: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
+/// The function `to_date(value [, format …])`, with the same formats as `to_timestamp`.
+const TO_DATE: FunctionDefinition = FunctionDefinition {
+    name: "to_date",
+    coerce: |kinds| match kinds {
+        [] => Err(wrong_arguments("to_date", "to_date(text) or to_date(text, 'YYYY-MM-DD')")),
+        [value] => Ok(vec![value.clone()]),
+        [value, formats @ ..] => {
+            let value = if value.is_string() { DataType::Utf8 } else { value.clone() };
+            Ok([value].into_iter().chain(formats.iter().map(|_| DataType::Utf8)).collect())
+        }
+    },
+    returns: |_, _| Ok(DataType::Date32),
+    call: |args| match time_parsing::parse_texts("to_date", args)? {
+        Some(times) => {
+            let day = |time: Micros| i32::try_from(time.div_euclid(DAY)).map_err(|_| out_of_range());
+            let days = times.into_iter().map(|time| time.map(day).transpose()).collect::<Result<Date32Array>>()?;
+            Ok(ColumnarValue::Array(Arc::new(days)))
+        }
+        None => datetime::to_date().inner().invoke_with_args(args.clone()),
+    },
+    ordering: unordered,
+    keeps_name: false,
+};
+
 fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if let Some(times) = time_parsing::parse_texts("to_timestamp", args)? {
+        let times = TimestampMicrosecondArray::from(times).with_timezone("UTC");
+        return Ok(ColumnarValue::Array(Arc::new(times)));
+    }
     if args.args.len() > 1 {
         let mut config = SessionConfig::new().options().as_ref().clone();
         config.execution.time_zone = Some("UTC".to_owned());

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 use crate::clock::{DAY, Micros, SECOND};
 use crate::sql::functions::calendar::{Date, Zone, micros, timestamp_type};
 use crate::sql::functions::definition::{FunctionDefinition, unordered, wrong_arguments};
+use crate::sql::functions::time_patterns::{DAYS, MONTHS, ROMAN, Token, check_format, tokens};
 
 pub(super) const TO_CHAR: FunctionDefinition = FunctionDefinition {
     name: "to_char",
@@ -38,41 +39,10 @@ const USAGE: &str = "to_char(time, 'YYYY-MM-DD HH24:MI:SS')";
 /// The maximum size of a format string. This limit also bounds the size of the result.
 const FORMAT_BYTES_MAX: usize = 256;
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-
-/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. Case matters only
-/// for patterns that represent words, such as `Month`.
-const PATTERNS: [&str; 53] = [
-    "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
-    "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",
-    "SS", "US", "WW", "CC", "AM", "PM", "am", "pm", "A.M.", "P.M.", "a.m.", "p.m.", "OF", "TZH", "TZM", "TZ", "RM",
-    "AD", "BC", "ad", "bc",
-];
-/// The patterns that consist of a single letter.
-const LETTERS: [&str; 6] = ["Y", "I", "D", "W", "Q", "J"];
-
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let formats = args.args[1].clone().into_array(args.number_rows)?;
     let formats = formats.as_string::<i32>();
-    if formats.iter().flatten().any(|format| format.len() > FORMAT_BYTES_MAX) {
-        return Err(DataFusionError::Plan(format!(
-            "a format of `to_char` has more than {FORMAT_BYTES_MAX} bytes: split it into several calls"
-        )));
-    }
+    formats.iter().flatten().try_for_each(|format| check_format("to_char", format))?;
     if formats.iter().flatten().any(|format| format.contains('%')) {
         return strftime(args);
     }
@@ -112,67 +82,6 @@ fn strftime(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         ColumnarValue::Scalar(scalar) => ColumnarValue::Scalar(ScalarValue::cast_to(&scalar, &DataType::Utf8)?),
         ColumnarValue::Array(array) => ColumnarValue::Array(cast(&array, &DataType::Utf8)?),
     })
-}
-
-/// A token of a format string.
-#[derive(Debug, PartialEq)]
-enum Token<'a> {
-    /// Text that is copied to the result.
-    Text(&'a str),
-    /// A pattern. `fill` is false after `FM`, which disables leading zeros and padding. `ordinal` requests an ordinal
-    /// suffix such as `th`.
-    Field { name: &'static str, fill: bool, ordinal: Option<bool> },
-}
-
-/// Splits a format string into patterns and text.
-fn tokens(format: &str) -> Vec<Token<'_>> {
-    let (mut tokens, mut rest) = (Vec::new(), format);
-    let mut fill = true;
-    while let Some(first) = rest.chars().next() {
-        if let Some(quoted) = rest.strip_prefix('"') {
-            let end = quoted.find('"').unwrap_or(quoted.len());
-            tokens.push(Token::Text(&quoted[..end]));
-            rest = quoted.get(end + 1..).unwrap_or_default();
-        } else if let Some(after) = strip(rest, "FM") {
-            (fill, rest) = (false, after);
-        } else if let Some((name, after)) = pattern(rest) {
-            let (ordinal, after) = match () {
-                () if after.starts_with("TH") => (Some(true), &after[2..]),
-                () if after.starts_with("th") => (Some(false), &after[2..]),
-                () => (None, after),
-            };
-            tokens.push(Token::Field { name, fill, ordinal });
-            (fill, rest) = (true, after);
-        } else {
-            let (text, after) = rest.split_at(first.len_utf8());
-            tokens.push(Token::Text(text));
-            rest = after;
-        }
-    }
-    tokens
-}
-
-/// Finds the pattern at the start of a format string.
-fn pattern(format: &str) -> Option<(&'static str, &str)> {
-    let find = |is_exact: bool| {
-        PATTERNS.iter().chain(&LETTERS).find_map(|name| {
-            let after = if is_exact { format.strip_prefix(*name) } else { strip(format, name) };
-            after.map(|after| (*name, after))
-        })
-    };
-    let exact = find(true);
-    let other = find(false);
-    // `month` and `MONTH` are different patterns, but `yyyy` and `YYYY` are the same pattern.
-    match (exact, other) {
-        (Some(exact), Some(other)) if exact.0.len() >= other.0.len() => Some(exact),
-        (Some(exact), None) => Some(exact),
-        (_, other) => other,
-    }
-}
-
-fn strip<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    let start = text.get(..prefix.len())?;
-    start.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
 }
 
 /// A local time that is split into fields.
@@ -228,7 +137,12 @@ impl<'a> Moment<'a> {
             "MI" => (self.time / (60 * SECOND) % 60, 2),
             "SS" => (self.time / SECOND % 60, 2),
             "MS" => (self.time % SECOND / 1_000, 3),
-            "US" => (self.time % SECOND, 6),
+            "US" | "FF6" => (self.time % SECOND, 6),
+            "FF1" => (self.time % SECOND / 100_000, 1),
+            "FF2" => (self.time % SECOND / 10_000, 2),
+            "FF3" => (self.time % SECOND / 1_000, 3),
+            "FF4" => (self.time % SECOND / 100, 4),
+            "FF5" => (self.time % SECOND / 10, 5),
             "SSSS" | "SSSSS" => (self.time / SECOND, 1),
             "MM" => (month, 2),
             "DD" => (day, 2),
@@ -280,10 +194,9 @@ impl<'a> Moment<'a> {
                 let rest = if minutes % 60 == 0 { String::new() } else { format!(":{:02}", minutes % 60) };
                 (format!("{}{:02}{rest}", self.sign(), minutes / 60), 0)
             }
-            _ => {
-                const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
-                (ROMAN[self.date.month.clamp(1, 12) as usize - 1].to_owned(), 4)
-            }
+            // Only conversions from text distinguish fixed formats.
+            "FX" => (String::new(), 0),
+            _ => (ROMAN[self.date.month.clamp(1, 12) as usize - 1].to_owned(), 4),
         }
     }
 
@@ -300,7 +213,7 @@ fn before_christ(year: i64) -> i64 {
 impl Token<'_> {
     fn write(&self, moment: &Moment<'_>, text: &mut String) {
         let (name, fill, ordinal) = match self {
-            Self::Text(copied) => return text.push_str(copied),
+            Self::Text(copied) | Self::Quoted(copied) => return text.push_str(copied),
             Self::Field { name, fill, ordinal } => (*name, *fill, *ordinal),
         };
         let Some((number, digits)) = moment.number(name) else {
@@ -310,7 +223,7 @@ impl Token<'_> {
             let _ = write!(text, "{word:<width$}");
             return;
         };
-        let digits = if fill || matches!(name, "MS" | "US") { digits } else { 1 };
+        let digits = if fill || matches!(name, "MS" | "US") || name.starts_with("FF") { digits } else { 1 };
         let _ = write!(text, "{number:0digits$}");
         if let Some(is_upper) = ordinal {
             let suffix = match (number % 100, number % 10) {
@@ -342,6 +255,7 @@ mod tests {
             ("Mon MON mon Dy DY dy", "Mar MAR mar Mon MON mon"),
             ("HH12:MI am PM", "05:04 am AM"),
             ("MS US SSSS", "000 000021 18243"),
+            ("FXFF1 FF3 FF5 ff6", "0 000 00002 000021"),
             ("Q IYYY-IW-ID DDD J", "1 2026-11-1 068 2461109"),
             ("\"Q\"Q \"at\"", "Q1 at"),
             ("Y,YYY CC WW W D", "2,026 21 10 2 2"),

@@ -3,7 +3,7 @@
 //! - An overflow of `+`, `-`, `*` or unary minus on integers, durations and intervals is an error.
 //! - A division of doubles by zero is an error.
 //! - A cast of a double or decimal to an integer rounds, and a cast of text to a number ignores whitespace around the
-//!   number.
+//!   number. A double that is out of the range of `REAL` cannot be cast to it.
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
@@ -72,13 +72,13 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             _ => Transformed::no(Expr::Negative(value)),
         },
         Expr::Cast(mut cast) => {
-            let operand = operand(&cast.expr, cast.field.data_type(), schema);
+            let operand = operand(&cast.expr, cast.field.data_type(), schema, false);
             let is_changed = operand.is_some();
             cast.expr = operand.unwrap_or(cast.expr);
             Transformed::new(Expr::Cast(cast), is_changed, TreeNodeRecursion::Continue)
         }
         Expr::TryCast(mut cast) => {
-            let operand = operand(&cast.expr, cast.field.data_type(), schema);
+            let operand = operand(&cast.expr, cast.field.data_type(), schema, true);
             let is_changed = operand.is_some();
             cast.expr = operand.unwrap_or(cast.expr);
             Transformed::new(Expr::TryCast(cast), is_changed, TreeNodeRecursion::Continue)
@@ -88,12 +88,12 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
 }
 
 /// Returns the prepared operand of a cast, or `None` if the operand needs no preparation.
-fn operand(value: &Expr, to: &DataType, schema: &DFSchema) -> Option<Box<Expr>> {
+fn operand(value: &Expr, to: &DataType, schema: &DFSchema, is_try: bool) -> Option<Box<Expr>> {
     if !to.is_numeric() {
         return None;
     }
     let from = value.get_type(schema).ok()?;
-    cast_operand(value, &from, to).map(Box::new)
+    cast_operand(value, &from, to, is_try).map(Box::new)
 }
 
 fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {

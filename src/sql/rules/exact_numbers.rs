@@ -220,13 +220,40 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
             let is_independent = ["concat", "concat_ws", "named_struct", "struct"].contains(&func.name());
             let mut changed = args.len() > 1 && !is_independent && unify(args.iter_mut(), schema);
-            if func.name() == "round" {
-                changed |= shorten_places(&mut args);
+            match (func.name(), args.as_mut_slice()) {
+                ("round", args) => changed |= shorten_places(args),
+                ("ceil" | "floor", [value]) => changed |= add_digit(value, schema),
+                _ => {}
             }
             transformed(Expr::ScalarFunction(ScalarFunction { func, args }), changed)
         }
         other => Transformed::no(other),
     })
+}
+
+/// Casts a decimal to a type with one more digit before the point. Returns false if `value` is not a decimal, or already
+/// has such a cast.
+fn add_digit(value: &mut Expr, schema: &DFSchema) -> bool {
+    let wider = |expr: &Expr| match expr.get_type(schema) {
+        Ok(
+            DataType::Decimal32(precision, scale)
+            | DataType::Decimal64(precision, scale)
+            | DataType::Decimal128(precision, scale),
+        ) if scale > 0 && precision < DECIMAL128_MAX_PRECISION => Some(DataType::Decimal128(precision + 1, scale)),
+        _ => None,
+    };
+    if let Expr::Cast(Cast { expr, field }) = value
+        && wider(expr).as_ref() == Some(field.data_type())
+    {
+        return false;
+    }
+    match wider(value) {
+        Some(kind) => {
+            *value = Expr::Cast(Cast::new(Box::new(std::mem::take(value)), kind));
+            true
+        }
+        None => false,
+    }
 }
 
 /// Casts the literal `places` in `round(decimal, places)` to the type that the function needs. The result type depends

@@ -348,6 +348,7 @@ fn cast_can_fail(from: &DataType, to: &DataType) -> bool {
             let loses_sign = from.is_signed_integer() && to.is_unsigned_integer();
             !is_same && (!is_wider || loses_sign)
         }
+        (DataType::Float64, DataType::Float32) => true,
         (from, to) if from.is_numeric() => to.is_integer() || to.is_decimal() && !from.is_integer(),
         _ => false,
     }

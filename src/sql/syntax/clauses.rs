@@ -140,7 +140,7 @@ fn check_select(select: &Select) -> Result<()> {
         optimizer_hints: _,
         distinct,
         select_modifiers,
-        top: _,
+        top,
         top_before_distinct: _,
         projection,
         exclude,
@@ -167,6 +167,10 @@ fn check_select(select: &Select) -> Result<()> {
     }
     let modifiers = select_modifiers.as_ref().map(ToString::to_string).unwrap_or_default();
     refuse(!modifiers.is_empty(), modifiers.trim(), "remove it")?;
+    if let Some(top) = top {
+        let text = top.to_string();
+        refuse(true, &text, &format!("use LIMIT{}", text.trim_start_matches("TOP")))?;
+    }
     projection.iter().try_for_each(check_item)?;
     refuse(exclude.is_some(), "EXCLUDE after the select list", "write SELECT * EXCLUDE (…)")?;
     refuse(prewhere.is_some(), "PREWHERE", "use WHERE")?;

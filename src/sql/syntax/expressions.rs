@@ -10,19 +10,27 @@
 //! | `mod(a, b)` | `a % b` |
 //! | `regexp_extract(x, p, n)` | `array_element(regexp_match(x, '(' \|\| p \|\| ')'), n + 1)` |
 //! | `age(x)` | `age(current_date, x)` |
-//! | `current_user` | the caller's name |
+//! | `date(x)` | `CAST(x AS DATE)` |
+//! | `CAST('2026-03-02 10:00' AS DATE)` | `CAST('2026-03-02' AS DATE)` |
+//! | `substring(x FROM 'pattern')` | `array_element(regexp_match(x, 'pattern'), 1)` |
+//! | `~x` | `x XOR -1` |
+//!
+//! `session_values.rs` describes `current_user` and similar names, and `current_time.rs` describes `LOCALTIMESTAMP` and
+//! similar keywords.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Select, SelectItem, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _,
+    VisitorMut,
 };
 
 use crate::error::{Error, Result};
-use crate::sql::functions::calendar::complete_seconds;
-use crate::sql::syntax::type_names;
+use crate::sql::functions::calendar::{complete_seconds, drop_time};
+use crate::sql::syntax::session_values::{SessionValue, session_value};
+use crate::sql::syntax::{current_time, type_names};
 
 /// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
 /// Returns true if the statement contains `current_user`. If `user` is `None`, the statement has no caller, and
@@ -53,7 +61,7 @@ impl VisitorMut for Expressions<'_> {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) = item
-                && let Some(alias) = user_keyword(expr).map(Ident::new).or_else(|| truncated_column(expr))
+                && let Some(alias) = keyword(expr).map(Ident::new).or_else(|| truncated_column(expr))
             {
                 *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
             }
@@ -68,11 +76,15 @@ impl VisitorMut for Expressions<'_> {
 
 impl Expressions<'_> {
     fn rewrite(&mut self, expr: &mut Expr) -> Result<()> {
+        if let Some((_, value)) = session_value(expr) {
+            *expr = self.session_text(value)?;
+            return Ok(());
+        }
         match expr {
             Expr::Cast { data_type, expr: from, .. } => {
                 let length = type_names::rewrite(data_type);
-                if let (DataType::Timestamp(_, _), Expr::Value(value)) = (&*data_type, &mut **from) {
-                    complete(value);
+                if let Expr::Value(value) = &mut **from {
+                    complete(value, data_type);
                 }
                 if let Some(length) = length {
                     *expr = call("left", vec![take(expr), number(&length)]);
@@ -80,23 +92,9 @@ impl Expressions<'_> {
             }
             Expr::TypedString(typed) => {
                 type_names::rewrite(&mut typed.data_type);
-                if matches!(typed.data_type, DataType::Timestamp(_, _)) {
-                    complete(&mut typed.value);
-                }
+                complete(&mut typed.value, &typed.data_type);
             }
-            Expr::AtTimeZone { timestamp, time_zone } => {
-                let is_constant =
-                    matches!(&**time_zone, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
-                if !is_constant {
-                    return Err(Error::unsupported(
-                        "AT TIME ZONE supports only a constant time zone: write a name such as 'Europe/Berlin'",
-                    ));
-                }
-                if let Expr::Value(value) = &mut **timestamp {
-                    complete(value);
-                }
-                *expr = call("at_time_zone", vec![take(timestamp), take(time_zone)]);
-            }
+            Expr::AtTimeZone { timestamp, time_zone } => *expr = at_time_zone(take(timestamp), take(time_zone))?,
             Expr::Extract { field, syntax: _, expr: from } => {
                 *expr = call("date_part", vec![text(&field.to_string()), take(from)]);
             }
@@ -111,15 +109,16 @@ impl Expressions<'_> {
                 let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
                 *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(take(tested)), op, right }));
             }
-            Expr::Function(_) if user_keyword(expr).is_some() => {
-                let user = self.user.ok_or_else(|| {
-                    Error::unsupported("current_user is not supported here, because the statement has no caller")
-                })?;
-                self.names_user = true;
-                *expr = text(user);
+            Expr::Substring { expr: from, substring_from: Some(pattern), substring_for, .. } if is_text(pattern) => {
+                *expr = first_match(take(from), take(pattern), substring_for.is_some())?;
+            }
+            Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: operand } => {
+                let ones = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number("1")) };
+                let (left, right) = (Box::new(nested(take(operand))), Box::new(ones));
+                *expr = nested(Expr::BinaryOp { left, op: BinaryOperator::PGBitwiseXor, right });
             }
             Expr::Function(function) => {
-                if let Some(rewritten) = rewrite_function(function) {
+                if let Some(rewritten) = current_time::rewrite(function).or_else(|| rewrite_function(function)) {
                     *expr = rewritten;
                 }
             }
@@ -127,12 +126,61 @@ impl Expressions<'_> {
         }
         Ok(())
     }
+
+    fn session_text(&mut self, value: SessionValue) -> Result<Expr> {
+        match value {
+            SessionValue::Text(value) => Ok(text(value)),
+            SessionValue::User => {
+                let user = self.user.ok_or_else(|| {
+                    Error::unsupported("current_user is not supported here, because the statement has no caller")
+                })?;
+                self.names_user = true;
+                Ok(text(user))
+            }
+        }
+    }
 }
 
-/// Adds the missing seconds to a time such as `2026-03-02 10:00`.
-fn complete(value: &mut ValueWithSpan) {
-    if let Value::SingleQuotedString(text) = &mut value.value {
+/// Returns the name of the column for an expression that is replaced by a constant or by the current time.
+fn keyword(expr: &Expr) -> Option<&'static str> {
+    session_value(expr).map(|(name, _)| name).or_else(|| current_time::keyword(expr))
+}
+
+fn is_text(expr: &Expr) -> bool {
+    use Value::{EscapedStringLiteral, SingleQuotedString};
+    matches!(expr, Expr::Value(ValueWithSpan { value: SingleQuotedString(_) | EscapedStringLiteral(_), .. }))
+}
+
+fn at_time_zone(mut time: Expr, zone: Expr) -> Result<Expr> {
+    let is_constant = matches!(&zone, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
+    if !is_constant {
+        return Err(Error::unsupported(
+            "AT TIME ZONE with a zone that is not constant is not supported: write a name such as 'Europe/Berlin'",
+        ));
+    }
+    if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = &mut time {
         complete_seconds(text);
+    }
+    Ok(call("at_time_zone", vec![time, zone]))
+}
+
+/// Returns the part of the text that matches the first group of a regular expression, or the whole match if the
+/// expression has no group.
+fn first_match(from: Expr, pattern: Expr, has_escape: bool) -> Result<Expr> {
+    if has_escape {
+        return Err(Error::unsupported(
+            "substring(text FROM pattern FOR escape) is not supported: use regexp_extract(text, pattern, 1)",
+        ));
+    }
+    Ok(call("array_element", vec![call("regexp_match", vec![from, pattern]), number("1")]))
+}
+
+/// Adds the missing seconds to a constant timestamp such as `2026-03-02 10:00`, and removes the time from a constant date.
+fn complete(value: &mut ValueWithSpan, kind: &DataType) {
+    match (&mut value.value, kind) {
+        (Value::SingleQuotedString(text), DataType::Timestamp(_, _)) => _ = complete_seconds(text),
+        (Value::SingleQuotedString(text), DataType::Date) => drop_time(text),
+        _ => {}
     }
 }
 
@@ -147,12 +195,6 @@ fn truncated_column(expr: &Expr) -> Option<Ident> {
     }
 }
 
-/// Returns the keyword if the expression is `current_user` or a synonym.
-fn user_keyword(expr: &Expr) -> Option<&'static str> {
-    let Expr::Function(Function { name, args: FunctionArguments::None, .. }) = expr else { return None };
-    ["current_user", "session_user", "user"].into_iter().find(|keyword| is_named(name, keyword))
-}
-
 fn is_named(name: &ObjectName, expected: &str) -> bool {
     match name.0.as_slice() {
         [part] => part.as_ident().is_some_and(|ident| ident.value.eq_ignore_ascii_case(expected)),
@@ -162,7 +204,7 @@ fn is_named(name: &ObjectName, expected: &str) -> bool {
 
 /// Returns the replacement for a call to a function that has another name in the engine.
 fn rewrite_function(function: &mut Function) -> Option<Expr> {
-    const NAMES: [(&str, &str); 13] = [
+    const NAMES: [(&str, &str); 14] = [
         ("year", "year"),
         ("quarter", "quarter"),
         ("month", "month"),
@@ -175,6 +217,7 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         ("second", "second"),
         ("mod", ""),
         ("age", ""),
+        ("date", ""),
         ("regexp_extract", ""),
     ];
     const DIFFERENCES: [&str; 2] = ["date_diff", "datediff"];
@@ -200,16 +243,19 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
             op: BinaryOperator::Modulo,
             right: Box::new(nested(take(b))),
         }))),
+        ("date", [from]) => {
+            if let Expr::Value(value) = from {
+                complete(value, &DataType::Date);
+            }
+            Some(cast(take(from), DataType::Date))
+        }
         ("age", [from]) => Some(call("age", vec![call("current_date", Vec::new()), take(from)])),
         ("regexp_extract", [value, pattern]) => Some(regexp_extract(take(value), take(pattern), number("0"))),
         ("regexp_extract", [value, pattern, group]) => Some(regexp_extract(take(value), take(pattern), take(group))),
-        ("second", [time]) => Some(Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(call("floor", vec![call("date_part", vec![text(part), take(time)])])),
-            data_type: DataType::Int(None),
-            array: false,
-            format: None,
-        }),
+        ("second", [time]) => {
+            let seconds = call("floor", vec![call("date_part", vec![text(part), take(time)])]);
+            Some(cast(seconds, DataType::Int(None)))
+        }
         (_, [time]) if !part.is_empty() => Some(call("date_part", vec![text(part), take(time)])),
         _ => None,
     }
@@ -235,6 +281,10 @@ fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
 
 fn take(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Value(ValueWithSpan::from(Value::Null)))
+}
+
+fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 fn nested(expr: Expr) -> Expr {

@@ -1,9 +1,10 @@
 //! Checks and rewrites the syntax tree, after parsing and before planning.
 //!
 //! ```text
-//!   statement::parse (table_command expands TABLE t)
+//!   statement::parse (table_command expands TABLE t, token_rewrites drops tokens that the parser does not know)
 //!     ─► operator_precedence ─► clauses (refuse what the planner would ignore)
-//!     ─► shorthand, row_comparisons, expressions (rewrite what the planner does not support)
+//!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
+//!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
 //!     ─► using_joins (USING and NATURAL as ON)
 //!     ─► bound_values (replace placeholders with typed literals) ─► engine's planner ─► engine_bugs
@@ -27,6 +28,7 @@ use crate::error::Result;
 pub(crate) mod ambiguous_names;
 pub(crate) mod bound_values;
 mod clauses;
+mod current_time;
 mod expressions;
 mod from_columns;
 mod merged_columns;
@@ -35,8 +37,10 @@ mod operator_precedence;
 mod ordered_aggregates;
 pub(crate) mod output_names;
 mod row_comparisons;
+mod session_values;
 mod shorthand;
 pub(crate) mod table_command;
+pub(crate) mod token_rewrites;
 mod tree;
 mod type_names;
 pub(crate) mod using_joins;

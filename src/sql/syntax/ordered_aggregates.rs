@@ -1,21 +1,26 @@
-//! Rewrites `listagg` to the engine's `string_agg`.
+//! Rewrites `listagg` to the engine's `string_agg`, and simplifies the ORDER BY of aggregates.
 //!
 //! ```sql
 //! listagg(x, ', ') WITHIN GROUP (ORDER BY y)   ─►   string_agg(x, ', ' ORDER BY y)
 //! listagg(x)                                   ─►   string_agg(x, '')
+//! array_agg(x ORDER BY 1, y, y DESC)           ─►   array_agg(x ORDER BY y)
 //! ```
 //!
 //! A call to `string_agg` with WITHIN GROUP is rewritten like `listagg`.
+//!
+//! As in PostgreSQL, a number in the ORDER BY of an aggregate is a constant. The engine would take it for the position of
+//! a column. The engine also refuses a repeated expression, which has no effect on the order.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ListAggOnOverflow,
-    ObjectName, Value, VisitMut as _, VisitorMut,
+    ObjectName, OrderByExpr, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
-/// Rewrites the calls to `listagg` and `string_agg` in a statement and its subqueries.
+/// Rewrites the calls to aggregates in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => _ = statement.visit(&mut ListAgg),
@@ -33,8 +38,31 @@ impl VisitorMut for ListAgg {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
             rewrite_call(function);
+            simplify_order(function);
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Removes constants and repeated expressions from the ORDER BY inside the parentheses of a call.
+fn simplify_order(function: &mut Function) {
+    let FunctionArguments::List(list) = &mut function.args else { return };
+    for clause in &mut list.clauses {
+        if let FunctionArgumentClause::OrderBy(order_by) = clause {
+            let mut known = HashSet::new();
+            order_by.retain(|OrderByExpr { expr, .. }| !is_number(expr) && known.insert(expr.to_string()));
+        }
+    }
+    list.clauses.retain(|clause| !matches!(clause, FunctionArgumentClause::OrderBy(order_by) if order_by.is_empty()));
+}
+
+fn is_number(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Number(..), .. }) => true,
+        Expr::Nested(inner) | Expr::UnaryOp { op: UnaryOperator::Plus | UnaryOperator::Minus, expr: inner } => {
+            is_number(inner)
+        }
+        _ => false,
     }
 }
 

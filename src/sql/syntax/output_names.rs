@@ -54,20 +54,43 @@ pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
     }
 }
 
+/// Determines which output names are replaced. Each value includes the previous ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Replaced {
+    /// The names that items of the same select list share.
+    Shared,
+    /// Also each alias in a select list with a `*`, because the `*` can contain a column of this name.
+    BesideWildcards,
+    /// Also the names of casts inside the items.
+    Casts,
+}
+
+impl Replaced {
+    /// All values, in the order in which they are tried.
+    pub(crate) const ALL: [Self; 3] = [Self::Shared, Self::BesideWildcards, Self::Casts];
+}
+
 /// The output names that were replaced by an alias.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OutputNames {
+    replaced: Replaced,
     /// The original name for each alias, or `None` if the name must be read from the plan.
     names: HashMap<String, Option<String>>,
 }
 
 impl OutputNames {
-    /// Gives each item of a select list a unique name. If `casts` is true, also makes the names of casts inside the
-    /// items unique.
-    pub(crate) fn replace(&mut self, statement: &mut Statement, casts: bool) -> Result<()> {
+    pub(crate) fn new(replaced: Replaced) -> Self {
+        Self { replaced, names: HashMap::new() }
+    }
+
+    /// Gives each item of a select list a unique name.
+    pub(crate) fn replace(&mut self, statement: &mut Statement) -> Result<()> {
         let Some(query) = query_of(statement) else { return Ok(()) };
         visit(query, self)?;
-        if casts { visit(query, &mut DistinctCasts { aliases: self }) } else { Ok(()) }
+        match self.replaced {
+            Replaced::Casts => visit(query, &mut DistinctCasts { aliases: self }),
+            Replaced::Shared | Replaced::BesideWildcards => Ok(()),
+        }
     }
 
     /// Returns the schema with the original names.
@@ -114,7 +137,12 @@ impl OutputNames {
     fn replace_in_select(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
         let items = &mut select.projection;
         let names: Vec<_> = items.iter().map(ItemName::of).collect();
-        let mut is_replaced: Vec<_> = names.iter().enumerate().map(|(i, name)| name.clashes(i, &names)).collect();
+        let has_wildcard = names.iter().any(|name| matches!(name, ItemName::Wildcard { .. }));
+        let is_beside = |name: &ItemName| {
+            has_wildcard && self.replaced >= Replaced::BesideWildcards && matches!(name, ItemName::Alias(_))
+        };
+        let is_replaced = names.iter().enumerate().map(|(i, name)| name.clashes(i, &names) || is_beside(name));
+        let mut is_replaced: Vec<_> = is_replaced.collect();
         let order_by = match order_by {
             Some(OrderBy { kind: OrderByKind::Expressions(order_by), .. }) => order_by.as_mut_slice(),
             _ => &mut [],

@@ -1,0 +1,139 @@
+//! Rewrites tokens that the engine's parser does not know, and refuses tokens that it misunderstands.
+//!
+//! | in the statement | parsed as |
+//! |---|---|
+//! | `WITH x AS MATERIALIZED (…)`, `AS NOT MATERIALIZED (…)` | `WITH x AS (…)` |
+//! | `{oj a LEFT JOIN b ON …}`, an escape of ODBC | `a LEFT JOIN b ON …` |
+//! | `LIKE 'a!%' {escape '!'}`, an escape of ODBC | `LIKE 'a!%' ESCAPE '!'` |
+//! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
+//! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
+
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
+
+use crate::error::{Error, Result};
+
+/// Rewrites the tokens of a statement.
+pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+    let words: Vec<usize> = (0..tokens.len()).filter(|index| !is_space(&tokens[*index].token)).collect();
+    let token = |position: usize| words.get(position).map(|index| &tokens[*index].token);
+    let mut dropped = Vec::new();
+    // The braces that are open. A brace is true if it belongs to an escape that is removed.
+    let mut braces = Vec::new();
+    for position in 0..words.len() {
+        check_operator(token(position))?;
+        check_text(token(position), token(position + 1))?;
+        match token(position) {
+            Some(Token::LBrace) => {
+                let escape = escape_at(token(position + 1), token(position + 2));
+                if let Some(length) = escape {
+                    dropped.extend(&words[position..position + length]);
+                }
+                braces.push(escape.is_some());
+            }
+            Some(Token::RBrace) if braces.pop() == Some(true) => dropped.push(words[position]),
+            Some(first) if is_keyword(first, Keyword::AS) => {
+                let is_negated = token(position + 1).is_some_and(|next| is_keyword(next, Keyword::NOT));
+                let at = position + 1 + usize::from(is_negated);
+                let is_hint = token(at).is_some_and(|next| is_keyword(next, Keyword::MATERIALIZED))
+                    && token(at + 1) == Some(&Token::LParen);
+                if is_hint {
+                    dropped.extend(&words[position + 1..=at]);
+                }
+            }
+            _ => {}
+        }
+    }
+    if !dropped.is_empty() {
+        let mut index = 0;
+        tokens.retain(|_| {
+            index += 1;
+            dropped.binary_search(&(index - 1)).is_err()
+        });
+    }
+    Ok(tokens)
+}
+
+/// Returns the number of tokens to remove at the beginning of an ODBC escape: the brace, and the word `oj`. Returns `None`
+/// if the brace begins something else.
+fn escape_at(first: Option<&Token>, second: Option<&Token>) -> Option<usize> {
+    match (first?, second?) {
+        (Token::Word(word), Token::SingleQuotedString(_)) if is_named(word, "escape") => Some(1),
+        (Token::Word(word), Token::Word(_) | Token::LBrace | Token::LParen) if is_named(word, "oj") => Some(2),
+        _ => None,
+    }
+}
+
+fn check_text(first: Option<&Token>, second: Option<&Token>) -> Result<()> {
+    let is_value = |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::Number(..));
+    if first.is_some_and(is_value) && matches!(second, Some(Token::SingleQuotedString(_))) {
+        return Err(Error::invalid(
+            "a text follows directly after another value: join texts with ||, or write AS before an alias",
+        ));
+    }
+    Ok(())
+}
+
+fn check_operator(token: Option<&Token>) -> Result<()> {
+    let is_operator = match token {
+        Some(Token::Sharp) => true,
+        Some(Token::Word(word)) => word.quote_style.is_none() && word.value.starts_with('#'),
+        _ => false,
+    };
+    if is_operator {
+        return Err(Error::unsupported("the operator # is not supported: write (a | b) - (a & b) instead of a # b"));
+    }
+    Ok(())
+}
+
+fn is_space(token: &Token) -> bool {
+    matches!(token, Token::Whitespace(_))
+}
+
+fn is_keyword(token: &Token, expected: Keyword) -> bool {
+    matches!(token, Token::Word(Word { keyword, quote_style: None, .. }) if *keyword == expected)
+}
+
+fn is_named(word: &Word, name: &str) -> bool {
+    word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+
+    use super::*;
+
+    fn rewritten(sql: &str) -> Option<String> {
+        let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().ok()?;
+        let tokens = rewrite(tokens).ok()?;
+        let text: String = tokens.iter().map(|token| token.token.to_string()).collect();
+        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn unknown_tokens_are_dropped() {
+        for (sql, expected) in [
+            ("WITH a AS MATERIALIZED (x) y", Some("WITH a AS (x) y")),
+            ("WITH a AS NOT MATERIALIZED (x), b AS materialized(y)", Some("WITH a AS (x), b AS (y)")),
+            ("SELECT 1 AS materialized", Some("SELECT 1 AS materialized")),
+            (
+                "FROM {oj a LEFT JOIN {oj b JOIN c ON x} ON y} WHERE z",
+                Some("FROM a LEFT JOIN b JOIN c ON x ON y WHERE z"),
+            ),
+            ("a LIKE 'b' {escape '!'}", Some("a LIKE 'b' escape '!'")),
+            ("{d '2026-01-01'}", Some("{d '2026-01-01'}")),
+            ("{'oj': {oj: 1}}", Some("{'oj': {oj: 1}}")),
+            ("} {oj", Some("} {oj")),
+            ("SELECT 'a' 'b'", None),
+            ("SELECT 1 'b'", None),
+            ("SELECT 'a', 'b'", Some("SELECT 'a', 'b'")),
+            ("a # b", None),
+            ("a #b", None),
+            ("\"#b\"", Some("\"#b\"")),
+        ] {
+            assert_eq!(rewritten(sql).as_deref(), expected, "{sql}");
+        }
+    }
+}

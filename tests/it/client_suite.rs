@@ -69,4 +69,5 @@ pub(crate) fn run(command: &mut Command, name: &str, expected: &[&str]) {
     let wanted: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(ran, wanted, "{name}: checks that ran (left), and expected checks (right)\n{errors}");
     assert!(output.status.success(), "{name} ended with {}\n{errors}", output.status);
+    println!("{name}\n{text}{errors}");
 }

@@ -23,6 +23,7 @@ mod kafka_positions;
 mod oracle;
 mod packaging;
 mod ports;
+mod postgres_oracle;
 mod proxy;
 mod quarantine;
 mod registry;

@@ -1,0 +1,317 @@
+"""Where an answer of Glasshouse may differ from that of PostgreSQL.
+
+`DIFFERENCES` are by design. Each is a row of a table in docs/sql.md ("Where Glasshouse differs from PostgreSQL"). `FAULTS` are not:
+they are known, and each has to be removed from the list when it is mended. Every entry has an example, which the suite asks each
+time. An example that no longer differs fails the suite, so both lists can only shrink.
+"""
+
+import dataclasses
+import decimal
+import math
+import re
+from collections.abc import Callable
+
+from .compare import difference
+from .engines import DAY_MICROS, MONTH_DAYS
+
+INT64 = 2**63
+DECIMAL_MAX = decimal.Decimal(10) ** 38
+# Days since 1970 of the first and the last day that Glasshouse stores.
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896
+# PostgreSQL's error codes for numbers out of range, also of logarithms and powers.
+OUT_OF_RANGE = ("22003", "2201E", "2201F")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A rule for a kind of question. `covers` is called with the question and two different outcomes."""
+
+    # The first cell of the row in docs/sql.md, without the code marks.
+    title: str
+    example: str
+    covers: Callable
+
+
+def _converted(convert):
+    """Returns a rule for results that are equal after `convert(value, kinds)` and the other conversions have changed our values.
+    `kinds` are the classes of PostgreSQL's values in the same column."""
+
+    def covers(question, ours, theirs):
+        if (ours.status, theirs.status) != ("rows", "rows") or len(ours.rows) != len(theirs.rows):
+            return False
+        rows = _apply(convert, ours.rows, theirs.rows)
+        if rows == list(ours.rows):
+            return False
+        for other in (_interval, _midnight, _text_form):
+            rows = _apply(other, rows, theirs.rows)
+        return difference(rows, theirs.rows, question.is_ordered, question.is_inexact) is None
+
+    return covers
+
+
+def _apply(convert, ours, theirs):
+    """Converts our values, column by column."""
+    columns = [{kind for kind, _ in column} for column in zip(*theirs)]
+    return [tuple(convert(value, kinds) for value, kinds in zip(row, columns)) for row in ours]
+
+
+_INTERVAL_UNITS = {"mon": MONTH_DAYS * DAY_MICROS, "day": DAY_MICROS, "hour": 3_600_000_000, "min": 60_000_000, "sec": 1_000_000}
+
+
+def _interval(value, kinds):
+    """Reads an interval from its text, such as `1 mons 2 days 30 mins`."""
+    kind, text = value
+    if kind != "text" or "interval" not in kinds or not re.fullmatch(r"(-?[\d.]+ (mon|day|hour|min|sec)s?\s?)+", text):
+        return value
+    words = text.split()
+    parts = (decimal.Decimal(number) * _INTERVAL_UNITS[unit.rstrip("s")] for number, unit in zip(words[::2], words[1::2]))
+    return "interval", int(sum(parts))
+
+
+def _midnight(value, kinds):
+    """Returns a date as the timestamp of its midnight."""
+    return ("time", value[1] * DAY_MICROS) if value[0] == "date" and "time" in kinds else value
+
+
+# Each pair turns a part of our text into PostgreSQL's.
+_TEXT_FORMS = (
+    # A timestamp.
+    (r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)", r"\1 \2"),
+    (r"(:\d\d\.\d*?[1-9])0+(?=\D|$)", r"\1"),
+    (r"(:\d\d)Z", r"\1+00"),
+    (r"(:\d\d\.\d+)Z", r"\1+00"),
+    # A double, of 16 digits and more with an exponent.
+    (r"(?<![\d.])(\d)(\d{15,})\.0(?!\d)", lambda found: f"{found[1]}.{found[2]}".rstrip("0").rstrip(".") + f"e+{len(found[2])}"),
+    (r"(?<![\d.])(\d+)\.0(?!\d)", r"\1"),
+    (r"(?<=[\d.])e(\d)", r"e+\1"),
+    (r"(?<=\d)e-(\d)(?!\d)", r"e-0\1"),
+)
+
+
+def _text_form(value, kinds):
+    """Returns the text of a timestamp or double as PostgreSQL writes it."""
+    if value[0] != "text":
+        return value
+    text = value[1]
+    for pattern, replacement in _TEXT_FORMS:
+        text = re.sub(pattern, replacement, text)
+    return "text", text
+
+
+def _has(outcome, test):
+    return any(test(kind, value) for row in outcome.rows for kind, value in row)
+
+
+def _not_finite(question, ours, theirs):
+    return theirs.code in OUT_OF_RANGE and _has(ours, lambda kind, value: kind == "double" and not math.isfinite(value))
+
+
+def _before_christ(value, kinds):
+    """Returns the number of a year or century as PostgreSQL counts it: there is no year 0."""
+    return ("number", value[1] - 1) if value[0] == "number" and value[1] <= 0 else value
+
+
+def _outside_years(question, ours, theirs):
+    days = {"date": 1, "time": DAY_MICROS}
+    is_outside = lambda kind, value: kind in days and not FIRST_DAY <= value // days[kind] <= LAST_DAY  # noqa: E731
+    if ours.status == "error":
+        return _has(theirs, is_outside)
+    return re.search(r"extract|date_part", question.sql) is not None and _converted(_before_christ)(question, ours, theirs)
+
+
+def _from_real(question, ours, theirs):
+    """PostgreSQL converts a REAL to a decimal with six digits."""
+    rounded = lambda rows: [
+        tuple((kind, f"{value:.5e}" if kind == "number" else value) for kind, value in row) for row in rows
+    ]  # noqa: E731
+    return "AS REAL) AS DECIMAL" in question.sql and rounded(ours.rows) == rounded(theirs.rows)
+
+
+def _negative_limit(question, ours, theirs):
+    return ours.status == "error" and re.search(r"must be >= 0|must not be negative", ours.message) is not None
+
+
+def _wide_sum(question, ours, theirs):
+    is_wide = lambda kind, value: kind == "number" and not -INT64 <= value < INT64  # noqa: E731
+    return ours.status == "error" and "sum(" in question.sql and _has(theirs, is_wide)
+
+
+def _wide_decimal(question, ours, theirs):
+    is_wide = lambda kind, value: kind == "number" and abs(value) >= DECIMAL_MAX  # noqa: E731
+    return ours.status == "error" and _has(theirs, is_wide)
+
+
+def _is_example(question, ours, theirs):
+    """The generator avoids these statements, so only the example may differ."""
+    return question.area == "example"
+
+
+def _exact_comparison(question, ours, theirs):
+    return _is_example(question, ours, theirs) or re.search(r"\by (=|<|>|>=|<>) [zd]\b", question.sql) is not None
+
+
+DIFFERENCES = (
+    Difference("INTERVAL in a result", "SELECT INTERVAL '1 month 2 days' + INTERVAL '1 hour'", _converted(_interval)),
+    Difference("date ± INTERVAL", "SELECT DATE '2024-01-31' + INTERVAL '1 month'", _converted(_midnight)),
+    Difference("double or timestamp as text", "SELECT CAST(ts AS TEXT) FROM ta", _converted(_text_form)),
+    Difference("time AT TIME ZONE 'zone'", "SELECT TIMESTAMPTZ '2024-02-29 12:00:00Z' AT TIME ZONE 'Asia/Tokyo'", _is_example),
+    Difference(
+        "local time that happens twice", "SELECT TIMESTAMP '2024-10-27 02:30:00' AT TIME ZONE 'Europe/Berlin'", _is_example
+    ),
+    Difference("number with an exponent", "SELECT 3 * 1e-1 = 0.3", _is_example),
+    Difference(
+        "64-bit integer with double",
+        "SELECT CAST('9007199254740993' AS BIGINT) = CAST('9007199254740992' AS DOUBLE PRECISION)",
+        _exact_comparison,
+    ),
+    Difference("double out of range", "SELECT power(CAST(-8 AS DOUBLE PRECISION), 0.5)", _not_finite),
+    Difference("years before 1 and after 9999", "SELECT CAST('10000-01-01' AS DATE)", _outside_years),
+    Difference("REAL as a decimal", "SELECT CAST(CAST('16777217' AS REAL) AS DECIMAL(12, 3))", _from_real),
+    Difference("negative LIMIT or OFFSET", "SELECT n FROM te WHERE n IN (SELECT n FROM tb LIMIT -1)", _negative_limit),
+    Difference("sum(BIGINT)", "SELECT sum(v) FROM (VALUES (9223372036854775807), (1)) AS q(v)", _wide_sum),
+    Difference(
+        "more than 38 digits", "SELECT CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0)) * 10", _wide_decimal
+    ),
+)
+
+
+def _fault(title, pattern, example, area=""):
+    """Returns a fault that every statement or error with the pattern may have, in the areas whose names begin with `area`."""
+
+    def covers(question, ours, theirs):
+        return (question.area == "example" or question.area.startswith(area)) and re.search(
+            pattern, f"{question.sql}\n{ours.message}", re.DOTALL
+        ) is not None
+
+    return Difference(title, example, covers)
+
+
+def _cut_average(question, ours, theirs):
+    rounded = lambda rows: sorted(
+        str([(kind, f"{value:.3e}" if kind == "number" else value) for kind, value in row]) for row in rows
+    )  # noqa: E731
+    return "avg(" in question.sql and rounded(ours.rows) == rounded(theirs.rows)
+
+
+FAULTS = (
+    _fault(
+        "IS DISTINCT FROM binds too loosely",
+        r"DISTINCT FROM .*(AND|OR) ",
+        "SELECT true IS DISTINCT FROM true OR true",
+        "precedence",
+    ),
+    _fault(
+        "LIKE, IN and BETWEEN bind too loosely",
+        r"(LIKE|IN|BETWEEN) [^()]*[<>=]+|[<>=]+ [^()]*(LIKE|IN|BETWEEN) |Cannot infer common argument",
+        "SELECT 'a' LIKE 'b' = false",
+        "precedence",
+    ),
+    _fault(
+        "ORDER BY before OFFSET in a subquery is ignored",
+        r"ORDER BY (?!.*LIMIT).* OFFSET",
+        "SELECT string_agg(CAST(n AS TEXT), ',' ORDER BY n) FROM (SELECT n FROM tb ORDER BY b DESC NULLS LAST, n OFFSET 5) AS o",
+    ),
+    _fault(
+        "HAVING with count(DISTINCT) in a correlated EXISTS",
+        r"EXISTS.*GROUP BY.*HAVING.*DISTINCT",
+        "SELECT a.x, EXISTS (SELECT 1 FROM (VALUES (1), (2)) AS b(y) WHERE b.y >= a.x GROUP BY b.y "
+        "HAVING count(DISTINCT b.y) <> 2)"
+        " FROM (VALUES (1), (2)) AS a(x)",
+    ),
+    _fault("round(double)", r"round\(CAST|round\([dn]\)|round\(.*DOUBLE", "SELECT round(CAST(2.5 AS DOUBLE PRECISION))"),
+    _fault("ceil and floor of decimals", r"Decimal overflow while applying", "SELECT ceil(0.3)"),
+    _fault(
+        "a sort key twice in ordered aggregates",
+        r"column types must match schema types|DISTINCT ON .* ORDER BY (?=.*internal error)",
+        "SELECT array_agg(n ORDER BY n, n) FROM tb",
+    ),
+    _fault(
+        "to_date and to_timestamp with PostgreSQL's patterns",
+        r"to_(date|timestamp)\('",
+        "SELECT to_date('2024-02-29', 'YYYY-MM-DD')",
+    ),
+    _fault(
+        "an empty scalar subquery IS NULL",
+        r"LIMIT 1\)+ IS |FROM te.*\)+ IS |coalesce\(\(SELECT",
+        "SELECT (SELECT 9 FROM te LIMIT 1) IS NOT NULL",
+    ),
+    _fault(
+        "an ordered DISTINCT aggregate beside another",
+        r"agg\(DISTINCT .* ORDER BY",
+        "SELECT array_agg(v ORDER BY v DESC), array_agg(DISTINCT v ORDER BY v) FROM (VALUES (1), (2), (3)) AS q(v)",
+    ),
+    _fault(
+        "a column twice in a sorted UNION ALL",
+        r"does not satisfy order requirements",
+        "SELECT n, n FROM ta UNION ALL SELECT n, n FROM tc ORDER BY 1 DESC NULLS FIRST, 2 DESC NULLS FIRST",
+    ),
+    _fault("a boolean and a text literal", r"Boolean = Utf8", "SELECT n FROM ta WHERE f = 'f'"),
+    _fault("MATERIALIZED", r"AS MATERIALIZED", "WITH w AS MATERIALIZED (SELECT 1 AS v) SELECT v FROM w"),
+    _fault("comparison of intervals", r"INTERVAL '[^']*' [<>=]", "SELECT INTERVAL '1 day' < INTERVAL '25 hours'"),
+    _fault(
+        "an integer in ORDER BY of an aggregate",
+        r"agg\(.*ORDER BY \(?-?\d",
+        "SELECT array_agg(v ORDER BY 1) FROM (VALUES (2), (1)) AS q(v)",
+    ),
+    _fault(
+        "an alias that repeats a name of q.*",
+        r"SELECT q\.\*.*is ambiguous",
+        "SELECT q.*, q.k AS n FROM (SELECT n, k FROM ta) AS q",
+    ),
+    _fault(
+        "an aggregate of the outer query in a subquery",
+        r"Aggregate functions are not allowed in the WHERE",
+        "SELECT t1.k, (SELECT count(*) FROM ta AS r WHERE r.n < count(t1.n)) FROM tc AS t1 GROUP BY t1.k",
+    ),
+    _fault("IN (VALUES …)", r"single expression required", "SELECT n FROM ta WHERE k IN (VALUES (1), (3))"),
+    _fault("a decimal from text with an exponent", r"Cannot cast string '1e\d'", "SELECT CAST('1e3' AS DECIMAL(12, 3))"),
+    _fault("the seventh digit of a second", r"00\.1234567", "SELECT CAST('1998-03-02 10:00:00.1234567' AS TIMESTAMP)"),
+    _fault(
+        "percentile_cont has six digits",
+        r"percentile_cont\(0\.\d",
+        "SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY CAST(v AS DOUBLE PRECISION)) FROM generate_series(1, 10) AS g(v)",
+    ),
+    _fault(
+        "VALUES with doubles and decimals",
+        r"VALUES .*1e-17",
+        "SELECT v FROM (VALUES (CAST('1e-17' AS DOUBLE PRECISION)), (0.5)) AS q(v)",
+    ),
+    _fault(
+        "a double and a subquery of decimals",
+        r"1e-17.* IN \(SELECT|1e-17.* (ANY|SOME|ALL) \(SELECT",
+        "SELECT count(*) FROM (VALUES (CAST('1e-17' AS DOUBLE PRECISION))) AS a(v) WHERE v IN (SELECT 0.0)",
+    ),
+    _fault(
+        "concat of numbers of different types",
+        r"concat.*(DOUBLE|1e3|\.[dz]\b)",
+        "SELECT concat(CAST(2.5 AS DOUBLE PRECISION), 1.10)",
+    ),
+    _fault("a double = ANY (decimals)", r"call to 'array_has'", "SELECT d = ANY (ARRAY[0.5, 1.5]) FROM ta"),
+    Difference("avg of decimals is cut", "SELECT avg(v) FROM (VALUES (100.0), (110.0), (110.0)) AS q(v)", _cut_average),
+    _fault("24:00:00", r"24:00:00", "SELECT CAST('2024-02-29 24:00:00' AS TIMESTAMP)"),
+    _fault("#", r" # ", "SELECT 5 # 3"),
+    _fault("substring with a regular expression", r"substring\(\S+ FROM '", "SELECT substring('abc' FROM 'b.')"),
+    _fault(
+        "a qualified * after USING",
+        r"SELECT u1\.\*.*is ambiguous",
+        "SELECT u1.*, k FROM (SELECT k FROM ta) AS u1 FULL JOIN (SELECT k FROM tb) AS u2 USING (k) WHERE k IS NULL",
+    ),
+    _fault(
+        "a pair in a correlated IN",
+        r"__correlated_sq|\) (NOT )?IN \(SELECT.*unknown column",
+        "SELECT t1.n FROM ta AS t1 WHERE (t1.k, t1.f) IN (SELECT t2.k, t2.f FROM tb AS t2 WHERE t2.n = t1.k)",
+    ),
+    _fault("a subquery as the first element of an IN list", r"IN \(\(SELECT", "SELECT 1 IN ((SELECT max(n) FROM tb), 2)"),
+    _fault("a date from the text of a timestamp", r"CAST\('[^']* 10:00' AS DATE", "SELECT CAST('2024-01-05 10:00' AS DATE)"),
+    _fault(
+        "a scalar subquery in the engine's words",
+        r"Physical input schema",
+        "SELECT t1.n, (SELECT (t2.f) IS UNKNOWN FROM ta AS t2 WHERE t2.k >= t1.k ORDER BY t2.i NULLS LAST, t2.n LIMIT 1) "
+        "FROM ta AS t1",
+    ),
+)
+
+
+def rule_of(rules, question, ours, theirs):
+    """Returns the first rule that covers a difference, or None."""
+    return next((rule for rule in rules if rule.covers(question, ours, theirs)), None)

@@ -35,6 +35,8 @@ pub(super) const TO_CHAR: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
+const USAGE: &str = "to_char(time, 'YYYY-MM-DD HH24:MI:SS')";
+
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let formats = args.args[1].clone().into_array(args.number_rows)?;
     let formats = formats.as_string::<i32>();

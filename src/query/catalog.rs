@@ -20,12 +20,12 @@ use datafusion::error::Result;
 
 use crate::error::{Error, did_you_mean};
 use crate::query::scan::table_provider::SessionTable;
-use crate::sql::dialect;
+use crate::sql::syntax::session_values;
 
 /// The name of the only catalog.
-pub const CATALOG: &str = dialect::CATALOG;
+pub const CATALOG: &str = session_values::CATALOG;
 /// The name of the schema that holds all tables.
-pub const SCHEMA: &str = dialect::SCHEMA;
+pub const SCHEMA: &str = session_values::SCHEMA;
 
 /// The table of `information_schema` that lists the server's options. Sessions see an empty table instead.
 const SETTINGS: &str = "df_settings";

@@ -153,3 +153,24 @@ fn with_position(error: Error, span: Option<Span>) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn a_nested_panic_keeps_its_kind() {
+        for (text, expected) in [("offset overflow", Kind::Limited), ("a bug", Kind::Internal)] {
+            let mut tasks = tokio::task::JoinSet::<()>::new();
+            tasks.spawn(async move {
+                std::panic::resume_unwind(Box::new(text.to_owned()));
+            });
+            let panic = tasks.join_next().await.unwrap().unwrap_err();
+            let inner = DataFusionError::External(Box::new(panic));
+            let nested = DataFusionError::External(Box::new(inner));
+            let error = from_engine(nested.context("Join Error"), &QueryConfig::default());
+            assert_eq!(error.kind(), expected);
+        }
+    }
+}

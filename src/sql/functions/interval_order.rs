@@ -55,11 +55,6 @@ impl ScalarUDFImpl for IntervalOrder {
         Ok(kinds.to_vec())
     }
 
-    /// Returns the name of the argument, so that the name of the comparison does not change.
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args.iter().map(|arg| arg.schema_name().to_string()).collect())
-    }
-
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match args.args.as_slice() {
             [ColumnarValue::Array(array)] => Ok(ColumnarValue::Array(Arc::new(nanoseconds(array)?))),

@@ -50,7 +50,7 @@ fn as_texts(array: &dyn Array) -> Option<&StringArray> {
     array.as_string_opt::<i32>()
 }
 
-/// Returns the instant that a text stands for. A text without an offset is in UTC.
+/// Returns the instant that a text means. A text without an offset is in UTC.
 pub(super) fn parse(text: &str, format: &[Token<'_>]) -> Result<Micros> {
     let mut reader = Reader { text, rest: text, is_fixed: false, skipped: 0, fields: Fields::default() };
     for (index, token) in format.iter().enumerate() {
@@ -98,6 +98,8 @@ struct Fields {
     second_of_day: i64,
     millis: i64,
     micros: i64,
+    /// The number of digits to which `FF1` to `FF6` round the fraction of a second, or 0 if there is no such pattern.
+    fraction_digits: usize,
     /// The sign of the offset from UTC, or 0 if the text has no offset.
     offset_sign: i64,
     offset_hours: i64,
@@ -178,15 +180,22 @@ impl Reader<'_> {
     fn field(&mut self, name: &'static str, takes_all: bool) -> Result<()> {
         self.set_calendar(name)?;
         match name {
-            "MONTH" | "Month" | "month" => self.fields.month = self.word(name, &MONTHS)? + 1,
-            "MON" | "Mon" | "mon" => self.fields.month = self.word(name, &MONTHS.map(|month| &month[..3]))? + 1,
+            "MONTH" | "Month" | "month" => {
+                let month = self.word(name, &MONTHS)? + 1;
+                set(&mut self.fields.month, month, name, self.text)?;
+            }
+            "MON" | "Mon" | "mon" => {
+                let month = self.word(name, &MONTHS.map(|month| &month[..3]))? + 1;
+                set(&mut self.fields.month, month, name, self.text)?;
+            }
             "RM" => {
                 // A longer numeral comes before its prefixes.
                 let longest = ["VIII", "III", "VII", "XII", "II", "IV", "VI", "IX", "XI", "I", "V", "X"];
                 let found = self.word(name, &longest)?;
                 let month = usize::try_from(found).ok().and_then(|found| longest.get(found));
                 let index = ROMAN.iter().position(|roman| Some(roman) == month).unwrap_or_default();
-                self.fields.month = i64::try_from(index).unwrap_or_default() + 1;
+                let month = i64::try_from(index).unwrap_or_default() + 1;
+                set(&mut self.fields.month, month, name, self.text)?;
             }
             "DAY" | "Day" | "day" => self.fields.weekday = self.word(name, &DAYS)? + 1,
             "DY" | "Dy" | "dy" => self.fields.weekday = self.word(name, &DAYS.map(|day| &day[..3]))? + 1,
@@ -214,7 +223,8 @@ impl Reader<'_> {
                 let thousands = self.number(name, 1, true)?.0;
                 self.skip(usize::from(self.rest.starts_with(',')));
                 let year = thousands.saturating_mul(1_000).saturating_add(self.number(name, 3, false)?.0);
-                (self.fields.year, self.fields.year_digits) = (year, 4);
+                self.fields.year_digits = 4;
+                set(&mut self.fields.year, year, name, self.text)?;
             }
             _ => self.number_field(name, takes_all)?,
         }
@@ -251,6 +261,7 @@ impl Reader<'_> {
             "SSSS" | "SSSSS" => &mut fields.second_of_day,
             "MS" => return set(&mut fields.millis, fraction(3), name, self.text),
             "US" | "FF1" | "FF2" | "FF3" | "FF4" | "FF5" | "FF6" => {
+                fields.fraction_digits = if name == "US" { fields.fraction_digits } else { digits };
                 return set(&mut fields.micros, fraction(6), name, self.text);
             }
             "CC" => &mut fields.century,
@@ -351,7 +362,7 @@ fn is_separator_or_space(char: char) -> bool {
     char.is_ascii_punctuation() || is_space(char)
 }
 
-/// Returns true if a token stands for text that begins with a digit. A number before such a token has a fixed length.
+/// Returns true if a token matches text that begins with a digit. A number before such a token has a fixed length.
 fn starts_with_digit(token: &Token<'_>) -> bool {
     match token {
         Token::Text(text) | Token::Quoted(text) => text.starts_with(|char: char| char.is_ascii_digit()),
@@ -363,7 +374,7 @@ fn starts_with_digit(token: &Token<'_>) -> bool {
 }
 
 impl Fields {
-    /// Returns the instant that the fields stand for.
+    /// Returns the instant that the fields mean.
     fn time(mut self, text: &str) -> Result<Micros> {
         let out_of_range = || invalid(text, "a date or time field is out of range");
         let day = self.day_number(text)?.ok_or_else(out_of_range)?;
@@ -381,6 +392,8 @@ impl Fields {
         if !is_valid {
             return Err(out_of_range());
         }
+        let unit = (self.fraction_digits..6).fold(1, |unit, _| unit * 10);
+        let micros = if self.fraction_digits == 0 { micros } else { (micros + unit / 2) / unit * unit };
         let offset = self.offset_sign * (self.offset_hours * 60 + self.offset_minutes) * 60 * SECOND;
         let time_of_day = ((hour * 60 + minute) * 60 + second) * SECOND + micros;
         let time = day.checked_mul(DAY).and_then(|start| start.checked_add(time_of_day - offset));

@@ -28,8 +28,8 @@ pub(super) const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday"
 /// The months as Roman numerals.
 pub(super) const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 
-/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. Case matters only
-/// for patterns of names, such as `Month`.
+/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. A pattern can also be
+/// written in lower case, which matters only for patterns of names, such as `Month`.
 const PATTERNS: [&str; 60] = [
     "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
     "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",
@@ -46,8 +46,8 @@ pub(super) enum Token<'a> {
     Text(&'a str),
     /// Text in double quotes, which can contain the letters of patterns.
     Quoted(&'a str),
-    /// A pattern. `fill` is false after `FM`, which disables leading zeros and padding. `ordinal` requests an ordinal
-    /// suffix such as `th`.
+    /// A pattern. `fill` is false after `FM` and `TM`, which disable leading zeros and padding. `ordinal` requests an
+    /// ordinal suffix such as `th`.
     Field { name: &'static str, fill: bool, ordinal: Option<bool> },
 }
 
@@ -70,7 +70,7 @@ pub(super) fn tokens(format: &str) -> Vec<Token<'_>> {
             let end = quoted.find('"').unwrap_or(quoted.len());
             tokens.push(Token::Quoted(&quoted[..end]));
             rest = quoted.get(end + 1..).unwrap_or_default();
-        } else if let Some(after) = strip(rest, "FM") {
+        } else if let Some(after) = ["FM", "fm", "TM", "tm"].iter().find_map(|prefix| rest.strip_prefix(prefix)) {
             (fill, rest) = (false, after);
         } else if let Some((name, after)) = pattern(rest) {
             let (ordinal, after) = match () {
@@ -93,7 +93,7 @@ pub(super) fn tokens(format: &str) -> Vec<Token<'_>> {
 fn pattern(format: &str) -> Option<(&'static str, &str)> {
     let find = |is_exact: bool| {
         PATTERNS.iter().chain(&LETTERS).find_map(|name| {
-            let after = if is_exact { format.strip_prefix(*name) } else { strip(format, name) };
+            let after = if is_exact { format.strip_prefix(*name) } else { strip_lower(format, name) };
             after.map(|after| (*name, after))
         })
     };
@@ -105,6 +105,13 @@ fn pattern(format: &str) -> Option<(&'static str, &str)> {
         (Some(exact), None) => Some(exact),
         (_, other) => other,
     }
+}
+
+/// Removes a prefix that is written in lower case.
+fn strip_lower<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = strip(text, prefix)?;
+    let is_lower = text.bytes().take(prefix.len()).all(|byte| !byte.is_ascii_uppercase());
+    is_lower.then_some(rest)
 }
 
 /// Removes a prefix, ignoring the case of ASCII letters.

@@ -254,6 +254,7 @@ mod tests {
             ("HH12:MI am PM", "05:04 am AM"),
             ("MS US SSSS", "000 000021 18243"),
             ("FXFF1 FF3 FF5 ff6", "0 000 00002 000021"),
+            ("TMMonth HH24hMI", "March 05h04"),
             ("Q IYYY-IW-ID DDD J", "1 2026-11-1 068 2461109"),
             ("\"Q\"Q \"at\"", "Q1 at"),
             ("Y,YYY CC WW W D", "2,026 21 10 2 2"),

@@ -37,7 +37,7 @@ mod operator_precedence;
 mod ordered_aggregates;
 pub(crate) mod output_names;
 mod row_comparisons;
-mod session_values;
+pub(crate) mod session_values;
 mod shorthand;
 pub(crate) mod table_command;
 pub(crate) mod token_rewrites;

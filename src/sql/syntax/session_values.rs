@@ -9,7 +9,10 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Function, FunctionArguments, Ident, ObjectName};
 
-use crate::sql::dialect::{CATALOG, SCHEMA};
+/// The name of the only catalog.
+pub(crate) const CATALOG: &str = "glasshouse";
+/// The name of the schema that holds all tables.
+pub(crate) const SCHEMA: &str = "public";
 
 /// A value that describes the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -108,7 +108,7 @@ def _not_finite(question, ours, theirs):
 
 def _before_christ(value, kinds):
     """Returns the number of a year or century as PostgreSQL counts it: there is no year 0."""
-    return ("number", value[1] - 1) if value[0] == "number" and value[1] <= 0 else value
+    return ("number", value[1] - 1) if value[0] == "number" and value[1].is_finite() and value[1] <= 0 else value
 
 
 def _outside_years(question, ours, theirs):
@@ -132,13 +132,22 @@ def _negative_limit(question, ours, theirs):
 
 
 def _wide_sum(question, ours, theirs):
-    is_wide = lambda kind, value: kind == "number" and not -INT64 <= value < INT64  # noqa: E731
+    is_wide = lambda kind, value: kind == "number" and value.is_finite() and not -INT64 <= value < INT64  # noqa: E731
     return ours.status == "error" and "sum(" in question.sql and _has(theirs, is_wide)
 
 
 def _wide_decimal(question, ours, theirs):
-    is_wide = lambda kind, value: kind == "number" and abs(value) >= DECIMAL_MAX  # noqa: E731
+    is_wide = lambda kind, value: kind == "number" and value.is_finite() and abs(value) >= DECIMAL_MAX  # noqa: E731
     return ours.status == "error" and _has(theirs, is_wide)
+
+
+def _wide_literal(question, ours, theirs):
+    is_wide = lambda kind, value: kind == "number" and not -(2**31) <= value < 2**31  # noqa: E731
+    return theirs.message == "integer out of range" and _has(ours, is_wide)
+
+
+def _no_decimal(question, ours, theirs):
+    return ours.status == "error" and _has(theirs, lambda kind, value: kind == "number" and not value.is_finite())
 
 
 def _is_example(question, ours, theirs):
@@ -166,6 +175,8 @@ DIFFERENCES = (
     ),
     Difference("double out of range", "SELECT power(CAST(-8 AS DOUBLE PRECISION), 0.5)", _not_finite),
     Difference("years before 1 and after 9999", "SELECT CAST('10000-01-01' AS DATE)", _outside_years),
+    Difference("INTEGER with a literal", "SELECT CAST(2147483647 AS INT) + 2", _wide_literal),
+    Difference("NaN as a decimal", "SELECT CAST('NaN' AS DECIMAL(10, 2))", _no_decimal),
     Difference("REAL as a decimal", "SELECT CAST(CAST('16777217' AS REAL) AS DECIMAL(12, 3))", _from_real),
     Difference("negative LIMIT or OFFSET", "SELECT n FROM te WHERE n IN (SELECT n FROM tb LIMIT -1)", _negative_limit),
     Difference("sum(BIGINT)", "SELECT sum(v) FROM (VALUES (9223372036854775807), (1)) AS q(v)", _wide_sum),
@@ -246,6 +257,11 @@ FAULTS = (
         "SELECT n, n FROM ta UNION ALL SELECT n, n FROM tc ORDER BY 1 DESC NULLS FIRST, 2 DESC NULLS FIRST",
     ),
     _fault("a boolean and a text literal", r"Boolean = Utf8", "SELECT n FROM ta WHERE f = 'f'"),
+    _fault(
+        "a correlation inside a derived table",
+        r"(EXISTS|IN) \(SELECT.*unknown column `d\d+\.",
+        "SELECT t1.n FROM ta AS t1 WHERE NOT EXISTS (SELECT d2.c0 FROM (SELECT t3.s AS c0 FROM ta AS t3 WHERE t3.n = t1.i) AS d2)",
+    ),
     _fault("MATERIALIZED", r"AS MATERIALIZED", "WITH w AS MATERIALIZED (SELECT 1 AS v) SELECT v FROM w"),
     _fault("comparison of intervals", r"INTERVAL '[^']*' [<>=]", "SELECT INTERVAL '1 day' < INTERVAL '25 hours'"),
     _fault(
@@ -298,7 +314,7 @@ FAULTS = (
     ),
     _fault(
         "a pair in a correlated IN",
-        r"__correlated_sq|\) (NOT )?IN \(SELECT.*unknown column",
+        r"__correlated_sq|\) (NOT )?IN \(SELECT.*(unknown column|is ambiguous)",
         "SELECT t1.n FROM ta AS t1 WHERE (t1.k, t1.f) IN (SELECT t2.k, t2.f FROM tb AS t2 WHERE t2.n = t1.k)",
     ),
     _fault("a subquery as the first element of an IN list", r"IN \(\(SELECT", "SELECT 1 IN ((SELECT max(n) FROM tb), 2)"),

@@ -22,11 +22,6 @@ use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::{grouping_sets, single_distinct};
 use crate::sql::syntax::bound_values::BoundValuePlanner;
 
-/// The name of the only catalog.
-pub(crate) const CATALOG: &str = "glasshouse";
-/// The name of the schema that holds all tables.
-pub(crate) const SCHEMA: &str = "public";
-
 /// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
 /// functions or file formats, and do not treat table names as URLs, so a statement cannot read a file by its name.
 pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {

@@ -39,6 +39,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     Aggregate, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SortExpr, SubqueryAlias, Window,
+    lit,
 };
 
 use self::domain::Domain;
@@ -212,7 +213,12 @@ impl Rewriter {
                 Expr::ScalarSubquery(subquery) => subquery,
                 _ => return Ok(Transformed::no(expr)),
             };
-            inner.subquery = Arc::new(self.rewrite(LogicalPlan::clone(&inner.subquery), false)?);
+            let plan = self.rewrite(LogicalPlan::clone(&inner.subquery), false)?;
+            let is_null_if_empty = !single_row::is_value_nullable_or_single(&plan);
+            inner.subquery = Arc::new(plan);
+            if is_null_if_empty && matches!(&expr, Expr::ScalarSubquery(_)) {
+                expr = single_row::subquery_value(expr, lit(1_i64));
+            }
             Ok(Transformed::yes(expr))
         })?;
         Ok(rewritten.data)

@@ -9,7 +9,8 @@ use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 
 /// Returns `value` if `rows` is 0 or 1. Fails with an error for the caller if `rows` is more than 1. `rows` can also be
@@ -18,6 +19,26 @@ use datafusion::logical_expr::{
 pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
     ScalarUDF::new_from_impl(SubqueryValue { signature: Signature::any(2, Volatility::Immutable) })
         .call(vec![value, rows])
+}
+
+/// Returns true if the plan always returns exactly one row, or if its column can be NULL anyway. The engine assumes that
+/// a scalar subquery is never NULL if its column is not, so `(SELECT 9 FROM t WHERE false) IS NULL` would be false.
+pub(super) fn is_value_nullable_or_single(plan: &LogicalPlan) -> bool {
+    if plan.schema().fields().first().is_some_and(|field| field.is_nullable()) {
+        return true;
+    }
+    has_one_row(plan)
+}
+
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => has_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
+        LogicalPlan::Sort(sort) => has_one_row(&sort.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(empty) => empty.produce_one_row,
+        _ => false,
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

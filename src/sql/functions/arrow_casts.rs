@@ -10,7 +10,8 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Cast, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    TryCast,
 };
 
 use crate::error::Error;
@@ -45,12 +46,7 @@ impl ScalarUDFImpl for ArrowCast {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let field = self.inner.return_field_from_args(args)?;
-        if has_fixed_size(field.data_type()) {
-            return Err(DataFusionError::External(Box::new(Error::unsupported(format!(
-                "casts to types of a fixed size are not supported ({}): use List or Binary",
-                field.data_type()
-            )))));
-        }
+        check(field.data_type())?;
         Ok(field)
     }
 
@@ -59,12 +55,27 @@ impl ScalarUDFImpl for ArrowCast {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.simplify(args, info)
+        let simplified = self.inner.simplify(args, info)?;
+        if let ExprSimplifyResult::Simplified(Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. })) =
+            &simplified
+        {
+            check(field.data_type())?;
+        }
+        Ok(simplified)
     }
 
     fn documentation(&self) -> Option<&Documentation> {
         self.inner.documentation()
     }
+}
+
+fn check(kind: &DataType) -> Result<()> {
+    if has_fixed_size(kind) {
+        return Err(DataFusionError::External(Box::new(Error::unsupported(format!(
+            "casts to types of a fixed size are not supported ({kind}): use List or Binary"
+        )))));
+    }
+    Ok(())
 }
 
 /// Returns true if a type, or a type inside it, is a binary or list type of a fixed size.

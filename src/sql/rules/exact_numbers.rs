@@ -25,6 +25,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
 use crate::sql::functions::exact_comparison::exact_comparison;
+use crate::sql::functions::rounding_cast::cast_operand;
 
 /// Casts decimals to doubles in expressions that contain both, and replaces divisions of decimals.
 #[derive(Debug)]
@@ -218,6 +219,13 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             transformed(Expr::Case(case), changed)
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
+            if let ("round", [value]) = (func.name(), args.as_slice())
+                && let Ok(kind) = value.get_type(schema)
+                && kind.is_floating()
+                && let Some(rounded) = cast_operand(value, &kind, &DataType::Int64, false)
+            {
+                return Ok(Transformed::yes(rounded));
+            }
             let is_independent = ["concat", "concat_ws", "named_struct", "struct"].contains(&func.name());
             let mut changed = args.len() > 1 && !is_independent && unify(args.iter_mut(), schema);
             match (func.name(), args.as_mut_slice()) {

@@ -155,7 +155,7 @@ fn at_time_zone(mut time: Expr, zone: Expr) -> Result<Expr> {
     let is_constant = matches!(&zone, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
     if !is_constant {
         return Err(Error::unsupported(
-            "AT TIME ZONE with a zone that is not constant is not supported: write a name such as 'Europe/Berlin'",
+            "AT TIME ZONE supports only a constant time zone: write a name such as 'Europe/Berlin'",
         ));
     }
     if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = &mut time {

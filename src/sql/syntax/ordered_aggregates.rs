@@ -4,6 +4,7 @@
 //! listagg(x, ', ') WITHIN GROUP (ORDER BY y)   ─►   string_agg(x, ', ' ORDER BY y)
 //! listagg(x)                                   ─►   string_agg(x, '')
 //! array_agg(x ORDER BY 1, y, y DESC)           ─►   array_agg(x ORDER BY y)
+//! array_agg(DISTINCT x ORDER BY x DESC)        ─►   array_sort(array_agg(DISTINCT x), 'DESC', 'NULLS FIRST')
 //! ```
 //!
 //! A call to `string_agg` with WITHIN GROUP is rewritten like `listagg`.
@@ -16,9 +17,11 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, ListAggOnOverflow,
-    ObjectName, OrderByExpr, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
+    ListAggOnOverflow, ObjectName, OrderByExpr, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
+
+use crate::sql::syntax::tree::{call, value as value_of};
 
 /// Rewrites the calls to aggregates in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -39,6 +42,9 @@ impl VisitorMut for ListAgg {
         if let Expr::Function(function) = expr {
             rewrite_call(function);
             simplify_order(function);
+            if let Some(sorted) = sort_distinct(function) {
+                *expr = sorted;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -54,6 +60,29 @@ fn simplify_order(function: &mut Function) {
         }
     }
     list.clauses.retain(|clause| !matches!(clause, FunctionArgumentClause::OrderBy(order_by) if order_by.is_empty()));
+}
+
+/// Returns `array_sort(array_agg(DISTINCT x), 'DESC')` for `array_agg(DISTINCT x ORDER BY x DESC)`. The engine ignores
+/// the order if the statement contains another ordered aggregate.
+fn sort_distinct(function: &mut Function) -> Option<Expr> {
+    let is_array_agg = function.name.to_string().eq_ignore_ascii_case("array_agg");
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    if !is_array_agg || list.duplicate_treatment != Some(DuplicateTreatment::Distinct) {
+        return None;
+    }
+    let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))] = list.args.as_slice() else { return None };
+    let [FunctionArgumentClause::OrderBy(order_by)] = list.clauses.as_slice() else { return None };
+    let [OrderByExpr { expr, options, .. }] = order_by.as_slice() else { return None };
+    if expr != value {
+        return None;
+    }
+    let is_ascending = options.asc.unwrap_or(true);
+    let order = if is_ascending { "ASC" } else { "DESC" };
+    let nulls = if options.nulls_first.unwrap_or(!is_ascending) { "NULLS FIRST" } else { "NULLS LAST" };
+    list.clauses.clear();
+    let text = |text: &str| value_of(Value::SingleQuotedString(text.to_owned()));
+    let sorted = call("array_sort", vec![Expr::Function(function.clone()), text(order), text(nulls)]);
+    Some(Expr::Function(sorted))
 }
 
 fn is_number(expr: &Expr) -> bool {

@@ -98,7 +98,7 @@ def conversions(maker):
     return maker.pick(
         f"SELECT {name}.n, CAST({value()} AS TEXT), {value()}::text FROM {text}",
         f"SELECT {name}.n, {name}.s || {value()}, {value()} || {name}.s FROM {text}",
-        f"SELECT {name}.n, concat({name}.d, {name}.s, {number}), concat_ws('/', {name}.day, {name}.i, {number}) FROM {text}",
+        f"SELECT {name}.n, concat({name}.d, '|', {name}.s, '|', {number}), concat_ws('/', {name}.day, {name}.i, {number}) FROM {text}",
         f"SELECT CAST({number} AS TEXT), 'x' || {number}",
         f"SELECT string_agg(CAST({value()} AS TEXT), ',' ORDER BY {name}.n) FROM {text}",
     )

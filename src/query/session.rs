@@ -77,7 +77,7 @@ impl Session {
                 return Ok(planned);
             }
             let (planner, sql) = (Arc::clone(&self.planner), sql.to_owned());
-            self.planning(async move { planner.plan_sql(&sql).await }).await
+            self.planning(async move { planner.plan_sql(&sql).await }.boxed()).await
         };
         planning.boxed()
     }
@@ -86,14 +86,14 @@ impl Session {
     /// this session, even if the plan was built in another session.
     pub fn plan_logical(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<Planned>> {
         let (planner, plan) = (Arc::clone(&self.planner), ErasedPlan::new(plan));
-        self.planning(async move { planner.plan_logical(&plan).await }).boxed()
+        self.planning(async move { planner.plan_logical(&plan).await }.boxed()).boxed()
     }
 
     /// Plans a statement again with bound values. Each value keeps its type. `rows` has a column for each placeholder.
     /// The statement then runs once for each row, in order, and all results are returned as one stream.
     pub fn bind(&self, planned: &Planned, rows: &RecordBatch) -> BoxFuture<'_, Result<Planned>> {
         let (planner, planned, rows) = (Arc::clone(&self.planner), planned.clone(), rows.clone());
-        self.planning(async move { planner.bind(&planned, &rows).await }).boxed()
+        self.planning(async move { planner.bind(&planned, &rows).await }.boxed()).boxed()
     }
 
     /// Waits for one of the tenant's query slots, and then runs a planned statement. If `parameters` contains rows of
@@ -124,7 +124,7 @@ impl Session {
     ///
     /// The slot is released when `work` has ended. A statement that cannot be planned within its time limit keeps its
     /// thread busy, so without slots a tenant could occupy all threads.
-    async fn planning<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    async fn planning<T: Send + 'static>(&self, work: BoxFuture<'static, Result<T>>) -> Result<T> {
         let Planner { engine, access, .. } = &*self.planner;
         let waiting = engine.planning.take(access.tenant()?);
         let slot = waiting.await.map_err(|busy| {

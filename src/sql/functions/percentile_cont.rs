@@ -175,9 +175,9 @@ fn interpolated(first: f64, second: f64, weight: f64) -> f64 {
 }
 
 /// Calls `add` for each value except NULL.
-fn each(values: &ArrayRef, mut add: impl FnMut(f64)) {
+fn each(values: &ArrayRef, add: impl FnMut(f64)) {
     let values = normalized(values);
-    values.as_primitive::<Float64Type>().iter().flatten().for_each(|value| add(value));
+    values.as_primitive::<Float64Type>().iter().flatten().for_each(add);
 }
 
 /// Calls `add` for each value in the lists of a state.

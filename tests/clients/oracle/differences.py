@@ -120,11 +120,16 @@ def _outside_years(question, ours, theirs):
 
 
 def _from_real(question, ours, theirs):
-    """PostgreSQL converts a REAL to a decimal with six digits."""
+    """PostgreSQL converts a REAL to a decimal with six digits, and a double with 15."""
+    digits = 6 if "AS REAL) AS DECIMAL" in question.sql else 15
     rounded = lambda rows: [
-        tuple((kind, f"{value:.5e}" if kind == "number" else value) for kind, value in row) for row in rows
+        tuple((kind, f"{value:.{digits - 1}e}" if kind == "number" else value) for kind, value in row) for row in rows
     ]  # noqa: E731
-    return "AS REAL) AS DECIMAL" in question.sql and rounded(ours.rows) == rounded(theirs.rows)
+    return "AS DECIMAL" in question.sql and rounded(ours.rows) == rounded(theirs.rows)
+
+
+def _hexadecimal(question, ours, theirs):
+    return ours.status == "error" and re.search(r"Cannot cast string '0[xX]", ours.message) is not None
 
 
 def _negative_limit(question, ours, theirs):
@@ -177,7 +182,8 @@ DIFFERENCES = (
     Difference("years before 1 and after 9999", "SELECT CAST('10000-01-01' AS DATE)", _outside_years),
     Difference("INTEGER with a literal", "SELECT CAST(2147483647 AS INT) + 2", _wide_literal),
     Difference("NaN as a decimal", "SELECT CAST('NaN' AS DECIMAL(10, 2))", _no_decimal),
-    Difference("REAL as a decimal", "SELECT CAST(CAST('16777217' AS REAL) AS DECIMAL(12, 3))", _from_real),
+    Difference("REAL or double as a decimal", "SELECT CAST(CAST('16777217' AS REAL) AS DECIMAL(12, 3))", _from_real),
+    Difference("hexadecimal text as a number", "SELECT CAST('0x10' AS REAL)", _hexadecimal),
     Difference("negative LIMIT or OFFSET", "SELECT n FROM te WHERE n IN (SELECT n FROM tb LIMIT -1)", _negative_limit),
     Difference("sum(BIGINT)", "SELECT sum(v) FROM (VALUES (9223372036854775807), (1)) AS q(v)", _wide_sum),
     Difference(

@@ -131,7 +131,33 @@ fn is_generated(plan: &LogicalPlan) -> bool {
 /// Returns true if the value of an aggregate or window function does not depend on the order of rows whose sort keys
 /// are equal.
 fn is_stable_value(expr: &Expr) -> bool {
-    const UNSTABLE_AGGREGATES: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+    // The other aggregates may depend on the order of their rows.
+    const STABLE_AGGREGATES: [&str; 24] = [
+        "approx_distinct",
+        "arg_max",
+        "arg_min",
+        "avg",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "bool_and",
+        "bool_or",
+        "count",
+        "grouping",
+        "max",
+        "max_by",
+        "median",
+        "min",
+        "min_by",
+        "mode",
+        "percentile_cont",
+        "percentile_disc",
+        "stddev",
+        "stddev_pop",
+        "sum",
+        "var",
+        "var_pop",
+    ];
     const STABLE_WINDOWS: [&str; 9] =
         ["rank", "dense_rank", "percent_rank", "cume_dist", "count", "min", "max", "sum", "avg"];
     match expr {
@@ -142,7 +168,7 @@ fn is_stable_value(expr: &Expr) -> bool {
             true
         }
         Expr::Alias(alias) => is_stable_value(&alias.expr),
-        Expr::AggregateFunction(call) => !UNSTABLE_AGGREGATES.contains(&call.func.name()),
+        Expr::AggregateFunction(call) => STABLE_AGGREGATES.contains(&call.func.name()),
         Expr::WindowFunction(call) => STABLE_WINDOWS.contains(&call.fun.name()),
         _ => false,
     }

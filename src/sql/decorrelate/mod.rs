@@ -49,7 +49,7 @@ use self::domain::Domain;
 const NODES_MAX: usize = 5_000;
 
 /// The prefix of the column names that the pass creates.
-const NAME_PREFIX: &str = "__subquery_";
+pub(crate) const NAME_PREFIX: &str = "__subquery_";
 
 /// Replaces the subqueries that the engine does not support, and those for which it returns wrong results.
 pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {

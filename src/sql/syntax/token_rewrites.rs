@@ -6,12 +6,14 @@
 //! | `{oj a LEFT JOIN b ON …}`, an escape of ODBC | `a LEFT JOIN b ON …` |
 //! | `LIKE 'a!%' {escape '!'}`, an escape of ODBC | `LIKE 'a!%' ESCAPE '!'` |
 //! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
+//! | `__subquery_1` | refused. The name is reserved |
 //! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use crate::error::{Error, Result};
+use crate::sql::decorrelate::NAME_PREFIX;
 
 /// Rewrites the tokens of a statement.
 pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
@@ -21,6 +23,7 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpa
     // The braces that are open. A brace is true if it belongs to an escape that is removed.
     let mut braces = Vec::new();
     for position in 0..words.len() {
+        check_name(token(position))?;
         check_operator(token(position))?;
         check_text(token(position), token(position + 1))?;
         match token(position) {
@@ -52,6 +55,18 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpa
         });
     }
     Ok(tokens)
+}
+
+/// Refuses a name that the decorrelation of subqueries could mistake for one of its own columns.
+fn check_name(token: Option<&Token>) -> Result<()> {
+    let Some(Token::Word(Word { value, .. })) = token else { return Ok(()) };
+    let is_reserved = value.get(..NAME_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME_PREFIX));
+    if is_reserved {
+        return Err(Error::invalid(format!(
+            "the name `{value}` is reserved: use a name that does not begin with {NAME_PREFIX}"
+        )));
+    }
+    Ok(())
 }
 
 /// Returns the number of tokens to remove at the beginning of an ODBC escape: the brace, and the word `oj`. Returns `None`

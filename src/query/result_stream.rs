@@ -11,7 +11,8 @@
 //! from the list of running queries. The reader learns last that the query has ended. This order applies whether the
 //! query ends after its last row, or because of a limit, an error, a cancellation or a dropped reader.
 //! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for the reader. When
-//! `query.time_max` has passed, the plan and the slot are freed even if batches still wait.
+//! `query.time_max` has passed, the plan and the slot are freed even if batches still wait. A plan that does not yield keeps
+//! both until it yields, but the reader stops waiting for it after [`ENDING_TIME_MAX`].
 
 use std::fmt;
 use std::sync::Arc;

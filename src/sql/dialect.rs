@@ -7,7 +7,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 
 use crate::sql::functions::count_distinct::CountDistinctPlanner;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
@@ -19,7 +19,7 @@ use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::guards::GuardRule;
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
-use crate::sql::rules::{grouping_sets, single_distinct};
+use crate::sql::rules::{forget_dependencies, grouping_sets, single_distinct};
 use crate::sql::syntax::bound_values::BoundValuePlanner;
 
 /// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
@@ -36,7 +36,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
         .with_aggregate_functions(aggregate_functions::all())
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_analyzer_rules(analyzer_rules())
-        .with_optimizer_rules(single_distinct::optimizer_rules())
+        .with_optimizer_rules(optimizer_rules())
         .with_optimizer_rule(Arc::new(GuardRule))
         .with_optimizer_rule(Arc::new(ConstantListRule))
         .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
@@ -74,4 +74,10 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(CheckedArithmeticRule));
     rules.push(Arc::new(function_limits::ResultSizeRule));
     rules
+}
+
+/// Returns the engine's optimizer rules, of which one is wrapped, with our rule before those that use functional
+/// dependencies.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    forget_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules))
 }

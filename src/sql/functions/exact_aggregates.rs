@@ -9,7 +9,7 @@
 //!   function ─► Kind ─► a Total for the type of the argument ─► a Finish that rounds and checks the range
 //! ```
 //!
-//! The engine's `avg` over decimals is not replaced, because it is already exact.
+//! The average of decimals has at least 16 digits after the point where they fit, like a quotient of decimals.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ const USERS: [&str; 4] =
     ["eliminate_join", "replace_distinct_aggregate", "eliminate_duplicated_expr", "optimize_projections"];
 
 /// Adds the rule of this file before each of the engine's rules that use functional dependencies.
-pub(super) fn before_users(
+pub(crate) fn before_users(
     rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut all: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::with_capacity(rules.len() + USERS.len());

@@ -14,7 +14,7 @@
 pub(super) mod checked_arithmetic;
 pub(super) mod constant_lists;
 pub(super) mod exact_numbers;
-mod forget_dependencies;
+pub(super) mod forget_dependencies;
 pub(super) mod grouping_sets;
 pub(super) mod guards;
 pub(super) mod interval_comparisons;

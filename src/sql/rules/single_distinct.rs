@@ -11,20 +11,17 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimizer::ApplyOrder;
-use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
-
-use crate::sql::rules::forget_dependencies;
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 const RULE: &str = "single_distinct_aggregation_to_group_by";
 
-/// Returns the engine's optimizer rules, with a wrapper around `single_distinct_aggregation_to_group_by`, and with
-/// [`forget_dependencies`] before the rules that need it.
-pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+/// Wraps the engine's rule `single_distinct_aggregation_to_group_by`, and returns the other rules unchanged.
+pub(crate) fn wrap(rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let wrap = |rule: Arc<dyn OptimizerRule + Send + Sync>| match rule.name() {
         RULE => Arc::new(SingleDistinct(rule)),
         _ => rule,
     };
-    forget_dependencies::before_users(Optimizer::new().rules.into_iter().map(wrap).collect())
+    rules.into_iter().map(wrap).collect()
 }
 
 #[derive(Debug)]

@@ -80,7 +80,7 @@ section! {
         /// The claim that contains the scopes, as a list or as a space-separated string.
         scope_claim: String = plain("scope"),
             "The default is the name that OAuth uses";
-        /// The subjects that may ingest for every tenant. These subjects need no tenant claim and cannot query.
+        /// The subjects that may ingest for every tenant. These subjects need no tenant claim and cannot run queries.
         operators: Vec<String> = none(),
             "Use it for your own pipelines, which send events of all tenants";
     }

@@ -162,7 +162,7 @@ section! {
         /// The number of threads that plan and run queries; 0 means one per core. These threads have a lower scheduling
         /// priority than all other threads.
         threads: usize = count("threads", 0, 0..=1_024),
-            "Queries may use the whole machine. Ingest and the endpoints run on their own threads and take precedence";
+            "Queries may use the whole machine. Ingest and the endpoints run on their own threads, which have a higher priority";
         /// The number of partitions in a query plan; 0 means one per core.
         partitions: usize = count("partitions", 0, 0..=1_024),
             "A single query should be able to use the whole machine";

@@ -22,7 +22,7 @@ pub(super) fn settings(listener: &TcpListener, config: &FlightConfig) -> Result<
         _ => return Err(Error::invalid("flight: set `tls_cert` and `tls_key` together")),
     };
     // The binary contains two crypto providers, so rustls requires that one of them be installed as the default. An
-    // error means that one is already installed, so it is ignored.
+    // error means that a provider is already installed, so the error is ignored.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut settings = ServerTlsConfig::new().identity(Identity::from_pem(cert, key)).timeout(HANDSHAKE_MAX);
     if let Some(ca) = &config.tls_client_ca {

@@ -186,7 +186,7 @@ impl Table {
             table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
         };
         if due(self) {
-            // Another process may have written a checkpoint, so that none is due now.
+            // No checkpoint is due if another process has written one.
             self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
         }
         if !due(self) {

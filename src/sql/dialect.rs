@@ -19,7 +19,8 @@ use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::guards::GuardRule;
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
-use crate::sql::rules::{forget_dependencies, grouping_sets, single_distinct};
+use crate::sql::rules::{self, forget_dependencies, single_distinct};
+use crate::sql::syntax::boolean_texts::BooleanTextPlanner;
 use crate::sql::syntax::bound_values::BoundValuePlanner;
 
 /// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
@@ -39,7 +40,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
         .with_optimizer_rules(optimizer_rules())
         .with_optimizer_rule(Arc::new(GuardRule))
         .with_optimizer_rule(Arc::new(ConstantListRule))
-        .with_physical_optimizer_rules(grouping_sets::physical_optimizer_rules())
+        .with_physical_optimizer_rules(rules::physical_optimizer_rules())
 }
 
 /// Returns the table functions of the dialect.
@@ -60,8 +61,12 @@ fn set_options(options: &mut ConfigOptions) {
 
 /// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 3] =
-        [Arc::new(BoundValuePlanner), Arc::new(CountDistinctPlanner), Arc::new(IntervalProductPlanner)];
+    let ours: [Arc<dyn ExprPlanner>; 4] = [
+        Arc::new(BoundValuePlanner),
+        Arc::new(BooleanTextPlanner),
+        Arc::new(CountDistinctPlanner),
+        Arc::new(IntervalProductPlanner),
+    ];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 

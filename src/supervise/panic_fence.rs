@@ -132,7 +132,7 @@ impl Origin {
     }
 }
 
-/// Counts an active fence in [`DEPTH`] until it is dropped.
+/// A guard that counts one active panic fence in [`DEPTH`] until the guard is dropped.
 struct Inside;
 
 impl Inside {

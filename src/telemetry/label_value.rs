@@ -56,7 +56,7 @@ impl LabelNames {
     /// The label value that all names beyond the limit share.
     pub(super) const OTHER: &'static str = "other";
 
-    /// Creates an empty set of at most `max` names.
+    /// Creates an empty set that can hold at most `max` names.
     pub(super) fn new(max: usize) -> Self {
         Self { seen: Mutex::default(), max }
     }

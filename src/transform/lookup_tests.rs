@@ -217,7 +217,7 @@ fn transform(lookups: &Arc<Lookups>) -> Result<Arc<Transform>> {
     Ok(transform.expect("the source has a statement"))
 }
 
-/// Transforms a message with the offset 1, and returns the city in the resulting row.
+/// Transforms the message at offset 1, and returns the city in the resulting row.
 async fn city(transform: &Arc<Transform>) -> String {
     let (transform, runtime) = (Arc::clone(transform), tokio::runtime::Handle::current());
     let run = move || {

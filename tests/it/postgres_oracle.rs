@@ -30,7 +30,7 @@ fn answers_equal_those_of_postgresql() {
         })
     };
     let server = start(&[]);
-    // Batches of two rows, so that a table has several of them.
+    // A batch has two rows, so each table consists of several batches.
     let single = start(&[("QUERY__PARTITIONS", "1"), ("QUERY__BATCH_ROWS", "2")]);
     let mut facts = server.facts();
     facts["single"] = single.flight.clone().into();

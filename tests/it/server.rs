@@ -121,7 +121,7 @@ impl Server {
         })
     }
 
-    /// Writes the facts to a file for a suite, and returns the path of the file.
+    /// Writes the server's addresses and tokens to a file that a client suite reads, and returns the path of the file.
     pub(crate) fn write_facts(&self, facts: &Value) -> PathBuf {
         let path = self.folder.path().join("facts.json");
         fs::write(&path, facts.to_string()).unwrap();

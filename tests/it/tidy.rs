@@ -26,7 +26,7 @@ struct Rule {
     good: &'static [(&'static str, &'static str)],
 }
 
-/// The order of the modules. A module may import only modules that precede it.
+/// The modules in the order of their dependencies. A module may import only modules that precede it.
 const ORDER: [&str; 18] = [
     "error",
     "clock",

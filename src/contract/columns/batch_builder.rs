@@ -1,8 +1,8 @@
-//! Builds an event batch row by row. Decoders write the values of the *open row*, the row that is being decoded,
+//! Builds an event batch row by row. Decoders write the values of the *current row*, the row that is being decoded,
 //! directly into the columns.
 //!
 //! ```text
-//!   protobuf | json ─ fill ─► open row ─ check ─┬─ keep ─► next row ─► … ─► Arrow columns
+//!   protobuf | json ─ fill ─► current row ─ check ─┬─ keep ─► next row ─► … ─► Arrow columns
 //!                                               └─ drop ─► the same row, empty again
 //! ```
 //!
@@ -36,19 +36,19 @@ pub(in crate::contract) struct BatchBuilder<'a> {
     /// The indexes of the text and bytes columns, for [`BatchBuilder::keep`].
     text_columns: Vec<usize>,
     entries: MapBuilder,
-    /// The number of rows kept so far, which is also the index of the open row.
+    /// The number of rows kept so far, which is also the index of the current row.
     rows: usize,
     /// The number of rows that the columns can hold before they must grow.
     capacity: usize,
     open: OpenRow,
-    /// The strings of the open row that are not slices of the body, such as unescaped strings and formatted numbers.
+    /// The strings of the current row that are not slices of the body, such as unescaped strings and formatted numbers.
     pub(in crate::contract) derived: String,
-    /// The byte strings of the open row that are not slices of the body, such as decoded base64.
+    /// The byte strings of the current row that are not slices of the body, such as decoded base64.
     pub(in crate::contract) derived_bytes: Vec<u8>,
     entries_max: usize,
 }
 
-/// The state of the open row.
+/// The state of the current row.
 #[derive(Debug)]
 struct OpenRow {
     /// For each column, true if the event contains a field for it, even if the field is null.
@@ -99,7 +99,7 @@ impl<'a> BatchBuilder<'a> {
         self.derived_bytes.clear();
     }
 
-    /// Keeps the open row. If this would make a column exceed its maximum size, returns a `Limited` error.
+    /// Keeps the current row. If this would make a column exceed its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         self.text_columns.iter().try_for_each(|column| self.columns[*column].keep())?;
@@ -108,7 +108,7 @@ impl<'a> BatchBuilder<'a> {
         Ok(())
     }
 
-    /// Drops the values of the open row.
+    /// Drops the values of the current row.
     #[cold]
     pub(in crate::contract) fn drop(&mut self) {
         self.columns.iter_mut().for_each(|column| column.clear(self.rows));
@@ -116,14 +116,14 @@ impl<'a> BatchBuilder<'a> {
         self.open.cause = None;
     }
 
-    /// Records that the open row must be rejected. Only the first cause is recorded. Afterwards, the decoder still
+    /// Records that the current row must be rejected. Only the first cause is recorded. Afterwards, the decoder still
     /// reads the rest of the event, which may contain the tenant that the reject must name.
     #[cold]
     pub(in crate::contract) fn mark_rejected(&mut self, cause: impl FnOnce() -> RejectCause) {
         self.open.cause.get_or_insert_with(|| Box::new(cause()));
     }
 
-    /// Returns the reason for rejecting the open row, if there is one, and removes it from the builder.
+    /// Returns the reason for rejecting the current row, if there is one, and removes it from the builder.
     pub(in crate::contract) fn take_cause(&mut self) -> Option<RejectCause> {
         self.open.cause.take().map(|cause| *cause)
     }
@@ -192,14 +192,14 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Returns the string of the open row in a column, or `None` if it is null. The column must be the tenant or the
+    /// Returns the string of the current row in a column, or `None` if it is null. The column must be the tenant or the
     /// id, which are never dictionary-encoded.
     #[inline]
     pub(in crate::contract) fn text_of(&self, column: usize) -> Option<&[u8]> {
         self.columns[column].text(self.rows)
     }
 
-    /// Returns the open row's integer in a column, or `None` if it is null.
+    /// Returns the current row's integer in a column, or `None` if it is null.
     #[inline]
     pub(in crate::contract) fn int_of(&self, column: usize) -> Option<i64> {
         self.columns[column].number(self.rows).map(u64::cast_signed)

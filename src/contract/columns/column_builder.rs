@@ -3,7 +3,7 @@
 //! Takes values row by row and produces an array. The buffer of eight-byte values is moved into the array without a
 //! copy. Strings are built by a [`TextBuilder`].
 //!
-//! **Invariant:** the value of the open row follows the values of all kept rows. When the row is dropped, the buffers
+//! **Invariant:** the value of the current row follows the values of all kept rows. When the row is dropped, the buffers
 //! are truncated to remove its value.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(in crate::contract) enum ColumnBuilder {
 
 impl ColumnBuilder {
     /// Creates a builder for a column of `kind` with capacity for `rows` rows. If `plain` is true, strings are never
-    /// dictionary-encoded, and [`ColumnBuilder::text`] can return the string of the open row.
+    /// dictionary-encoded, and [`ColumnBuilder::text`] can return the string of the current row.
     pub(in crate::contract) fn new(kind: ColumnKind, plain: bool, rows: usize) -> Self {
         let validity = Vec::with_capacity(rows.div_ceil(WORD));
         match kind {
@@ -68,7 +68,7 @@ impl ColumnBuilder {
         validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's string.
+    /// Writes the current row's string.
     #[inline]
     pub(in crate::contract) fn put_text(&mut self, row: usize, text: PaddedSlice<'_>) {
         let Self::Bytes(texts, validity) = self else {
@@ -78,7 +78,7 @@ impl ColumnBuilder {
         validity[row / WORD] |= 1 << (row % WORD);
     }
 
-    /// Writes the open row's string if the column's dictionary already contains it. Returns true if the string was
+    /// Writes the current row's string if the column's dictionary already contains it. Returns true if the string was
     /// written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, row: usize, text: PaddedSlice<'_>) -> bool {
@@ -88,7 +88,7 @@ impl ColumnBuilder {
         known
     }
 
-    /// Sets the open row's value to null.
+    /// Sets the current row's value to null.
     pub(in crate::contract) fn clear(&mut self, row: usize) {
         let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
         if let Some(word) = validity.get_mut(row / WORD) {
@@ -99,21 +99,21 @@ impl ColumnBuilder {
         }
     }
 
-    /// Keeps the string of the open row. Does nothing in a column without strings. If this would make the column exceed
+    /// Keeps the string of the current row. Does nothing in a column without strings. If this would make the column exceed
     /// its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// Returns the bit pattern of the open row's number, or `None` if it is null.
+    /// Returns the bit pattern of the current row's number, or `None` if it is null.
     #[inline]
     pub(in crate::contract) fn number(&self, row: usize) -> Option<u64> {
         let Self::Numbers(values, validity) = self else { return None };
         is_set(validity, row).then(|| values[row])
     }
 
-    /// Returns the open row's string, or `None` if it is null. Works only if the builder was created with `plain` set
+    /// Returns the current row's string, or `None` if it is null. Works only if the builder was created with `plain` set
     /// to true.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {

@@ -31,9 +31,9 @@ pub(in crate::contract) struct MapBuilder {
     positions: Vec<u32>,
     /// For each kept row, the index at which its keys end (exclusive).
     ends: Vec<usize>,
-    /// The index of the open row's first key.
+    /// The index of the current row's first key.
     begin: usize,
-    /// The index of the open row's first value.
+    /// The index of the current row's first value.
     values_begin: usize,
 }
 
@@ -51,7 +51,7 @@ impl MapBuilder {
         }
     }
 
-    /// Adds an entry to the open row. If the row already has the key, its value is replaced only if `replace` is true.
+    /// Adds an entry to the current row. If the row already has the key, its value is replaced only if `replace` is true.
     /// Returns false if the row already had the key. Returns a `Limited` error if the column would exceed its maximum
     /// size, or if the row would have more than `entries_max` entries.
     pub(in crate::contract) fn add(
@@ -99,7 +99,7 @@ impl MapBuilder {
         self.ends.push(self.begin);
     }
 
-    /// Drops the entries of the open row.
+    /// Drops the entries of the current row.
     pub(in crate::contract) fn drop(&mut self) {
         self.keys.truncate(self.begin);
         self.values.truncate(self.values_begin);

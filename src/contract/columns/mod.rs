@@ -7,7 +7,7 @@
 //!   batches ─► event_batch: concatenate, decode to plain strings (dictionary_ops)
 //! ```
 //!
-//! **Invariant:** the values of the open row follow the values of all kept rows. When the row is dropped, the buffers
+//! **Invariant:** the values of the current row follow the values of all kept rows. When the row is dropped, the buffers
 //! are truncated to remove its values.
 
 pub(super) mod batch_builder;

@@ -45,7 +45,7 @@ impl<'a> EventCollector<'a> {
         Self { contract, options, body, rejects: Vec::new(), index: 0 }
     }
 
-    /// Checks the open row, which was decoded from `range` of the body, and then keeps or rejects it.
+    /// Checks the current row, which was decoded from `range` of the body, and then keeps or rejects it.
     pub(in crate::contract) fn accept_or_reject(
         &mut self,
         builder: &mut BatchBuilder<'a>,
@@ -68,7 +68,7 @@ impl<'a> EventCollector<'a> {
         }
     }
 
-    /// Drops the open row, and records a reject. The reject contains the bytes of the event, which are `range` of the
+    /// Drops the current row, and records a reject. The reject contains the bytes of the event, which are `range` of the
     /// body.
     #[cold]
     pub(in crate::contract) fn reject(

@@ -137,7 +137,7 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
 }
 
 /// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A
-/// decimal outside the range of the new type becomes null. This function gets decimals only as the values of a
+/// decimal outside the range of the new type becomes null. Decimals reach this function only as the values of a
 /// dictionary.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{

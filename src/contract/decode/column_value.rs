@@ -69,7 +69,7 @@ impl Leaf {
         }
     }
 
-    /// Converts a string. For a text column, the value is `kept`, which refers to the same string.
+    /// Converts a string. For a text column, returns `kept`, which refers to the same string as the argument.
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),

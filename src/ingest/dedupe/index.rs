@@ -196,7 +196,7 @@ impl IndexState {
     }
 }
 
-/// Rows that are not in the window, and the uncovered files that may contain them.
+/// Rows that are not in the window, and the files outside the window that may contain them.
 struct LookupCandidates {
     files: Vec<Arc<DataFile>>,
     keys: EventKeys,

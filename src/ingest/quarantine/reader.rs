@@ -137,7 +137,7 @@ pub(super) struct QuarantineReader<'a> {
 }
 
 impl EntryFilter {
-    /// Returns true if the filter matches all entries, because no condition is set.
+    /// Returns true if the filter has no conditions, so it matches all entries.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }

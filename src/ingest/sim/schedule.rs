@@ -92,7 +92,7 @@ pub(super) struct Schedule {
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the schedule for a seed. Stops at the first step with a failure, such as a panic or an unexpected result, and
+/// Runs the schedule for a seed. Stops at the first step that fails, for example with a panic or an unexpected result, and
 /// returns the descriptions of the failures.
 pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();

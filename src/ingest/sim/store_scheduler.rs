@@ -296,7 +296,7 @@ impl StoreScheduler {
         };
         let Request { process, action, object, number } = request;
         inner.trace.push(format!("{process} {action:?} {object} #{number}: {outcome:?}: {outcome}"));
-        // Sending fails if the caller was dropped. The decision on a put has then already taken effect.
+        // Sending fails if the caller was dropped. The store has then already executed or refused a put.
         let _dropped = response.send(verdict);
     }
 

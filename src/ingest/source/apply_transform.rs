@@ -146,7 +146,7 @@ fn tenant_resolution(
     }
 }
 
-/// Creates the reject for a message.
+/// Creates the quarantine entry for a message that was rejected.
 fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
     let tenant = match &message.tenant_resolution {

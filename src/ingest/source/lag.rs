@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(partition.messages(&offsets), Some(1), "offset 5 may be a message");
         offsets.reach_end(6);
         assert_eq!((partition.state(&offsets), partition.messages(&offsets)), (LagState::Complete(40), Some(0)));
-        // After a restart, the lag becomes 0 when the end is reached again. This does not require that the offset 6 was
+        // After a restart, the lag becomes 0 when the end is reached again. This does not require that offset 6 was
         // stored in the table.
         let mut again = PartitionOffsets::default();
         again.reset(Some(5), None);

@@ -90,7 +90,7 @@ pub(in crate::ingest) struct MessageBatch {
     /// When the source was first started, in milliseconds since 1970. `None` if this batch does not need to store the
     /// time.
     pub(in crate::ingest) started: Option<i64>,
-    /// Whether the batch is committed without waiting for other requests. True for full batches, because more messages
+    /// Whether the batch is committed without waiting for other requests. True if the batch is full, because more messages
     /// are already waiting.
     pub(in crate::ingest) commit_now: bool,
     /// Makes the commit fail if the pause number in the table has changed.

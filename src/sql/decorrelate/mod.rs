@@ -23,6 +23,7 @@
 
 mod domain;
 mod multiset;
+mod outer_aggregates;
 mod single_row;
 mod subquery;
 mod supported_subqueries;
@@ -56,6 +57,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
     if !contains_subquery(&plan)? {
         return Ok(Transformed::no(plan));
     }
+    outer_aggregates::check(&plan)?;
     let plan = Rewriter::default().rewrite(plan, false)?;
     // The engine may have assumed that a subquery cannot return NULL. The expression that replaces it may be nullable,
     // so compute the schemas again.
@@ -260,15 +262,40 @@ impl Rewriter {
         project_to(LogicalPlan::Window(Window::try_new(exprs, Arc::new(rows))?), &window.schema)
     }
 
-    fn sort(&mut self, sort: Sort) -> Result<LogicalPlan> {
+    fn sort(&mut self, mut sort: Sort) -> Result<LogicalPlan> {
         let schema = Arc::clone(sort.input.schema());
-        let mut rows = LogicalPlan::clone(&sort.input);
+        let base = match &*sort.input {
+            LogicalPlan::Projection(projection) => self.project_sort_keys(&mut sort.expr, projection)?,
+            _ => Arc::clone(&sort.input),
+        };
+        let mut rows = LogicalPlan::clone(&base);
         let mut keys = Vec::with_capacity(sort.expr.len());
         for key in sort.expr {
-            let expr = self.replace(key.expr, &mut rows, &sort.input)?;
+            let expr = self.replace(key.expr, &mut rows, &base)?;
             keys.push(SortExpr { expr, ..key });
         }
         project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
+    }
+
+    /// Evaluates the subqueries in sort keys that refer to columns outside the select list. Such a subquery becomes a
+    /// column of the select list, which is returned.
+    fn project_sort_keys(&mut self, keys: &mut [SortExpr], list: &Projection) -> Result<Arc<LogicalPlan>> {
+        let mut rows = LogicalPlan::clone(&list.input);
+        let mut exprs = list.expr.clone();
+        for key in keys {
+            let replaced = std::mem::take(&mut key.expr).transform_up(|expr| {
+                let columns = subquery::columns_of(&expr)?;
+                let all_in = |schema: &DFSchema| columns.iter().all(|column| schema.has_column(column));
+                if !is_subquery(&expr) || all_in(&list.schema) || !all_in(list.input.schema()) {
+                    return Ok(Transformed::no(expr));
+                }
+                let name = self.fresh();
+                exprs.push(self.attach(expr, &mut rows, &list.input)?.alias(&name));
+                Ok(Transformed::yes(Expr::Column(Column::new_unqualified(name))))
+            })?;
+            key.expr = replaced.data;
+        }
+        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(rows))?)))
     }
 
     /// Rewrites a join that has subqueries in its condition. An inner join is replaced by a cross join and a filter on

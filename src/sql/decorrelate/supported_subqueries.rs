@@ -2,7 +2,7 @@
 //! as they are:
 //!
 //! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in WHERE conditions of the
-//!   subquery, and not inside its joins, aggregates or limits. For `IN`, the conditions with outer columns must be
+//!   subquery, and not inside its joins, aggregates, limits or derived tables. For `IN`, the conditions with outer columns must be
 //!   equalities, and the tested value must be a column.
 //! - `NOT IN` in a WHERE condition, if the tested value contains a column and the subquery contains no outer columns.
 //! - Scalar subqueries without outer columns.
@@ -28,6 +28,10 @@ pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
             let is_uncorrelated = all_outer_columns(&test.subquery.subquery)?.is_empty();
             if test.negated {
                 return Ok(is_uncorrelated && !test.expr.column_refs().is_empty());
+            }
+            // The engine supports only subqueries whose first column it can name, so not VALUES.
+            if test.subquery.subquery.head_output_expr()?.is_none() {
+                return Ok(false);
             }
             let is_column = matches!(*test.expr, Expr::Column(_));
             Ok(is_uncorrelated || is_column && is_plain_predicate(&test.subquery.subquery, true)?)
@@ -83,7 +87,7 @@ fn in_inputs(node: &LogicalPlan, column: &Column) -> bool {
 }
 
 /// Returns true if outer columns occur only in WHERE conditions. They must not occur in other nodes, such as joins,
-/// aggregates and limits, or in the inputs of these nodes.
+/// aggregates, limits and derived tables, or in the inputs of these nodes.
 fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool> {
     let has_plain_exprs = |node: &LogicalPlan| -> Result<bool> {
         let mut plain = true;
@@ -97,7 +101,6 @@ fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool>
         LogicalPlan::Projection(projection) => {
             Ok(has_plain_exprs(plan)? && is_plain_predicate(&projection.input, only_equalities)?)
         }
-        LogicalPlan::SubqueryAlias(alias) => is_plain_predicate(&alias.input, only_equalities),
         LogicalPlan::Distinct(Distinct::All(input)) => is_plain_predicate(input, only_equalities),
         LogicalPlan::Filter(filter) => {
             Ok(is_plain_filter(&filter.predicate, only_equalities)?
@@ -136,7 +139,6 @@ fn contains_outer(expr: &Expr) -> bool {
 
 fn is_plain_equality(plan: &LogicalPlan) -> Result<bool> {
     match plan {
-        LogicalPlan::SubqueryAlias(alias) => is_plain_equality(&alias.input),
         LogicalPlan::Filter(filter) => Ok(has_only_equalities(&filter.predicate) && is_plain_equality(&filter.input)?),
         other => Ok(all_outer_columns(other)?.is_empty()),
     }

@@ -8,11 +8,14 @@ use arrow::array::timezone::Tz;
 use arrow::array::{ArrayRef, AsArray as _, PrimitiveArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
-use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset as _, TimeZone as _};
+use chrono::{DateTime, Datelike as _, MappedLocalTime, NaiveDate, NaiveDateTime, Offset as _, TimeZone as _};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ColumnarValue;
 
 use crate::clock::{DAY, Micros, SECOND};
+
+/// The number of bytes in a date such as `2026-03-02`.
+const DATE_BYTES: usize = "0000-00-00".len();
 
 /// A calendar date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,8 +172,14 @@ pub(super) fn micros(value: &ColumnarValue, rows: usize) -> Result<TimestampMicr
     Ok(array.clone())
 }
 
-/// Appends `:00` to a time without seconds, such as `2026-03-02 10:00`. Returns true if it has changed the text.
-pub(crate) fn complete_seconds(text: &mut String) -> bool {
+/// Rewrites a timestamp that the engine cannot parse: appends `:00` to a time without seconds, such as `2026-03-02
+/// 10:00`, and replaces `24:00:00` with the start of the next day. Returns true if it has changed the text.
+pub(crate) fn complete_time(text: &mut String) -> bool {
+    let is_completed = complete_seconds(text);
+    start_next_day(text) || is_completed
+}
+
+fn complete_seconds(text: &mut String) -> bool {
     const SHAPE: &[u8; 16] = b"0000-00-00 00:00";
     let bytes = text.as_bytes();
     let fits = |(byte, shape): (&u8, &u8)| match shape {
@@ -187,9 +196,22 @@ pub(crate) fn complete_seconds(text: &mut String) -> bool {
     is_short
 }
 
+/// Replaces the time `24:00:00` with the start of the next day.
+fn start_next_day(text: &mut String) -> bool {
+    let Some((date, time)) = text.split_at_checked(DATE_BYTES) else { return false };
+    let Some(rest) = time.get(1..).and_then(|time| time.strip_prefix("24:00:00")) else { return false };
+    let zone = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches('0'));
+    if !time.starts_with([' ', 'T', 't']) || !(zone.is_empty() || zone.starts_with(['+', '-', 'Z', 'z', ' '])) {
+        return false;
+    }
+    let Ok(date) = date.parse::<NaiveDate>() else { return false };
+    let Some(next) = date.succ_opt().filter(|next| next.year() <= 9_999) else { return false };
+    *text = format!("{next} 00:00:00{zone}");
+    true
+}
+
 /// Removes the time from a timestamp such as `2026-03-02 10:00:30.5+02:00`, and leaves any other text unchanged.
 pub(crate) fn drop_time(text: &mut String) {
-    const DATE_BYTES: usize = "0000-00-00".len();
     let trimmed = text.trim();
     let Some((date, time)) = trimmed.split_at_checked(DATE_BYTES) else { return };
     if time.strip_prefix([' ', 'T', 't']).is_some_and(|time| is_time(time.trim_start())) {
@@ -197,7 +219,7 @@ pub(crate) fn drop_time(text: &mut String) {
     }
 }
 
-/// Returns true for a time of day such as `10:00`, `10:00:30.5` or `10:00+02:00`.
+/// Returns true for a time of day such as `10:00`, `10:00:30.5`, `10:00+02:00` or `24:00`.
 fn is_time(text: &str) -> bool {
     let (time, zone) = text.split_at(text.find(['+', '-', 'Z', 'z']).unwrap_or(text.len()));
     let number = |text: &str, limit: u32| {
@@ -205,6 +227,11 @@ fn is_time(text: &str) -> bool {
     };
     let parts: Vec<&str> = time.trim_end().split(':').collect();
     let is_clock = match parts.as_slice() {
+        ["24", "00"] => true,
+        ["24", "00", second] => {
+            let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
+            second == "00" && !fraction.is_empty() && fraction.bytes().all(|digit| digit == b'0')
+        }
         [hour, minute] => number(hour, 24) && number(minute, 60),
         [hour, minute, second] => {
             let (second, fraction) = second.split_once('.').unwrap_or((second, "0"));
@@ -226,7 +253,7 @@ fn is_time(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{Datelike as _, NaiveDate, TimeDelta, Timelike as _};
+    use chrono::{TimeDelta, Timelike as _};
 
     use super::*;
 
@@ -264,18 +291,25 @@ mod tests {
     }
 
     #[test]
-    fn times_without_seconds_are_completed() {
+    fn times_are_completed() {
         for (text, expected) in [
             ("1998-03-02 10:00", "1998-03-02 10:00:00"),
             ("1998-03-02T10:00Z", "1998-03-02T10:00:00Z"),
             ("1998-03-02 10:00+02:00", "1998-03-02 10:00:00+02:00"),
             ("1998-03-02 10:00:30", "1998-03-02 10:00:30"),
             ("1998-03-02", "1998-03-02"),
+            ("1998-02-28 24:00", "1998-03-01 00:00:00"),
+            ("1996-02-28T24:00:00.000Z", "1996-02-29 00:00:00Z"),
+            ("1998-12-31 24:00:00+02:00", "1999-01-01 00:00:00+02:00"),
+            ("1998-12-31 24:00:01", "1998-12-31 24:00:01"),
+            ("1998-12-31 24:00:00.5", "1998-12-31 24:00:00.5"),
+            ("1998-02-30 24:00:00", "1998-02-30 24:00:00"),
+            ("9999-12-31 24:00:00", "9999-12-31 24:00:00"),
             ("1998-03-02 10:0x", "1998-03-02 10:0x"),
             ("ää98-03-02 10:00", "ää98-03-02 10:00"),
         ] {
             let mut completed = text.to_owned();
-            assert_eq!(complete_seconds(&mut completed), text != expected);
+            assert_eq!(complete_time(&mut completed), text != expected);
             assert_eq!(completed, expected);
         }
     }
@@ -288,7 +322,9 @@ mod tests {
             ("1998-03-02 10:00:30+02:00", "1998-03-02"),
             ("1998-03-02 10:00:30 -05", "1998-03-02"),
             ("1998-03-02", "1998-03-02"),
+            ("1998-03-02 24:00:00.00Z", "1998-03-02"),
             ("1998-03-02 24:01", "1998-03-02 24:01"),
+            ("1998-03-02 24:00:01", "1998-03-02 24:00:01"),
             ("1998-03-02 x", "1998-03-02 x"),
             ("1998-03-02 10:00+é", "1998-03-02 10:00+é"),
             ("ä998-03-02é10:00", "ä998-03-02é10:00"),

@@ -2,10 +2,12 @@
 //!
 //! - Casts to an integer: the engine truncates, but PostgreSQL rounds doubles half to even and decimals half away from
 //!   zero. The operand is rounded first, and the engine's cast then checks the range.
-//! - Casts from text: PostgreSQL ignores the whitespace around a number, so it is removed first.
+//! - Casts from text: PostgreSQL ignores the whitespace around a number, so it is removed first. For a decimal, an
+//!   exponent is resolved (`1.5e3` becomes `1500`), because the engine does not know it.
 //! - Casts from doubles to `REAL`: the engine returns infinity or 0 for a number that is out of range. In PostgreSQL, such
 //!   a cast is an error.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray as _, Float64Array, LargeStringArray, StringArray, StringViewArray};
@@ -34,7 +36,8 @@ pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType, is_try:
     };
     is_affected.then(|| {
         let signature = Signature::user_defined(Volatility::Immutable);
-        let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { real, signature }));
+        let is_decimal = to.is_decimal();
+        let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { real, is_decimal, signature }));
         Expr::ScalarFunction(ScalarFunction { func, args: vec![value.clone()] })
     })
 }
@@ -55,6 +58,8 @@ enum OutOfRange {
 struct CastOperand {
     /// `None` unless the cast is to `REAL`.
     real: Option<OutOfRange>,
+    /// True if the cast is to a decimal.
+    is_decimal: bool,
     signature: Signature,
 }
 
@@ -100,6 +105,13 @@ impl ScalarUDFImpl for CastOperand {
 }
 
 impl CastOperand {
+    /// Returns the text of a number as the engine's cast expects it.
+    fn number<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let text = trim(text);
+        let plain = if self.is_decimal { without_exponent(text) } else { None };
+        plain.map_or(Cow::Borrowed(text), Cow::Owned)
+    }
+
     fn prepare(&self, array: &ArrayRef) -> Result<ArrayRef> {
         Ok(match array.data_type() {
             DataType::Float32 => {
@@ -120,16 +132,23 @@ impl CastOperand {
                 Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even))
             }
             DataType::Utf8 => match array.as_string::<i32>() {
-                texts if texts.iter().flatten().all(is_trimmed) => Arc::clone(array),
-                texts => Arc::new(texts.iter().map(|text| text.map(trim)).collect::<StringArray>()),
+                texts
+                    if texts
+                        .iter()
+                        .flatten()
+                        .all(|text| matches!(self.number(text), Cow::Borrowed(same) if same == text)) =>
+                {
+                    Arc::clone(array)
+                }
+                texts => Arc::new(texts.iter().map(|text| text.map(|text| self.number(text))).collect::<StringArray>()),
             },
             DataType::LargeUtf8 => {
                 let texts = array.as_string::<i64>().iter();
-                Arc::new(texts.map(|text| text.map(trim)).collect::<LargeStringArray>())
+                Arc::new(texts.map(|text| text.map(|text| self.number(text))).collect::<LargeStringArray>())
             }
             DataType::Utf8View => {
                 let texts = array.as_string_view().iter();
-                Arc::new(texts.map(|text| text.map(trim)).collect::<StringViewArray>())
+                Arc::new(texts.map(|text| text.map(|text| self.number(text))).collect::<StringViewArray>())
             }
             // Reducing the scale of a decimal to 0 rounds half away from zero.
             kind => {
@@ -152,6 +171,77 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
 }
 
-fn is_trimmed(text: &str) -> bool {
-    trim(text).len() == text.len()
+/// Resolves the exponent of a decimal number, and drops digits that are too far behind the point to have an effect.
+/// Returns `None` if the text has neither, or is not a number.
+fn without_exponent(text: &str) -> Option<String> {
+    // A decimal has at most 38 digits behind the point. The first dropped digit determines how it is rounded.
+    const FRACTION_MAX: usize = 40;
+    // A decimal has at most 38 digits before the point.
+    const EXPONENT_MAX: i64 = 1_000;
+    let (sign, number) = text.split_at(usize::from(text.starts_with(['+', '-'])));
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    if mantissa.len() == number.len() && fraction.len() <= FRACTION_MAX
+        || whole.is_empty() && fraction.is_empty()
+        || !is_number(whole)
+        || !is_number(fraction)
+    {
+        return None;
+    }
+    let exponent: i64 = exponent.parse().ok()?;
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_start_matches('0');
+    if significant.is_empty() {
+        return Some("0".to_owned());
+    }
+    let point = i64::try_from(significant.len()).ok()? - i64::try_from(fraction.len()).ok()? + exponent;
+    if point > EXPONENT_MAX {
+        return None;
+    }
+    let (whole, fraction) = match usize::try_from(point) {
+        Ok(point) if point >= significant.len() => (format!("{significant:0<point$}"), String::new()),
+        Ok(point) => (significant[..point].to_owned(), significant[point..].to_owned()),
+        Err(_) => {
+            let zeros = usize::try_from(-point).map_or(FRACTION_MAX, |zeros| zeros.min(FRACTION_MAX));
+            (String::new(), format!("{}{significant}", "0".repeat(zeros)))
+        }
+    };
+    let fraction = fraction.get(..FRACTION_MAX).unwrap_or(&fraction);
+    Some(format!("{sign}{}.{fraction}", if whole.is_empty() { "0" } else { &whole }).trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_are_resolved() {
+        let long = format!("0.{}", "3".repeat(90));
+        let cut = format!("0.{}", "3".repeat(40));
+        for (text, expected) in [
+            ("1e3", Some("1000")),
+            ("-1.25E+1", Some("-12.5")),
+            ("+125e-1", Some("+12.5")),
+            (".5e1", Some("5")),
+            ("5.e-3", Some("0.005")),
+            ("0.0012e2", Some("0.12")),
+            ("0e999999999", Some("0")),
+            ("1e-999999999", Some("0.0000000000000000000000000000000000000000")),
+            (long.as_str(), Some(cut.as_str())),
+            ("1e1001", None),
+            ("1e99999999999999999999", None),
+            ("12.5", None),
+            ("e3", None),
+            (".e3", None),
+            ("1e", None),
+            ("1e3.5", None),
+            ("1x5e3", None),
+            ("--1e3", None),
+            ("1.2.3e4", None),
+            ("é1e3", None),
+        ] {
+            assert_eq!(without_exponent(text).as_deref(), expected, "{text}");
+        }
+    }
 }

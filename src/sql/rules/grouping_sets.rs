@@ -18,22 +18,15 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties as _, PlanProperties,
 };
 
-/// Returns our physical optimizer rule and the engine's physical optimizer rules.
-pub(crate) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let own: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(GroupingSetsRule);
-    std::iter::once(own).chain(PhysicalOptimizer::new().rules).collect()
-}
-
 /// The optimizer rule that hides the order of rows from aggregates with grouping sets.
 #[derive(Debug)]
-struct GroupingSetsRule;
+pub(super) struct GroupingSetsRule;
 
 impl PhysicalOptimizerRule for GroupingSetsRule {
     fn name(&self) -> &'static str {

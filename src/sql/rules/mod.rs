@@ -4,19 +4,35 @@
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► interval_comparisons ─► engine's type coercion
 //!     ─► checked_arithmetic ─► function_limits ─► engine's optimizer, with single_distinct and forget_dependencies
 //!     ─► guards ─► constant_lists
-//!     ─► physical plan ─► grouping_sets ─► engine's physical optimizer
+//!     ─► physical plan ─► grouping_sets ─► engine's physical optimizer, with missing_sorts
 //! ```
 //!
 //! **Invariant:** a rule never adds tables or functions that the session is not allowed to use.
 //! **Invariant:** a rule keeps the names of columns, and never changes which rows a plan returns. A rule overrides the
 //! engine's choice of a type only if values would lose digits in that type.
 
+use std::sync::Arc;
+
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
 pub(super) mod checked_arithmetic;
 pub(super) mod constant_lists;
 pub(super) mod exact_numbers;
 pub(super) mod forget_dependencies;
-pub(super) mod grouping_sets;
+mod grouping_sets;
 pub(super) mod guards;
 pub(super) mod interval_comparisons;
+mod missing_sorts;
 pub(super) mod single_distinct;
 pub(super) mod time_coercion;
+
+/// Returns the physical optimizer rules of the engine and of this crate.
+pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let sorts =
+        rules.iter().position(|rule| rule.name() == "EnsureRequirements").map_or(rules.len(), |index| index + 1);
+    rules.insert(sorts, Arc::new(missing_sorts::MissingSortsRule));
+    rules.insert(0, Arc::new(grouping_sets::GroupingSetsRule));
+    rules
+}

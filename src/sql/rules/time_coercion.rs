@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::sql::functions::calendar::{Zone, complete_seconds, naive_timestamp};
+use crate::sql::functions::calendar::{Zone, complete_time, naive_timestamp};
 
 /// The analyzer rule that chooses common types for dates and timestamps.
 #[derive(Debug)]
@@ -212,15 +212,15 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
 }
 
 /// Prepares the operand of a cast to a timestamp: an integer counts seconds, as in the engine's casts to nanoseconds,
-/// and a constant text without seconds gets `:00`. Returns true if `inner` was changed, and an error if the time zone
-/// of the timestamp is unknown.
+/// and a constant text is rewritten by [`complete_time`]. Returns true if `inner` was changed, and an error if the time
+/// zone of the timestamp is unknown.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
         Zone::parse(zone)?;
     }
     if let Some(text) = constant_text(inner) {
-        return Ok(complete_seconds(text));
+        return Ok(complete_time(text));
     }
     if !matches!(unit, TimeUnit::Microsecond | TimeUnit::Nanosecond) {
         return Ok(false);
@@ -277,7 +277,7 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates that are combined with timestamps, and appends `:00` to constant texts that lack seconds. Converts
+/// Casts dates that are combined with timestamps, and rewrites constant texts by [`complete_time`]. Converts
 /// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Returns
 /// true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
@@ -309,7 +309,7 @@ fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nano
                     changed = true;
                 }
             }
-            (_, expr) => changed |= constant_text(expr).is_some_and(complete_seconds),
+            (_, expr) => changed |= constant_text(expr).is_some_and(complete_time),
         }
     }
     changed

@@ -14,6 +14,7 @@
 //! | `CAST('2026-03-02 10:00' AS DATE)` | `CAST('2026-03-02' AS DATE)` |
 //! | `substring(x FROM 'pattern')` | `array_element(regexp_match(x, 'pattern'), 1)` |
 //! | `~x` | `x XOR -1` |
+//! | `x = ANY (ARRAY[a, b])`, `x <> ALL (ARRAY[a, b])` | `x IN (a, b)`, `x NOT IN (a, b)` |
 //!
 //! `session_values.rs` describes `current_user` and similar names, and `current_time.rs` describes `LOCALTIMESTAMP` and
 //! similar keywords.
@@ -28,7 +29,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::sql::functions::calendar::{complete_seconds, drop_time};
+use crate::sql::functions::calendar::{complete_time, drop_time};
 use crate::sql::syntax::session_values::{SessionValue, session_value};
 use crate::sql::syntax::{current_time, type_names};
 
@@ -117,6 +118,16 @@ impl Expressions<'_> {
                 let (left, right) = (Box::new(nested(take(operand))), Box::new(ones));
                 *expr = nested(Expr::BinaryOp { left, op: BinaryOperator::PGBitwiseXor, right });
             }
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => {
+                if let Some(list) = elements(right) {
+                    *expr = nested(Expr::InList { expr: Box::new(take(left)), list, negated: false });
+                }
+            }
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                if let Some(list) = elements(right) {
+                    *expr = nested(Expr::InList { expr: Box::new(take(left)), list, negated: true });
+                }
+            }
             Expr::Function(function) => {
                 if let Some(rewritten) = current_time::rewrite(function).or_else(|| rewrite_function(function)) {
                     *expr = rewritten;
@@ -141,6 +152,15 @@ impl Expressions<'_> {
     }
 }
 
+/// Takes the elements out of an array constructor. Returns `None` for any other expression, and for an empty array.
+fn elements(array: &mut Expr) -> Option<Vec<Expr>> {
+    match array {
+        Expr::Nested(inner) => elements(inner),
+        Expr::Array(array) if !array.elem.is_empty() => Some(std::mem::take(&mut array.elem)),
+        _ => None,
+    }
+}
+
 /// Returns the name of the column for an expression that is replaced by a constant or by the current time.
 fn keyword(expr: &Expr) -> Option<&'static str> {
     session_value(expr).map(|(name, _)| name).or_else(|| current_time::keyword(expr))
@@ -159,7 +179,7 @@ fn at_time_zone(mut time: Expr, zone: Expr) -> Result<Expr> {
         ));
     }
     if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = &mut time {
-        complete_seconds(text);
+        complete_time(text);
     }
     Ok(call("at_time_zone", vec![time, zone]))
 }
@@ -175,10 +195,10 @@ fn first_match(from: Expr, pattern: Expr, has_escape: bool) -> Result<Expr> {
     Ok(call("array_element", vec![call("regexp_match", vec![from, pattern]), number("1")]))
 }
 
-/// Adds the missing seconds to a constant timestamp such as `2026-03-02 10:00`, and removes the time from a constant date.
+/// Rewrites a constant timestamp by [`complete_time`], and removes the time from a constant date.
 fn complete(value: &mut ValueWithSpan, kind: &DataType) {
     match (&mut value.value, kind) {
-        (Value::SingleQuotedString(text), DataType::Timestamp(_, _)) => _ = complete_seconds(text),
+        (Value::SingleQuotedString(text), DataType::Timestamp(_, _)) => _ = complete_time(text),
         (Value::SingleQuotedString(text), DataType::Date) => drop_time(text),
         _ => {}
     }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t, token_rewrites drops tokens that the parser does not know)
-//!     ─► operator_precedence ─► clauses (refuse what the planner would ignore)
+//!     ─► operator_precedence ─► clauses (refuse what the planner would ignore) ─► outer_aggregates (refuse)
 //!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
 //!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
 //!     ─► using_joins (USING and NATURAL as ON)
-//!     ─► bound_values (replace placeholders with typed literals) ─► engine's planner ─► engine_bugs
+//!     ─► bound_values (replace placeholders with typed literals)
+//!     ─► engine's planner, which calls bound_values and boolean_texts ─► engine_bugs
 //! ```
 //!
 //! If the planner refuses a statement because two output names are equal, `output_names` rewrites the statement, which
@@ -26,6 +27,7 @@ use datafusion::sql::parser::Statement;
 use crate::error::Result;
 
 pub(crate) mod ambiguous_names;
+pub(crate) mod boolean_texts;
 pub(crate) mod bound_values;
 mod clauses;
 mod current_time;
@@ -35,6 +37,7 @@ mod merged_columns;
 mod numbers;
 mod operator_precedence;
 mod ordered_aggregates;
+mod outer_aggregates;
 pub(crate) mod output_names;
 mod row_comparisons;
 pub(crate) mod session_values;
@@ -55,6 +58,7 @@ pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState,
     let functions = state.scalar_functions();
     operator_precedence::rewrite(statement);
     clauses::check(statement, &|name| functions.contains_key(name))?;
+    outer_aggregates::check(statement, &|name| state.aggregate_functions().contains_key(name))?;
     shorthand::rewrite(statement)?;
     let names_user = expressions::rewrite(statement, user)?;
     numbers::rewrite(statement);

@@ -34,7 +34,7 @@ const KEYWORDS: [(&str, SessionValue); 5] = [
     ("current_catalog", SessionValue::Text(CATALOG)),
     ("current_schema", SessionValue::Text(SCHEMA)),
 ];
-/// The names that are used with parentheses.
+/// The names that are called like functions, such as `current_schema()`.
 const FUNCTIONS: [(&str, SessionValue); 3] = [
     ("current_database", SessionValue::Text(CATALOG)),
     ("current_schema", SessionValue::Text(SCHEMA)),

@@ -5,6 +5,7 @@
 //! | `WITH x AS MATERIALIZED (…)`, `AS NOT MATERIALIZED (…)` | `WITH x AS (…)` |
 //! | `{oj a LEFT JOIN b ON …}`, an escape of ODBC | `a LEFT JOIN b ON …` |
 //! | `LIKE 'a!%' {escape '!'}`, an escape of ODBC | `LIKE 'a!%' ESCAPE '!'` |
+//! | `x IN ((SELECT …), 2)` | `x IN (coalesce((SELECT …)), 2)` |
 //! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
 //! | `__subquery_1` | refused. The name is reserved |
 //! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
@@ -16,10 +17,15 @@ use crate::error::{Error, Result};
 use crate::sql::decorrelate::NAME_PREFIX;
 
 /// Rewrites the tokens of a statement.
-pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
+pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let words: Vec<usize> = (0..tokens.len()).filter(|index| !is_space(&tokens[*index].token)).collect();
     let token = |position: usize| words.get(position).map(|index| &tokens[*index].token);
     let mut dropped = Vec::new();
+    // The parentheses that are open. If one begins a subquery that is the first element of an IN list, the index of its
+    // token.
+    let mut parentheses = Vec::new();
+    // The indexes of tokens before which `coalesce(` is inserted, and of those after which `)` is inserted.
+    let (mut opened, mut closed) = (Vec::new(), Vec::new());
     // The braces that are open. A brace is true if it belongs to an escape that is removed.
     let mut braces = Vec::new();
     for position in 0..words.len() {
@@ -44,17 +50,53 @@ pub(crate) fn rewrite(mut tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpa
                     dropped.extend(&words[position + 1..=at]);
                 }
             }
+            Some(Token::LParen) => parentheses.push(begins_first_subquery(position, &token).then(|| words[position])),
+            Some(Token::RParen) => {
+                if let Some(Some(start)) = parentheses.pop()
+                    && token(position + 1) == Some(&Token::Comma)
+                {
+                    opened.push(start);
+                    closed.push(words[position]);
+                }
+            }
             _ => {}
         }
     }
-    if !dropped.is_empty() {
-        let mut index = 0;
-        tokens.retain(|_| {
-            index += 1;
-            dropped.binary_search(&(index - 1)).is_err()
-        });
+    if dropped.is_empty() && opened.is_empty() {
+        return Ok(tokens);
     }
-    Ok(tokens)
+    opened.sort_unstable();
+    Ok(edited(tokens, &dropped, &opened, &closed))
+}
+
+/// Returns the tokens without those at the indexes `dropped`, with `coalesce(` before those at `opened`, and with `)` after
+/// those at `closed`.
+fn edited(tokens: Vec<TokenWithSpan>, dropped: &[usize], opened: &[usize], closed: &[usize]) -> Vec<TokenWithSpan> {
+    let mut rewritten = Vec::with_capacity(tokens.len() + 3 * opened.len());
+    for (index, token) in tokens.into_iter().enumerate() {
+        let span = token.span;
+        if opened.binary_search(&index).is_ok() {
+            rewritten
+                .extend([Token::make_keyword("coalesce"), Token::LParen].map(|token| TokenWithSpan::new(token, span)));
+        }
+        if dropped.binary_search(&index).is_err() {
+            rewritten.push(token);
+        }
+        if closed.binary_search(&index).is_ok() {
+            rewritten.push(TokenWithSpan::new(Token::RParen, span));
+        }
+    }
+    rewritten
+}
+
+/// Returns true if the parenthesis at `position` begins a subquery that is the first element of an IN list. The parser
+/// would take this subquery for the whole list.
+fn begins_first_subquery<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
+    const QUERIES: [Keyword; 2] = [Keyword::SELECT, Keyword::WITH];
+    let is_in_list = position >= 2
+        && token(position - 2).is_some_and(|token| is_keyword(token, Keyword::IN))
+        && token(position - 1) == Some(&Token::LParen);
+    is_in_list && token(position + 1).is_some_and(|token| QUERIES.iter().any(|word| is_keyword(token, *word)))
 }
 
 /// Refuses a name that the decorrelation of subqueries could mistake for one of its own columns.
@@ -141,6 +183,14 @@ mod tests {
             ("{d '2026-01-01'}", Some("{d '2026-01-01'}")),
             ("{'oj': {oj: 1}}", Some("{'oj': {oj: 1}}")),
             ("} {oj", Some("} {oj")),
+            ("x IN ((SELECT (1)), 2)", Some("x IN (coalesce((SELECT (1))), 2)")),
+            ("x IN ((SELECT 1))", Some("x IN ((SELECT 1))")),
+            ("x IN ((SELECT 1) UNION (SELECT 2))", Some("x IN ((SELECT 1) UNION (SELECT 2))")),
+            (
+                "x IN ((SELECT y IN ((SELECT 1), 3)), 2)",
+                Some("x IN (coalesce((SELECT y IN (coalesce((SELECT 1)), 3))), 2)"),
+            ),
+            ("x IN ((SELECT 1, 2", Some("x IN ((SELECT 1, 2")),
             ("SELECT 'a' 'b'", None),
             ("SELECT 1 'b'", None),
             ("SELECT 'a', 'b'", Some("SELECT 'a', 'b'")),

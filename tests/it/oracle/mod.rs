@@ -134,7 +134,7 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// Returns the events, and sometimes repeats all of them many times. The strings of each repetition contain a different
+/// Returns the events. For some seeds, the whole list is repeated many times. The strings of each repetition contain a different
 /// number, because a column with many distinct strings is encoded differently from a column with few.
 fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     if !choices.chance(6) {

@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use arrow::datatypes::Schema;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt as _, stream};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::query_runtime::QueryRuntime;
+use super::result_stream::{self, QueryDeadline};
 use crate::config::QueryConfig;
 use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
@@ -130,4 +134,48 @@ async fn slot_of_a_stalled_reader_is_freed_at_the_deadline() {
     let error = end.unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::Limited);
     assert!(error.message().contains("query.time_max"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_tenant_can_plan_on_half_of_the_threads() {
+    let limits = QueryConfig { threads: 4, tenant_queue_wait_max: Duration::from_millis(1), ..config() };
+    let engine = engine_with(limits).await;
+    let (acme, coda) = (reader("acme").await, reader("coda").await);
+    let mut slots = Vec::new();
+    for _ in 0..2 {
+        slots.push(engine.planning.take(acme.tenant().unwrap()).await.unwrap());
+    }
+    let error = ask(&engine, &acme, "SELECT 1").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Limited);
+    assert!(error.message().starts_with("too many statements of this tenant are being planned"), "{error:?}");
+    assert_eq!(ask(&engine, &coda, "SELECT 2").await.unwrap(), [["2"]], "other tenants are not affected");
+    slots.pop();
+    assert_eq!(ask(&engine, &acme, "SELECT 3").await.unwrap(), [["3"]]);
+}
+
+#[tokio::test]
+async fn a_reader_does_not_wait_for_a_plan_that_does_not_yield() {
+    let engine = engine().await;
+    let acme = reader("acme").await;
+    let limits = QueryConfig { time_max: Duration::from_secs(1), ..config() };
+    let slot = engine.slots.take(acme.tenant().unwrap()).await.unwrap();
+    let ticket = engine.running.add(&acme, slot, engine.metrics.query()).unwrap();
+    let schema = Arc::new(Schema::empty());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let blocking = stream::poll_fn(move |_| {
+        // Blocks the thread until the test drops the sender.
+        let _ = released.recv();
+        Poll::Ready(None)
+    });
+    let batches = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), blocking));
+    let deadline = QueryDeadline::new(Instant::now(), i64::MAX, &limits);
+    let mut result = result_stream::start(&engine.threads, batches, schema, deadline, ticket, limits);
+    let end = timeout(TIMEOUT, result.batches.next()).await.expect("the reader stops waiting").unwrap();
+    let error = end.unwrap_err();
+    assert_eq!(error.kind(), Kind::Limited);
+    assert!(error.message().contains("query.time_max"), "{error:?}");
+    assert!(result.batches.next().await.is_none());
+    assert_eq!(engine.running(), 1, "the plan keeps its slot until it yields");
+    drop(release);
+    timeout(TIMEOUT, idle(&engine)).await.unwrap();
 }

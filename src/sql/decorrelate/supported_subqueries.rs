@@ -22,16 +22,13 @@ pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
     match conjunct {
         Expr::Exists(test) => is_plain_predicate(&test.subquery.subquery, false),
         Expr::InSubquery(test) => {
-            if has_subquery(&test.expr)? {
+            // The engine needs the expression of the subquery's column, and finds none for VALUES.
+            if has_subquery(&test.expr)? || test.subquery.subquery.head_output_expr()?.is_none() {
                 return Ok(false);
             }
             let is_uncorrelated = all_outer_columns(&test.subquery.subquery)?.is_empty();
             if test.negated {
                 return Ok(is_uncorrelated && !test.expr.column_refs().is_empty());
-            }
-            // The engine supports only subqueries whose first column it can name, so not VALUES.
-            if test.subquery.subquery.head_output_expr()?.is_none() {
-                return Ok(false);
             }
             let is_column = matches!(*test.expr, Expr::Column(_));
             Ok(is_uncorrelated || is_column && is_plain_predicate(&test.subquery.subquery, true)?)

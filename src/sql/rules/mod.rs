@@ -1,7 +1,7 @@
 //! Analyzer and optimizer rules that prevent the wrong results and unnecessary errors of the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► exact_numbers (decimals) ─► time_coercion ─► interval_comparisons ─► engine's type coercion
+//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons ─► engine's type coercion
 //!     ─► checked_arithmetic ─► function_limits ─► engine's optimizer, with single_distinct and forget_dependencies
 //!     ─► guards ─► constant_lists
 //!     ─► physical plan ─► grouping_sets ─► engine's physical optimizer, with missing_sorts
@@ -26,6 +26,7 @@ pub(super) mod interval_comparisons;
 mod missing_sorts;
 pub(super) mod single_distinct;
 pub(super) mod time_coercion;
+mod truth_tests;
 
 /// Returns the physical optimizer rules of the engine and of this crate.
 pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {

@@ -5,6 +5,8 @@
 //! type of the timestamp. It also adds intervals to dates as PostgreSQL does. The engine would drop the hours in `DATE
 //! '2026-01-01' + INTERVAL '36 hours'`.
 //!
+//! The rule also calls `truth_tests.rs` for each expression, which saves another traversal of the plan.
+//!
 //! **Invariant:** the rule coerces only values that the engine would otherwise coerce.
 
 use std::borrow::Cow;
@@ -26,6 +28,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::calendar::{Zone, complete_time, naive_timestamp};
+use crate::sql::rules::truth_tests;
 
 /// The analyzer rule that chooses common types for dates and timestamps.
 #[derive(Debug)]
@@ -59,7 +62,9 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     let plan = plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(expr.transform_up(|expr| rewrite_expr(expr, &schema))?.update_data(|expr| name.restore(expr)))
+        let rewritten = expr
+            .transform_up(|expr| rewrite_expr(expr, &schema)?.transform_data(|expr| Ok(truth_tests::rewrite(expr))))?;
+        Ok(rewritten.update_data(|expr| name.restore(expr)))
     })?;
     let plan = plan.transform_data(rewrite_join)?;
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }

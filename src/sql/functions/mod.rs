@@ -36,6 +36,7 @@ pub(super) mod interval_product;
 pub(super) mod interval_total;
 pub(super) mod max_by;
 pub(super) mod mode_and_percentile;
+mod number_text;
 mod percentile_cont;
 pub(super) mod rounding_cast;
 pub(super) mod running_total;

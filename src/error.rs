@@ -1,7 +1,7 @@
 //! The error type of this crate. An error has a kind, a message, and an underlying cause.
 //!
-//! The [`Kind`] determines how the caller should react to the error. It does not identify the module that failed. Only `http/error.rs`
-//! and `flight/error.rs` translate kinds into HTTP and gRPC status codes.
+//! The [`Kind`] determines how the caller should react to the error. It does not identify the module that failed. Only
+//! `http/error.rs` and `flight/error.rs` translate kinds into HTTP and gRPC status codes.
 //!
 //! Messages are in lower case and have no final full stop. A message states the problem, the offending value and the
 //! fix.

@@ -32,7 +32,7 @@ const DISCARD_BYTES: usize = 4 * 1024;
 /// An endpoint's connection limit.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimit {
-    /// The configuration key of the limit, which appears in the log and in metrics.
+    /// The configuration key of the limit. The log and the metrics contain this key.
     pub(crate) key: &'static str,
     /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
@@ -66,8 +66,8 @@ impl Listener {
         Self { socket, slots, limit, is_full: false, refusals: JoinSet::new(), metrics }
     }
 
-    /// Waits for a connection for which a slot is free, and returns the connection and the slot. While no slot is free,
-    /// refuses each new connection.
+    /// Waits for a connection that arrives while a slot is free, and returns the connection and the slot. While no slot
+    /// is free, refuses each new connection.
     pub(crate) async fn accept(&mut self) -> (TcpStream, ConnectionSlot) {
         loop {
             match self.socket.accept().await {
@@ -109,9 +109,9 @@ impl Listener {
 
 /// Sends `refusal` and closes the connection.
 ///
-/// First waits for a part of the request, because clients treat a response that arrives before they send a request as
-/// an error. After the refusal, reads and discards bytes until the client closes its side. Closing a socket with unread
-/// bytes would reset the connection, and the client would discard the refusal.
+/// Before the refusal, waits until a part of the request has arrived, because a client that gets a response before it
+/// has sent a request reports an error. After the refusal, reads and discards bytes until the client closes its side.
+/// Closing a socket with unread bytes would reset the connection, and the client would discard the refusal.
 async fn send_refusal(mut stream: TcpStream, refusal: Bytes) {
     let closing = async {
         let mut scratch = [0; DISCARD_BYTES];

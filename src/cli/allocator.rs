@@ -1,7 +1,7 @@
 //! Configures glibc's allocator to keep freed memory, because every batch of events allocates and frees large blocks.
 //!
 //! By default, glibc returns a large block to the system as soon as it is freed. For the next allocation, the kernel
-//! then has to find and clear pages again. Of the other allocators, some also return memory by default, and some were
+//! then has to find and clear pages again. The other allocators that we measured also return memory by default, or were
 //! slower in benchmarks. See docs/performance.md.
 
 /// The maximum size of a block that is allocated from retained memory, in bytes. glibc does not accept a greater value.

@@ -1,4 +1,5 @@
-//! Checks sources: the keys that depend on other keys or sections, and the elements of lists.
+//! Checks the sections `[sources.NAME]`: the keys must be consistent with each other and with other sections, and the
+//! brokers and topics must be valid.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,8 @@ const CA_OPTIONS: [&str; 2] = ["ssl.ca.location", "ssl.ca.pem"];
 /// The SASL mechanism for logging in with tokens.
 const MECHANISM: &str = "OAUTHBEARER";
 
-/// Checks the sources: their tables, the keys that depend on each other, and the elements of lists.
+/// Checks each source: its table must exist, its keys must be consistent with each other, and its brokers and topics
+/// must be valid.
 pub(super) fn sources(config: &Config, errors: &mut ConfigErrors) {
     for (name, source) in &config.sources {
         let key = |field: &str| format!("sources.{name}.{field}");

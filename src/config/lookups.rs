@@ -23,18 +23,18 @@ section! {
             "Use it for data that you edit by hand or that a job writes";
         /// An `https://` or `http://` URL of a file in one of the formats of `file`.
         url: Option<String> = none(),
-            "Use it for data of another service. The URL must not contain credentials, because it is not redacted in \
-             output";
+            "Use it for data that another service provides. The URL must not contain credentials, because it is not \
+             redacted in output";
         /// CA certificates (PEM) to trust for `url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
             "A private service often has a private CA";
-        /// One SQL query over the tables of this lake, with the rows of all tenants.
+        /// A SQL query over the tables of this lake. It reads the rows of all tenants.
         query: Option<String> = none(),
-            "Use it for data that another source ingests. The query runs with the operator's rights";
+            "Use it if the data is already stored in a table of this lake. The query runs with the operator's rights";
         /// How often the lookup table is loaded again.
         refresh: Duration = time(MINUTE, SECOND..=7 * DAY),
             "If a load fails, the previous version is used until the next refresh succeeds";
-        /// The columns of the lookup table, declared as in a table; inferred from the data if omitted.
+        /// The columns of the lookup table, in the same form as those of a table; inferred from the data if omitted.
         columns: Vec<ColumnConfig> = none(),
             "A declaration fixes the types, and the transform can be checked before any data is loaded";
     }

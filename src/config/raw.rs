@@ -1,9 +1,9 @@
 //! Merges the TOML text and the environment variables into one tree of raw values, and records the location of each
 //! value.
 //!
-//! The variable `GLASSHOUSE__SECTION__KEY` overrides the key `section.key` in the text. The entries of each table are
-//! in the order of the text. This module does not interpret values: the type of a variable's value depends on the key
-//! that the variable sets.
+//! The variable `GLASSHOUSE__SECTION__KEY` overrides the key `section.key` in the text. The entries of each table keep
+//! the order that they have in the text. This module does not interpret values: the type of a variable's value depends
+//! on the key that the variable sets.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -25,9 +25,9 @@ pub(super) enum RawValue {
     Bool(bool),
     /// A TOML array.
     List(Vec<RawValue>),
-    /// A TOML table. The entries are in the order of the text.
+    /// A TOML table. The entries are in the order in which they appear in the text.
     Table(Vec<(String, RawValue)>),
-    /// The text of an environment variable. The type of the value is not known yet.
+    /// The value of an environment variable. Its type is not known yet.
     Variable(String),
     /// A TOML value of a type that no key accepts. The string describes that type.
     Other(&'static str),
@@ -68,7 +68,7 @@ pub(super) fn parse(text: &str, errors: &mut ConfigErrors) -> Vec<(String, RawVa
     entries(table.get_ref())
 }
 
-/// Adds the values of the environment variables that begin with [`VARIABLE_PREFIX`] to `root`. Ignores all other
+/// Adds the values of the environment variables whose names begin with [`VARIABLE_PREFIX`] to `root`. Ignores all other
 /// variables.
 pub(super) fn overlay(
     root: &mut Vec<(String, RawValue)>,
@@ -145,8 +145,8 @@ fn record(text: &str, key: String, start: usize, value: &Spanned<DeValue<'_>>, e
     errors.record_location(key, location(text, start));
 }
 
-/// Returns the entries of a table in the order in which they appear in the text. The parser returns them sorted by
-/// name.
+/// Returns the entries of a table in the order in which they appear in the text. The parser itself returns them sorted
+/// by name.
 fn entries(table: &DeTable<'_>) -> Vec<(String, RawValue)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(name, _)| name.span().start);

@@ -32,7 +32,7 @@ section! {
             "A private registry often has a private CA";
         /// The time limit for one request.
         request_time_max: Duration = time(5 * SECOND, 10 * MILLISECOND..=MINUTE),
-            "Schemas are small, and the source waits for them";
+            "A schema is small, and the source cannot continue until it has arrived";
         /// The maximum size of one response.
         schema_bytes_max: usize = bytes(1 << 20, 1 << 10..=64 << 20),
             "A schema is written by hand and is therefore small. Messages with a larger schema are rejected and stored \

@@ -1,5 +1,5 @@
-//! The macro [`section!`] declares a section of the configuration. The other items in this file read the keys of
-//! sections.
+//! The macro [`section!`] declares a section of the configuration. The rest of this file reads, shows and documents the
+//! keys of a section.
 //!
 //! Each key is declared once, with its type, unit, default, bounds and documentation.
 //!
@@ -7,8 +7,8 @@
 //!   section! { … } ─► struct + Default + reading with range checks + `config show` + docs/configuration.md
 //! ```
 //!
-//! The type of a key determines how values are read and shown (see [`Value`]). The declaration of a key limits its
-//! values.
+//! The type of a key determines how values are read and shown (see [`Value`]). The declaration of a key sets the bounds
+//! of its value.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -26,7 +26,7 @@ pub(super) struct KeySpec<T> {
     pub(super) required: bool,
 }
 
-/// The unit of sizes. Sizes are read and shown in the form `64 MiB`.
+/// The unit of keys that are sizes. Sizes are read and shown in the form `64 MiB`.
 pub(super) const BYTES: &str = "bytes";
 
 /// Declares a whole number with a unit. `unit` is a plural noun, such as `rows`.

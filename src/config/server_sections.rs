@@ -35,7 +35,7 @@ section! {
         /// The in-memory size at which a batch is committed.
         batch_bytes_max: usize = bytes(64 * MIB, 4 * KIB..=4 * GIB),
             "This limits the memory of a table with wide rows";
-        /// The age of a batch's first row at which the batch is committed.
+        /// A batch is committed when its first row reaches this age.
         batch_age_max: Duration = time(SECOND, 5 * MILLISECOND..=5 * MINUTE),
             "The default leaves a second for the commit, so that queries show events within two seconds";
         /// The maximum total size of the events that wait for a commit, across all tables. A request that would exceed
@@ -146,9 +146,9 @@ section! {
         /// The maximum number of rows that one query may return.
         rows_max: usize = count("rows", 10_000_000, 1..=1_000_000_000_000),
             "The default is enough for an extract and stops an accidental cross join";
-        /// The maximum size of a statement's text.
+        /// The maximum size of a SQL statement.
         sql_bytes_max: usize = bytes(256 * KIB, 64..=16 * MIB),
-            "BI tools write long lists into statements, and parsing needs many times the size of the text";
+            "BI tools generate statements with long lists, and parsing a statement needs many times its size in memory";
         /// The maximum number of queries that one tenant may run concurrently.
         tenant_queries_max: usize = count("queries", 8, 1..=10_000),
             "One dashboard sends about eight queries at the same time. Without this limit, one tenant's queries could \
@@ -218,7 +218,8 @@ section! {
         /// The maximum number of concurrent gRPC calls across all connections. Health checks are not counted.
         streams_max: usize = count("calls", 512, 1..=1_000_000),
             "A client that does not read its result keeps one message of `message_bytes_max` in memory";
-        /// The maximum number of bytes that clients may have sent before the server reads them, across all connections.
+        /// The maximum number of bytes that clients may have sent and the server has not read yet, across all
+        /// connections.
         window_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
             "Divided by `connections_max`, this limit gives the flow-control window of each connection (64 KiB to 16 \
              MiB). A client can upload at most one window per round trip";
@@ -253,7 +254,8 @@ section! {
         /// The maximum size of the request line and the headers.
         header_bytes_max: usize = bytes(64 * KIB, 8 * KIB..=256 * KIB),
             "The default is eight times the default of `auth.token_bytes_max`";
-        /// Whether `GET /` shows callers without a token the names and descriptions of all tables that have a policy.
+        /// Whether `GET /` lists all tables that have a policy, with their descriptions, even for callers without a
+        /// token.
         home_tables: bool = plain(false),
             "Table names can reveal who your customers are. `glasshouse demo` enables this setting";
     }
@@ -263,8 +265,8 @@ section! {
     /// The settings of a graceful shutdown.
     ShutdownConfig {
         /// The maximum time between the stop signal and the exit of the process. When three fifths of this time have
-        /// passed, the connections of requests that are still running are closed. The rest of the time is reserved for
-        /// committing events that are already in the queue.
+        /// passed, the server closes the connections of requests that are still running. The rest of the time is
+        /// reserved for committing events that are already in the queue.
         time_max: Duration = time(25 * SECOND, SECOND..=HOUR),
             "The default is below the usual 30 seconds after which an orchestrator kills the process";
     }

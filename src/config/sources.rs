@@ -43,8 +43,8 @@ section! {
         registry: Option<RegistryConfig> = none(),
             "An `avro` message is decoded with its writer schema. The schema of a `protobuf` message is compared with \
              the table's contract";
-        /// A file with the schema of all messages, for a source without a registry. It is an `.avsc` file for `avro`,
-        /// or a `.proto` file for a transform of `protobuf` messages.
+        /// A file with the schema of all messages, for a source without a registry. For `avro` messages, it is an
+        /// `.avsc` file. For `protobuf` messages with a transform, it is a `.proto` file.
         schema_file: Option<PathBuf> = none(),
             "Use it if there is no registry. If neither is configured, a transform reads `protobuf` messages of the \
              type that the table declares";

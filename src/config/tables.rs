@@ -24,7 +24,7 @@ pub const CHANGES_SUFFIX: &str = "_changes";
 section! {
     /// One declared table.
     TableConfig {
-        /// The description of the table that catalogs and BI tools show.
+        /// The description of the table in catalogs and BI tools.
         description: String = none(),
             "Catalogs show nothing else about the purpose of the table";
         /// A `.proto` file that declares the events. Cannot be combined with `columns`.
@@ -51,7 +51,7 @@ section! {
         /// The column that contains the event id. The id is unique per tenant and identifies duplicates.
         id: String = required(""),
             "An event that is sent again is stored only once";
-        /// Integer fields, other than the field of `time`, that contain times.
+        /// Integer fields that contain times, in addition to the field of `time`.
         times: Vec<String> = none(),
             "Without this list, they would be stored as plain integers";
         /// The unit of times that are sent as integers. `auto` infers the unit from the magnitude, and accepts the
@@ -100,7 +100,7 @@ section! {
     PolicyConfig {
         /// The columns that callers may read; empty for all.
         columns: Vec<String> = none(),
-            "Use it to hide columns for internal use from tenants";
+            "Use it to hide internal columns from tenants";
         /// Additional rules, written as `{ column, claim, required }`. A row is visible only if it satisfies all of
         /// them.
         rows: Vec<RowRuleConfig> = none(),

@@ -80,15 +80,15 @@ pub enum PayloadFormat {
     Json,
     /// One protobuf message of the type that the table's contract declares.
     Protobuf,
-    /// An Avro message with the bytes that the source received.
+    /// An Avro message, exactly as the source received it.
     Avro,
-    /// A protobuf message with the bytes that the source received. The table's contract cannot decode it, because it
-    /// has a schema-registry header or another message type.
+    /// A protobuf message, exactly as the source received it. The table's contract cannot decode it, because it has a
+    /// schema-registry header or another message type.
     SourceProtobuf,
 }
 
 impl Format {
-    /// Returns the format in which the quarantine stores the rejected events of a request body with this format. For an
+    /// Returns the format in which the quarantine stores the rejected events of a request body in this format. For an
     /// Arrow stream, each rejected row is stored as JSON.
     pub fn payload_format(self) -> PayloadFormat {
         match self {
@@ -121,8 +121,8 @@ impl PayloadFormat {
         }
     }
 
-    /// Returns the format with which [`decode_messages`] can decode the stored bytes. Returns `None` if only the source
-    /// can decode them.
+    /// Returns the format that [`decode_messages`] needs to decode the stored bytes, or `None` if only the source can
+    /// decode them.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Json => Some(Format::Json),
@@ -138,8 +138,8 @@ pub enum Owner {
     /// All events belong to the sender's tenant, which the token or the message key names. An event need not name this
     /// tenant. An event that names a different tenant is rejected.
     Tenant(TenantId),
-    /// Each event belongs to the tenant that it names. An event that names none is rejected. Only the events of
-    /// operators and sources are decoded with this rule.
+    /// Each event belongs to the tenant that it names. An event that names none is rejected. This rule applies only to
+    /// the events of operators and sources.
     PerEvent,
 }
 
@@ -240,9 +240,9 @@ fn check_length(body: &Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Decodes separate messages. Each range of `body` is decoded as exactly one event, even if its bytes contain several
-/// events or none. The index of a reject is the index of its range. Returns an error if there are too many messages, or
-/// if the table cannot read messages in this format.
+/// Decodes messages, each of which must contain one event. Each range of `body` is one message, and leads to exactly
+/// one row or one reject. The index of a reject is the index of its range. Returns an error if there are too many
+/// messages, or if the table cannot read messages in this format.
 ///
 /// The caller must put a separator, such as a line break, between two messages. Without it, the first bytes of a
 /// message could complete a UTF-8 character that is truncated at the end of the previous message.
@@ -267,8 +267,8 @@ pub fn decode_messages(
 /// limit on rejects.
 pub const MESSAGES_MAX: usize = decode::accept_or_reject::BODY_REJECTS_MAX;
 
-/// Decodes an Arrow batch, as Flight and ADBC send it. Each column is found by its name. It is cast if necessary and if
-/// the cast is lossless. `first_index` is the index of the batch's first row in the request.
+/// Decodes an Arrow batch, as Flight and ADBC send it. Finds each column by its name, and casts it if this is necessary
+/// and lossless. `first_index` is the index of the batch's first row in the request.
 pub fn decode_arrow(
     contract: &Contract,
     batch: &RecordBatch,

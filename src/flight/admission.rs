@@ -1,8 +1,8 @@
 //! Admission control for gRPC calls. It limits the size of a call's headers, the number of concurrent calls, and the
 //! time until a request has arrived completely. A call that exceeds a limit gets a gRPC status that names the limit.
 //!
-//! [`AdmissionService`] wraps another service. The service forwards admitted HTTP/2 requests to it, and refuses all
-//! others with the status `RESOURCE_EXHAUSTED`. It also removes the body from the request of an upload, so that
+//! [`AdmissionService`] wraps another service. It forwards admitted HTTP/2 requests to the wrapped service, and refuses
+//! all others with the status `RESOURCE_EXHAUSTED`. It also removes the body from the request of an upload, so that
 //! `message_reader.rs` can read the body.
 //!
 //! If headers exceed the HTTP/2 library's own limit, the library responds with HTTP status 431 only. gRPC clients

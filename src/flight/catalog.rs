@@ -189,8 +189,8 @@ fn is_type(filter: &[String], table_type: &str) -> bool {
         })
 }
 
-/// Adds the column metadata that Flight SQL defines. It consists of the table, the type name, the precision, the scale
-/// and the remarks.
+/// Adds the column metadata that Flight SQL defines. This metadata consists of the table, the type name, the precision,
+/// the scale and the remarks.
 fn described(schema: &Schema, schema_name: &str, table: &str, description: &str) -> Schema {
     let table_name = [("CATALOG_NAME", CATALOG), ("DB_SCHEMA_NAME", schema_name), ("TABLE_NAME", table)];
     let fields = schema.fields().iter().map(|field| {

@@ -24,11 +24,11 @@ use crate::error::{Error, Result};
 
 /// The maximum number of digits of a `Decimal128`.
 const DECIMAL128_DIGITS_MAX: u8 = 38;
-/// The prefix of the metadata keys for extension types. This metadata describes the meaning of a certain storage type,
-/// so it is removed if the column gets another storage type.
+/// The prefix of the metadata keys for extension types. An extension type is defined for a particular storage type, so
+/// its metadata is removed if the column gets another storage type.
 const EXTENSION: &str = "ARROW:extension:";
 
-/// Cast options that lead to an error if a value is invalid for the new type. The default options would turn such a
+/// Cast options that make a cast fail if a value is invalid for the new type. The default options would turn such a
 /// value into a null.
 pub(super) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };

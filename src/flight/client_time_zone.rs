@@ -3,8 +3,8 @@
 //! The Arrow Flight SQL driver for JDBC returns wrong times unless the JVM runs in UTC. The driver shifts a timestamp
 //! by the offset of the driver's calendar, and then reads the result in the JVM's time zone. The two shifts cancel out
 //! if the driver's calendar is in UTC and the server sends the wall-clock time of the JVM's time zone, as a timestamp
-//! without a time zone. A client can get a timestamp from the driver as an object only if it has no time zone. For this
-//! purpose, the JDBC URL sets two properties:
+//! without a time zone. In addition, the driver can return a timestamp as an object only if the timestamp has no time
+//! zone. To get correct times, a client sets two properties in the JDBC URL:
 //!
 //! ```text
 //!   timeZone=UTC                              the driver's calendar. The driver sends it as the header `timezone`
@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 
 /// The header with the client's time zone.
 const HEADER: &str = "x-glasshouse-timezone";
-/// The header with which the driver sends its JDBC property `timeZone`.
+/// The header in which the driver sends its JDBC property `timeZone`.
 const CALENDAR_HEADER: &str = "timezone";
 /// The only value of the JDBC property `timeZone` with which the driver returns correct times.
 const CALENDAR: &str = "UTC";

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 
-/// The maximum size of a status message. C++ clients read 8 KiB of trailers in total, and percent-encoding can triple
-/// the size of a message.
+/// The maximum size of a status message. C++ clients read at most 8 KiB of trailers in total, and percent-encoding can
+/// triple the size of a message.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
 /// The metadata key for the delay in seconds before a client may retry. HTTP uses a header with the same name.
@@ -53,7 +53,7 @@ fn code(kind: Kind) -> Code {
 }
 
 /// Converts a status to an error. The client in `client.rs` gets statuses from the servers that it calls. The server
-/// gets one if the connection of an upload fails.
+/// gets a status if the connection of an upload fails.
 pub(super) fn from_status(status: Status) -> Error {
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Kind::Invalid,
@@ -70,8 +70,8 @@ pub(super) fn from_status(status: Status) -> Error {
     Error::new(kind, status.message().to_owned()).with_source(status)
 }
 
-/// Converts an error that arrow-flight's metadata builders returned. They fail only if the columns do not match the
-/// schema, which would be a bug in this server.
+/// Converts an error that arrow-flight's metadata builders returned. These builders fail only if the columns do not
+/// match the schema, which would be a bug in this server.
 pub(super) fn metadata_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal("cannot build a metadata result").with_source(error)
 }

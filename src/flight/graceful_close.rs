@@ -31,7 +31,7 @@ const LINGER_MAX: Duration = Duration::from_secs(3);
 /// The size of the buffer for discarded data.
 const SCRATCH_BYTES: usize = 4 * 1024;
 
-/// A TCP connection that waits for the client before it is closed.
+/// A TCP connection that, before it is closed, waits for the client to close its side.
 #[derive(Debug)]
 pub(super) struct GracefulClose {
     stream: TcpStream,

@@ -47,8 +47,8 @@ pub(super) struct IngestResult {
 }
 
 impl IngestResult {
-    /// Returns the number of uploaded events that are in the table after the upload. It includes events that were in
-    /// the table before, so repeating an upload returns the same number.
+    /// Returns the number of uploaded events that are in the table after the upload. This number includes events that
+    /// were in the table before, so repeating an upload returns the same number.
     pub(super) fn record_count(&self) -> i64 {
         i64::try_from(self.accepted + self.duplicate).unwrap_or(i64::MAX)
     }

@@ -43,8 +43,8 @@ async fn start_with(config: FlightConfig) -> FlightTestServer {
     start(config, QueryConfig::default(), lake::limits()).await
 }
 
-/// Repeats `attempt` until it succeeds. After a client has disconnected, it takes a moment until the server releases
-/// the client's resources.
+/// Repeats `attempt` until it succeeds. After a client has disconnected, the server needs a moment to release the
+/// client's resources.
 async fn until_ok<T>(mut attempt: impl AsyncFnMut() -> Result<T, Status>) -> T {
     let trying = async {
         loop {

@@ -112,7 +112,7 @@ pub struct FlightServices {
     pub writer: Arc<Writer>,
     /// Counts calls, refused tokens and exceeded limits.
     pub metrics: Arc<Metrics>,
-    /// Provides the current time. It determines whether handles and session options have expired.
+    /// Provides the current time, which determines whether handles and session options have expired.
     pub clock: Clock,
 }
 
@@ -154,7 +154,8 @@ pub async fn serve(
             tokio::select! {
                 outcome = &mut serving => outcome,
                 () = stop.cut.cancelled() => {
-                    // A connection that is open for longer has no running stream, and only its client keeps it open.
+                    // A connection that is still open after this time has no running stream. It is open only because
+                    // its client has not closed it.
                     tokio::time::timeout(CLOSE_MAX, &mut serving).await.unwrap_or(Ok(()))
                 }
             }
@@ -172,7 +173,7 @@ fn builder(config: &FlightConfig) -> Server {
         "computed the flow-control windows from flight.window_bytes_max and flight.connections_max"
     );
     let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    // Connections have no maximum age. The server would end a connection that is too old with a GOAWAY, and JDBC
+    // Connections have no maximum age. To end a connection that is too old, the server would send a GOAWAY, and JDBC
     // drivers would then abort a running query.
     Server::builder()
         .http2_max_header_list_size(as_u32(config.header_read_bytes_max()))

@@ -102,7 +102,7 @@ impl FlightHandler {
     }
 }
 
-/// Reads the rows of bound parameters. Returns `None` if all batches are without columns or without rows.
+/// Reads the rows of bound parameters. Returns `None` if every batch lacks columns or rows.
 async fn parameter_rows(upload: Upload) -> Result<Option<RecordBatch>> {
     let mut batches = upload.batches(REQUEST, None);
     let (mut rows, mut bytes) = (Vec::new(), 0);

@@ -2,7 +2,7 @@
 //! statement or a metadata command.
 //!
 //! GetFlightInfo plans a statement without running it. It returns the schema of the result, and a ticket that contains
-//! the statement. DoGet plans the statement of a ticket again, with the rights of its own caller, and returns the
+//! the statement. DoGet plans the statement of a ticket again, with the rights of the caller of DoGet, and returns the
 //! result.
 //!
 //! **Invariant:** a single function, [`wire_schema`], computes the schema for FlightInfo, GetSchema and the result

@@ -27,7 +27,7 @@ pub(super) struct RpcCall {
 }
 
 impl RpcCall {
-    /// Returns the state of a new call to the method `rpc`.
+    /// Creates the state of a new call to the method `rpc`.
     pub(super) fn begin(rpc: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { rpc, metrics: Arc::clone(metrics), code: Code::Cancelled }
     }
@@ -70,7 +70,8 @@ impl RpcCall {
         self.failed(error)
     }
 
-    /// Returns the result of one step of the call. An error or a panic is converted to a status.
+    /// If the call failed or panicked, converts the failure to a status and records its code. Otherwise returns the
+    /// value.
     fn check<T>(&mut self, outcome: Result<Result<T>, Panic>) -> Result<T, Status> {
         let outcome = outcome.unwrap_or_else(|panic| Err(Error::internal("a call panicked").with_source(panic)));
         outcome.map_err(|error| self.failed(&error))

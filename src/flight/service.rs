@@ -43,8 +43,7 @@ pub(super) struct FlightHandler {
     pub(super) signer: HandleSigner,
     pub(super) limits: ServerLimits,
     pub(super) running: RunningQueries,
-    /// This token is cancelled during shutdown, to end the streams that are still
-    /// running.
+    /// This token is cancelled during shutdown, to end the streams that are still running.
     pub(super) cut: CancellationToken,
     options: SessionOptions,
 }

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::query::{CATALOG, SCHEMA};
 use crate::tenancy::Access;
 
-/// The maximum number of tokens for which `types` is stored. When the limit is reached, `types` cannot be set with
-/// further tokens.
+/// The maximum number of tokens for which `types` is stored. When the limit is reached, callers with other tokens
+/// cannot set `types`.
 const SESSIONS_MAX: usize = 10_000;
 
 const KEY_CATALOG: &str = "catalog";
@@ -150,8 +150,8 @@ pub(super) fn decode<M: Message + Default>(body: &[u8], action: &str) -> Result<
     M::decode(body).map_err(|error| Error::invalid(format!("malformed body of `{action}`")).with_source(error))
 }
 
-// These messages of `Flight.proto` are missing from arrow-flight. Each type has the name of its message, unless its
-// comment contains another name.
+// These messages of `Flight.proto` are missing from arrow-flight. Each type is named after its message, unless a
+// comment gives the name of the message.
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SetSessionOptionsRequest {

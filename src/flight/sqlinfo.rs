@@ -91,8 +91,8 @@ fn names(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlDdlCatalog, false);
     infos.append(SqlInfo::SqlDdlSchema, false);
     infos.append(SqlInfo::SqlDdlTable, false);
-    // The server folds unquoted names to lower case. It compares quoted names exactly, including upper and lower case.
-    // SqlInfo has no value for this behavior.
+    // The server folds unquoted names to lower case. Quoted names are case-sensitive and keep their case. SqlInfo has
+    // no value for this behavior.
     infos.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     infos.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     infos.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);

@@ -33,7 +33,7 @@ use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
 /// after this time instead of blocking the suite.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// When the server is asked to stop, clients may keep their connections for this time.
+/// How long clients may keep their connections after the server has been asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// A running Flight server with an engine and a writer.

@@ -176,8 +176,8 @@ async fn ticket_works_on_any_connection_but_only_for_its_caller() {
     assert!(info.endpoint[0].expiration_time.is_some());
     let ticket = info.endpoint[0].ticket.clone().unwrap();
     assert_eq!(server.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
-    // A ticket is valid on another server that has the same secret. It is invalid for another tenant, and if a byte of
-    // it is changed.
+    // A ticket is valid on another server that has the same secret. It is refused if another tenant uses it or if one
+    // of its bytes has been changed.
     let other = FlightTestServer::default().await;
     assert_eq!(other.caller("acme").await.get(ticket.clone()).await.unwrap().len(), 2);
     let foreign = server.caller("evil").await.get(ticket.clone()).await.unwrap_err();

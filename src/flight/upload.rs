@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 use crate::supervise::catch_future;
 
 /// A message may declare up to this number of rows even if it contains fewer bytes than rows. Rows of nulls, for
-/// example, may take no bytes. A client that declares many more of them probably wants to exhaust the memory.
+/// example, may take no bytes. A client that declares many more rows than bytes probably wants to exhaust the server's
+/// memory.
 const ROWS_WITHOUT_BYTES_MAX: usize = 1024;
 /// In a compressed message, an uncompressed buffer starts with this value in place of a decompressed size.
 const UNCOMPRESSED: i64 = -1;
@@ -206,7 +207,7 @@ fn too_large(bytes: usize, bytes_max: usize) -> Error {
 }
 
 /// Returns the size of an array in bytes. A value that several rows share is counted once for each row. Returns `None`
-/// for types with which a few bytes can represent any number of copies of a value.
+/// for types in which a few bytes can represent any number of copies of a value.
 fn flat_bytes(array: &ArrayRef) -> Option<usize> {
     match array.data_type() {
         DataType::Utf8View => Some(array.as_string_view().lengths().map(|length| length as usize).sum()),

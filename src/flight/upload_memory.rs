@@ -8,8 +8,8 @@
 //! Each upload has its own limit, `bytes_max`. If a client sends events faster than the lake can store them, its upload
 //! reaches this limit and waits for its own commits. This wait has no time limit, because every commit ends eventually.
 //!
-//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. Their
-//! reservation is held for as long.
+//! **Invariant:** the values of a dictionary stay in memory until they are replaced or the upload ends. The reservation
+//! for these values is held until then.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

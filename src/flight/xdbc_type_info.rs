@@ -149,7 +149,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
             ..quoted(plain(&DataType::Utf8, Code::XdbcVarchar), "'")
         },
         quoted(plain(&DataType::Binary, Code::XdbcVarbinary), "X'"),
-        // In the protocol, YEAR and DATE are both names of the subcode 1, but the generated enum only has the name
+        // In the protocol, YEAR and DATE are both names of the subcode 1, but the generated enum has only the name
         // YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
         time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
@@ -256,7 +256,8 @@ mod tests {
         }
     }
 
-    /// Puts the listed prefix and suffix around a value of each type, and checks that the engine accepts this literal.
+    /// Puts the listed prefix and suffix around a value of each type, and checks that the engine accepts the resulting
+    /// literal.
     #[tokio::test]
     async fn literals_with_prefix_and_suffix_parse() {
         let context = context();

@@ -1,10 +1,9 @@
-//! Receives and decompresses a request body. It checks the limits on the body, and reserves memory from the ingest
-//! queue.
+//! Receives and decompresses a request body. Checks the limits on the body, and reserves memory from the ingest queue.
 //!
 //! A body that exceeds a limit is refused with status 413, and an incomplete or damaged body with status 400.
 //!
-//! **Invariant:** memory is reserved in steps while bytes arrive. A sender may give a false content length or a false
-//! size in the compression header.
+//! **Invariant:** memory is reserved in steps while bytes arrive, because a sender may give a false content length or a
+//! false size in the compression header.
 
 use std::io::{Cursor, Read};
 
@@ -21,7 +20,7 @@ use crate::ingest::MemoryReservation;
 use crate::supervise::on_thread;
 use crate::telemetry::Metrics;
 
-/// The maximum size of the buffer that is allocated because of an announced length.
+/// The maximum initial capacity of the buffer for a body whose length is announced.
 const CLAIMED_BYTES_MAX: usize = 16 << 20;
 /// The maximum number of decompressed bytes of one step on the blocking pool.
 const STEP_BYTES: usize = 1 << 20;
@@ -106,7 +105,8 @@ async fn receive(
     Ok(received.freeze())
 }
 
-/// Decompresses a body in steps on the blocking pool. Before each step, waits until its memory is reserved.
+/// Decompresses a body in steps on the blocking pool. Before each step, waits until the memory for its output is
+/// reserved.
 async fn decompress(
     mut decompressor: Decompressor,
     received: usize,
@@ -176,7 +176,7 @@ impl Decompressor {
         }
     }
 
-    /// Decompresses the body further, until `step` more bytes have been appended to `plain`. If fewer bytes are
+    /// Continues to decompress the body until `step` more bytes have been appended to `plain`. If fewer bytes are
     /// appended, the body has ended.
     fn step(&mut self, plain: &mut Vec<u8>, step: usize) -> std::io::Result<usize> {
         match self {

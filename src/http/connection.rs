@@ -25,8 +25,8 @@ use crate::supervise::Stop;
 /// the end of the previous response.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Accepts connections until a stop is requested. Running requests then continue until they finish or `stop.cut` aborts
-/// them.
+/// Accepts connections until a stop is requested. Requests that are already running continue until they finish or
+/// `stop.cut` aborts them.
 pub(super) async fn accept(mut listener: Listener, router: Router, config: &HttpConfig, stop: Stop) {
     let mut connections = JoinSet::new();
     let server = server(config);
@@ -45,8 +45,7 @@ pub(super) async fn accept(mut listener: Listener, router: Router, config: &Http
     }
 }
 
-/// Returns the limit on open connections, including the response with which the server rejects connections above the
-/// limit.
+/// Returns the limit on open connections, and the response that rejects a connection above this limit.
 pub(super) fn limit(config: &HttpConfig) -> ConnectionLimit {
     let connections_max = config.connections_max;
     let body = format!(

@@ -61,7 +61,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<ContentEncoding, ErrorBody
     }
 }
 
-/// Returns the value of a header that may appear only once. The error says what is wrong with the header.
+/// Returns the value of a header that may appear only once. The error completes a sentence that begins with the
+/// header's name.
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

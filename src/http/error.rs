@@ -2,8 +2,8 @@
 //!
 //! All errors have the same JSON format: `{"error":{"kind","message","id"?}}`.
 //!
-//! **Invariant:** the response for an internal error does not reveal the cause. It contains an id, under which the log
-//! records the cause.
+//! **Invariant:** the response for an internal error does not reveal the cause. It contains an id that can be used to
+//! find the cause in the log.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn status(kind: Kind) -> StatusCode {
     }
 }
 
-/// Returns the name of an error kind in JSON responses.
+/// Returns the name that JSON responses use for an error kind.
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid",

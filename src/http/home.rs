@@ -30,8 +30,8 @@ use super::html_page;
 use super::quarantine::path;
 use crate::error::{Error, did_you_mean};
 
-/// The Content-Security-Policy of the pages. The policy allows no scripts and no external files. It allows a single
-/// stylesheet, the embedded one, which it identifies by its hash.
+/// The Content-Security-Policy of the pages. The policy allows no scripts and no external files. It allows only the
+/// embedded stylesheet, which it identifies by a hash.
 static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(html_page::STYLE));
     let policy = format!(
@@ -107,8 +107,8 @@ fn html(page: String) -> Response {
     response
 }
 
-/// Adds the headers that the home page and the documentation have in common. They make caches revalidate the pages,
-/// because the content depends on request headers, and prevent browsers from guessing the content type.
+/// Adds the headers that the home page and the documentation have in common. These headers make caches revalidate each
+/// page, because its content depends on request headers. They also prevent browsers from guessing the content type.
 fn with_headers(page: impl IntoResponse) -> Response {
     let headers = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -98,7 +98,7 @@ impl Addresses {
 }
 
 /// Parses a host with an optional port. Returns `None` if the text contains characters that do not occur in host names
-/// or addresses. The server must not repeat such characters in a response.
+/// or addresses. The server must not include such characters in a response.
 fn plain_authority(text: &str) -> Option<Authority> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     text.parse().ok().filter(|_| text.bytes().all(is_plain))

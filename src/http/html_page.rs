@@ -9,7 +9,8 @@ use super::home_content::{Addresses, DOCS, ROUTES, Route};
 use super::html_escape::{escape, push};
 use super::markdown;
 
-/// The stylesheet. The Content-Security-Policy contains its hash, so every page must embed the stylesheet unchanged.
+/// The stylesheet. Every page must embed it unchanged, because the Content-Security-Policy allows only a stylesheet
+/// with its hash.
 pub(super) const STYLE: &str = include_str!("home.css");
 
 /// The logo: a greenhouse with glass panes.

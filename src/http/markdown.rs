@@ -145,8 +145,8 @@ fn inline(text: &str, links: Links<'_>) -> String {
     html
 }
 
-/// Renders the inline element at the start of `text` and returns its length in bytes. Returns `None` if `text` does not
-/// start with an inline element.
+/// Renders the inline element at the start of `text`, and returns the number of bytes that the element occupies in
+/// `text`. Returns `None` if `text` does not start with an inline element.
 fn inline_element(html: &mut String, text: &str, links: Links<'_>) -> Option<usize> {
     if let Some(code) = enclosed(text, "`", "`") {
         push(html, format_args!("<code>{}</code>", escape(code)));

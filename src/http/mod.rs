@@ -111,8 +111,8 @@ struct HttpHandler {
     stop: CancellationToken,
 }
 
-/// Serves requests until a stop is requested. Running requests then continue until they finish or `stop.cut` aborts
-/// them.
+/// Serves requests until a stop is requested. Requests that are already running continue until they finish or
+/// `stop.cut` aborts them.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     services: HttpServices,

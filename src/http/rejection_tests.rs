@@ -98,7 +98,7 @@ async fn callers_without_rights_are_refused() {
 async fn quarantine_requests_are_authorized_before_their_body_is_read() {
     let small = IngestConfig { body_bytes_max: 100_000, ..limits() };
     let server = HttpTestServer::with(small, HttpConfig::default()).await;
-    // This body is larger than each of the size limits that the server in this test has.
+    // This body exceeds every size limit of the server in this test.
     let oversized = vec![b' '; 300_000];
     let cases = [
         ("no token", HeaderMap::new(), 401, "unauthenticated"),

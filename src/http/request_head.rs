@@ -19,7 +19,7 @@ use crate::error::Error;
 const HEADERS_MAX: usize = 64;
 /// The number of headers above which the HTTP library refuses a request before [`check`] runs.
 pub(super) const HEADERS_READ_MAX: usize = 4 * HEADERS_MAX;
-/// The number of bytes that surround a header's name and value: a colon, a space and a line end.
+/// The number of bytes that a header needs in addition to its name and value: a colon, a space and a line end.
 const HEADER_EXTRA_BYTES: usize = 4;
 
 /// Refuses a request whose head is too large.

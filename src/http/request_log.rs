@@ -22,7 +22,7 @@ use crate::supervise::{Panic, catch_future};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The maximum length of a request id that the server accepts from a client.
 const REQUEST_ID_BYTES_MAX: usize = 64;
-/// The route name under which the metrics count requests whose path matches no route.
+/// The route name that the metrics use for requests whose path matches no route.
 const NO_ROUTE: &str = "none";
 
 /// The id of a request. Handlers read it from the extensions of the request.
@@ -54,7 +54,7 @@ pub(super) async fn observe(State(handler): State<Arc<HttpHandler>>, mut request
 }
 
 /// Returns the id that the client sent if it is short and contains only letters, digits, `-`, `_` and `.`; otherwise
-/// returns a new id. With the client's id, the logs of client and server show the same id.
+/// returns a new id. If the client sends an id, the logs of both sides can be searched for this id.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |id: &&str| {

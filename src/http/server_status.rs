@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// The maximum time for which a readiness probe waits for the token verification keys to be loaded.
+/// The maximum time that a readiness probe waits for the token verification keys to be loaded.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Handles `GET /v1/tables`, which lists the tables and columns to which the caller has access. For an operator, these

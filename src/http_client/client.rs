@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// The initial allocation for a response body of unknown length, in bytes.
 const BODY_BYTES_FIRST: usize = 8 * 1024;
-/// The response statuses after which a later attempt may succeed.
+/// The response statuses of temporary failures, after which a later attempt may succeed.
 const REFUSED: [StatusCode; 4] = [
     StatusCode::TOO_MANY_REQUESTS,
     StatusCode::BAD_GATEWAY,
@@ -113,7 +113,7 @@ enum AttemptError {
     Refused(Response),
     /// The server sent no response, or only part of a response.
     Unanswered(Error),
-    /// The attempt failed in a way after which the client does not retry.
+    /// The attempt failed with an error after which the client never retries.
     Final(Error),
 }
 
@@ -263,7 +263,7 @@ impl Client {
         AttemptError::Final(Error::limited(self.of(url, what)))
     }
 
-    /// Creates the error for a request without a complete response. The error omits the URL that `cause` contains,
+    /// Creates the error for a request that got no complete response. The error omits the URL that `cause` contains,
     /// because that URL may contain secrets.
     fn unanswered(&self, url: &Url, cause: reqwest::Error) -> AttemptError {
         let cause = cause.without_url();

@@ -52,7 +52,7 @@ impl Roots {
         Self(loaded.certs.into_iter().filter(is_supported).collect())
     }
 
-    /// Adds the certificates in a PEM text. Error messages refer to the PEM text as `name`.
+    /// Adds the certificates in the PEM data `pem`. Error messages refer to this data as `name`.
     pub(crate) fn and_pem(mut self, pem: &[u8], name: impl Display) -> Result<Self> {
         let count_before = self.0.len();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -73,7 +73,7 @@ impl Roots {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// Returns all certificates as one PEM text.
+    /// Returns all certificates as one string in PEM format.
     pub(crate) fn pem(&self) -> String {
         let mut text = String::new();
         for certificate in self.iter() {

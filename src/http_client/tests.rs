@@ -209,8 +209,8 @@ async fn redirects_to_another_origin_carry_no_credentials() {
             }
             (outcome, _) => panic!("{first} gives {outcome:?}, not {expected:?}"),
         }
-        // Each server records only its own requests, so their common order is unknown. It is restored by sorting,
-        // because the client sends all requests with the token before those without it.
+        // Each server records only its own requests, so the order of requests to different servers is unknown. Sorting
+        // restores this order, because the client sends all requests with the token before those without it.
         let (plain, other, tls) = (plain.seen(), other.seen(), tls.seen());
         let mut found: Vec<bool> =
             plain.iter().chain(&other).chain(&tls).map(|seen| seen.contains_key("authorization")).collect();

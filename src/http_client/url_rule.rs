@@ -1,7 +1,6 @@
 //! Checks whether a request may be sent to a URL, which can also be the target of a redirect.
 //!
-//! The check does not resolve host names. Of all hosts, only `localhost` and literal loopback addresses are treated as
-//! this machine.
+//! The check does not resolve host names. Only `localhost` and literal loopback addresses are treated as this machine.
 
 use url::{Origin, Url};
 

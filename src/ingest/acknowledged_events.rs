@@ -1,8 +1,8 @@
 //! Counts the events that the server has acknowledged but not stored yet.
 //!
 //! If a client requests early acknowledgement, its events are added to the counts when they are acknowledged, and are
-//! removed when they are stored or lost. Events that are still counted when the server stops at its shutdown deadline
-//! are lost.
+//! removed when they are stored or lost. When a stopping server reaches its shutdown deadline, the events that are
+//! still counted are lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ impl AcknowledgedEvents {
         *self.lock().entry(table.to_owned()).or_default() += events;
     }
 
-    /// Removes events that are stored or lost from the count of a table.
+    /// Subtracts events from the count of a table, after they are stored or lost.
     pub(super) fn remove(&self, table: &str, events: u64) {
         let mut counts = self.lock();
         if let Some(count) = counts.get_mut(table) {

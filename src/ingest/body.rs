@@ -1,4 +1,4 @@
-//! The body of an ingest request, with its events not yet decoded.
+//! The body of an ingest request, whose events are not decoded yet.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;

@@ -28,7 +28,8 @@ async fn send(ingest: &Ingest, access: &Access, body: String) -> Result<Promise>
 #[tokio::test]
 async fn a_stop_stores_all_promised_events() {
     let (store, acme) = (memory(), acme().await);
-    // The first few batches are committed at once. After them, only a shutdown commits a batch within the next hour.
+    // The first few batches are committed immediately. Later batches would wait for an hour, so only the shutdown
+    // commits them.
     let slow = IngestConfig { batch_age_max: Duration::from_secs(3_600), ..limits() };
     let ingest = start(&store, slow).await;
     for batch in 0..50 {

@@ -18,8 +18,8 @@
 //!   (received)  (decoded)   (good and rejected rows, keyed)   (new rows)   (stored)   (visible)
 //! ```
 //!
-//! [`Ingest`] starts and stops the [`Writer`], the [`Sources`] of this server, and the [`Quarantine`]. The files in this folder process a request from its submission
-//! until its receipt is returned to the caller. The subfolders are:
+//! [`Ingest`] starts and stops the [`Writer`], the [`Sources`] of this server, and the [`Quarantine`]. The files in
+//! this folder process a request from its submission until its receipt is returned to the caller. The subfolders are:
 //! - `group_commit`: the queue and the committer of each table, and memory reservations.
 //! - `dedupe`: finds the events that a table already holds.
 //! - `source`: message batches, offsets, lag and pauses of sources, independent of the Kafka client.
@@ -189,7 +189,8 @@ impl Ingest {
         Ok(Arc::new(Self { writer, sources, quarantine, tasks, shutdown }))
     }
 
-    /// Prepares for shutdown: batches are then committed without waiting for more events. Requests are still accepted.
+    /// Prepares for shutdown: after this call, batches are committed without waiting for more events. Requests are
+    /// still accepted.
     pub fn flush(&self) {
         self.shutdown.flush.cancel();
     }

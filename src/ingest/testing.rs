@@ -36,7 +36,7 @@ pub(crate) const TABLE: &str = "calls";
 /// The quarantine of [`TABLE`].
 pub(crate) const QUARANTINE: &str = "calls_quarantine";
 
-/// Returns limits under which batches are committed within milliseconds and failures are not retried.
+/// Returns limits with which batches are committed within milliseconds and failures are not retried.
 pub(crate) fn limits() -> IngestConfig {
     IngestConfig { batch_age_max: Duration::from_millis(5), commit_attempts_max: 1, ..IngestConfig::default() }
 }

@@ -188,9 +188,9 @@ impl Writer {
         Ok(prepared)
     }
 
-    /// Returns the freshness of a table. `table` may also be the second name of a `latest` table, under which queries
-    /// see all stored versions. A tenant must be allowed to see the table and have the `read` scope. An operator must
-    /// have the `admin` scope.
+    /// Returns the freshness of a table. `table` may also be the name under which queries see all stored versions of a
+    /// `latest` table. A tenant must be allowed to see the table and have the `read` scope. An operator must have the
+    /// `admin` scope.
     pub fn freshness(&self, access: &Access, table: &str) -> Result<Freshness> {
         self.admit(access)?;
         let owner = access.owner();

@@ -69,7 +69,8 @@ pub enum LagState {
         /// The time of the oldest uncommitted message, if that message has been read.
         oldest: Option<Micros>,
     },
-    /// All messages are committed. At this time, the brokers last confirmed that there are no newer ones.
+    /// All messages are committed. The value is the time at which the brokers last confirmed that there are no newer
+    /// messages.
     Complete(Micros),
 }
 
@@ -87,7 +88,7 @@ pub struct SourceLag {
 pub struct Watermark {
     /// The current time of the server's clock.
     pub now: Micros,
-    /// Every event with an earlier receive time has been committed or refused.
+    /// The watermark. Every event with an earlier receive time has been committed or refused.
     pub complete_until: Micros,
     /// The total lag of the table's sources. `None` if no source on this server writes to the table, or if a
     /// partition's lag is unknown.

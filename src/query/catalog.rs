@@ -33,7 +33,7 @@ const SETTINGS: &str = "df_settings";
 /// The tables of one session, keyed by their SQL names.
 pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
 
-/// Creates the list of a session's catalogs, which contains only the catalog [`CATALOG`].
+/// Creates the catalog list of a session. It contains only the catalog [`CATALOG`].
 pub(in crate::query) fn catalogs(
     tables: Arc<SessionTables>,
     functions: Arc<[Arc<TableFunction>]>,
@@ -60,8 +60,8 @@ fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists. `None` for the catalog that the engine reads in order to
-    /// build `information_schema`.
+    /// The table functions that `information_schema` lists. `None` if the catalog has no `information_schema`, because
+    /// the engine reads this catalog to build that schema.
     functions: Option<Arc<[Arc<TableFunction>]>>,
 }
 

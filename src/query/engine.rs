@@ -47,7 +47,8 @@ pub struct Engine {
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
-    /// The slots for planning. A tenant's statements can occupy at most half of the query threads.
+    /// The planning slots of each tenant. While the statements of a tenant are planned, they occupy at most half of the
+    /// query threads.
     pub(in crate::query) planning: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: PlanCache,

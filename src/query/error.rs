@@ -1,8 +1,8 @@
-//! Translates DataFusion errors into [`Error`]s, with the texts from `engine_text.rs`. No other file interprets
-//! DataFusion errors, except `planning/unknown_names.rs`, which handles unknown names.
+//! Translates DataFusion errors into [`Error`]s, with the messages from `engine_text.rs`. The only other file that
+//! interprets DataFusion errors is `planning/unknown_names.rs`, which handles unknown names.
 //!
-//! The kind of the translated error shows who caused the error: the caller or the server. If the statement or the rows
-//! of the caller caused it, the translated error keeps the full text and the position in the statement. A server error
+//! The kind of the translated error shows who caused the error: the caller or the server. If the caller's statement or
+//! rows caused the error, the translated error keeps the full text and the position in the statement. A server error
 //! gets a general message, because the original text may contain file names. The original error is kept as the source
 //! of the translated error, and appears only in the log.
 
@@ -75,7 +75,7 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
     }
 }
 
-/// Translates the text of an error whose type is unknown. A panic can be nested in several errors of other types.
+/// Translates an error of unknown type, based on its text. A panic can be nested in several errors of other types.
 fn from_other(text: &str) -> Error {
     if text.contains("panicked") && text.contains(OFFSET_OVERFLOW) {
         return too_long();

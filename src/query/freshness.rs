@@ -12,8 +12,8 @@
 //! therefore sees all rows up to the watermark, even if it reads both the table and its freshness.
 //! **Invariant:** a table that the caller may not see causes the same error as a table that does not exist.
 //! **Invariant:** a plan that contains a watermark is never cached (`Planner::plan_sql`).
-//! **Invariant:** a tenant can learn the age, in whole seconds, of a source's oldest unread message. The number of
-//! unread messages is hidden. In a shared topic, it would reveal how many messages the other tenants send.
+//! **Invariant:** a tenant can learn the age of a source's oldest unread message, in whole seconds, but not the number
+//! of unread messages. In a shared topic, this number would reveal how many messages the other tenants send.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,8 +59,7 @@ impl FreshnessFunction {
         Self { tables, watermarks }
     }
 
-    /// Returns the function as an entry of the list of all functions. The list is the same for all sessions, so this
-    /// function has no tables.
+    /// Returns a function without tables, for the list of table functions. The list is the same for all sessions.
     pub(in crate::query) fn listed() -> Arc<TableFunction> {
         Arc::new(TableFunction::new(NAME.to_owned(), Arc::new(Self::default())))
     }

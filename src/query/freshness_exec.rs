@@ -4,7 +4,7 @@
 //! in any other query. Each of these plans returns one row with both times.
 //!
 //! **Invariant:** [`FreshnessExec`] is a leaf of the statement's plan, so no optimizer moves an expression of the
-//! statement into the plans that this node runs. They use the memory pool and the time limit of the statement.
+//! statement into the plans that this node runs. These plans use the memory pool and the time limit of the statement.
 
 use std::fmt;
 use std::sync::Arc;

@@ -15,8 +15,8 @@ use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
-/// The current time in the tests. The newest of the 40 rows of tenant `acme` is one hour older. These rows are five
-/// hours apart.
+/// The current time in the tests. The newest of the 40 rows of tenant `acme` is one hour older than this time, and
+/// consecutive rows are five hours apart.
 const NOW: Micros = NEW_YEAR + 196 * 3_600 * SECOND;
 
 /// Creates an engine with its own tables, and a clock that the test can set.

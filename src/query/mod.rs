@@ -15,7 +15,7 @@
 //! **Invariant:** no user expression is evaluated on a row of another tenant. `TenantScan` is a leaf of the plan, so
 //! optimizers cannot move an expression below it. Inside the scan, columns are compared only with literals, and only to
 //! skip row groups and pages by their statistics.
-//! **Invariant:** if a table contains the latest version of each key, this version is selected from all rows of the
+//! **Invariant:** if a table shows only the latest version of each key, that version is selected from all rows of the
 //! tenant. Rules and filters that could match an older version are applied only afterwards.
 //! **Invariant:** queries are planned and run only on the query threads (`query_runtime.rs`), which have a lower
 //! priority than the threads of endpoints and ingest. A query's time limit applies even if its client stops reading.
@@ -26,8 +26,8 @@
 //! memory limit while it processes a batch.
 //!
 //! The tenant barrier is a plan node of this crate that contains a standard Parquet scan. It is deliberately not a
-//! standard filter node: optimizers would move other expressions below it, and EXPLAIN would show its condition. A
-//! codec for these nodes and functions would be needed to send plans to other hosts.
+//! standard filter node: optimizers would move other expressions below it, and EXPLAIN would show its condition. To
+//! send plans to other hosts, the server would need a codec for the nodes and functions of this crate.
 
 mod catalog;
 #[cfg(test)]

@@ -50,8 +50,8 @@ impl QueryRuntime {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        // The runtime's threads for blocking work also call `set_nice`. Because query threads start them, they have
-        // inherited the right value already, so the call has no effect.
+        // The runtime's threads for blocking work also call `set_nice`. Query threads start them, so they inherit the
+        // lowered priority, and the call has no effect.
         let lowered = nice() + NICE;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)

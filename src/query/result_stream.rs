@@ -8,11 +8,11 @@
 //! ```
 //!
 //! **Invariant:** when a query ends, its plan and its memory are freed first. Then its slot is freed, and it is removed
-//! from the list of running queries. The reader learns last that the query has ended. This order applies whether the
-//! query ends after its last row, or because of a limit, an error, a cancellation or a dropped reader.
+//! from the list of running queries. Last, the reader is notified that the query has ended. This order applies whether
+//! the query ends after its last row, or because of a limit, an error, a cancellation or a dropped reader.
 //! **Invariant:** limits apply even if the reader is slow. At most [`BATCHES_AHEAD`] batches wait for the reader. When
-//! `query.time_max` has passed, the plan and the slot are freed even if batches still wait. A plan that does not yield keeps
-//! both until it yields, but the reader stops waiting for it after [`ENDING_TIME_MAX`].
+//! `query.time_max` has passed, the plan and the slot are freed even if batches still wait. If the plan does not yield,
+//! neither is freed until it yields, but the reader stops waiting for it after [`ENDING_TIME_MAX`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::telemetry::QueryOutcome;
 
 /// The maximum number of batches that are computed before the reader asks for them.
 const BATCHES_AHEAD: usize = 2;
-/// The time that a query has to end after its deadline or its cancellation, before the reader stops waiting for it.
+/// After the deadline or the cancellation of a query, the reader waits at most this time for the query to end.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The result of a running query. Dropping the stream stops the query and frees its slot and memory.
@@ -183,7 +183,7 @@ impl RunningPlan {
         let Self { batches, ticket, .. } = self;
         drop(batches);
         ticket.end(outcome.as_ref().err().map_or(QueryOutcome::Ok, QueryOutcome::from));
-        // Sending fails only if the reader was dropped, and then the outcome is not needed.
+        // Sending fails only if the reader was dropped, in which case the outcome is not needed.
         let _ = ended.send(outcome);
     }
 

@@ -1,4 +1,4 @@
-//! The list of running queries, with which a caller can cancel its own queries.
+//! The list of running queries. A caller can cancel its own queries by their ids.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

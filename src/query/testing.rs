@@ -182,7 +182,7 @@ pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
     Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Creates an engine for new tables, to which the test can add rows with [`add`].
+/// Creates an engine with tables of its own, so that the test can add rows to them with [`add`].
 pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
     let tables = tables().await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
@@ -219,7 +219,8 @@ pub(super) async fn reader(tenant: &str) -> Access {
     crate::tenancy::testing::access(Some(tenant), &[Scope::Read], &["calls"]).await
 }
 
-/// Creates the [`Access`] of a reader in `tenant`, to whom `policy` applies and whose token has these claims.
+/// Creates the [`Access`] of a reader in `tenant`. The reader's token has the given claims, and `policy` applies to the
+/// reader.
 pub(super) async fn reader_under(tenant: &str, policy: PolicyConfig, claims: serde_json::Value) -> Access {
     let policy = BTreeMap::from([("calls".to_owned(), policy)]);
     crate::tenancy::testing::access_under(Some(tenant), &[Scope::Read], &policy, claims).await
@@ -260,8 +261,7 @@ pub(super) async fn run(session: &Session, sql: &str) -> Result<Vec<Vec<String>>
     Ok(text(&batches))
 }
 
-/// Waits until no query is running. After a query has been dropped, it still counts as running until it yields and
-/// thereby ends.
+/// Waits until no query is running. A dropped query counts as running until it next yields.
 pub(super) async fn idle(engine: &Engine) {
     while engine.running() > 0 {
         tokio::task::yield_now().await;

@@ -81,8 +81,8 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules
 }
 
-/// Returns the engine's optimizer rules, of which one is wrapped, with our rule before those that use functional
-/// dependencies.
+/// Returns the engine's optimizer rules with two changes: one rule is wrapped (`single_distinct.rs`), and a rule of
+/// this crate runs before each rule that uses functional dependencies (`forget_dependencies.rs`).
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     forget_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules))
 }

@@ -1,8 +1,8 @@
 //! Rewrites the engine's error messages for users. The rewritten messages contain no parser trees, bug-report requests
 //! or nested prefixes.
 //!
-//! The engine reports some mistakes in statements as internal errors, for example `nth_value(x, 0)`. Nothing but the
-//! text distinguishes such errors from others, so this file searches the text.
+//! The engine reports some mistakes in statements as internal errors, for example `nth_value(x, 0)`. Only the text of
+//! the message distinguishes such errors from others, so this file searches the text.
 
 use std::borrow::Cow;
 
@@ -101,7 +101,7 @@ pub(crate) fn caused_by_statement(text: &str) -> Option<Error> {
     })
 }
 
-/// Returns the error to report for an invalid regular expression. Returns `None` if `text` is about something else.
+/// Returns the error to report for an invalid regular expression. Returns `None` if `text` reports any other error.
 pub(crate) fn invalid_regex(text: &str) -> Option<Error> {
     if text.starts_with("regex parse error") {
         let reason = text.rsplit("error: ").next().unwrap_or_default().trim();

@@ -52,12 +52,12 @@ struct Backoff {
     pause_min: Duration,
     /// The longest pause between two restarts.
     pause_max: Duration,
-    /// The time after which a running task counts as healthy. Its panic count is then reset.
+    /// The time that a task must run before it counts as healthy and its panic count is reset.
     steady_after: Duration,
 }
 
-/// The pause after a single panic is short. If a task keeps panicking, longer pauses limit the CPU use and the size of
-/// the log.
+/// After a single panic, a task restarts after a short pause. If the task keeps panicking, longer pauses limit the CPU
+/// use and the size of the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
     pause_max: Duration::from_secs(30),

@@ -18,7 +18,7 @@ fn supervisor() -> (Supervisor, Arc<Metrics>) {
 }
 
 /// Runs a task that panics `panics` times before it ends. Returns, for each run of the task, the tasks that were down
-/// when it started.
+/// when the run started.
 async fn run(supervisor: &Supervisor, panics: u32) -> Vec<Vec<String>> {
     let (runs, seen) = (AtomicU32::new(0), Mutex::new(Vec::new()));
     let begin = || async {

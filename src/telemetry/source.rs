@@ -168,7 +168,7 @@ impl SourceMetrics {
         self.paused.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_paused));
     }
 
-    /// Sets whether the source cannot make progress.
+    /// Sets whether the source is unable to make progress.
     pub fn failing(&self, source: &str, is_failing: bool) {
         self.failing.get_or_create(&[("source", Label::owned(source))]).set(i64::from(is_failing));
     }

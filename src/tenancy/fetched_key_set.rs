@@ -50,7 +50,7 @@ struct KeySetSource {
     url: Url,
     client: Client,
     clock: Clock,
-    /// How long the set is used without being fetched again, measured from its request.
+    /// How long the set is used without being fetched again, measured from the time at which it was requested.
     fresh: Micros,
     /// How long after `fresh` the set is still used if the issuer cannot be reached.
     stale: Micros,

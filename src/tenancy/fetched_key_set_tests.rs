@@ -1,4 +1,4 @@
-//! Tests that fetch key sets over HTTP from a test issuer on loopback, which counts its requests.
+//! Tests that fetch key sets over HTTP from a test issuer on loopback. The issuer counts the requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -100,7 +100,8 @@ async fn reply(mut connection: TcpStream, response: &str) {
         }
         request.push(byte[0]);
     }
-    // Write errors are ignored, because the client does not read a redirect, or a body that is too large, to its end.
+    // Write errors are ignored, because the client stops reading before the end of a redirect or of a body that is too
+    // large.
     drop(connection.write_all(response.as_bytes()).await);
     drop(connection.shutdown().await);
 }

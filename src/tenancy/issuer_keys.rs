@@ -78,8 +78,8 @@ impl IssuerKeys {
         }
     }
 
-    /// Returns true if a key of this source can be used with the algorithm. The keys of a URL are not known yet, so
-    /// this is assumed for all public-key algorithms.
+    /// Returns true if a key of this source can be used with the algorithm. The keys at a URL are not known yet, so the
+    /// result is true for all public-key algorithms.
     fn can_match(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::One(key) => key.matches_algorithm(algorithm),

@@ -64,10 +64,10 @@ impl Slots {
         Self { running_max, waiting_max, wait_max, queues: Arc::default() }
     }
 
-    /// Waits for a free slot if necessary, and takes the slot. Returns `Limited`, with a delay before a retry, if the
-    /// queue is full or if no slot becomes free within the maximum wait. A tenant's queries get slots in the order in
-    /// which they arrived. Queries of different tenants do not wait for each other. Dropping the returned future
-    /// releases the queue position.
+    /// Waits for a free slot if necessary, and takes the slot. Returns `Limited` if the queue is full, or if no slot
+    /// becomes free within the maximum wait. The error states the delay after which the caller may retry. A tenant's
+    /// queries get slots in the order in which they arrived. Queries of different tenants do not wait for each other.
+    /// Dropping the returned future releases the queue position.
     pub async fn take(&self, tenant: &TenantId) -> Result<Slot> {
         let (position, running) = self.enqueue(tenant)?;
         match tokio::time::timeout(self.wait_max, running.acquire_owned()).await {

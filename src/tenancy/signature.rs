@@ -5,8 +5,8 @@
 //! **Invariant:** a key is used only with algorithms of its own type: an RSA key is never used as a shared secret, and
 //! a P-256 key never verifies ES384.
 //!
-//! The claims are checked by the module `verify`, not by `jsonwebtoken`, whose validation reads the system clock, does
-//! not check `nbf` by default, and accepts duplicate keys.
+//! The module `verify` checks the claims. The validation in `jsonwebtoken` is not used, because it reads the system
+//! clock, does not check `nbf` by default, and accepts duplicate keys.
 
 use std::fmt;
 

@@ -47,7 +47,7 @@ pub(crate) async fn access(tenant: Option<&str>, scopes: &[Scope], tables: &[&st
     access_under(tenant, scopes, &policy, serde_json::json!({})).await
 }
 
-/// Like [`access`], but with the given policy and the additional claims, a JSON object.
+/// Like [`access`], but applies `policy`, and adds the claims in the JSON object `claims` to the token.
 pub(crate) async fn access_under(
     tenant: Option<&str>,
     scopes: &[Scope],

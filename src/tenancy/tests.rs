@@ -33,7 +33,7 @@ fn good() -> Value {
     })
 }
 
-/// Returns valid claims after applying `changes`, in which `null` removes a claim.
+/// Applies `changes` to a set of valid claims, and returns the result. A `null` removes a claim.
 fn with(changes: Value) -> String {
     let mut claims = good();
     for (name, value) in changes.as_object().unwrap() {

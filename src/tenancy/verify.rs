@@ -126,7 +126,7 @@ impl Verifier {
         }))
     }
 
-    /// Checks `exp`, `nbf` and `iat`, and returns the time at which the token will be refused as expired.
+    /// Checks `exp`, `nbf` and `iat`, and returns the time from which the token is refused as expired.
     fn check_times(&self, claims: &Claims) -> Result<Micros> {
         let now = self.clock.now_seconds();
         let expires = claims.seconds("exp")?.ok_or_else(|| refuse("`exp` is missing"))?;

@@ -1,7 +1,7 @@
 //! Checks the deadline of a run while a join produces rows.
 //!
-//! Adds a [`DeadlineExec`] above each join of a plan. Without it, the deadline would not be checked if a join produces
-//! many batches whose rows are all discarded by a filter above the join.
+//! Adds a [`DeadlineExec`] above each join of a plan. Otherwise, the deadline would not be checked while a filter above
+//! a join discards all rows that the join produces.
 
 use std::fmt;
 use std::sync::Arc;

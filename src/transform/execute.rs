@@ -139,7 +139,8 @@ impl BatchRun<'_> {
     }
 }
 
-/// Splits a range into halves, and pushes them onto the stack `work`. The first half is on top, so it runs first.
+/// Splits a range into halves, and pushes them onto the stack `work`. The first half is on top, so it is processed
+/// first.
 fn split(range: &Range<usize>, work: &mut Vec<Range<usize>>) {
     let middle = range.start + range.len() / 2;
     work.push(middle..range.end);

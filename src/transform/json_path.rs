@@ -47,7 +47,7 @@ pub(super) fn int(value: &str) -> Option<i64> {
         return Some(integer);
     }
     let double: f64 = digits.parse().ok()?;
-    // The double may be rounded if it is above 2^53, so it is refused.
+    // A double above 2^53 may have been rounded, so it is refused.
     let is_exact = double.fract() == 0.0 && double.abs() <= 9_007_199_254_740_992.0;
     is_exact.then_some(double as i64)
 }
@@ -72,7 +72,7 @@ pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// Returns the text of a JSON number, or of a JSON string that consists of the characters of a number.
+/// Returns the text of a JSON number, or the contents of a JSON string that has only characters of a number.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))

@@ -54,7 +54,7 @@ pub struct Lookups {
 #[derive(Debug)]
 struct Lookup {
     config: LookupConfig,
-    /// The declared columns. `None` if the configuration declares none.
+    /// The declared columns. `None` if the configuration declares no columns.
     declared: Option<SchemaRef>,
     /// The current contents. `None` until the lookup is loaded for the first time.
     loaded: RwLock<Option<Arc<LoadedLookup>>>,

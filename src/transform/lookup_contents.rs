@@ -19,7 +19,7 @@ pub(super) struct LoadedLookup {
 /// The limits on a lookup's size and loading time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupLimits {
-    /// The maximum number of bytes. It applies to the file, and separately to the contents in memory.
+    /// The maximum number of bytes. This limit applies to the file, and separately to the contents in memory.
     pub(super) bytes_max: usize,
     pub(super) rows_max: usize,
     pub(super) time_max: Duration,

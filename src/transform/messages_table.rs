@@ -1,6 +1,6 @@
 //! The table `messages`, which holds a batch of messages as columns.
 //!
-//! A [`MessagesTable`] contains one row for each message that was read from the source. It also lists the invalid
+//! A [`MessagesTable`] contains one row for each valid message that was read from the source. It also lists the invalid
 //! messages, which have no row.
 //!
 //! | column | type | |

@@ -45,7 +45,7 @@ const BATCH_ROWS: usize = 8_192;
 /// The approximate number of messages in a batch, which the engine uses to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
-/// What the result of a statement must match: the contract of the table, and the configuration of the source.
+/// The contract of the table and the configuration of the source, which the result of a statement must match.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
     pub(super) contract: &'a Contract,

@@ -1,7 +1,7 @@
 //! Tracks which message each row comes from.
 //!
 //! Adds the hidden column [`MESSAGE_INDEX`] to a statement's plan. Each node between `messages` and the root of the
-//! plan outputs it as its last column. A plan with a node that cannot output the column is refused.
+//! plan outputs this column as its last column. A plan with a node that cannot output the column is refused.
 //!
 //! ```text
 //!   Projection ─► Filter ─► Join ─┬─► SubqueryAlias ─► messages      each node on this path carries the column
@@ -26,7 +26,7 @@ use super::messages_table::{MESSAGE_INDEX, MESSAGES};
 use super::placeholder_table::PlaceholderTable;
 use crate::error::{Error, Result};
 
-/// A plan whose last output column is the hidden column, and the reference to this column.
+/// A plan whose last output column is the hidden column, and a reference to this column.
 struct TrackedPlan {
     plan: LogicalPlan,
     index: Column,

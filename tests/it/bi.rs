@@ -1,7 +1,7 @@
 //! Runs the statements of BI tools in `tests/sql/bi_*.slt` through two versions of the JDBC driver.
 //!
-//! `sql.rs` compares their results. This test checks that the driver can execute each of them, directly and as a
-//! prepared statement, and that it returns the expected number of rows.
+//! `sql.rs` checks the results of these statements. This test checks that the driver can execute each statement,
+//! directly and as a prepared statement, and that each statement returns the expected number of rows.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ algorithms = ["HS256"]
 operators = ["loader"]
 "#;
 
-/// One check for each file.
+/// The statement files. The suite has a check for each file.
 const FILES: &[&str] =
     &["bi_excel", "bi_grafana", "bi_looker", "bi_metabase", "bi_power_bi", "bi_probes", "bi_superset", "bi_tableau"];
 

@@ -99,7 +99,7 @@ impl Broker {
     }
 
     fn wait(&self) {
-        // The broker is ready as soon as it is listed in the metadata that it returns.
+        // The broker is ready as soon as the metadata that it returns contains a broker.
         until("the broker is ready", || {
             let metadata = self.producer.client().fetch_metadata(None, Duration::from_secs(1));
             metadata.is_ok_and(|metadata| !metadata.brokers().is_empty())

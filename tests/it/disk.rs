@@ -27,8 +27,8 @@ pub(crate) struct Disk {
     _folder: TempDir,
 }
 
-/// The arguments for `unshare` to create a mount namespace, first as root and then as the root user of a new user
-/// namespace.
+/// The arguments with which `unshare` creates a mount namespace. The first entry requires root. The second entry
+/// creates a user namespace and becomes its root user.
 const UNSHARE_ARGS: [&[&str]; 2] = [&["--mount"], &["--map-root-user", "--mount"]];
 /// A shell script that mounts the file system, prints `mounted`, and keeps the namespace alive until the test closes
 /// the script's standard input.
@@ -115,7 +115,7 @@ const TENANTS: [&str; 2] = ["acme", "globex"];
 const PROBE: &str = "initech-probe";
 /// The number of acknowledged batches after which the test regards ingest as working.
 const BATCHES: u64 = 24;
-/// The test waits for this many failed commit attempts, so that the senders have retried.
+/// The test waits for this many failed commit attempts, to be sure that the senders have retried.
 const FAILURES: f64 = 20.0;
 
 fn setup(lake: &Path) -> Setup {

@@ -110,8 +110,8 @@ impl Feed {
         until("everything that was sent is stored", || offsets(&self.lake) == ends);
     }
 
-    /// Sends two rounds of messages, and waits for `count` commits. Most of the messages are not committed yet when it
-    /// returns.
+    /// Sends two rounds of messages, and waits for `count` commits. Most of the messages are not committed yet when the
+    /// function returns.
     fn send_and_wait_for_commits(&mut self, count: usize) {
         let before = entries(&self.lake).len();
         self.send_round();
@@ -211,7 +211,7 @@ async fn two_servers_share_a_topic() {
 
 /// The size of the disk in bytes. The messages of the test need far less, so only the filler can fill the disk.
 const DISK_BYTES: usize = 128 << 20;
-/// The test waits for this many failed commit attempts, so that the source has retried.
+/// The test waits for this many failed commit attempts, to be sure that the source has retried.
 const FAILURES: f64 = 6.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -214,7 +214,7 @@ async fn sources_log_in_with_every_mechanism_or_report_the_error() {
         }
     }
 
-    // The sources that can log in must continue, even after their first tokens have expired.
+    // The sources that can log in must read more messages after their first tokens have expired.
     until("a second short-lived token is issued", || provider.short_issued() > 1);
     for case in &good {
         broker.send(case.name, &events(case.name, EVENTS));

@@ -1,7 +1,7 @@
-//! Compares answers with PostgreSQL: both engines are asked the same generated questions.
+//! Compares query results with those of PostgreSQL: the server and PostgreSQL run the same generated queries.
 //!
-//! `tests/clients/postgres_oracle_suite.py` generates and compares. This file starts two servers over one lake, because
-//! an answer must not depend on the number of partitions of its plan.
+//! `tests/clients/postgres_oracle_suite.py` generates the queries and compares the results. This file starts two
+//! servers over one lake, because the result of a query must not depend on the number of partitions in its plan.
 
 use crate::client_suite::{run_python, script};
 use crate::requirements::needs;

@@ -26,7 +26,7 @@ const BATCHES: usize = 60;
 const WORKING_BATCHES: u64 = 16;
 /// The time for which the S3 server hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// The test waits for this many failed commit attempts, so that the server has retried.
+/// The test waits for this many failed commit attempts, to be sure that the server has retried.
 const FAILURES: f64 = 4.0;
 /// The limit for the queue of uncommitted events, in bytes. The limit is low, so senders can fill the queue.
 const QUEUE_BYTES_MAX: &str = "65536";
@@ -219,7 +219,8 @@ async fn a_store_that_crashes_and_restarts_loses_nothing() {
     expect_stored_once(server, load, &store).await;
 }
 
-/// The statuses with which a request is refused while the store does not work: too many waiting events, and unavailable.
+/// The possible statuses of a refused request while the store does not work: 429 if too many events are waiting,
+/// otherwise 503.
 const RETRYABLE: [u16; 2] = [429, 503];
 
 /// Checks that a query fails with an error that names the cause or the time limit. On a busy machine, the attempts to

@@ -354,7 +354,7 @@ fn every_rule_finds_its_bad_samples() {
     }
 }
 
-/// A text with one line more than the limit.
+/// The content of a file that is one line longer than the limit.
 const LONG: &str = {
     const BYTES: [u8; LINES_MAX + 1] = [b'\n'; LINES_MAX + 1];
     match std::str::from_utf8(&BYTES) {

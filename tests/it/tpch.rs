@@ -1,4 +1,5 @@
-//! Compares the 22 queries of TPC-H with DuckDB, as two tenants with different rows, with 1, 2 and all partitions.
+//! Compares the results of the 22 TPC-H queries with those of DuckDB. The queries run as two tenants with different
+//! rows, and with 1 partition, 2 partitions, and one partition per core.
 //!
 //! `tests/clients/tpch_suite.py` generates and loads the data, runs the queries and compares the results.
 //! `tests/clients/tpch.toml` declares the tables. `GLASSHOUSE_TPCH_SCALE=0.1` selects another scale, and `--nocapture`
@@ -12,7 +13,7 @@ use crate::client_suite::{python, run, script};
 use crate::requirements::needs;
 use crate::server::{Server, Setup};
 
-/// The scale, if none is given. The tables then have 86,805 rows.
+/// The default scale, at which the tables have 86,805 rows.
 const SCALE: f64 = 0.01;
 
 /// The check that loads the data. It must run before all others.

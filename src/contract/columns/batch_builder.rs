@@ -123,7 +123,7 @@ impl<'a> BatchBuilder<'a> {
         self.open.cause.get_or_insert_with(|| Box::new(cause()));
     }
 
-    /// Returns the reason for rejecting the current row, if there is one, and removes it from the builder.
+    /// Removes and returns the reason for rejecting the current row, if there is one.
     pub(in crate::contract) fn take_cause(&mut self) -> Option<RejectCause> {
         self.open.cause.take().map(|cause| *cause)
     }
@@ -205,7 +205,7 @@ impl<'a> BatchBuilder<'a> {
         self.columns[column].number(self.rows).map(u64::cast_signed)
     }
 
-    /// Returns a reference to the string in [`BatchBuilder::derived`] from `start` to its end.
+    /// Returns the part of [`BatchBuilder::derived`] that begins at `start`.
     pub(in crate::contract) fn derived_since(&self, start: usize) -> Text<'a> {
         Text::Derived(start, self.derived.len())
     }

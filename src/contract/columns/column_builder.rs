@@ -3,8 +3,8 @@
 //! Takes values row by row and produces an array. The buffer of eight-byte values is moved into the array without a
 //! copy. Strings are built by a [`TextBuilder`].
 //!
-//! **Invariant:** the value of the current row follows the values of all kept rows. When the row is dropped, the buffers
-//! are truncated to remove its value.
+//! **Invariant:** the value of the current row follows the values of all kept rows. When the row is dropped, the
+//! buffers are truncated to remove its value.
 
 use std::sync::Arc;
 
@@ -99,8 +99,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Keeps the string of the current row. Does nothing in a column without strings. If this would make the column exceed
-    /// its maximum size, returns a `Limited` error.
+    /// Keeps the string of the current row. Does nothing in a column without strings. If this would make the column
+    /// exceed its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
@@ -113,8 +113,8 @@ impl ColumnBuilder {
         is_set(validity, row).then(|| values[row])
     }
 
-    /// Returns the current row's string, or `None` if it is null. Works only if the builder was created with `plain` set
-    /// to true.
+    /// Returns the current row's string, or `None` if it is null. Works only if the builder was created with `plain`
+    /// set to true.
     #[inline]
     pub(in crate::contract) fn text(&self, row: usize) -> Option<&[u8]> {
         let Self::Bytes(texts, validity) = self else { return None };

@@ -22,7 +22,7 @@ use super::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub const DICTIONARY_VALUES_MAX: usize = 1 << 11;
 /// The number of slots in a new hash table. A table grows before more than half of its slots are used.
 const SLOTS_MIN: usize = 1 << 5;
-/// A free slot. No string has the length that marks it.
+/// A free slot. Its length is greater than that of any string.
 const FREE: TableSlot = TableSlot { key: [0; 2], length: u32::MAX, index: 0 };
 
 /// An array of dictionary-encoded strings.
@@ -143,7 +143,7 @@ impl DictionaryBuilder {
     #[inline]
     fn first_slot(&self, key: [u64; 2], length: usize) -> usize {
         let [low, high] = [key[0] ^ self.secret[0], key[1].rotate_left(29) ^ self.secret[1] ^ length as u64];
-        // Both factors depend on the secret, so an attacker cannot predict which keys have the same slot.
+        // Both factors depend on the secret, so an attacker cannot predict which keys share a slot.
         let product = u128::from(low) * u128::from(high);
         (product as u64 ^ (product >> 64) as u64) as usize & (self.slots.len() - 1)
     }

@@ -85,8 +85,8 @@ fn plain_type(kind: &DataType) -> DataType {
 }
 
 pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
-    // Skip empty columns. The result is a dictionary only if every input column is one, and an empty column
-    // of another type should not prevent that.
+    // Skip empty columns. The result is a dictionary only if every input column is a dictionary, and an empty column of
+    // another type must not prevent this.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();
     let filled = if filled.is_empty() { &columns[..1] } else { &filled };
     if filled.iter().all(|column| as_dictionary(column).is_some()) {

@@ -51,9 +51,9 @@ impl MapBuilder {
         }
     }
 
-    /// Adds an entry to the current row. If the row already has the key, its value is replaced only if `replace` is true.
-    /// Returns false if the row already had the key. Returns a `Limited` error if the column would exceed its maximum
-    /// size, or if the row would have more than `entries_max` entries.
+    /// Adds an entry to the current row. If the row already has the key, its value is replaced only if `replace` is
+    /// true. Returns false if the row already had the key. Returns a `Limited` error if the column would exceed its
+    /// maximum size, or if the row would have more than `entries_max` entries.
     pub(in crate::contract) fn add(
         &mut self,
         key: PaddedSlice<'_>,

@@ -1,5 +1,5 @@
-//! Builders of Arrow columns. Values are appended row by row. The row that is being written, called the *open* row, can
-//! be dropped.
+//! Builders of Arrow columns. Values are appended row by row. The row that is being written, called the *current* row,
+//! can be dropped.
 //!
 //! ```text
 //!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain strings ─┐
@@ -7,8 +7,8 @@
 //!   batches ─► event_batch: concatenate, decode to plain strings (dictionary_ops)
 //! ```
 //!
-//! **Invariant:** the values of the current row follow the values of all kept rows. When the row is dropped, the buffers
-//! are truncated to remove its values.
+//! **Invariant:** the values of the current row follow the values of all kept rows. When the row is dropped, the
+//! buffers are truncated to remove its values.
 
 pub(super) mod batch_builder;
 pub(super) mod column_builder;

@@ -1,8 +1,8 @@
 //! [`PaddedSlice`]: a string within a larger buffer. Short strings are copied and compared in chunks of a fixed size,
 //! which may include bytes that follow the string.
 
-/// The maximum length of a short string. After its last string, a buffer should have a spare capacity of this size.
-/// Otherwise, appending the last string may reallocate the buffer.
+/// The maximum length of a short string. A buffer should have this much spare capacity, because appending a short
+/// string may temporarily write this many bytes. Otherwise, appending the last string may reallocate the buffer.
 pub const SHORT_BYTES_MAX: usize = 16;
 
 /// Two masks for each length of a short string. They select the string's bytes in two 64-bit words, and clear the bytes
@@ -77,8 +77,8 @@ impl<'a> PaddedSlice<'a> {
         Some([number(one) & low, number(other) & high])
     }
 
-    /// Computes [`Self::words`] for a string near the end of its buffer. Fewer than [`SHORT_BYTES_MAX`] bytes are left
-    /// there.
+    /// Computes [`Self::words`] for a string that starts fewer than [`SHORT_BYTES_MAX`] bytes before the end of its
+    /// buffer.
     #[cold]
     fn last_words(self) -> [u64; 2] {
         let mut chunk = [0; SHORT_BYTES_MAX];

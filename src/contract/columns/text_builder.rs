@@ -1,10 +1,10 @@
-//! The builder of a text column. The builder uses a dictionary as long as there are few distinct strings, and plain
-//! strings after that.
+//! The builder of a text column. The builder starts with a dictionary, and switches to plain strings when there are too
+//! many distinct strings.
 //!
 //! Takes one string per row and produces an array. In a dictionary column, each row stores only the index of its
 //! string. A plain string is copied once, while it is still in the processor's cache.
 //!
-//! **Invariant:** the open string, which belongs to the row that is being written, follows all kept strings. It can
+//! **Invariant:** the current string, which belongs to the row that is being written, follows all kept strings. It can
 //! therefore be removed by truncating the buffer.
 
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(in crate::contract) enum TextBuilder {
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// The offset in `bytes` at which each kept string begins, and finally the offset of the open string.
+    /// The offset in `bytes` at which each kept string begins, and finally the offset of the current string.
     ends: Vec<i32>,
 }
 
@@ -60,7 +60,7 @@ impl TextBuilder {
         Self::Plain(PlainTexts::with_capacity_for(count))
     }
 
-    /// Writes the open string at the index `position`. Replaces its previous value, if it has one.
+    /// Writes the current string at the index `position`, and replaces its previous value, if it has one.
     #[inline]
     pub(in crate::contract) fn put(&mut self, position: usize, text: PaddedSlice<'_>) {
         match self {
@@ -89,8 +89,8 @@ impl TextBuilder {
         self.put(position, text);
     }
 
-    /// If the dictionary already contains `text`, writes it as the open string at the index `position`. Returns true if
-    /// the string was written.
+    /// If the dictionary already contains `text`, writes it as the current string at the index `position`. Returns true
+    /// if the string was written.
     #[inline]
     pub(in crate::contract) fn put_known(&mut self, position: usize, text: PaddedSlice<'_>) -> bool {
         let Self::Dictionary(dictionary, indexes) = self else { return false };
@@ -99,7 +99,7 @@ impl TextBuilder {
         true
     }
 
-    /// Removes the open string, whose index is `position`.
+    /// Removes the current string, whose index is `position`.
     pub(in crate::contract) fn clear(&mut self, position: usize) {
         match self {
             Self::Plain(texts) => texts.clear(),
@@ -107,21 +107,21 @@ impl TextBuilder {
         }
     }
 
-    /// Keeps the open string, or an empty string if none was written. Returns a `Limited` error if the column would
+    /// Keeps the current string, or an empty string if none was written. Returns a `Limited` error if the column would
     /// exceed its maximum size.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         if let Self::Plain(texts) = self { texts.keep() } else { Ok(()) }
     }
 
-    /// Returns the open string. Returns `None` if the column is a dictionary.
+    /// Returns the string of the row that is being written, or `None` if the column is a dictionary.
     #[inline]
     pub(in crate::contract) fn open(&self) -> Option<&[u8]> {
         let Self::Plain(texts) = self else { return None };
         Some(&texts.bytes[texts.begin()..])
     }
 
-    /// Returns true if the string at `position` equals the open string, whose index is `open`.
+    /// Returns true if the string at `position` equals the current string, whose index is `open`.
     #[inline]
     pub(in crate::contract) fn is_same(&self, position: usize, open: usize) -> bool {
         match self {
@@ -208,25 +208,26 @@ impl PlainTexts {
         Self { bytes: Vec::with_capacity(texts * TEXT_BYTES), ends }
     }
 
-    /// Returns the offset at which the open string begins.
+    /// Returns the offset at which the current string begins.
     #[inline]
     fn begin(&self) -> usize {
         self.ends.last().map_or(0, |end| *end as usize)
     }
 
-    /// Writes the open string and replaces its previous value, if it has one.
+    /// Writes the current string and replaces its previous value, if it has one.
     #[inline]
     fn put(&mut self, text: PaddedSlice<'_>) {
         self.bytes.truncate(self.begin());
         text.append_to(&mut self.bytes);
     }
 
-    /// Removes the open string.
+    /// Removes the current string.
     fn clear(&mut self) {
         self.bytes.truncate(self.begin());
     }
 
-    /// Keeps the open string. Returns a `Limited` error if the strings then have more than [`BYTES_MAX`] bytes.
+    /// Keeps the current string. Returns a `Limited` error if the kept strings would have more than [`BYTES_MAX`] bytes
+    /// in total.
     #[inline]
     fn keep(&mut self) -> Result<()> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| {
@@ -236,8 +237,8 @@ impl PlainTexts {
         Ok(())
     }
 
-    /// Appends and keeps a string. The caller must make sure that the strings of the column have at most [`BYTES_MAX`]
-    /// bytes.
+    /// Appends and keeps a string. The caller must ensure that all strings of the column together have at most
+    /// [`BYTES_MAX`] bytes.
     fn push(&mut self, text: PaddedSlice<'_>) {
         self.put(text);
         self.ends.push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));

@@ -68,8 +68,8 @@ impl<'a> EventCollector<'a> {
         }
     }
 
-    /// Drops the current row, and records a reject. The reject contains the bytes of the event, which are `range` of the
-    /// body.
+    /// Drops the current row, and records a reject. The reject contains the bytes of the event, which are `range` of
+    /// the body.
     #[cold]
     pub(in crate::contract) fn reject(
         &mut self,

@@ -1,5 +1,5 @@
-//! The decoder of Arrow batches. It finds each column by name, casts it without loss, and checks all values of one
-//! column before the next.
+//! The decoder of Arrow batches. It finds each column by name, casts it without loss, and checks the values of one
+//! column after the other.
 //!
 //! ```text
 //!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
@@ -74,8 +74,8 @@ impl<'a> ColumnSources<'a> {
         for (index, field) in batch.schema_ref().fields().iter().enumerate() {
             let name = field.name();
             match contract.column(name) {
-                // The server sets `received_time` and `event_date` itself. A client sends them if it sends back the
-                // result of a query on the table.
+                // The server sets `received_time` and `event_date` itself, so it ignores these columns. A batch
+                // contains them if a client sends back the result of a query on the table.
                 _ if name == RECEIVED_TIME || name == EVENT_DATE => {}
                 Some(column) if all.columns[column].is_some() => {
                     return Err(Error::invalid(format!(
@@ -98,7 +98,7 @@ impl<'a> ColumnSources<'a> {
 
 /// Builds the map column. Each row gets first the entries of the batch's own map column, and then the non-null values
 /// of the undeclared columns. A row without entries becomes null, or an empty map if the batch's own map column
-/// contains an empty map.
+/// contains an empty map in that row.
 fn map(
     contract: &Contract,
     batch: &RecordBatch,
@@ -177,8 +177,8 @@ impl<'a> MapColumn<'a> {
         }
     }
 
-    /// If the column can be stored without changes, returns it with the contract's type. For this, null rows must have
-    /// no entries, the keys of each row must be distinct, and no row may have too many entries.
+    /// If the column can be stored without changes, returns it with the contract's type. This is possible if null rows
+    /// have no entries, the keys of each row are distinct, and no row has too many entries.
     fn unchanged(&self, options: &DecodeOptions) -> Option<ArrayRef> {
         let offsets = self.map.value_offsets();
         let is_plain = |row: usize| {

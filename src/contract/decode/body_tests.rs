@@ -373,7 +373,8 @@ fn map_entries_of_adjacent_rows_are_kept_separate() {
         |id: &str, entries: &[Vec<u8>]| delimited(&[varint(1, NOW_MS), bytes(3, id), bytes(8, entries.concat())]);
     let body = [
         event("a", &[entry("k", "1"), entry("l", "2"), entry("k", "3")]),
-        // An event without an id. The decoder notices this only after it has read two entries with the same key.
+        // An event without an id. The decoder notices that the id is missing only after it has read two entries with
+        // the same key.
         event("", &[entry("k", "4"), entry("k", "5"), entry("m", "6")]),
         event("b", &[]),
         event("c", &[entry("m", "7"), entry("k", "a text that is longer than most")]),
@@ -457,7 +458,7 @@ fn decoders_do_not_panic_on_mutated_bodies() {
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
 }
 
-/// Decodes messages that are separated by line breaks, as a source passes them.
+/// Decodes messages in the form in which a source passes them, separated by line breaks.
 fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
     let (mut body, mut ranges) = (Vec::new(), Vec::new());
     for message in messages {

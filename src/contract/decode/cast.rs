@@ -100,8 +100,8 @@ fn is_decimal(kind: &DataType) -> bool {
     )
 }
 
-/// Converts decimals to integers for an integer column, and to floats for other columns. Rejects the row of a decimal
-/// that has a fraction in an integer column.
+/// Converts decimals to integers for an integer column, and to floats for other columns. In an integer column, rejects
+/// each row whose decimal has a fraction.
 fn decimal(contract: &Contract, index: usize, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let column = &contract.columns[index];
     if !matches!(column.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
@@ -179,9 +179,9 @@ pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
     )))
 }
 
-/// Returns the number of bytes that the strings in dictionaries and views take after they are decoded. Before that,
-/// several rows may share one copy of a string. Strings in other encodings are not counted, because their size does not
-/// change.
+/// Returns the number of bytes that the strings in dictionaries and views take after they are decoded. In the encoded
+/// form, several rows may share one copy of a string. Strings in other encodings are not counted, because their size
+/// does not change.
 fn expanded_bytes(array: &dyn Array) -> usize {
     match array.data_type() {
         DataType::Utf8View => view_bytes(array.as_string_view().views()),
@@ -274,8 +274,8 @@ fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, rejected: &mut 
         .ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
 }
 
-/// Returns true if each value of the Arrow type `given` can be converted to the column kind `kind`, unless it is out of
-/// range.
+/// Returns true if columns of the Arrow type `given` can be converted to the kind `kind`. Individual values may still
+/// be rejected, for example if they are out of range.
 fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
     use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
     match given {

@@ -14,8 +14,8 @@ pub(in crate::contract) enum ColumnValue<'a> {
     /// An explicit null.
     Null,
     Bool(bool),
-    /// An integer. In a timestamp column, it is the number of microseconds since 1970; in a date column, the number of
-    /// days.
+    /// An integer. The value for a timestamp column is the number of microseconds since 1970, and the value for a date
+    /// column is the number of days.
     Int(i64),
     Float(f64),
     Text(Text<'a>),
@@ -58,8 +58,8 @@ impl Leaf {
             ColumnKind::Float32 if value.abs() <= f64::from(f32::MAX) => Ok(ColumnValue::Float(value)),
             ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),
             ColumnKind::Int64 | ColumnKind::Int32 if value.fract() != 0.0 => Err(Reason::WrongType),
-            // -2^63 itself is in range, but is excluded: an integer below it, which is out of range, may have been
-            // rounded to it.
+            // -2^63 is in range, but is refused, because it may be the rounded value of a smaller integer, which is out
+            // of range.
             ColumnKind::Int64 | ColumnKind::Int32 if value.abs() < INT_END => self.int(value as i64),
             ColumnKind::Int64 | ColumnKind::Int32 => Err(Reason::OutOfRange),
             ColumnKind::Timestamp => {

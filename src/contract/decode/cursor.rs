@@ -10,8 +10,8 @@ use crate::contract::schema::fields::Name;
 /// The maximum nesting depth of objects and arrays in a value that is skipped or stored as JSON text.
 const DEPTH_MAX: usize = 64;
 
-/// A syntax error. Its message says what was expected, and at which position. Parsing cannot continue after a syntax
-/// error.
+/// A syntax error. The message contains the position, and says what was expected there. Parsing cannot continue after a
+/// syntax error.
 #[derive(Debug)]
 pub(in crate::contract) struct SyntaxError(pub(in crate::contract) Box<str>);
 
@@ -241,7 +241,7 @@ impl<'a> Cursor<'a> {
         Some(number)
     }
 
-    /// Consumes one or more digits and returns their number.
+    /// Consumes one or more digits and returns how many there were.
     fn digits(&mut self) -> Result<usize, SyntaxError> {
         let start = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
@@ -388,8 +388,8 @@ fn string_end(text: &str) -> usize {
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The lowest bit that is set in the result belongs to the first byte that stops the run. Higher bits may be wrong,
-    // because the subtraction borrows across bytes.
+    // The lowest bit that is set in the result belongs to the first byte that ends the search. Higher bits may be
+    // wrong, because the subtraction borrows across bytes.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {

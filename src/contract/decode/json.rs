@@ -4,9 +4,9 @@
 //! events before the error are kept, and the remaining bytes are recorded as a single reject. If a value is invalid for
 //! its column, only its event is rejected.
 //!
-//! In each event, the decoder expects the fields in the same order as in the previous event. This expectation costs one
-//! comparison per field and is nearly always met, because producers write their fields in a fixed order. A field that
-//! is not the expected one is looked up in a hash table.
+//! In each event, the decoder expects the fields in the same order as in the previous event. The check costs one
+//! comparison per field and nearly always succeeds, because producers write their fields in a fixed order. Any other
+//! field is looked up in a hash table.
 
 use std::ops::Range;
 
@@ -276,7 +276,7 @@ impl<'a> JsonDecoder<'a> {
     }
 
     /// Reads the value of a column. In the most common cases, which are strings in text columns and numbers in columns
-    /// of 64-bit numbers, the value needs no conversion. It is then written directly.
+    /// of 64-bit numbers, the value is written directly, because it needs no conversion.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;

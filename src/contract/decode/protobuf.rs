@@ -120,7 +120,7 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Reads a field for which the contract has a fast path. These are the fields of the most common types.
+    /// Reads a field for which the contract has a fast path. Only fields of the most common types have one.
     fn fast_path(&mut self, fast_path: FastPath, field: &'a Field, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let truncated = || truncated(&field.name);
         let leaf = match &field.target {
@@ -240,8 +240,8 @@ impl<'a> ProtobufDecoder<'a> {
         Ok(())
     }
 
-    /// Reads the key and the value of an entry. They may have any type and may occur in any order. Each string must be
-    /// valid UTF-8, even if another one replaces it.
+    /// Reads the key and the value of an entry. Both may have any type, and they may occur in either order. Each string
+    /// must be valid UTF-8, even if another one replaces it.
     fn parts(
         &mut self,
         field: &Field,

@@ -41,7 +41,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Returns the name of the reason in tables, JSON and metrics.
+    /// Returns the reason's name, as it appears in tables, JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -61,7 +61,7 @@ impl Reason {
         }
     }
 
-    /// Returns the reason to report for a value of the time column.
+    /// Returns the reason to report if the value belongs to the time column.
     pub(in crate::contract) fn of_time(self) -> Self {
         if self == Self::OutOfRange { Self::TimeOutOfRange } else { self }
     }

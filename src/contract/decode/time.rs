@@ -1,7 +1,7 @@
 //! Parses event times. RFC 3339 strings and epoch numbers are converted to microseconds in UTC.
 //!
-//! No function reads a clock. Ambiguous or invalid input, such as a time without an offset or a date that does not
-//! exist, is refused.
+//! The functions do not read a clock. Ambiguous or invalid input, such as a time without an offset or a date that does
+//! not exist, is refused.
 
 use std::ops::Range;
 

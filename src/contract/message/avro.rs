@@ -1,7 +1,7 @@
 //! Compiles Avro schemas for decoding. Type names are resolved once, and field names are stored as JSON keys.
 //!
-//! The input is the text of a schema, and of the schemas that it references. The result is an [`AvroSchema`], which
-//! decodes messages (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate
+//! The input is the text of a schema, and the texts of the schemas that it references. The result is an [`AvroSchema`],
+//! which decodes messages (`avro_json.rs`), or an `Invalid` error. The `apache_avro` library is used only to validate
 //! schemas. `avro_json.rs` decodes messages in a single pass and enforces limits, because the producers of a topic may
 //! be untrusted.
 
@@ -17,7 +17,7 @@ const NODES_MAX: usize = 10_000;
 /// The maximum scale of a decimal, which is the number of digits after the decimal point.
 pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
-/// A compiled writer schema, with which messages were encoded.
+/// A compiled writer schema, which is the schema that the sender used to encode the messages.
 #[derive(Debug)]
 pub struct AvroSchema {
     /// All types. The first node is the type of the message.
@@ -96,7 +96,7 @@ impl AvroSchema {
 /// Compiles a schema recursively.
 struct AvroWalk {
     nodes: Vec<AvroNode>,
-    /// The index of each named type, by its full name. It may be the index of an [`AvroNode::Pending`].
+    /// The index of each named type, by its full name. The node at this index may be an [`AvroNode::Pending`].
     names: BTreeMap<String, usize>,
 }
 

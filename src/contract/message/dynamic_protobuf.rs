@@ -73,7 +73,7 @@ struct BoundedText<'a> {
 
 impl ProtoFile {
     /// Compiles a schema. `imports` contains the name and text of each file that the schema imports, directly or
-    /// indirectly. Google's well-known files are built in.
+    /// indirectly. The files of Google's well-known types are built in.
     pub fn compile(text: &str, imports: Vec<(String, String)>) -> Result<Self> {
         if is_deep(text) || imports.iter().any(|(_, text)| is_deep(text)) {
             return Err(Error::invalid(format!(

@@ -6,7 +6,7 @@
 //!   .proto text ─► dynamic_protobuf ───────► JSON text
 //! ```
 //!
-//! **Invariant:** a message that does not match its schema leads to an error. No part of it is used.
+//! **Invariant:** a message that does not match its schema is refused as a whole.
 
 pub(super) mod avro;
 pub(super) mod avro_json;

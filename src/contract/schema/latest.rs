@@ -34,7 +34,7 @@ pub(in crate::contract) struct LatestColumns {
 
 impl LatestColumns {
     /// Converts indexes in declared order to indexes in stored order. `positions` contains the stored index of each
-    /// declared column, and `received` is that of the receive time.
+    /// declared column, and `received` is the stored index of the receive time.
     pub(in crate::contract) fn stored(&self, positions: &[usize], received: usize) -> Latest {
         Latest {
             key: self.key.iter().map(|column| positions[*column]).collect(),
@@ -89,8 +89,8 @@ pub(in crate::contract) fn check(
     (errors.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Returns true if a column of this kind can be part of a key. The equality of floats is not exact, and maps cannot be
-/// compared.
+/// Returns true if a column of this kind can be part of a key. Equality is unreliable for floats and is not defined for
+/// maps.
 fn is_key(kind: ColumnKind) -> bool {
     !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)
 }

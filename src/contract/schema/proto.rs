@@ -1,8 +1,8 @@
 //! Derives a table's columns from a `.proto` file, which is compiled in memory at startup. Nested messages are
 //! flattened.
 //!
-//! The input is the file, the message name, and the paths to flatten and to ignore. The output is the columns and the
-//! field tree, with which protobuf and JSON events are decoded. The comments in the file become the column
+//! The input is the file, the message name, and the paths to flatten and to ignore. The output is the columns, and the
+//! field tree that the decoders of protobuf and JSON events use. The comments in the file become the column
 //! descriptions. Repeated and recursive fields are errors unless they are listed in `ignore`, because no column type
 //! can store them.
 
@@ -16,8 +16,8 @@ use super::fields::{EnumNames, Fallback, Field, FieldEncoding, Leaf, Node, Targe
 use crate::config::{ColumnKind, TableConfig};
 use crate::error::did_you_mean;
 
-/// The maximum number of objects in a tree, and of fields in an object. It is needed because the number of objects can
-/// grow exponentially with the depth of nested messages.
+/// The maximum number of objects in a tree, and of fields in an object. The limit is needed because the number of
+/// objects can grow exponentially with the depth of nested messages.
 const TREE_MAX: usize = 4 * COLUMNS_MAX;
 
 /// Reads the message type that the configuration names. Returns `None` if the file does not compile or does not declare
@@ -191,7 +191,7 @@ impl<'a> ProtoWalk<'a> {
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
         let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
         let (description, unit) = comment(&field.parent_file(), field.path());
-        // The unit in the comment is that of the integer in the message, and not of the resulting timestamp.
+        // The unit in the comment applies to the integer in the message, and not to the resulting timestamp.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
         let column = self.columns.len();
         self.columns.push(Column { name, kind, unit, description });

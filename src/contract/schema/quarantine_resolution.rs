@@ -13,9 +13,10 @@
 //! **Invariant:** an entry is identified by tenant, `event_time` and id. If the same bytes are rejected again later,
 //! they get a separate entry.
 
-/// The column that, in the closing row, contains the id of the closed entry. In the entry itself, it is null.
+/// The column that contains the id of the closed entry. It is set only in the closing row.
 pub const RESOLVES: &str = "resolves";
-/// The column that, in the closing row, says how the entry was resolved: `replayed` or `dropped`.
+/// The column that says how the entry was resolved: `replayed` or `dropped`. It is set only in the closing row.
 pub const RESOLUTION: &str = "resolution";
-/// The column that, in the closing row, contains the subject of the token with which the entry was closed.
+/// The column that contains the subject of the token with which the entry was closed. It is set only in the closing
+/// row.
 pub const RESOLVED_BY: &str = "resolved_by";

@@ -103,8 +103,8 @@ impl Contract {
         RecordBatch::new_empty(Arc::clone(&self.schema))
     }
 
-    /// Returns true if queries show the column with this name. They hide three columns of a quarantine, which only the
-    /// rows that close entries use.
+    /// Returns true if queries show the column with this name. Queries hide three columns of a quarantine, which only
+    /// the rows that close entries use.
     pub fn is_shown(&self, column: &str) -> bool {
         self.resolves.is_none() || ![RESOLVES, RESOLUTION, RESOLVED_BY].contains(&column)
     }
@@ -197,8 +197,9 @@ fn metadata(comment: &str, unit: &str) -> HashMap<String, String> {
     pairs.map(|(key, text)| (key.to_owned(), text.to_owned())).collect()
 }
 
-/// Adds a field to the root object for the column name of each nested field. With it, an event can also supply the
-/// column at the top level. Also adds the names of the columns that only the server may set. Their values are ignored.
+/// For each nested field that has a column, adds a field with the column's name to the root object, so that an event
+/// can also supply the column at the top level. Also adds a field for each column that only the server may set. Values
+/// that events contain for these columns are ignored.
 fn with_column_names(mut tree: Tree, columns: &[Column]) -> Tree {
     let map = columns.iter().find(|column| column.kind == ColumnKind::Map);
     let nested = tree.nodes.iter().skip(1).flat_map(|node| &node.fields).filter_map(|field| {

@@ -196,7 +196,7 @@ fn check_columns(columns: &[Column], errors: &mut DeclarationErrors) {
         if [RECEIVED_TIME, EVENT_DATE].contains(&name.as_str()) {
             errors.push(format!("column name `{name}` is reserved: choose another name"));
         }
-        // In a Delta table, column names that differ only in case are equal.
+        // Delta treats column names that differ only in case as equal.
         if columns[..index].iter().any(|earlier| earlier.name.eq_ignore_ascii_case(name)) {
             errors
                 .push(format!("column `{name}` is declared more than once: rename one, or do not flatten its message"));

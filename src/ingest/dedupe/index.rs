@@ -152,7 +152,7 @@ impl DedupeIndex {
 
     /// Adds the ids of files to the window, oldest file first. If not all ids fit, skips the oldest files and records
     /// them as uncovered, so that lookups read them. After an error, `state` contains the files that were added before
-    /// it.
+    /// the error occurred.
     async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
@@ -249,7 +249,7 @@ fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>)
     Ok(keys)
 }
 
-/// Returns the index in `rows` of a column of the contract. `rows` need not contain the other columns.
+/// Returns the index that a column of the contract has in `rows`. `rows` need not contain the other columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema()

@@ -27,7 +27,7 @@ use crate::lake::{InFlightGuard, RowSelection};
 
 /// The ratio between the capacity that a small hash table reserves and the capacity that it needs.
 const SMALL_TABLE_GROWTH: usize = 4;
-/// The number of event keys up to which a hash table reserves more capacity than it needs.
+/// A hash table with at most this many event keys reserves more capacity than it needs.
 const SMALL_TABLE_KEYS_MAX: usize = 1 << 20;
 
 /// The key of an event: 96 bits from the hash of its tenant and id, and 32 bits from the hash of its content. The
@@ -126,7 +126,7 @@ pub(super) struct Window {
     keys: Vec<EventKey>,
     /// The index of the key that a full window evicts next.
     oldest: usize,
-    /// Finds the index in `keys` of a key by the key's hash.
+    /// The index of each key in `keys`, by the hash of the key.
     slots: HashTable<u32>,
     /// The maximum number of event keys in the window.
     ids_max: usize,

@@ -9,7 +9,7 @@
 //! After a panic, the committer runs again. The [`Committer`] keeps its queue and the batch that it was collecting. The
 //! batch that was being stored is dropped with its reply channels, so the senders of its requests get an error that
 //! asks them to retry. Like a restarted process, the next run rebuilds the dedupe index from the latest table version.
-//! The index then contains the rows of the dropped batch if that batch was committed.
+//! If the dropped batch was committed, the index then contains its rows.
 //!
 //! **Invariant:** the committer dedupes, writes and commits only one batch at a time.
 //! **Invariant:** when the queue is closed, all requests in it are committed before the committer's task ends.
@@ -32,8 +32,8 @@ use crate::ingest::dedupe::EventKeyHasher;
 use crate::lake::Table;
 use crate::telemetry::Metrics;
 
-/// The period after a panic in which each request is stored in its own batch. If a request causes another panic, no
-/// other request fails with it.
+/// For this long after a panic, each request is stored in its own batch, so that a request that causes another panic
+/// does not make other requests fail.
 const ALONE_TIME: Duration = Duration::from_secs(10);
 /// The pause between two attempts to read the lake again after a panic.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ enum Stage {
     Idle(Box<TableWriter>),
     /// It is storing a batch. The future resolves to the table writer when the batch is stored.
     Storing(BoxFuture<'static, Box<TableWriter>>),
-    /// A placeholder for the moment in which `Idle` changes to `Storing`.
+    /// A placeholder while `Idle` changes to `Storing`.
     Between,
 }
 

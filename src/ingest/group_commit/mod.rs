@@ -6,8 +6,8 @@
 //!                                   └── collects the next meanwhile ────┴─► an answer to each request
 //! ```
 //!
-//! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. The answer to a request is
-//! either a [`Stored`], which says how many rows were stored and how many were duplicates, or an error.
+//! A [`TableQueue`] takes requests ([`WriteRequest`]), each with its [`MemoryReservation`]. A request is answered with
+//! an error or with a [`Stored`], which says how many rows were stored and how many were duplicates.
 //!
 //! **Invariant:** the memory for a request is reserved before the request is queued. All tables share one memory
 //! budget.

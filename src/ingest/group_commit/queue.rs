@@ -1,7 +1,7 @@
 //! The queue of write requests for one table. The table's committer reads from it.
 //!
 //! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each sender receives a
-//! [`WriteAnswer`], on which it can wait for the commit.
+//! [`WriteAnswer`], with which it can wait for the commit.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Memory reservations. They limit the total size of the requests that wait for a commit, over all tables.
+//! Memory reservations. They limit the total size of the requests that wait for a commit, across all tables.
 //!
 //! A request reserves memory as it grows. If the memory does not become available in time, the reservation fails with
 //! `Limited`, and the error says when to retry.
@@ -13,8 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
-/// The unit of memory reservations. Sizes are rounded up to whole units. If a semaphore permit stood for a byte instead
-/// of a unit, no request could reserve more than 4 GiB, because the number of acquired permits is a 32-bit integer.
+/// The unit of memory reservations. Sizes are rounded up to whole units. If a semaphore permit represented a byte
+/// instead of a unit, no request could reserve more than 4 GiB, because the number of acquired permits is a 32-bit
+/// integer.
 const UNIT_BYTES: usize = 1024;
 /// The delay before a retry, as given in the error for a refused request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -29,7 +30,8 @@ pub(in crate::ingest) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Creates a budget of `bytes_max` bytes. A request that grows waits for memory for at most `wait_max`.
+    /// Creates a budget of `bytes_max` bytes. A request that needs more memory waits at most `wait_max` until enough
+    /// memory is free.
     pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
         let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self { free: Arc::new(Semaphore::new(units)), units, wait_max, metrics }
@@ -45,7 +47,7 @@ impl MemoryBudget {
         (self.units - self.free.available_permits()) * UNIT_BYTES
     }
 
-    /// Returns the maximum time for which a request waits for memory or for a free slot in a queue.
+    /// Returns the maximum time that a request waits for memory or for a free slot in a queue.
     pub(super) fn wait_max(&self) -> Duration {
         self.wait_max
     }

@@ -58,7 +58,7 @@ pub(in crate::ingest) struct TableWriter {
     committed: Arc<Notify>,
 }
 
-/// A batch whose files are written, but for which it is unknown whether it is committed.
+/// A batch whose files are written, but whose commit has an unknown outcome.
 #[derive(Debug)]
 struct InDoubtCommit {
     files: Vec<DataFile>,
@@ -114,8 +114,8 @@ impl TableWriter {
         match outcome {
             Ok(answers) => {
                 for (Pending { prepared, reservation, reply, .. }, stored) in requests.into_iter().zip(answers) {
-                    // The rows must not count as in flight when the sender receives the answer, because it may then ask
-                    // for the table's freshness.
+                    // The rows must not count as in flight when the sender receives the answer, because the sender may
+                    // then ask for the table's freshness.
                     drop((prepared, reservation));
                     // Sending the answer fails if the client has disconnected. That is harmless: if the client sends
                     // the events again, they are recognized as duplicates.

@@ -9,8 +9,8 @@
 //! The input is the list of partitions that the consumer group assigned to this server. The output is a
 //! [`PartitionReader`](super::session::PartitionReader) and a fetch offset for each of these partitions.
 //!
-//! **Invariant:** a source always begins a new partition at the same offset, even after a restart, because the offset
-//! for `start` is looked up only once and then stored.
+//! **Invariant:** a source always starts to read a new partition at the same offset, even after a restart, because the
+//! offset for `start` is looked up only once and then stored.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -49,8 +49,8 @@ impl KafkaSession<'_> {
         }
     }
 
-    /// Replaces the topic string of a partition by the copy that the whole session shares. Returns `None` if the source
-    /// does not read the topic.
+    /// Replaces the topic string of a partition with the copy that the whole session shares. Returns `None` if the
+    /// source does not read the topic.
     fn with_own_topic(&self, topic_partition: &TopicPartition) -> Option<TopicPartition> {
         Some(TopicPartition {
             topic: self.topics.get(&topic_partition.topic)?.clone(),

@@ -30,7 +30,7 @@ use crate::ingest::source::{SourceMonitor, TopicPartition};
 use crate::supervise::catch;
 use crate::telemetry::SourceTrouble;
 
-/// The state of the group in the client's statistics while the group's coordinator is reachable.
+/// The group state that the client's statistics contain while the group's coordinator is reachable.
 const GROUP_UP: &str = "up";
 /// The prefix of the client's error message for a missing login token. This error is ignored, because
 /// `generate_oauth_token` has already reported why there is no token.
@@ -50,7 +50,7 @@ pub(super) enum ClientEvent {
     End(TopicPartition, EndOffset),
 }
 
-/// Receives the client's callbacks and supplies it with login tokens.
+/// Receives the callbacks of the client, and supplies the client with login tokens.
 pub(super) struct ClientContextState {
     source: String,
     monitor: Arc<SourceMonitor>,
@@ -65,7 +65,7 @@ pub(super) struct ClientContextState {
 }
 
 /// Creates a client that joins the source's group and subscribes to the source's topics. A callback may block its
-/// thread on `runtime`, but at most until `stop` is cancelled.
+/// thread on `runtime`, but only until `stop` is cancelled.
 pub(super) fn connect(source: &Source, runtime: Handle, stop: CancellationToken) -> Result<KafkaClient> {
     let name = &source.route.source;
     let context = ClientContextState {
@@ -90,7 +90,8 @@ impl ClientContextState {
         std::mem::take(&mut *self.events())
     }
 
-    /// Takes the offset of the "end reached" event, which is not part of the error that `poll` has returned.
+    /// Takes the offset of the latest "end reached" event. The error that `poll` returns for this event does not
+    /// contain the offset.
     pub(super) fn take_eof_offset(&self) -> Option<i64> {
         self.eof_offset().take()
     }
@@ -216,8 +217,7 @@ impl ClientContext for ClientContextState {
         }
         let is_reported_elsewhere = matches!(
             code,
-            // The session receives these errors from `poll`. It finds out whether messages are missing, and reports
-            // that.
+            // The session receives these errors from `poll`, and reports a gap if messages are missing.
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
             // The client has already reported a separate error for each broker.
             | RDKafkaErrorCode::AllBrokersDown

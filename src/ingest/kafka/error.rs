@@ -17,8 +17,8 @@ use crate::telemetry::SourceTrouble;
 
 /// A connection that is closed within this time after it was established is treated as refused.
 const REFUSED_MILLIS_MAX: u64 = 2_000;
-/// Phrases in the error messages of the TLS library. The client may report a TLS error as a connection error, which can
-/// then be recognized only by these phrases.
+/// Phrases in the error messages of the TLS library. The client may report a TLS error as a connection error. In this
+/// case, only these phrases identify it as a TLS error.
 const TLS_PHRASES: [&str; 2] = ["SSL routines:", "SSL handshake failed"];
 /// The minimum time between two log lines for the same kind of error.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);

@@ -52,8 +52,8 @@ impl KafkaSession<'_> {
         let mut partitions: Vec<TopicPartition> =
             candidates.map(|(topic_partition, _)| topic_partition.clone()).collect();
         if self.source.config.topics.len() > 1 {
-            // The event does not name the topic. It belongs to the topic for whose partition the client's position
-            // equals `end`.
+            // The event does not name the topic. It belongs to a topic for which the client's position in this
+            // partition is `end`.
             let positions = self.client.position().map_err(client_failed)?;
             let position = |topic_partition: &TopicPartition| {
                 Some(positions.find_partition(&topic_partition.topic, topic_partition.partition)?.offset())
@@ -75,7 +75,7 @@ impl KafkaSession<'_> {
         self.commit_to_kafka(&advanced)
     }
 
-    /// Reports the lag of a partition to operators, and to the table, whose freshness depends on the lag.
+    /// Reports the lag of a partition to operators and to the table. The freshness of the table depends on the lag.
     pub(super) fn report_lag(&self, topic_partition: &TopicPartition) {
         let Some(reader) = self.readers.get(topic_partition) else { return };
         if let Some(messages) = reader.lag.messages(&reader.offsets) {

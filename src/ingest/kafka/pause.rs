@@ -22,8 +22,8 @@ use super::session::{KafkaSession, client_failed, offset_list};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
 
-/// The interval at which the session checks whether the source is paused. The check is cheap: it reads the table's
-/// state in memory, which other tasks keep up to date.
+/// The interval at which the session checks whether the source is paused. The check is cheap: it reads the in-memory
+/// copy of the table's state, which other tasks keep up to date.
 const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The interval at which the session requests the end offsets of paused partitions from the brokers. The client
 /// receives end offsets only together with messages, and it does not fetch messages for paused partitions.

@@ -74,8 +74,8 @@ async fn a_server_that_has_not_seen_a_pause_stores_nothing_after_it() {
     other.set_paused("voice", false).await.unwrap();
     server.ingest.writer.tables()[TABLE].refresh().await.unwrap();
     reaches(&store, [Some(20), None]).await;
-    // Pause and resume the source between two checks of the server. The next batch is then refused, and the server
-    // reads its messages again.
+    // Pause and resume the source before the server checks the pause state again. The table then refuses the next
+    // batch, and the server reads the messages of this batch again.
     for is_paused in [true, false] {
         other.set_paused("voice", is_paused).await.unwrap();
     }

@@ -39,19 +39,18 @@ use crate::ingest::source::{
 };
 use crate::telemetry::SourceTrouble;
 
-/// The maximum time for which one poll waits. After each poll, the session checks whether it has to stop, store a batch
-/// or handle an event.
+/// The maximum time that one poll waits. After each poll, the session checks whether it has to stop, store a batch or
+/// handle an event.
 const POLL_MAX: Duration = Duration::from_millis(100);
 /// The maximum number of queued messages that the session takes before it checks again whether the batch is due.
 const MESSAGES_PER_TURN: u32 = 64;
 /// The pause after a session error.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
-/// After a batch was too large, the number of stored batches over which the row limit is raised back to the configured
-/// value.
+/// The number of batches that must be stored before a reduced row limit is back at the configured value.
 const ROW_LIMIT_STEPS: usize = 64;
 /// The time limit of one request to the brokers.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// The maximum time for which the session does not store an offset that advanced without a message, for example past
+/// The maximum time that the session waits before it stores an offset that advanced without a message, for example past
 /// the end of a transaction. The wait saves commits, because the next batch usually stores the offset too. If the wait
 /// were longer, retention could delete the records at the stored offset, which would look like a gap.
 const OFFSET_AGE_MAX: Duration = Duration::from_secs(60);
@@ -81,7 +80,7 @@ pub(super) struct KafkaSession<'a> {
     pub(super) stop: CancellationToken,
     /// The assigned partitions.
     pub(super) readers: BTreeMap<TopicPartition, PartitionReader>,
-    /// The names of the source's topics. The keys of all partitions of a topic share one string.
+    /// The names of the source's topics. The [`TopicPartition`]s in `readers` share these strings.
     pub(super) topics: BTreeSet<Arc<str>>,
     /// The partition of the previous message, so that its topic need not be looked up for each message.
     last_partition: Option<TopicPartition>,
@@ -321,7 +320,7 @@ impl<'a> KafkaSession<'a> {
             tracing::info!(%source, messages, "dropped a batch, because the source was paused or resumed");
         } else if error.kind() == Kind::Conflict {
             self.source.metrics.sources.overtaken(source);
-            tracing::warn!(%source, messages, ?error, "dropped a batch, because another server has stored messages of the same partitions");
+            tracing::warn!(%source, messages, ?error, "dropped a batch, because another server has taken over one of its partitions");
         } else {
             tracing::error!(%source, messages, ?error, "cannot store a batch; the source will read its messages again");
             self.source.monitor.failed(SourceTrouble::Store, format!("{error:?}"));

@@ -94,7 +94,7 @@ impl Source {
     /// source has a message decoder.
     pub(super) fn read<'m>(&self, message: &'m BorrowedMessage<'_>) -> (&'m [u8], TenantResolution) {
         let payload = message.payload().unwrap_or_default();
-        // A message decoder needs the header, because it reads the schema id from it, and the quarantine stores the
+        // A message decoder needs the header, because the header contains the schema id. The quarantine then stores the
         // message with its header.
         let has_header = self.config.confluent && self.route.reader.is_none();
         let strips_header = has_header && (message.payload().is_some() || self.route.transform.is_none());
@@ -144,8 +144,8 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
     (0..count).filter_map(|index| header_at(message, index).map(owned)).collect()
 }
 
-/// Returns a header, or `None` if its name is not valid UTF-8. For such a name, which any producer can send, the client
-/// library panics.
+/// Returns a header, or `None` if its name is not valid UTF-8. The client library panics when it reads such a name, and
+/// any producer can send one.
 fn header_at<'m>(message: &'m BorrowedMessage<'_>, index: usize) -> Option<(&'m str, Option<&'m [u8]>)> {
     let headers = message.headers()?;
     let header = catch(|| headers.get(index)).ok()?;

@@ -1,9 +1,9 @@
 //! Decodes the payloads of quarantine entries for a replay. Some payloads can be decoded only by the source from which
 //! they came.
 //!
-//! For each entry, [`decode_payloads`] returns bytes that the table's contract can decode, or the reason why there are
-//! none. If a payload must be decoded by its source, the source is found by its name, which is part of the entry's
-//! `place`. The source must still be configured, and must not have a transform.
+//! For each entry, [`decode_payloads`] returns bytes that the table's contract can decode, or the reason why the
+//! payload cannot be converted to such bytes. If a payload must be decoded by its source, the source is found by its
+//! name, which is part of the entry's `place`. The source must still be configured, and must not have a transform.
 
 use std::collections::BTreeMap;
 
@@ -81,8 +81,8 @@ fn decode_all(
     results.collect()
 }
 
-/// Returns the name of the source from which an entry came. The name is a part of the entry's `place`. Returns an empty string if the
-/// entry did not come from a source.
+/// Returns the name of the source from which an entry came. The name is a part of the entry's `place`. Returns an empty
+/// string if the entry did not come from a source.
 fn source_name(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));
     place.map_or("", |(source, _)| source)

@@ -29,7 +29,7 @@ use crate::lake::{DataFile, Table};
 
 /// The maximum number of rows that one scan reads, including closing rows.
 const SCAN_ROWS_MAX: u64 = 4_000_000;
-/// The maximum number of pairs of reason and tenant for which one scan returns a count.
+/// The maximum number of counts that one scan returns. There is one count for each pair of reason and tenant.
 const COUNTS_MAX: usize = 10_000;
 /// The number of rows per batch if only small columns are read.
 const SMALL_COLUMNS_BATCH_ROWS: usize = 8_192;
@@ -321,8 +321,8 @@ impl FoundEntries {
         std::mem::take(&mut self.counts).into_values().collect()
     }
 
-    /// Adds an entry if it belongs to the range. If there are then more entries than requested, removes the last one of
-    /// the range.
+    /// Adds an entry if it belongs to the range. If the number of entries then exceeds the requested number, removes
+    /// the last entry in the order of the range.
     fn push(&mut self, position: EntryPosition, range: &EntryRange) -> Result<()> {
         let wanted = match range {
             EntryRange::Newest(wanted) => {

@@ -1,4 +1,4 @@
-//! Replays and drops quarantine entries. An operator may do so with all entries, and a tenant only with its own.
+//! Replays and drops quarantine entries. An operator may replay and drop all entries, and a tenant only its own.
 //!
 //! ```text
 //!   entries ─► decode (payload or corrected event) ─► the table's queue ─► committed
@@ -8,9 +8,9 @@
 //! The entries are selected by an [`EntryFilter`]. The result says how many of them were stored, rejected or dropped. A
 //! replayed event keeps the receive time of its entry.
 //!
-//! **Invariant:** a replay closes an entry only after it has stored the event. If the replay is interrupted before it
-//! closes the entry, it can be repeated, because the event is then recognized as a duplicate. An entry that is rejected
-//! again stays open.
+//! **Invariant:** a replay closes an entry only after it has stored the event. If a replay is interrupted before it
+//! closes the entry, the replay can be repeated, because the event is then recognized as a duplicate. An entry that is
+//! rejected again stays open.
 //! **Invariant:** the id of a closing row is derived from the id of its entry. An entry therefore has at most one
 //! closing row, even if several requests close it.
 
@@ -205,7 +205,7 @@ impl Quarantine {
         if entries.iter().any(|entry| entry.tenant != first.tenant) {
             return Err(Error::invalid(format!("several tenants have an entry `{id}`: set `tenant` to select one")));
         }
-        // Entries with the same id contain the same bytes, so they stand for a single event. This event gets the
+        // Entries with the same id contain the same bytes, so they represent a single event. This event gets the
         // receive time of the first entry.
         let (received, owner) = (first.received, owner(&first.tenant)?);
         let (table, stamp) = (session.table.clone(), self.writer.stamp(owner));

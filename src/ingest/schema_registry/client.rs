@@ -58,7 +58,7 @@ const NOT_FOUND_CODES: [u32; 3] = [40_401, 40_402, 40_403];
 pub(in crate::ingest) enum ResolvedSchema {
     Avro(Arc<AvroSchema>),
     Protobuf(Arc<ProtoFile>),
-    /// A schema of an unsupported type. Contains the registry's name of the type.
+    /// A schema of an unsupported type. Contains the registry's name for the type.
     Other(Arc<str>),
     /// A schema that cannot be used. Contains the reason.
     Unusable(Arc<str>),

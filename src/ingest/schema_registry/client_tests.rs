@@ -123,7 +123,8 @@ fn registry(config: &RegistryConfig) -> RegistryClient {
     RegistryClient::new("voice", config, Arc::new(Metrics::default())).unwrap()
 }
 
-/// Resolves ids. Formats each result as the name of its variant. If the variant contains a text, this text follows.
+/// Resolves ids. Formats each result as the name of its variant, followed by the string in the variant, if there is
+/// one.
 async fn resolve(registry: &RegistryClient, ids: &[u32]) -> Result<Vec<String>> {
     let schemas = registry.resolve(ids.iter().copied().collect::<BTreeSet<u32>>()).await?;
     let name = |schema: ResolvedSchema| match schema {

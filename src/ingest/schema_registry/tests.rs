@@ -63,7 +63,8 @@ fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
 
-/// Returns a protobuf event with a schema registry's header. `path` is the path to the message type in the header.
+/// Returns a protobuf event with a schema registry's header. `path` is the part of the header that identifies the
+/// message type.
 fn call(id: u32, path: &[u8], event: &str) -> Vec<u8> {
     let time = [0x08, 0xc0, 0xd4, 0x90, 0xcd, 0x06];
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();

@@ -40,7 +40,7 @@ pub(super) struct Operation {
     pub(super) task: AbortHandle,
 }
 
-/// A client. It sends its bodies in order, and sends each of them again until it is stored.
+/// A client. A client sends its bodies one after another, and repeats each request until the body is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     /// The server to which the client sends.

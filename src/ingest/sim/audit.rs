@@ -1,7 +1,7 @@
 //! Audits the contents of a lake after a schedule, and reports the first violation.
 //!
-//! The audit does not use the readers under test. It parses the text of the log itself, and reads Parquet files with
-//! nothing but the `parquet` crate. The audit checks the following:
+//! The audit does not use the readers under test. It parses the files of the log itself, and uses only the `parquet`
+//! crate to read Parquet files. The audit checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
 //! - No file is missing or added twice. The size of each file and its number of rows match the log.

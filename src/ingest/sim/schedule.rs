@@ -86,14 +86,14 @@ pub(super) struct Schedule {
     tasks: JoinSet<(u64, SimOutcome)>,
     /// The number of the next operation.
     next: u64,
-    /// Whether a request was answered, so that an actor can run again.
+    /// True if a request was answered, so that an actor can run again.
     needs_settling: bool,
     crashes: usize,
     pub(super) failures: Vec<String>,
 }
 
-/// Runs the schedule for a seed. Stops at the first step that fails, for example with a panic or an unexpected result, and
-/// returns the descriptions of the failures.
+/// Runs the schedule for a seed. Stops at the first step that fails, for example with a panic or an unexpected result,
+/// and returns the descriptions of the failures.
 pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, String> {
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {

@@ -1,7 +1,7 @@
 //! Determines the outcome of each request to the store.
 //!
 //! The seed and the [`Request`] determine the delay of the request, its outcome, and its outcome if the process
-//! crashes. They do not depend on the time at which the request is sent.
+//! crashes. The time at which the request is sent has no influence on these values.
 //!
 //! Requests fail before or after they take effect, responses are truncated, and puts arrive late. The store is
 //! nevertheless strongly consistent: every later list and read sees a stored object, and a conditional put never
@@ -115,8 +115,8 @@ impl FaultRates {
         if random.percent(self.slow_percent) { random.below(SLOW_MAX) } else { 0 }
     }
 
-    /// Returns the outcome of a request whose process crashes before it gets the response. The request may have no
-    /// effect, take effect immediately, or take effect later, possibly after the next process has started.
+    /// Returns the outcome of a request that is in flight when its process crashes. The request may have no effect,
+    /// take effect immediately, or take effect later, possibly after the next process has started.
     pub(super) fn outcome_at_crash(&self, request: &Request) -> StoreOutcome {
         let mut random = SeededRandom::of(self.seed, ("death", request));
         let late = late(&mut random);

@@ -296,7 +296,8 @@ impl StoreScheduler {
         };
         let Request { process, action, object, number } = request;
         inner.trace.push(format!("{process} {action:?} {object} #{number}: {outcome:?}: {outcome}"));
-        // Sending fails if the caller was dropped. The store has then already executed or refused a put.
+        // Sending fails if the caller was dropped. If the request is a put, the store has already executed or refused
+        // it.
         let _dropped = response.send(verdict);
     }
 
@@ -357,7 +358,7 @@ impl PendingPut {
     }
 }
 
-/// Creates the error for a failed request. It is of a kind that the client does not retry on its own.
+/// Creates the error for a failed request. The client does not retry errors of this kind on its own.
 pub(super) fn failure(what: &'static str) -> Error {
     Error::Generic { store: "bucket", source: what.into() }
 }

@@ -6,7 +6,7 @@
 //!                   └─────────────────────► rejected messages ◄──────────────┘
 //! ```
 //!
-//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. It is
+//! [`Preparer::prepare_transformed`] takes the messages of a batch and returns a [`PreparedBatch`]. This work is
 //! CPU-intensive, so it runs on the blocking pool.
 //!
 //! **Invariant:** a reject contains the offset and the bytes of the message that the source received. It never contains

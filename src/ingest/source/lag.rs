@@ -1,8 +1,8 @@
 //! The lag of one partition of a source: how far the source is behind the broker.
 //!
-//! [`Lag`] computes the lag, and a [`LagState`] for the freshness of the table. It needs the partition's
+//! [`Lag`] computes the lag, and a [`LagState`] for the freshness of the table. The computation needs the partition's
 //! [`PartitionOffsets`], the times of messages that were read, and the end offset that the broker reports from time to
-//! time. It does not read the clock: all times are arguments.
+//! time. The code in this file does not read the clock: all times are arguments.
 //!
 //! **Invariant:** the reported lag is never smaller than the actual lag at the time of the broker's report. If one of
 //! the offsets is unknown, the lag is unknown too.
@@ -42,8 +42,8 @@ impl Lag {
         (self.end, self.low) = (Some((end, now)), low.or(self.low));
     }
 
-    /// Returns the number of offsets from the settled offset to the end. The result is an upper bound for the number of
-    /// waiting messages. Returns `None` while either offset is unknown.
+    /// Returns the number of offsets between the partition's `settled` offset and its end offset. The result is an
+    /// upper bound for the number of waiting messages. Returns `None` while either offset is unknown.
     pub(in crate::ingest) fn messages(&self, offsets: &PartitionOffsets) -> Option<i64> {
         let (end, _) = self.end?;
         Some((end - offsets.settled().or(self.low)?).max(0))
@@ -53,8 +53,8 @@ impl Lag {
     pub(in crate::ingest) fn state(&self, offsets: &PartitionOffsets) -> LagState {
         match (self.end, self.messages(offsets)) {
             (Some((_, reported)), Some(0)) if !offsets.has_unstored() => LagState::Complete(reported),
-            // `lag` can be 0 although messages are not stored yet, namely if these messages arrived after the end
-            // offset was reported. The time of the oldest of them is known.
+            // `lag` can be 0 although messages are not stored yet, because these messages may have arrived after the
+            // end offset was reported. The time of the oldest such message is known.
             (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
             _ => LagState::Unknown,
         }

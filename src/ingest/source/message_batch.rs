@@ -71,7 +71,7 @@ pub(in crate::ingest) struct OffsetRange {
     pub(in crate::ingest) first_read: Instant,
 }
 
-/// The limits at which a batch is due.
+/// The limits of a batch, which is due as soon as it reaches one of them.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ingest) struct BatchLimits {
     pub(in crate::ingest) rows_max: usize,
@@ -90,7 +90,7 @@ pub(in crate::ingest) struct MessageBatch {
     /// When the source was first started, in milliseconds since 1970. `None` if this batch does not need to store the
     /// time.
     pub(in crate::ingest) started: Option<i64>,
-    /// Whether the batch is committed without waiting for other requests. True if the batch is full, because more messages
+    /// True if the commit must not wait for other requests. This is the case for a full batch, because more messages
     /// are already waiting.
     pub(in crate::ingest) commit_now: bool,
     /// Makes the commit fail if the pause number in the table has changed.

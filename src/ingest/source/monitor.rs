@@ -46,11 +46,11 @@ pub(super) struct ReadPartition {
 /// The state that the monitor's lock protects.
 #[derive(Debug, Default)]
 struct MonitorState {
-    /// The last error. It is kept even after it is resolved.
+    /// The last error, even if it is resolved already.
     error: Option<SourceError>,
     /// Whether the group's coordinator is reachable.
     is_connected: bool,
-    /// Whether there is an error that may persist although the connection works. Set to false when a partition is
+    /// Whether there is an error that may persist even though the connection works. Set to false when a partition is
     /// assigned or a batch is stored.
     is_stuck: bool,
     partitions: BTreeMap<TopicPartition, ReadPartition>,

@@ -2,8 +2,8 @@
 //! servers that share the lake.
 //!
 //! The state is the version of the application transaction `pause:<source>`. This pause number is odd while the source
-//! is paused, and even while it is running. It is based on the time at which the source was last paused or resumed, in
-//! milliseconds since 1970, but it never decreases.
+//! is paused, and even while it is running. The number is based on the time at which the source was last paused or
+//! resumed, in milliseconds since 1970, but it never decreases.
 //!
 //! When an operator pauses or resumes a source, the server adds a log entry without rows. Every batch from the source
 //! is committed with a [`Progress`], which makes the commit fail if the pause number has changed since the batch was

@@ -5,7 +5,8 @@
 //!                  └─ panics ──► halves, quarters, … ─► the messages that panic on their own ─► rejected ─► decode the rest
 //! ```
 //!
-//! [`isolate`] decodes messages with a function that may panic. It is CPU-intensive, so it runs on the blocking pool.
+//! [`isolate`] decodes messages with a function that may panic. This work is CPU-intensive, so it runs on the blocking
+//! pool.
 //!
 //! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues.
 //! Otherwise, the whole batch would fail, and the source would read it again forever.
@@ -21,8 +22,8 @@ use crate::supervise::catch;
 const QUARANTINE_DETAIL: &str =
     "an internal error occurred while decoding this message; the server's log shows the cause";
 
-/// Decodes messages. If `decode` panics, finds the messages that cause panics and marks them as refused. Then decodes
-/// all messages again. Fails with `Internal` if the second attempt also panics.
+/// Decodes messages. If `decode` panics, finds the messages that cause panics, marks them as refused, and calls
+/// `decode` with all messages again. Fails with `Internal` if this second call also panics.
 pub(super) fn isolate<T>(messages: &[BatchMessage], decode: impl Fn(&[BatchMessage]) -> Result<T>) -> Result<T> {
     let panic = match catch(|| decode(messages)) {
         Ok(decoded) => return decoded,

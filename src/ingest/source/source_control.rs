@@ -36,7 +36,7 @@ pub struct SourceState {
     pub name: String,
     /// The table to which the source writes.
     pub table: String,
-    /// The time at which the source was paused, on all servers. `None` if the source is not paused.
+    /// The time at which the source was paused. A pause applies to all servers. `None` if the source is not paused.
     pub paused_since: Option<Micros>,
     /// Whether an error currently prevents the source from reading or storing messages on this server.
     pub is_failing: bool,
@@ -66,7 +66,7 @@ pub struct PartitionProgress {
 }
 
 impl Sources {
-    /// Creates the collection of all sources. `writer` is the writer through which they store events.
+    /// Creates the collection of all sources. The sources store their events through `writer`.
     pub(in crate::ingest) fn new(writer: Arc<Writer>, sources: Vec<Source>) -> Self {
         let named = sources.into_iter().map(|source| (source.route.source.clone(), Arc::new(source)));
         Self { writer, sources: named.collect() }

@@ -6,8 +6,8 @@
 //!                                      └─► (after it) the table, with the offsets ──┴─► stored
 //! ```
 //!
-//! **Invariant:** a commit that advances a partition's offset also contains the rows read up to that offset. It
-//! succeeds only if the table still has the offset at which the batch began.
+//! **Invariant:** a commit that advances a partition's offset also contains the rows read up to that offset. Such a
+//! commit succeeds only if the table still has the offset at which the batch began.
 //! **Invariant:** rejected messages are stored in the quarantine before the table's offset advances past them.
 //!
 //! The quarantine also stores offsets of partitions. If two servers read the same rejected message, both try to advance

@@ -9,8 +9,8 @@
 //!                    └───────┴─ another writer's ─► check it, follow the log
 //! ```
 //!
-//! **Invariant:** a commit moves to a later version only after it has read another writer's entry at the version it
-//! last tried. A delayed put can therefore never store the files of the commit twice.
+//! **Invariant:** a commit is retried at a later version only after another writer's entry has been read at the version
+//! of the previous attempt. A delayed put can therefore never store the files of the commit twice.
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
 //! since. If two writers both find an event to be new, only one of them stores it.
 //! **Invariant:** a commit that advances a source's progress succeeds only if the table still has the progress that the
@@ -94,7 +94,7 @@ async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, se
         if let Some(version) = request.done(&state.snapshot) {
             return Ok(Committed::At(version));
         }
-        // If there was an earlier attempt, another writer's entry now occupies its version, so the earlier put can no
+        // After a failed attempt, another writer's entry occupies the attempted version, so the earlier put can no
         // longer succeed.
         if !request.files.is_empty() && request.seen.is_some_and(|seen| state.last_addition > seen) {
             return Ok(Committed::Behind);
@@ -111,8 +111,8 @@ async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, se
                 return request.finish(table, &state, version).await;
             }
             Ok(Some(winner)) => {
-                // Follow the log before the check. If the commit is refused, the caller reads the source's current
-                // progress from the table's snapshot.
+                // Read the newer log entries before the check: if the commit is refused, the caller reads the source's
+                // current progress from the table's snapshot.
                 state = table.follow().await?;
                 request.check_winner(table, &winner)?;
             }
@@ -162,7 +162,8 @@ impl CommitRequest {
         is_done.then_some(snapshot.version)
     }
 
-    /// Checks that each source's progress has the expected value. Otherwise, another writer has taken over the source.
+    /// Checks that each source's progress has the expected value. If it has a different value, another writer has taken
+    /// over the source.
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
         match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
             Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
@@ -177,8 +178,8 @@ impl CommitRequest {
     }
 
     /// Fails if `winner` removes one of the commit's files: the file was already committed, and another file has
-    /// replaced it. This function does not check schema, protocol and progress. Schema and protocol are checked when
-    /// the log is followed, and progress is checked before the next put.
+    /// replaced it. This function does not check the schema, the protocol or the progress. The schema and the protocol
+    /// are checked when newer log entries are read, and the progress is checked before the next put.
     fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
         if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
             return Ok(());

@@ -35,8 +35,8 @@ struct DeltaField {
 }
 
 impl DeltaSchema {
-    /// Returns the Delta schema of a contract, which has all columns of the contract and the partition column. The
-    /// descriptions of columns become their comments.
+    /// Returns the Delta schema of a contract. It consists of all columns of the contract and the partition column. The
+    /// description of each column is stored as the column's comment.
     pub(in crate::lake) fn of(contract: &Contract) -> Result<Self> {
         let fields = contract.table_schema().fields().iter().map(|field| {
             let column = contract.columns.iter().find(|column| column.name == *field.name());

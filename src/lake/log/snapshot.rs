@@ -49,10 +49,11 @@ pub struct Snapshot {
 /// table does not contain the progress that the committer expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// The `appId`. It names the source, or a part of the source whose progress is tracked separately, such as a
-    /// partition.
+    /// The `appId`, which identifies the source, or a part of the source whose progress is tracked separately, such as
+    /// a partition.
     pub app: String,
-    /// The version that the table is expected to contain for this `appId`, or `None` if it is expected to contain none.
+    /// The version that the table is expected to contain for this `appId`, or `None` if it is expected to contain no
+    /// version.
     pub after: Option<i64>,
     /// The new version. If it equals `after`, the commit checks the version but does not change it.
     pub next: i64,

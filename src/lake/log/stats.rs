@@ -97,7 +97,7 @@ impl FileBounds {
             .map_err(|error| Error::internal("statistics cannot be written as JSON").with_source(error))
     }
 
-    /// Parses the `add.stats` that any Delta writer may have written. Missing or invalid bounds are treated as unknown.
+    /// Parses `add.stats`, which any Delta writer may have written. Missing or invalid bounds are treated as unknown.
     /// Returns `Unsupported` if there is no row count, because the row count of the table could not be computed.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -118,8 +118,8 @@ impl FileBounds {
     }
 }
 
-/// Returns the smallest string that is greater than every string that starts with `prefix` and that is not longer than
-/// `prefix`. Returns `None` if there is no such string.
+/// Returns the smallest string that is greater than every string with the given prefix. The result is not longer than
+/// the prefix. Returns `None` if there is no such string.
 fn increase(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {

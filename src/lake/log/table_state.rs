@@ -202,7 +202,8 @@ fn read_day(text: &str) -> Option<i32> {
     i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
-/// Decodes a file path from the log. Refuses absolute paths, which Delta tables created as shallow clones contain.
+/// Decodes a file path from the log. Refuses absolute paths, which occur in Delta tables that were created as shallow
+/// clones.
 fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
     let refuse = || {
         Error::unsupported(format!(

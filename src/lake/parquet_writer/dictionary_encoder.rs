@@ -203,7 +203,7 @@ fn has_few_distinct<T: Eq + Hash>(sample: impl Iterator<Item = T>) -> bool {
     distinct.len() * REPEATS <= count
 }
 
-/// Strings as indexes into a dictionary.
+/// Strings that are encoded as indexes into a dictionary.
 struct IndexedTexts {
     /// The distinct strings in index order, each preceded by its length.
     dictionary: Vec<u8>,

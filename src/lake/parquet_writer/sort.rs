@@ -103,9 +103,9 @@ fn sort(contract: &Contract, rows: &RowSelection) -> Result<(EventBatch, Days)> 
     Ok((rows, days))
 }
 
-/// The sort key of a row. Comparing strings is slow, so the key contains the tenant's rank instead of its name. Of the
-/// id, the key contains only eight bytes: those that follow the common prefix of all ids. Whole ids are compared only
-/// if these bytes are equal.
+/// The sort key of a row. Comparing strings is slow, so the key contains the tenant's rank instead of its name. The key
+/// contains only eight bytes of the id: those that follow the common prefix of all ids. Whole ids are compared only if
+/// these bytes are equal.
 #[derive(Debug, Clone, Copy)]
 struct SortKey {
     /// The day, tenant rank and time, packed into one number that sorts like the tuple of the three.

@@ -1,4 +1,4 @@
-//! Reads the event keys (tenant and id) of one file, from which the dedupe index is built.
+//! Reads the event keys (tenant and id) of one file. The dedupe index is built from these keys.
 
 use std::sync::Arc;
 

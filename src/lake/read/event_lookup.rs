@@ -9,7 +9,7 @@
 //! again, its event time is the same, so only pages whose time range includes that time are read.
 //!
 //! **Invariant:** the bounds, bloom filters and page index never exclude a file or page that contains the event. They
-//! may fail to exclude others, so whole keys are compared at the end.
+//! may also retain files and pages that do not contain it, so whole keys are compared at the end.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Reads some columns of one file in batches. Returns either all rows or only the rows at given row numbers.
+//! Reads some columns of one file in batches. Returns either all rows or only the rows with the given row numbers.
 //!
 //! This reader is for maintenance tasks, such as the operator commands for the quarantine. Queries must not use this
 //! reader, because it does not filter by tenant.

@@ -1,7 +1,7 @@
 //! Opens the lake's object store.
 //!
-//! A [`Store`] contains a client for the whole bucket or file system, and the prefix under which all tables have their
-//! folders. The client limits how often it retries a request.
+//! A [`Store`] contains a client for the whole bucket or file system, and the common prefix of all table folders. The
+//! client limits how often it retries a request.
 //!
 //! **Invariant:** the client supports conditional puts (put if absent), which make commits atomic. With a store that
 //! does not support conditional puts, every commit fails.
@@ -153,7 +153,7 @@ fn open_bucket(url: &Url, config: &LakeConfig) -> Result<Store> {
     }
     // Connections are pooled, so a query and a commit may use the same one. The runtime that opened the store therefore
     // runs the I/O of all connections. If query threads ran the I/O of the connections that queries open, a commit
-    // could have to wait for a busy query thread.
+    // might have to wait for a busy query thread.
     if let Ok(runtime) = Handle::try_current() {
         builder = builder.with_http_connector(SpawnedReqwestConnector::new(runtime));
     }

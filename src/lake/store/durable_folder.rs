@@ -45,7 +45,7 @@ fn put(path: &FilePath, payload: &PutPayload, replace: bool) -> io::Result<()> {
     let staged = staged(path);
     let written = stage(&staged, payload).and_then(|()| match replace {
         true => std::fs::rename(&staged, path),
-        // Fails if the file exists, which makes the put conditional.
+        // Fails if the file exists, so the put is conditional.
         false => std::fs::hard_link(&staged, path),
     });
     if written.is_err() || !replace {

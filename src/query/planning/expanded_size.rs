@@ -2,8 +2,8 @@
 //!
 //! The optimizer replaces each column in a condition with the expression that computes the column. In `SELECT x + x AS x
 //! FROM (SELECT x + x AS x FROM …)`, each level doubles the expression, so twenty levels would produce a million
-//! operands. It also merges projections, so that ninety levels of nested calls become one expression. This file computes
-//! the size and the depth of these expressions before the optimizer runs.
+//! operands. The optimizer also merges projections, so that ninety levels of nested calls become one expression. This
+//! file computes the size and the depth of these expressions before the optimizer runs.
 
 use std::collections::HashMap;
 
@@ -48,7 +48,7 @@ struct Expanded {
 }
 
 impl Expanded {
-    /// A column that is not computed.
+    /// The size of a column that no expression computes.
     const COLUMN: Self = Self { size: 1, depth: 1 };
 
     fn max(self, other: Self) -> Self {
@@ -67,8 +67,8 @@ struct ColumnSizes {
 type Inputs<'a> = [(&'a DFSchema, Vec<Expanded>)];
 
 impl ColumnSizes {
-    /// Returns the size of the expression for each output column of a node, down to the columns of tables, aggregates
-    /// and other nodes below which no condition is moved.
+    /// Returns, for each output column of a node, the size of the expression that computes it from the columns of
+    /// tables, aggregates and other nodes below which no condition is moved.
     fn of_outputs(&mut self, plan: &LogicalPlan) -> PlanResult<Vec<Expanded>> {
         if let Some(sizes) = self.shared.get(&std::ptr::from_ref(plan)) {
             return Ok(sizes.clone());

@@ -147,8 +147,8 @@ impl Bindings<'_> {
         rows.build()
     }
 
-    /// Returns the source to scan if `given` is not a table in a catalog, but provides the rows of a recursive query, a
-    /// generated series, or the freshness of a table. Otherwise, returns `None`.
+    /// If `given` provides the rows of a recursive query, a generated series, or the freshness of a table, returns the
+    /// source to scan. Otherwise, returns `None`, for example for a table in a catalog.
     fn non_catalog_source(
         &self,
         scan: &TableScan,

@@ -24,7 +24,7 @@ pub(in crate::query) struct PlanningView {
 }
 
 impl PlanningView {
-    /// Creates a [`PlanningView`] with the tables that `access` may see, at their newest known snapshots.
+    /// Creates a [`PlanningView`] with the tables that the caller may see, at their newest known snapshots.
     pub(in crate::query) fn new(engine: &Engine, access: &Access) -> Self {
         let (mut tables, mut watermarks) = (BTreeMap::new(), BTreeMap::new());
         for (name, table) in &*engine.tables {

@@ -28,7 +28,7 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
 }
 
-/// Refuses a sent plan that refers to too many tables, or whose literals are larger than a statement may be.
+/// Refuses a sent plan that refers to too many tables, or whose literals exceed the maximum size of a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut bytes) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {

@@ -68,7 +68,7 @@ impl Planner {
         Self { engine, access, view: OnceLock::new(), started: Instant::now() }
     }
 
-    /// Returns the session's tables and functions, which the first call collects.
+    /// Returns the session's tables and functions. The first call collects them.
     pub(in crate::query) fn view(&self) -> &PlanningView {
         self.view.get_or_init(|| PlanningView::new(&self.engine, &self.access))
     }
@@ -174,9 +174,9 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Builds the physical plan of a statement that has no parameters. If the engine cannot run a statement, the
-    /// statement is therefore already refused when it is planned. The first run uses this physical plan if the plan
-    /// does not depend on the time of the query.
+    /// Builds the physical plan of a statement that has no parameters, so that a statement that the engine cannot run
+    /// is refused when it is planned. The first run uses this physical plan if the plan does not depend on the time of
+    /// the query.
     async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
         let is_explain =
             matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));

@@ -63,7 +63,7 @@ impl ReusablePlan {
         let is_repeatable = is_repeatable(&plan);
         let plan = ErasedPlan::new(plan);
         if is_repeatable {
-            // `set` fails only if a concurrent call has already stored a plan, which is equal to this one.
+            // `set` fails only if a concurrent call has already stored an equal plan.
             let _ = self.repeatable.set(plan);
         } else {
             *self.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);

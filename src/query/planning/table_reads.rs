@@ -12,11 +12,12 @@ use crate::error::{Error, Result};
 /// The maximum number of tables that a statement may read after its WITH queries are expanded.
 const READS_MAX: usize = 1_000;
 
-/// Counts the tables that a statement reads after its WITH queries are expanded. A visitor of the syntax tree calls its
-/// methods for each query and table, in the order in which they are written.
+/// Counts the tables that a statement reads after its WITH queries are expanded. The visitor of the syntax tree calls
+/// [`enter`](Self::enter) and [`leave`](Self::leave) for each query, and [`read`](Self::read) for each table, in the
+/// order of the statement's text.
 #[derive(Debug, Default)]
 pub(in crate::query) struct TableReads {
-    /// The number of tables that were counted so far, for each query that encloses the current node.
+    /// The number of tables that have been counted so far, for each query that encloses the current node.
     open: Vec<usize>,
     /// The names of the WITH queries that the visitor has not left yet. The key is the address of the query.
     defined: HashMap<usize, String>,

@@ -7,7 +7,7 @@
 //! of the selected files in any case.
 //! **Invariant:** only leakproof filters ([`is_leakproof`]) are evaluated before the tenant barrier. A leakproof filter
 //! compares a plain column with a literal of the column's type. It cannot fail and has no side effects. Pruning also
-//! accepts casts of a time column, because it evaluates no expressions.
+//! accepts casts of a time column, which is safe because pruning evaluates no expressions.
 
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ impl ScanBounds {
         }
     }
 
-    /// Returns the range of days for which files must be opened. The days are limited by the range of dates and by the
+    /// Returns the range of days whose files must be opened. The days are limited by the range of dates and by the
     /// range of times, because each row is in a file for the day of its event time.
     fn file_days(&self) -> ScanRange {
         self.days.intersect(ScanRange { min: self.times.min.div_euclid(DAY), max: self.times.max.div_euclid(DAY) })
@@ -234,9 +234,8 @@ fn matching_range(op: Operator, value: i128, unit: i128) -> ScanRange {
 }
 
 /// Returns true if `filter` may be evaluated before the tenant barrier, in order to skip row groups and pages by their
-/// statistics. A leakproof filter is a comparison, a range, a list or a null test of a plain column of `schema`, in
-/// which all literals have the column's type. A combination of leakproof filters with AND, OR and NOT is also
-/// leakproof.
+/// statistics. A leakproof filter is a comparison, BETWEEN, IN or a null test on a plain column of `schema`, and all of
+/// its literals have the column's type. A combination of leakproof filters with AND, OR and NOT is also leakproof.
 pub(in crate::query) fn is_leakproof(filter: &Expr, schema: &Schema) -> bool {
     let mut leakproof = true;
     let visited = filter.apply(|expr| {

@@ -61,7 +61,7 @@ pub(in crate::query) fn old(order: &'static str, position: i64) -> Change {
     Change { amount: 20, note: "zebra", ..change(order, position, "overtaken") }
 }
 
-/// Returns the table's `latest` setting that most tests use.
+/// Returns the `latest` setting that most tests use.
 pub(in crate::query) fn by_order() -> LatestConfig {
     latest(&["order_id"], "position")
 }
@@ -128,8 +128,8 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// Creates the event for a change. The values of the additional key columns, which have other types, are derived from
-/// `line`. Those of the additional columns that order versions are derived from `position`.
+/// Creates the event for a change. The table has further key columns, whose values are derived from `line`, and further
+/// columns that order versions, whose values are derived from `position`. These columns test other types.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({
@@ -193,7 +193,8 @@ pub(in crate::query) async fn reader(tenant: &str) -> Access {
     reader_under(tenant, PolicyConfig::default(), "").await
 }
 
-/// Creates the `Access` of a reader in `tenant`, whose token has the claim `account` and to whom `policy` applies.
+/// Creates the `Access` of a reader in `tenant`. The reader's token has the claim `account`, and `policy` applies to
+/// the reader.
 pub(in crate::query) async fn reader_under(tenant: &str, policy: PolicyConfig, account: &str) -> Access {
     let policy = BTreeMap::from([("orders".to_owned(), policy)]);
     let claims = json!({ "account": account });

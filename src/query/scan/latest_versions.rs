@@ -27,12 +27,12 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// Stored batches are compacted if there are more than twice as many as needed for one row per key. This constant is
-/// added to the number of batches needed. Batches are counted because even a batch with few rows takes about a
-/// kilobyte.
+/// The number of stored batches that is allowed in addition to those needed for one row per key. If there are more than
+/// twice as many batches as this sum, they are compacted. The number of batches is limited because even a batch with
+/// few rows takes about a kilobyte.
 const SPARE_BATCHES: usize = 8;
 
-/// The indexes of the input columns that contain the key, and of those by which versions are compared.
+/// The indexes of the input columns that contain the key, and of the columns by which versions are compared.
 #[derive(Debug, Clone)]
 pub(in crate::query) struct VersionLayout {
     /// The indexes of the key columns.

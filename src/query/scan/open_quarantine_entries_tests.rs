@@ -72,7 +72,7 @@ async fn quarantine_shows_only_open_entries() {
     let tables = Arc::new(BTreeMap::from([(name.clone(), table)]));
     let engine = Engine::new(tables, config(), Clock::System, Arc::default()).unwrap();
     let cases: [(&str, &str, &[&str]); 13] = [
-        // A closing row does not close an entry of another tenant or with another time.
+        // A closing row does not close an entry that belongs to another tenant or has a different time.
         (
             "acme",
             "SELECT quarantine_id || extract(day FROM event_time) FROM calls_quarantine ORDER BY 1",

@@ -38,7 +38,7 @@ use crate::query::scan::open_quarantine_entries::open_entries;
 use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
 use crate::query::scan::table_source::TableSource;
 
-/// True if the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. If it did,
+/// Whether the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. If it did,
 /// the number of requests to the object store would double, and little work would be saved. The page index is enough to
 /// find a tenant's rows, because they are contiguous in a file.
 const DECODER_FILTERS: bool = false;
@@ -97,7 +97,7 @@ struct Resolver<'a> {
 
 impl ScanPlan {
     /// Resolves `spec`, which must describe a scan of `table`. The plan returns the columns of the spec, followed by
-    /// columns that only the tenant barrier reads.
+    /// further columns that the tenant barrier needs and then removes.
     pub(in crate::query) fn resolve(
         spec: &ScanSpec,
         table: &Table,
@@ -267,7 +267,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends those `indexes` to `read` that are not in it yet.
+/// Appends to `read` the `indexes` that it does not contain yet.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

@@ -39,12 +39,12 @@ pub(in crate::query) struct ScanSpec {
     pub(in crate::query) rules: Vec<Expr>,
     /// The selection of rows: all rows, the latest versions, or the open quarantine entries.
     pub(in crate::query) rows: ShownRows,
-    /// Those filters of the query with which row groups and pages can be skipped. All of them are leakproof, and the
+    /// The filters of the query that can be used to skip row groups and pages. All of them are leakproof, and the
     /// engine applies them again to the rows that the scan returns.
     pub(in crate::query) filters: Vec<Expr>,
     /// The range of event times in microseconds. The scan may skip rows outside of this range.
     pub(in crate::query) times: ScanRange,
-    /// A partition may stop after this number of rows. `None` if it must read all rows.
+    /// The scan of a partition may stop after this number of rows. `None` if it must read all rows.
     pub(in crate::query) limit: Option<usize>,
 }
 
@@ -128,7 +128,7 @@ impl ShownRows {
         }
     }
 
-    /// Returns the condition that the selected rows must match in addition, if there is one.
+    /// Returns the additional condition that the selected rows must match, if there is one.
     fn condition(&self) -> Option<Expr> {
         match self {
             Self::LatestVersions { deleted: Some(deleted), .. } => Some(column(deleted).is_not_true()),

@@ -12,8 +12,8 @@
 //!
 //! **Invariant:** a column that the policy does not list does not exist for the caller. No schema, error or suggestion
 //! contains its name.
-//! **Invariant:** row rules apply to the latest version of a row. If the latest version belongs to another sub-account
-//! than an older version, the sub-account of the older version sees neither of them.
+//! **Invariant:** row rules apply to the latest version of a row. If the latest version and an older version belong to
+//! different sub-accounts, the sub-account of the older version sees neither of them.
 //! **Invariant:** a quarantine contains only open entries. Closed entries and closing rows are hidden.
 //! **Invariant:** an invalid row rule matches no row. A rule is invalid if the table has no such column, or if none of
 //! the rule's values can be converted to the type of the column.
@@ -203,8 +203,8 @@ impl TableProvider for SessionTable {
         Ok(Arc::new(TenantScan::new(spec, &self.table, &self.source, state)?))
     }
 
-    /// Accepts the filters with which files, row groups or pages can be skipped. The engine applies all filters again
-    /// to the rows that the scan returns.
+    /// Accepts the filters that can be used to skip files, row groups or pages. The engine applies all filters again to
+    /// the rows that the scan returns.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let time = self.time_column();
         Ok(filters
@@ -240,7 +240,7 @@ fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
-/// Distributes files over exactly `count` partitions, so that these have about the same size in bytes.
+/// Distributes files over exactly `count` partitions of about the same size in bytes.
 fn balanced_partitions(mut files: Vec<Arc<DataFile>>, count: usize) -> Vec<Vec<Arc<DataFile>>> {
     let mut partitions: Vec<(u64, Vec<Arc<DataFile>>)> = vec![(0, Vec::new()); count.max(1)];
     files.sort_by_key(|file| std::cmp::Reverse(file.size));

@@ -8,7 +8,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 /// The location of a table's files, and the reader for them.
 #[derive(Clone)]
 pub(in crate::query) struct TableSource {
-    /// The URL with which the object store is registered.
+    /// The URL under which the object store is registered.
     pub(in crate::query) store: ObjectStoreUrl,
     /// The reader for Parquet files, which caches the metadata of files.
     pub(in crate::query) reader: Arc<dyn ParquetFileReaderFactory>,

@@ -47,8 +47,8 @@ pub(in crate::query) struct TenantScan {
     spec: Arc<ScanSpec>,
     /// Builds a private plan for each run.
     plan: Arc<ScanPlan>,
-    /// The private plan for the current run. It returns the requested columns, followed by columns that only the tenant
-    /// barrier reads.
+    /// The private plan for the current run. It returns the requested columns, followed by further columns that the
+    /// tenant barrier needs and then removes.
     source: Arc<dyn ExecutionPlan>,
     barrier: Arc<Barrier>,
     properties: Arc<PlanProperties>,
@@ -135,7 +135,7 @@ impl Barrier {
     }
 }
 
-/// The state while a partition is read.
+/// The state of a read of one partition.
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,

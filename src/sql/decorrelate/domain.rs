@@ -15,7 +15,6 @@ pub(super) struct Domain {
     /// The columns of the outer rows.
     pub(super) columns: Vec<Column>,
     /// For each nullable column, a value that replaces NULL in comparisons. `None` for a column that is not nullable.
-    /// For all other columns, `None`.
     defaults: Vec<Option<ScalarValue>>,
     /// The plan that returns the distinct keys, with one column for each outer column.
     rows: Arc<LogicalPlan>,
@@ -49,8 +48,8 @@ impl Domain {
         Ok(Self { columns, defaults, rows: Arc::new(LogicalPlan::Distinct(Distinct::All(Arc::new(keys)))) })
     }
 
-    /// Returns a plan that returns the keys under new column names. A larger plan can therefore contain the keys
-    /// several times.
+    /// Returns a plan that returns the keys under new column names, so that a larger plan can contain several such
+    /// plans without name conflicts.
     pub(super) fn instance(&self, names: &mut Rewriter) -> Result<(LogicalPlan, Vec<Column>)> {
         names.count_node()?;
         let fresh: Vec<_> = self.columns.iter().map(|_| names.fresh()).collect();

@@ -197,7 +197,8 @@ impl Rewriter {
         project_to(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(rows))?), &schema)
     }
 
-    /// If the engine can evaluate all subqueries of `expr` itself, rewrites only the subqueries that these contain.
+    /// If the engine can evaluate all subqueries of `expr` itself, rewrites only the subqueries that are nested in
+    /// them.
     fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
         if !supported_subqueries::is_plain_conjunct(&expr)? {
             return Ok(expr);
@@ -277,8 +278,8 @@ impl Rewriter {
         project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
     }
 
-    /// Evaluates the subqueries in sort keys that refer to columns outside the select list. Such a subquery becomes a
-    /// column of the select list, which is returned.
+    /// Evaluates those subqueries in sort keys that refer to columns outside the select list. Adds the result of each
+    /// subquery to the select list as a column, and returns the extended projection.
     fn project_sort_keys(&mut self, keys: &mut [SortExpr], list: &Projection) -> Result<Arc<LogicalPlan>> {
         let mut rows = LogicalPlan::clone(&list.input);
         let mut exprs = list.expr.clone();

@@ -1,4 +1,4 @@
-//! Refuses aggregates in subqueries that only refer to columns of the outer query.
+//! Refuses an aggregate in a subquery if the aggregate refers only to columns of the outer query.
 //!
 //! In SQL, such an aggregate belongs to the outer query: `SELECT (SELECT sum(a.x) FROM b LIMIT 1) FROM a` returns one row
 //! with the sum over `a`. The engine's planner would add up `a.x` once for each row of `b`.

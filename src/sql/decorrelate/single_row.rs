@@ -21,8 +21,9 @@ pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
         .call(vec![value, rows])
 }
 
-/// Returns true if the plan always returns exactly one row, or if its column can be NULL anyway. The engine assumes that
-/// a scalar subquery is never NULL if its column is not, so `(SELECT 9 FROM t WHERE false) IS NULL` would be false.
+/// Returns true if the plan always returns exactly one row, or if its column can be NULL anyway. The engine assumes
+/// that a scalar subquery is never NULL if its column is not nullable, so `(SELECT 9 FROM t WHERE false) IS NULL` would
+/// be false.
 pub(super) fn is_value_nullable_or_single(plan: &LogicalPlan) -> bool {
     if plan.schema().fields().first().is_some_and(|field| field.is_nullable()) {
         return true;

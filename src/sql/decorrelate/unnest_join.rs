@@ -69,7 +69,7 @@ impl Rewriter {
     }
 }
 
-/// Joins `left` and `right`. The join has the type and conditions of `join`, and the conditions `equal`.
+/// Joins `left` and `right`. The result has the type and the conditions of `join`, and also the conditions in `equal`.
 fn joined(
     join: &Join,
     left: LogicalPlan,

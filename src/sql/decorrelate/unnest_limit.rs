@@ -28,7 +28,7 @@ impl Rewriter {
     }
 
     /// Selects the rows from `skip + 1` to `skip + fetch` for each key. A projection or an alias keeps the order of its
-    /// input, so the limit is applied to the input, where the sort may be.
+    /// input, so the limit is applied to the input, which may be a sort.
     fn limited(&mut self, plan: &LogicalPlan, skip: i64, fetch: Option<i64>, domain: &Domain) -> Result<Unnested> {
         self.count_node()?;
         match plan {

@@ -1,4 +1,4 @@
-//! `arrow_cast` and `arrow_try_cast` without types of a fixed size.
+//! `arrow_cast` and `arrow_try_cast`, which refuse casts to fixed-size types.
 //!
 //! Even a NULL of the type `FixedSizeBinary(1000000000)` or `FixedSizeList(1000000000, Int64)` occupies the whole size,
 //! so a short statement could exhaust the memory of the server. In SQL types such as `BIGINT[3]`,
@@ -25,7 +25,7 @@ pub(crate) fn without_fixed_sizes(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Sca
     wrapped.collect()
 }
 
-/// A function that fails if its result has a type of a fixed size.
+/// A function that fails if its result has a fixed-size type.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ArrowCast {
     inner: Arc<ScalarUDF>,
@@ -78,7 +78,7 @@ fn check(kind: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// Returns true if a type, or a type inside it, is a binary or list type of a fixed size.
+/// Returns true if a type, or a type inside it, is a fixed-size binary or list type.
 fn has_fixed_size(kind: &DataType) -> bool {
     match kind {
         DataType::FixedSizeBinary(_) | DataType::FixedSizeList(..) => true,

@@ -147,8 +147,8 @@ pub(super) fn out_of_range() -> DataFusionError {
     DataFusionError::Execution("a timestamp is out of range".to_owned())
 }
 
-/// Returns the type to which a timestamp, date or text argument is cast, which is a timestamp in microseconds. Returns
-/// `None` for an argument of any other type.
+/// Returns the type to which an argument of the type `kind` is cast, if it is a timestamp, a date or text. The result
+/// is a timestamp type with microseconds. Returns `None` for any other type.
 pub(super) fn timestamp_type(kind: &DataType) -> Option<DataType> {
     match kind {
         DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
@@ -173,7 +173,7 @@ pub(super) fn micros(value: &ColumnarValue, rows: usize) -> Result<TimestampMicr
 }
 
 /// Rewrites a timestamp that the engine cannot parse: appends `:00` to a time without seconds, such as `2026-03-02
-/// 10:00`, and replaces `24:00:00` with the start of the next day. Returns true if it has changed the text.
+/// 10:00`, and replaces `24:00:00` with the start of the next day. Returns true if the text was changed.
 pub(crate) fn complete_time(text: &mut String) -> bool {
     let is_completed = complete_seconds(text);
     start_next_day(text) || is_completed

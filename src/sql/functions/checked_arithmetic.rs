@@ -3,7 +3,7 @@
 //! With the engine's operators, integers wrap around, the division of a double by zero returns infinity or NaN, and a
 //! decimal quotient has only four more digits than the dividend. The operators in this file fail on an overflow and on
 //! a division by zero. Their decimal quotients have at least [`QUOTIENT_SCALE`] digits after the point. The analyzer
-//! rules (`rules/`) replace the engine's operators in plans by these. Statements cannot call them by name.
+//! rules (`rules/`) replace the engine's operators in plans with these. Statements cannot call these operators by name.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl CheckedOperator {
         }
     }
 
-    /// Returns an expression that calls this operator. The types of the arguments must already be those that the
-    /// operator requires.
+    /// Returns an expression that calls this operator. The arguments must already have the types that the operator
+    /// requires.
     pub(crate) fn call(self, args: Vec<Expr>) -> Expr {
         let signature = Signature::user_defined(Volatility::Immutable);
         let func = Arc::new(ScalarUDF::new_from_impl(CheckedArithmetic { operator: self, signature }));

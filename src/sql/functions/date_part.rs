@@ -2,7 +2,7 @@
 //! `date_part`.
 //!
 //! Unlike the engine's `date_part`, this function keeps the fraction of seconds. It splits intervals and timestamp
-//! differences as PostgreSQL does. For example, a difference of 53 hours has two days and five hours.
+//! differences as PostgreSQL does. For example, it splits a difference of 53 hours into two days and five hours.
 
 use std::sync::Arc;
 
@@ -128,7 +128,7 @@ enum Part {
     Decade,
     Century,
     Millennium,
-    /// A field that only dates and timestamps have, such as the day of the week. Intervals do not have it.
+    /// A field that dates and timestamps have but intervals do not, such as the day of the week.
     OfDate(String),
 }
 

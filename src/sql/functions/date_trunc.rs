@@ -1,8 +1,8 @@
 //! The functions `date_trunc`, `date_bin` and `time_bucket`. All computations are in microseconds.
 //!
 //! In a time zone other than UTC, the result of truncation to a unit shorter than a day has the same UTC offset as the
-//! input. A day or a longer unit begins at local midnight. If a clock change skips this midnight, the unit begins at
-//! the first instant after the gap.
+//! input. A day or a longer unit begins at local midnight. If a clock change skips midnight, the unit begins at the
+//! first instant after the gap.
 
 use std::sync::Arc;
 
@@ -45,8 +45,8 @@ pub(super) const DATE_BIN: FunctionDefinition = FunctionDefinition {
     keeps_name: false,
 };
 
-/// The function `time_bucket`. It differs from `date_bin` only in its default origin, which is 2000-01-03, a Monday. If
-/// the stride is in months, the default origin is 2000-01-01.
+/// The function `time_bucket(stride, time [, origin])`. It differs from `date_bin` only in the default origin, which is
+/// 2000-01-01 if the stride is in months, and otherwise 2000-01-03, a Monday.
 pub(super) const TIME_BUCKET: FunctionDefinition = FunctionDefinition {
     name: "time_bucket",
     coerce: coerce_bin,

@@ -21,11 +21,11 @@ pub(super) struct FunctionDefinition {
     pub(super) name: &'static str,
     /// Returns the types to which the arguments are cast.
     pub(super) coerce: fn(&[DataType]) -> Result<Vec<DataType>>,
-    /// Returns the result type for these argument types and these values of constant arguments.
+    /// Returns the type of the result, given the types of all arguments and the values of constant arguments.
     pub(super) returns: fn(&[DataType], &[Option<&ScalarValue>]) -> Result<DataType>,
     /// Computes the result. The arguments have the types that `coerce` returned.
     pub(super) call: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
-    /// Returns the ordering of the result for these orderings of the arguments.
+    /// Returns the ordering of the result, given the orderings of the arguments.
     pub(super) ordering: fn(&[ExprProperties]) -> SortProperties,
     /// True if the result column is named after the first argument, as with a cast.
     pub(super) keeps_name: bool,

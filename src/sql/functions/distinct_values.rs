@@ -31,7 +31,7 @@ impl DistinctValues {
         Arc::new(Field::new_list(format_state_name(name, "distinct"), item, true))
     }
 
-    /// Calls `is_used` for each value other than NULL, and returns the values for which it returns true.
+    /// Calls `is_used` for each value other than NULL, and returns the values for which `is_used` is true.
     fn select(
         &mut self,
         values: &ArrayRef,

@@ -36,7 +36,7 @@ const BLOCK_VALUES_MIN: usize = 32;
 /// integer times `2^(exponent field - 1075)`.
 pub(super) const EXPONENT_BIAS: i32 = 1075;
 
-/// The exact sum of doubles, and the number of these doubles.
+/// The exact sum of doubles, and the number of values in the sum.
 #[derive(Debug)]
 pub(super) struct DoubleSum {
     /// The sum of the values in the exponent window, in units of `2^(base - 1075)`.

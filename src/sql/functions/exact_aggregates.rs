@@ -9,7 +9,7 @@
 //!   function ─► Kind ─► a Total for the type of the argument ─► a Finish that rounds and checks the range
 //! ```
 //!
-//! The average of decimals has at least 16 digits after the point where they fit, like a quotient of decimals.
+//! Like a quotient of decimals, an average of decimals has at least 16 digits after the decimal point if they fit.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ struct ExactAggregate {
     signature: Signature,
 }
 
-/// A function that is generic over the type of the total. [`with_total`] selects this type.
+/// A function that is generic over the type of the total. [`with_total`] chooses the type and calls the function.
 trait Build {
     type Output;
 
@@ -115,8 +115,8 @@ impl Build for BuildFields<'_> {
 }
 
 impl Kind {
-    /// Selects the type of the total for arguments of the type `input`, and calls `build` with it. Returns `None` for
-    /// types for which the engine's function is not replaced. `name` is the text of the expression, for error messages.
+    /// Selects the type of the total for arguments of the type `input`, and calls `build` with it. Returns `None` if
+    /// the engine's function is not replaced for this type. `name` is the text of the expression, for error messages.
     fn with_total<B: Build>(self, input: &DataType, output: &DataType, name: &str, build: B) -> Option<B::Output> {
         match self {
             Self::Variance { is_sample, is_root } => {

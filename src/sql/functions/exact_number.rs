@@ -1,7 +1,7 @@
 //! Fixed-point numbers of any size, for exact sums, products and comparisons of doubles.
 //!
-//! A [`Limbs`] is a sum to which values are added. A value is an integer times a power of two. Each limb is the sum of
-//! the values whose powers of two are in one range of 32 exponents:
+//! [`Limbs`] accumulates a sum of values. Each value is an integer times a power of two. A limb holds the sum of the
+//! values whose exponents are in one range of 32 exponents:
 //!
 //! ```text
 //!   Limbs:   Σ limbs[i] · 2^(32 (first + i))     limbs overlap: each is a signed i128

@@ -58,7 +58,7 @@ pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
 }
 
 /// An analyzer rule that adds size limits to array literals and to the operator `||`. It runs last. All other functions
-/// are wrapped in the registry, but the planner does not look up these two there.
+/// are wrapped in the registry, where the planner does not look up these two.
 #[derive(Debug)]
 pub(crate) struct ResultSizeRule;
 

@@ -48,10 +48,10 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
 }
 
-/// Resolves the exponent of a decimal number, and drops digits that are too far behind the point to have an effect.
-/// Returns `None` if the text has neither, or is not a number.
+/// Resolves the exponent of a decimal number, and drops digits that are too far after the point to affect the result.
+/// Returns `None` if there is nothing to change, or if the text is not a number.
 fn without_exponent(text: &str) -> Option<String> {
-    // A decimal has at most 38 digits behind the point. The first dropped digit determines how it is rounded.
+    // A decimal has at most 38 digits after the point, and the next digit determines how the number is rounded.
     const FRACTION_MAX: usize = 40;
     // A decimal has at most 38 digits before the point.
     const EXPONENT_MAX: i64 = 1_000;

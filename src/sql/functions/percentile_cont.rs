@@ -133,8 +133,8 @@ struct Position {
 }
 
 impl Position {
-    /// Returns the positions of the two nearest values, and the weight of the second value. Positions count in ascending
-    /// order.
+    /// Returns the positions of the two nearest values, and the weight of the second value. The positions refer to the
+    /// values in ascending order.
     fn nearest(self, count: usize) -> (usize, usize, f64) {
         let last = count - 1;
         let position = self.fraction * last as f64;
@@ -146,7 +146,8 @@ impl Position {
         (index(first), index(second), position - first)
     }
 
-    /// Returns the percentile of values in any order, or `None` if there are no values. Changes the order of the values.
+    /// Returns the percentile of values in any order, or `None` if there are no values. Changes the order of the
+    /// values.
     fn of(self, values: &mut [f64]) -> Option<f64> {
         if values.is_empty() {
             return None;
@@ -180,7 +181,7 @@ fn each(values: &ArrayRef, add: impl FnMut(f64)) {
     values.as_primitive::<Float64Type>().iter().flatten().for_each(add);
 }
 
-/// Calls `add` for each value in the lists of a state.
+/// Calls `add` for each value in the lists of a partial aggregate state.
 fn each_in_lists(states: &[ArrayRef], mut add: impl FnMut(f64)) {
     states[0].as_list::<i32>().iter().flatten().for_each(|values| each(&values, &mut add));
 }
@@ -279,7 +280,7 @@ impl Accumulator for SortedValues {
 #[derive(Debug)]
 struct GroupValues {
     groups: Vec<Vec<f64>>,
-    /// The capacity of all groups together, in values.
+    /// The total capacity of all groups, as a number of values.
     values: usize,
     position: Position,
 }

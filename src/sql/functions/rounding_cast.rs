@@ -3,8 +3,8 @@
 //! - Casts to an integer: the engine truncates, but PostgreSQL rounds doubles half to even and decimals half away from
 //!   zero. The operand is rounded first, and the engine's cast then checks the range.
 //! - Casts from text: `number_text.rs` rewrites the text.
-//! - Casts from doubles to `REAL`: the engine returns infinity or 0 for a number that is out of range. In PostgreSQL, such
-//!   a cast is an error.
+//! - Casts from doubles to `REAL`: the engine returns infinity or 0 for a number that is out of range. In PostgreSQL,
+//!   such a cast is an error.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Aggregates that do not need sorted input. Several of them can therefore use different orders in one statement.
+//! Aggregates that do not need sorted input. Several such aggregates in one statement can therefore use different
+//! orders.
 //!
 //! The engine sorts the input of an aggregate that has an ORDER BY. It refuses a statement with two aggregates that
 //! need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on the order of the
@@ -30,7 +31,7 @@ pub(crate) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggre
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OwnOrder {
     inner: Arc<AggregateUDF>,
-    /// True if the function sorts by the values of ORDER BY, and therefore reads these values.
+    /// True if the function sorts the rows itself, and therefore needs the values of the ORDER BY expressions.
     uses_order: bool,
 }
 

@@ -21,8 +21,8 @@ const YEARS: std::ops::RangeInclusive<i64> = 1..=9_999;
 /// The maximum offset from UTC in hours, as in PostgreSQL.
 const OFFSET_HOURS_MAX: i64 = 15;
 
-/// Parses each text of the first argument with the format in the second argument. Returns `None` if the arguments are
-/// not a text and one format with PostgreSQL's patterns.
+/// Parses each string of the first argument with the format in the second argument. Returns `None` unless both
+/// arguments are strings and every format uses PostgreSQL's patterns.
 pub(super) fn parse_texts(function: &str, args: &ScalarFunctionArgs) -> Result<Option<Vec<Option<Micros>>>> {
     let [texts, formats] = args.args.as_slice() else { return Ok(None) };
     let arrays = (texts.clone().into_array(args.number_rows)?, formats.clone().into_array(args.number_rows)?);
@@ -50,7 +50,7 @@ fn as_texts(array: &dyn Array) -> Option<&StringArray> {
     array.as_string_opt::<i32>()
 }
 
-/// Returns the instant that a text means. A text without an offset is in UTC.
+/// Parses a string into a timestamp. A string without an offset is in UTC.
 pub(super) fn parse(text: &str, format: &[Token<'_>]) -> Result<Micros> {
     let mut reader = Reader { text, rest: text, is_fixed: false, skipped: 0, fields: Fields::default() };
     for (index, token) in format.iter().enumerate() {
@@ -73,12 +73,12 @@ enum Calendar {
     IsoWeek,
 }
 
-/// The values that a text contains. As in PostgreSQL, 0 is the same as a missing value.
+/// The values of the fields in the parsed string. As in PostgreSQL, 0 is the same as a missing value.
 #[derive(Debug, Default)]
 struct Fields {
     calendar: Option<Calendar>,
     year: i64,
-    /// The number of digits of the year's pattern.
+    /// The number of digits in the pattern of the year.
     year_digits: usize,
     century: i64,
     is_before_christ: bool,
@@ -100,13 +100,13 @@ struct Fields {
     micros: i64,
     /// The number of digits to which `FF1` to `FF6` round the fraction of a second, or 0 if there is no such pattern.
     fraction_digits: usize,
-    /// The sign of the offset from UTC, or 0 if the text has no offset.
+    /// The sign of the offset from UTC, or 0 if the string has no offset.
     offset_sign: i64,
     offset_hours: i64,
     offset_minutes: i64,
 }
 
-/// Reads the fields of a text, one token after the other.
+/// Parses a string, one token of the format after the other.
 struct Reader<'a> {
     text: &'a str,
     rest: &'a str,
@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads a separator or a space of the format, which matches one separator, one space or nothing.
+    /// Handles a separator or a space in the format, which matches one separator, one space or nothing.
     fn separator(&mut self) {
         if self.is_fixed {
             return self.skip(1);
@@ -168,7 +168,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads any other character of the format, which matches any character.
+    /// Handles any other character in the format, which matches any character.
     fn character(&mut self) {
         if !self.is_fixed && self.skipped > 0 {
             self.skipped -= 1;
@@ -208,7 +208,7 @@ impl Reader<'_> {
             }
             "TZH" => {
                 let is_sign = self.rest.starts_with(['+', '-', ' ']);
-                // The minus can already be read as a separator.
+                // The minus sign may already have been read as a separator.
                 let before = &self.text[..self.text.len() - self.rest.len()];
                 let is_minus = self.rest.starts_with('-') || !is_sign && self.skipped > 0 && before.ends_with('-');
                 self.fields.offset_sign = if is_minus { -1 } else { 1 };
@@ -273,13 +273,13 @@ impl Reader<'_> {
             "W" => &mut fields.week_of_month,
             "WW" | "IW" => &mut fields.week,
             "J" => &mut fields.julian_day,
-            // PostgreSQL also ignores the quarter.
+            // The quarter (`Q`) is ignored, as in PostgreSQL.
             _ => return Ok(()),
         };
         set(field, value, name, self.text)
     }
 
-    /// Refuses patterns of the Gregorian calendar together with patterns of ISO weeks.
+    /// Refuses a format that combines a pattern of the Gregorian calendar with a pattern of ISO weeks.
     fn set_calendar(&mut self, name: &str) -> Result<()> {
         let calendar = match name {
             "IYYY" | "IYY" | "IY" | "I" | "IW" | "ID" | "IDDD" => Calendar::IsoWeek,
@@ -301,7 +301,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads one of the words, and returns its index.
+    /// Reads the first of `words` that matches, ignoring case, and returns its index.
     fn word(&mut self, name: &str, words: &[&str]) -> Result<i64> {
         let found = words.iter().zip(0..).find_map(|(word, index)| Some((index, strip(self.rest, word)?)));
         let (index, rest) = found.ok_or_else(|| self.mismatch(name))?;
@@ -309,7 +309,7 @@ impl Reader<'_> {
         Ok(index)
     }
 
-    /// Reads a number of at most `digits` digits, or of all digits if `takes_all` is true. Returns the number and its
+    /// Reads a number of at most `digits` digits, or of any length if `takes_all` is true. Returns the number and its
     /// length.
     fn number(&mut self, name: &str, digits: usize, takes_all: bool) -> Result<(i64, usize)> {
         self.rest = self.rest.trim_start_matches(is_space);
@@ -334,7 +334,7 @@ impl Reader<'_> {
     }
 }
 
-/// Sets a field. Two patterns for the same field must have the same value.
+/// Sets a field. Fails if another pattern has already set the field to a different value.
 fn set(field: &mut i64, value: i64, name: &str, text: &str) -> Result<()> {
     if *field != 0 && *field != value {
         return Err(invalid(text, &format!("the text has two different values for `{name}`")));
@@ -343,7 +343,7 @@ fn set(field: &mut i64, value: i64, name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Completes a year with less than four digits to the year that is nearest to 2020.
+/// Returns the year nearest to 2020 that ends with the digits of `year`, which was given with fewer than four digits.
 fn near_2020(year: i64) -> i64 {
     match year {
         ..70 => year + 2_000,
@@ -374,7 +374,7 @@ fn starts_with_digit(token: &Token<'_>) -> bool {
 }
 
 impl Fields {
-    /// Returns the instant that the fields mean.
+    /// Returns the timestamp that the fields represent.
     fn time(mut self, text: &str) -> Result<Micros> {
         let out_of_range = || invalid(text, "a date or time field is out of range");
         let day = self.day_number(text)?.ok_or_else(out_of_range)?;
@@ -424,7 +424,7 @@ impl Fields {
             date = Date::of_day(self.julian_day - 2_440_588);
         }
         if self.week != 0 && is_iso {
-            // Without a day of the week, the date is the Monday.
+            // If no day of the week is given, the date is the Monday of the week.
             date = Date::of_day(first_monday(date.year) + (self.week - 1) * 7 + (self.weekday.max(1) - 1));
         } else if self.week != 0 {
             self.day_of_year = (self.week - 1) * 7 + 1;
@@ -453,7 +453,7 @@ impl Fields {
         Ok(is_valid.then(|| date.day_number()))
     }
 
-    /// Returns the year, counted so that the year 0 is the year 1 BC.
+    /// Returns the year in astronomical numbering, in which the year 0 is 1 BC.
     fn full_year(&self) -> i64 {
         let century = if self.is_before_christ { -self.century } else { self.century };
         if self.year == 0 {

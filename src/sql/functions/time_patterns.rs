@@ -1,7 +1,7 @@
 //! The format strings of `to_char`, `to_timestamp` and `to_date`, with PostgreSQL's patterns (`YYYY-MM-DD HH24:MI:SS`).
 //!
-//! [`tokens`] splits a format string into patterns and text. `to_char.rs` writes a time with the tokens, and
-//! `time_parsing.rs` reads a time with them.
+//! [`tokens`] splits a format string into patterns and text. `to_char.rs` uses the tokens to format a time, and
+//! `time_parsing.rs` uses them to parse one.
 
 use datafusion::error::{DataFusionError, Result};
 
@@ -28,8 +28,8 @@ pub(super) const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday"
 /// The months as Roman numerals.
 pub(super) const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 
-/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. A pattern can also be
-/// written in lower case, which matters only for patterns of names, such as `Month`.
+/// The patterns, in the order in which they are tried. A longer pattern comes before its prefixes. A pattern can also
+/// be written in lower case, which matters only for patterns of names, such as `Month`.
 const PATTERNS: [&str; 60] = [
     "YYYY", "Y,YYY", "IYYY", "YYY", "YY", "IYY", "IY", "HH24", "HH12", "HH", "MONTH", "Month", "month", "MON", "Mon",
     "mon", "MM", "MI", "MS", "DAY", "Day", "day", "DDD", "DD", "DY", "Dy", "dy", "IDDD", "ID", "IW", "SSSSS", "SSSS",

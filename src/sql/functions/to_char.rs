@@ -192,7 +192,7 @@ impl<'a> Moment<'a> {
                 let rest = if minutes % 60 == 0 { String::new() } else { format!(":{:02}", minutes % 60) };
                 (format!("{}{:02}{rest}", self.sign(), minutes / 60), 0)
             }
-            // Only conversions from text distinguish fixed formats.
+            // `FX` affects only conversions from text.
             "FX" => (String::new(), 0),
             _ => (ROMAN[self.date.month.clamp(1, 12) as usize - 1].to_owned(), 4),
         }

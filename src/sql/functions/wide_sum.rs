@@ -82,7 +82,7 @@ where
 
     fn states(totals: &[Self]) -> Result<Vec<ArrayRef>> {
         // `low` may have more than the 38 digits that are declared here. This is safe, because only `merge` reads the
-        // column, and it reads the 128-bit integers.
+        // column, and `merge` ignores the declared number of digits.
         let low = Decimal128Array::from_iter_values(totals.iter().map(|total| total.low));
         Ok(vec![
             Arc::new(UInt64Array::from_iter_values(totals.iter().map(|total| total.count))),

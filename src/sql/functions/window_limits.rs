@@ -1,9 +1,9 @@
-//! Limits on aggregates over moving windows whose results or running times grow with the window.
+//! Limits on aggregates whose results or running times grow with the size of a moving window.
 //!
-//! A window function returns a result for each row. If a result lists the rows of the window, as `array_agg` does, n rows
-//! return up to n² elements. If computing a result sorts the window, as `mode` does, n rows take up to n² steps. The
-//! engine computes the windows of a partition without yielding and without accounting for the memory of the results, so
-//! neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
+//! A window function returns a result for each row. If a result lists the rows of the window, as `array_agg` does, n
+//! rows return up to n² elements. If computing a result sorts the window, as `mode` does, n rows take up to n² steps.
+//! The engine computes the windows of a partition without yielding and without accounting for the memory of the
+//! results, so neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
 //!
 //! **Invariant:** an aggregate outside of windows is not limited. It returns one result for each accumulator.
 
@@ -22,12 +22,13 @@ use datafusion::logical_expr::{
 
 use crate::error::Error;
 
-/// The maximum number of bytes that the windows of one partition return together.
+/// The maximum total size of the results of all windows in one partition, in bytes.
 const RESULT_BYTES_MAX: usize = 32 << 20;
-/// The maximum number of values in the windows of one partition together.
+/// The maximum total number of values in all windows of one partition.
 const VALUES_MAX: usize = 20_000_000;
 
-/// Wraps the functions whose results or running times grow with the window, and returns the others unchanged.
+/// Wraps the functions whose results or running times grow with the size of the window, and returns the others
+/// unchanged.
 pub(super) fn with_window_limits(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
     let wrapped = functions.into_iter().map(|inner| match inner.name() {
         "array_agg" | "string_agg" | "percentile_disc" | "mode" => {

@@ -109,7 +109,8 @@ fn rewrite_binary(binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
 /// the same type if they are numbers.
 fn is_affected(binary: &BinaryExpr, schema: &DFSchema) -> bool {
     let is_leaf = |expr: &Expr| matches!(expr, Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_));
-    // Look at a literal or column first: its type is cheap to find, but the type of a long chain of operators is not.
+    // Check a literal, a column or a cast first: its type is cheap to determine, but the type of a long chain of
+    // operators is not.
     let (first, second) =
         if is_leaf(&binary.right) { (&binary.right, &binary.left) } else { (&binary.left, &binary.right) };
     let Ok(kind) = first.get_type(schema) else { return false };

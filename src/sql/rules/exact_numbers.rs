@@ -1,4 +1,4 @@
-//! Chooses the types of expressions with decimals. The rule runs before the engine's type coercion.
+//! Chooses the types of expressions that contain decimals. The rule runs before the engine's type coercion.
 //!
 //! A literal with a decimal point is a decimal, which is exact. If a decimal is combined with a double, the result is a
 //! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
@@ -239,8 +239,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Casts a decimal to a type with one more digit before the point. Returns false if `value` is not a decimal, or already
-/// has such a cast.
+/// Casts a decimal to a type with one more digit before the point. Returns false if `value` is not a decimal, or
+/// already has such a cast.
 fn add_digit(value: &mut Expr, schema: &DFSchema) -> bool {
     let wider = |expr: &Expr| match expr.get_type(schema) {
         Ok(

@@ -1,7 +1,7 @@
 //! Removes the functional dependencies from a plan, because the engine derives wrong ones.
 //!
 //! In `(SELECT DISTINCT k …) a JOIN b ON … GROUP BY k, y`, the engine concludes that `k` determines `y` in the result,
-//! although it determines only the columns of `a`. If an outer query groups by `k` and `y` again, the engine drops `y`
+//! although `k` determines only the columns of `a`. If an outer query groups by `k` and `y` again, the engine drops `y`
 //! and returns too few rows. Without dependencies, the engine only misses the opportunity to drop a key that is not
 //! needed.
 
@@ -56,7 +56,7 @@ impl OptimizerRule for ForgetDependencies {
     }
 }
 
-/// Returns the schema that a node stores. The other nodes use the schema of their input.
+/// Returns the schema that a node stores, or `None` for a node that uses the schema of its input.
 fn own_schema(node: &mut LogicalPlan) -> Option<&mut DFSchemaRef> {
     Some(match node {
         LogicalPlan::Projection(node) => &mut node.schema,

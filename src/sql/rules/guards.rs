@@ -213,7 +213,7 @@ fn operands(expr: Expr, operator: Operator, is_filter: bool) -> Vec<Expr> {
 }
 
 /// Returns `guard AND rest`, where `rest` is evaluated only on the rows for which `guard` is not false. Returns a plain
-/// AND if an operand would have to be repeated that is large or not repeatable.
+/// AND if this would repeat an operand that is large or not repeatable.
 fn guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     let is_possible = is_repeatable(&guard) && is_repeatable(&rest) && (is_filter || is_small(&guard));
     if is_possible { only_guarded_and(guard, rest, is_filter) } else { guard.and(rest) }
@@ -232,8 +232,8 @@ fn only_guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     choose(Expr::IsNotFalse(Box::new(guard.clone())), tiny(guard.and(rest)), lit(0_i8))
 }
 
-/// Returns `guard OR rest`, where `rest` is evaluated only on the rows for which `guard` is not true. Returns a plain OR
-/// if an operand would have to be repeated that is large or not repeatable.
+/// Returns `guard OR rest`, where `rest` is evaluated only on the rows for which `guard` is not true. Returns a plain
+/// OR if this would repeat an operand that is large or not repeatable.
 fn guarded_or(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     if !is_repeatable(&guard) || !is_repeatable(&rest) || !(is_filter || is_small(&guard)) {
         return guard.or(rest);
@@ -258,7 +258,7 @@ fn tiny(condition: Expr) -> Expr {
 /// Turns an expression that this rule has created back into AND or OR. The optimizer runs the rule several times, and
 /// may add further operands between two runs.
 ///
-/// Without `is_filter`, only forms that treat NULL in the same way as AND and OR are replaced.
+/// If `is_filter` is false, replaces only forms that treat NULL in the same way as AND and OR.
 fn without_guard(expr: Expr, is_filter: bool) -> Expr {
     let Some((when, then, otherwise)) = guarded_parts(&expr) else { return expr };
     let is_literal = |expr: &Expr, value| matches!(expr, Expr::Literal(ScalarValue::Int8(Some(v)), _) if *v == value);
@@ -295,7 +295,7 @@ fn guarded_parts(expr: &Expr) -> Option<(&Expr, &Expr, &Expr)> {
     }
 }
 
-/// Returns the condition inside [`tiny`].
+/// Returns the condition in an expression that [`tiny`] has created.
 fn condition(expr: &Expr) -> Option<&Expr> {
     match expr {
         Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Int8 => Some(expr),

@@ -1,12 +1,12 @@
 //! Compares intervals as PostgreSQL does: a month counts as 30 days and a day as 24 hours.
 //!
-//! The engine compares the months of intervals first, then the days, and then the time. For the engine, 25 hours are less
-//! than a day, and 30 days are not equal to a month. The rule runs before the engine's type coercion.
+//! The engine compares the months of intervals first, then the days, and then the time. For the engine, 25 hours are
+//! less than a day, and 30 days are not equal to a month. The rule runs before the engine's type coercion.
 //!
 //! - Comparisons, ORDER BY, PARTITION BY and join conditions compare the lengths of the intervals
 //!   (`functions/interval_order.rs`).
-//! - GROUP BY, DISTINCT, `min`, `max` and other functions that compare intervals are refused. Their results are intervals
-//!   and not lengths, so they cannot be computed from the lengths.
+//! - GROUP BY, DISTINCT, `min`, `max` and other functions that compare intervals are refused. Their results are
+//!   intervals and not lengths, so they cannot be computed from the lengths.
 //!
 //! A plan without intervals is returned unchanged after one traversal.
 
@@ -262,8 +262,8 @@ fn compare_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
     compare_lengths(exprs, &kinds)
 }
 
-/// Replaces expressions that are compared with each other by their lengths if one of them is an interval. Returns true if
-/// the expressions were changed.
+/// If one of several expressions that are compared with each other is an interval, replaces all of them with their
+/// lengths, and returns true.
 fn compare_lengths(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> Result<bool> {
     let is_scalar = |kind: &DataType| matches!(kind, DataType::Interval(_));
     if !kinds.iter().flatten().any(is_scalar) {

@@ -1,8 +1,8 @@
 //! Adds the sorts that the engine forgets.
 //!
-//! The engine moves the sort of `… UNION ALL … ORDER BY 1, 2` below the union. If an input selects the same column twice
-//! (`SELECT n, n FROM t`), its sort needs only one key. The engine then no longer knows that the rows of the union are
-//! sorted by both keys, and its last rule refuses the plan.
+//! The engine moves the sort of `… UNION ALL … ORDER BY 1, 2` below the union. If an input selects the same column
+//! twice (`SELECT n, n FROM t`), its sort needs only one key. The engine then no longer knows that the rows of the
+//! union are sorted by both keys, and its last rule refuses the plan.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 
-/// The physical optimizer rule that sorts the inputs of nodes that need sorted rows. It must run after the engine's rule
-/// that adds sorts.
+/// The physical optimizer rule that sorts the inputs of nodes that need sorted rows. It must run after the engine's
+/// rule that adds sorts.
 #[derive(Debug)]
 pub(super) struct MissingSortsRule;
 

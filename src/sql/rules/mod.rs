@@ -1,4 +1,4 @@
-//! Analyzer and optimizer rules that prevent the wrong results and unnecessary errors of the engine's own rules.
+//! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons ─► engine's type coercion

@@ -1,9 +1,9 @@
 //! Chooses common types for dates and timestamps. The rule runs before the engine's type coercion.
 //!
-//! To compare a timestamp with a date, the engine converts both to nanoseconds. These cover only the years 1678 to
-//! 2261, so a single row with the date 9999-12-31 would make the query fail. This rule instead casts the date to the
-//! type of the timestamp. It also adds intervals to dates as PostgreSQL does. The engine would drop the hours in `DATE
-//! '2026-01-01' + INTERVAL '36 hours'`.
+//! To compare a timestamp with a date, the engine converts both to nanoseconds. Timestamps in nanoseconds cover only
+//! the years 1678 to 2261, so a single row with the date 9999-12-31 would make the query fail. This rule instead casts
+//! the date to the type of the timestamp. It also adds intervals to dates as PostgreSQL does. The engine would drop the
+//! hours in `DATE '2026-01-01' + INTERVAL '36 hours'`.
 //!
 //! The rule also calls `truth_tests.rs` for each expression, which saves another traversal of the plan.
 //!
@@ -217,8 +217,8 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
 }
 
 /// Prepares the operand of a cast to a timestamp: an integer counts seconds, as in the engine's casts to nanoseconds,
-/// and a constant text is rewritten by [`complete_time`]. Returns true if `inner` was changed, and an error if the time
-/// zone of the timestamp is unknown.
+/// and a string constant is rewritten by [`complete_time`]. Returns true if `inner` was changed, and an error if the
+/// time zone of the timestamp is unknown.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
@@ -282,7 +282,7 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates that are combined with timestamps, and rewrites constant texts by [`complete_time`]. Converts
+/// Casts dates that are combined with timestamps, and rewrites string constants by [`complete_time`]. Converts
 /// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Returns
 /// true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {

@@ -1,5 +1,5 @@
-//! Compares booleans with constant texts, such as `flag = 'f'`. As in PostgreSQL, the text is converted to a boolean. The
-//! engine refuses such comparisons.
+//! Compares booleans with string constants, such as `flag = 'f'`. As in PostgreSQL, the string is converted to a
+//! boolean. The engine refuses such comparisons.
 
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, ScalarValue};
@@ -8,7 +8,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable as _};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-/// Casts a constant text to a boolean if it is compared with a boolean.
+/// Casts a string constant to a boolean if it is compared with a boolean.
 #[derive(Debug)]
 pub(crate) struct BooleanTextPlanner;
 

@@ -7,7 +7,7 @@
 //! | `LOCALTIMESTAMP`, `LOCALTIMESTAMP(0)` | the same, as a timestamp without a zone |
 //! | `LOCALTIME` | `current_time` |
 //!
-//! PostgreSQL rounds the current time to the precision. Here, the time is cut, so it is never in the future.
+//! PostgreSQL rounds the current time to the precision. This server truncates it, so the time is never in the future.
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, TimezoneInfo, Value,
@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::sql::syntax::tree::{call, ordinal, value};
 
-/// The number of digits after the point of the seconds of a timestamp.
+/// The number of fractional digits in the seconds of a timestamp.
 const PRECISION_MAX: usize = 6;
 
 /// Returns the name of the column if the expression is one of these keywords and has no alias.
@@ -59,7 +59,7 @@ fn precision(function: &Function) -> Option<usize> {
     }
 }
 
-/// Returns the current time with the given number of digits after the point of the seconds.
+/// Returns the current time, truncated to the given number of fractional digits in the seconds.
 fn now(precision: usize) -> Expr {
     let text = |text: String| value(Value::SingleQuotedString(text));
     let now = Expr::Function(call("now", Vec::new()));

@@ -152,7 +152,7 @@ impl Expressions<'_> {
     }
 }
 
-/// Takes the elements out of an array constructor. Returns `None` for any other expression, and for an empty array.
+/// Moves the elements out of an array constructor. Returns `None` for any other expression, and for an empty array.
 fn elements(array: &mut Expr) -> Option<Vec<Expr>> {
     match array {
         Expr::Nested(inner) => elements(inner),

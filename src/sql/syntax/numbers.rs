@@ -75,7 +75,7 @@ fn with_power(left: Expr, right: Expr) -> Expr {
     rebuild(operands, operators)
 }
 
-/// Appends the operands and operators of an expression from left to right. An operand in parentheses stays whole.
+/// Appends the operands and operators of an expression from left to right. An operand in parentheses is not split.
 fn flatten(expr: Expr, operands: &mut Vec<Expr>, operators: &mut Vec<BinaryOperator>) {
     match expr {
         Expr::BinaryOp { left, op, right } => {

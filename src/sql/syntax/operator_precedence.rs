@@ -7,8 +7,8 @@
 //! | `a LIKE b = c` | `a LIKE (b = c)` | `(a LIKE b) = c` |
 //! | `a < b IN (c)` | `(a < b) IN (c)` | `a < (b IN (c))` |
 //!
-//! The parser keeps parentheses as `Nested`, so an operand with a lower precedence and without parentheses was parsed in
-//! the wrong order.
+//! The parser keeps parentheses as `Nested`. If an operand is an operator with a lower precedence and is not `Nested`,
+//! the parser has therefore grouped the operators incorrectly.
 
 use std::ops::ControlFlow;
 
@@ -35,7 +35,7 @@ impl VisitorMut for Precedence {
     }
 }
 
-/// Moves an operator that was parsed as an operand above its parent.
+/// If an operand is an operator with a lower precedence, moves this operator above its parent.
 fn rotate(expr: &mut Expr) {
     if let Some(operand) = last_operand(expr) {
         // `p(l op r)` becomes `p(l) op r`.
@@ -54,7 +54,7 @@ fn rotate(expr: &mut Expr) {
     }
 }
 
-/// Returns the last operand of an operator if it has a lower precedence than the operator.
+/// Returns the last operand of `expr` if the operand has a lower precedence than `expr`.
 fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
     let (operand, is_lower): (_, fn(&BinaryOperator) -> bool) = match expr {
         Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) => (right, is_logical),
@@ -68,7 +68,7 @@ fn last_operand(expr: &mut Expr) -> Option<&mut Expr> {
     matches!(&**operand, Expr::BinaryOp { op, .. } if is_lower(op)).then_some(operand)
 }
 
-/// Returns the first operand of an operator if it has a lower precedence than the operator.
+/// Returns the first operand of `expr` if the operand has a lower precedence than `expr`.
 fn first_operand(expr: &mut Expr) -> Option<&mut Expr> {
     let (Expr::Like { expr: operand, .. }
     | Expr::ILike { expr: operand, .. }

@@ -9,8 +9,8 @@
 //!
 //! A call to `string_agg` with WITHIN GROUP is rewritten like `listagg`.
 //!
-//! As in PostgreSQL, a number in the ORDER BY of an aggregate is a constant. The engine would take it for the position of
-//! a column. The engine also refuses a repeated expression, which has no effect on the order.
+//! As in PostgreSQL, a number in the ORDER BY of an aggregate is a constant. The engine would interpret it as the
+//! position of a column. The engine also refuses a repeated expression, which has no effect on the order.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;

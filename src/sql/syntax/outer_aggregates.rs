@@ -1,8 +1,8 @@
 //! Refuses aggregates in the WHERE and ON clauses of subqueries.
 //!
-//! In `SELECT k, (SELECT max(b.y) FROM b WHERE b.y < count(a.x)) FROM a GROUP BY k`, the function `count` is an aggregate
-//! of the outer query, because it only refers to columns of this query. The planner does not support such aggregates.
-//! `decorrelate/outer_aggregates.rs` finds those in all other clauses.
+//! In `SELECT k, (SELECT max(b.y) FROM b WHERE b.y < count(a.x)) FROM a GROUP BY k`, the function `count` is an
+//! aggregate of the outer query, because it refers only to columns of this query. The planner does not support such
+//! aggregates. `decorrelate/outer_aggregates.rs` finds those in all other clauses.
 
 use std::ops::ControlFlow;
 
@@ -14,8 +14,8 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::syntax::tree::{flow, query_of};
 
-/// Refuses a statement with a subquery that has an aggregate in WHERE or ON. `is_aggregate` returns true for the name of
-/// an aggregate function.
+/// Refuses a statement with a subquery that has an aggregate in WHERE or ON. `is_aggregate` returns true for the name
+/// of an aggregate function.
 pub(super) fn check(statement: &mut Statement, is_aggregate: &dyn Fn(&str) -> bool) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
     flow(query.visit(&mut Subqueries { is_aggregate, depth: 0 }))
@@ -64,7 +64,7 @@ fn condition(operator: &JoinOperator) -> Option<&Expr> {
     }
 }
 
-/// Finds aggregates outside the subqueries of a condition.
+/// A visitor that finds aggregates in a condition, but not in the subqueries of the condition.
 struct Aggregates<'a> {
     is_aggregate: &'a dyn Fn(&str) -> bool,
     depth: usize,

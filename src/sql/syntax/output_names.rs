@@ -54,7 +54,7 @@ pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
     }
 }
 
-/// Determines which output names are replaced. Each value includes the previous ones.
+/// Determines which output names are replaced. Each variant includes the names of the preceding variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Replaced {
     /// The names that items of the same select list share.
@@ -66,7 +66,7 @@ pub(crate) enum Replaced {
 }
 
 impl Replaced {
-    /// All values, in the order in which they are tried.
+    /// All variants, in the order in which they are tried.
     pub(crate) const ALL: [Self; 3] = [Self::Shared, Self::BesideWildcards, Self::Casts];
 }
 

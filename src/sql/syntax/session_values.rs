@@ -19,7 +19,7 @@ pub(crate) const SCHEMA: &str = "public";
 pub(super) enum SessionValue {
     /// The name of the caller.
     User,
-    /// A text that is the same for all sessions.
+    /// A string that is the same for all sessions.
     Text(&'static str),
 }
 
@@ -44,7 +44,8 @@ const FUNCTIONS: [(&str, SessionValue); 3] = [
 /// Returns the name and the value if the expression describes the session.
 pub(super) fn session_value(expr: &Expr) -> Option<(&'static str, SessionValue)> {
     match expr {
-        // The parser reads `current_schema` as the name of a column. As in PostgreSQL, such a column needs quotes.
+        // The parser reads `current_schema` as the name of a column. As in PostgreSQL, a column with this name must be
+        // quoted.
         Expr::Identifier(ident @ Ident { quote_style: None, .. }) if is(ident, "current_schema") => {
             Some(("current_schema", SessionValue::Text(SCHEMA)))
         }

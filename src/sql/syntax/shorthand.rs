@@ -23,7 +23,7 @@ use crate::sql::syntax::tree::{binary, call, flow, name_of, nested, ordinal, que
 
 /// The maximum number of grouping sets in one GROUP BY clause.
 const GROUPING_SETS_MAX: usize = 1_024;
-/// A number of rows that no result reaches.
+/// A limit that is greater than the number of rows in any result.
 const ROWS_UNLIMITED: &str = "1000000000000";
 
 /// Rewrites the unsupported clauses in a statement and its subqueries.
@@ -99,8 +99,8 @@ fn drop_columns(subquery: &mut Query) {
     }
 }
 
-/// Adds a limit that no result reaches to a subquery with ORDER BY and OFFSET. Without a limit, the engine removes the
-/// sort, and OFFSET would skip other rows.
+/// Adds the limit `ROWS_UNLIMITED` to a subquery with ORDER BY and OFFSET. Without a limit, the engine would remove the
+/// sort, and OFFSET would skip the wrong rows.
 fn limit_offset(query: &mut Query) {
     if query.order_by.is_none() {
         return;

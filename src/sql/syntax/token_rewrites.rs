@@ -21,12 +21,12 @@ pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
     let words: Vec<usize> = (0..tokens.len()).filter(|index| !is_space(&tokens[*index].token)).collect();
     let token = |position: usize| words.get(position).map(|index| &tokens[*index].token);
     let mut dropped = Vec::new();
-    // The parentheses that are open. If one begins a subquery that is the first element of an IN list, the index of its
-    // token.
+    // An entry for each open parenthesis: the index of its token if the parenthesis begins a subquery that is the first
+    // element of an IN list, otherwise `None`.
     let mut parentheses = Vec::new();
     // The indexes of tokens before which `coalesce(` is inserted, and of those after which `)` is inserted.
     let (mut opened, mut closed) = (Vec::new(), Vec::new());
-    // The braces that are open. A brace is true if it belongs to an escape that is removed.
+    // An entry for each open brace, which is true if the brace belongs to an escape that is removed.
     let mut braces = Vec::new();
     for position in 0..words.len() {
         check_name(token(position))?;
@@ -69,8 +69,8 @@ pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
     Ok(edited(tokens, &dropped, &opened, &closed))
 }
 
-/// Returns the tokens without those at the indexes `dropped`, with `coalesce(` before those at `opened`, and with `)` after
-/// those at `closed`.
+/// Removes the tokens at the indexes `dropped`, and inserts `coalesce(` before the tokens at `opened` and `)` after the
+/// tokens at `closed`.
 fn edited(tokens: Vec<TokenWithSpan>, dropped: &[usize], opened: &[usize], closed: &[usize]) -> Vec<TokenWithSpan> {
     let mut rewritten = Vec::with_capacity(tokens.len() + 3 * opened.len());
     for (index, token) in tokens.into_iter().enumerate() {
@@ -90,7 +90,7 @@ fn edited(tokens: Vec<TokenWithSpan>, dropped: &[usize], opened: &[usize], close
 }
 
 /// Returns true if the parenthesis at `position` begins a subquery that is the first element of an IN list. The parser
-/// would take this subquery for the whole list.
+/// would interpret this subquery as the whole list.
 fn begins_first_subquery<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
     const QUERIES: [Keyword; 2] = [Keyword::SELECT, Keyword::WITH];
     let is_in_list = position >= 2
@@ -111,8 +111,8 @@ fn check_name(token: Option<&Token>) -> Result<()> {
     Ok(())
 }
 
-/// Returns the number of tokens to remove at the beginning of an ODBC escape: the brace, and the word `oj`. Returns `None`
-/// if the brace begins something else.
+/// Returns the number of tokens to remove at the beginning of an ODBC escape: the brace and, in an outer join, the word
+/// `oj`. Returns `None` if the brace begins something else.
 fn escape_at(first: Option<&Token>, second: Option<&Token>) -> Option<usize> {
     match (first?, second?) {
         (Token::Word(word), Token::SingleQuotedString(_)) if is_named(word, "escape") => Some(1),
@@ -125,7 +125,7 @@ fn check_text(first: Option<&Token>, second: Option<&Token>) -> Result<()> {
     let is_value = |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::Number(..));
     if first.is_some_and(is_value) && matches!(second, Some(Token::SingleQuotedString(_))) {
         return Err(Error::invalid(
-            "a text follows directly after another value: join texts with ||, or write AS before an alias",
+            "a string follows directly after another value: join strings with ||, or write AS before an alias",
         ));
     }
     Ok(())

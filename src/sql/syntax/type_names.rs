@@ -31,8 +31,8 @@ fn set_precision(kind: &mut DataType) {
     }
 }
 
-/// Removes the sizes from array types such as `BIGINT[3]`. PostgreSQL ignores them. The engine would allocate this number
-/// of elements even for NULL.
+/// Removes the sizes from array types such as `BIGINT[3]`. PostgreSQL ignores them. The engine would allocate this
+/// number of elements even for NULL.
 fn drop_array_sizes(kind: &mut DataType) {
     match kind {
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, size)) => {
@@ -48,8 +48,8 @@ fn drop_array_sizes(kind: &mut DataType) {
     }
 }
 
-/// Replaces all text types with `VARCHAR`, and returns their length if they have one. The engine does not know some of
-/// these types, and ignores their lengths.
+/// Replaces a text type with `VARCHAR`, and returns its length if it has one. The engine does not know some text types,
+/// and ignores the length of all of them.
 fn take_text_length(kind: &mut DataType) -> Option<String> {
     let (DataType::Varchar(length)
     | DataType::Nvarchar(length)

@@ -105,8 +105,8 @@ fn constraint_of(operator: &JoinOperator) -> Option<&JoinConstraint> {
     }
 }
 
-/// Returns `coalesce(left, right)`. If `left` is the merged column of another FULL JOIN, adds `right` to its arguments,
-/// because the engine would repeat a nested `coalesce`.
+/// Returns `coalesce(left, right)`. If `left` is already a `coalesce` for another FULL JOIN, appends `right` to its
+/// arguments, because the engine would duplicate a nested `coalesce` in the plan.
 fn coalesce(left: Expr, right: Expr) -> Expr {
     match left {
         Expr::Function(Function { args: FunctionArguments::List(mut list), name, .. }) => {

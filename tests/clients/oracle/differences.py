@@ -174,7 +174,7 @@ DIFFERENCES = (
     Difference("double or timestamp as text", "SELECT CAST(ts AS TEXT) FROM ta", _converted(_text_form)),
     Difference("time AT TIME ZONE 'zone'", "SELECT TIMESTAMPTZ '2024-02-29 12:00:00Z' AT TIME ZONE 'Asia/Tokyo'", _is_example),
     Difference(
-        "local time that happens twice", "SELECT TIMESTAMP '2024-10-27 02:30:00' AT TIME ZONE 'Europe/Berlin'", _is_example
+        "local time that occurs twice", "SELECT TIMESTAMP '2024-10-27 02:30:00' AT TIME ZONE 'Europe/Berlin'", _is_example
     ),
     Difference("number with an exponent", "SELECT 3 * 1e-1 = 0.3", _is_example),
     Difference(

@@ -1,5 +1,5 @@
-//! Generates cases from many seeds, and compares the results of a decoder and its oracle. The number of seeds is fixed,
-//! or depends on a given time.
+//! Generates cases from many seeds, and compares the results of a decoder and its oracle. A run checks a fixed number
+//! of seeds, or as many seeds as it can within a given time.
 //!
 //! `GLASSHOUSE_FUZZ_SECONDS=60` runs new seeds for a minute, and `GLASSHOUSE_FUZZ_SEED=17` runs only seed 17. If a seed
 //! fails, the test prints the seed, the smallest failing input that it found, and the difference between the outcomes.

@@ -4,8 +4,8 @@
 //! which JSON is valid, and the values of strings and numbers. The server differs from `serde_json` in the following
 //! rules. Comments in the code refer to these rules by number:
 //!
-//! 1. A body is one object, an array, or lines. Invalid syntax rejects the line that contains it, or the rest of the
-//!    array.
+//! 1. A body contains a single object, an array of objects, or an object on each line. If a line has invalid syntax,
+//!    the line is rejected. If an array has invalid syntax, the rest of the array is rejected.
 //! 2. `NaN`, `Infinity` and `-Infinity` are valid syntax for numbers, but no column accepts them.
 //! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in the value of a field,
 //!    not syntax errors.
@@ -268,7 +268,7 @@ fn find<'o>(object: &'o Object, key: &str) -> Option<&'o Field> {
     by_name.or_else(|| object.fields.iter().find(|field| !field.json_name.is_empty() && field.json_name == key))
 }
 
-/// Reads a value for a column.
+/// Converts a JSON value to the value of a column.
 fn read(column: Column, value: &Tree<'_>, spec: &TableSpec) -> Result<Cell, Reason> {
     let Tree::Scalar(scalar) = value else { return Err(Reason::WrongType) };
     match scalar.as_bytes()[0] {

@@ -134,8 +134,8 @@ pub(crate) fn protobuf(bytes: &[u8]) -> std::result::Result<Tally, String> {
     Ok(tally)
 }
 
-/// Returns the events. For some seeds, the whole list is repeated many times. The strings of each repetition contain a different
-/// number, because a column with many distinct strings is encoded differently from a column with few.
+/// Returns the events. For some seeds, the whole list is repeated many times. The strings of each repetition contain a
+/// different number, because a column with many distinct strings is encoded differently from a column with few.
 fn repeated(events: Vec<Vec<u8>>, choices: &mut Choices<'_>) -> Vec<Vec<u8>> {
     if !choices.chance(6) {
         return events;

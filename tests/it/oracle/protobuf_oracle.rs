@@ -127,7 +127,7 @@ fn single_record(descriptor: &MessageDescriptor, record: &Record<'_>) -> Dynamic
     DynamicMessage::decode(descriptor.clone(), record.bytes).expect("it was decoded with others")
 }
 
-/// Reads the value of a column.
+/// Converts a protobuf value to the value of a column.
 fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason> {
     let integer = match value {
         Value::Bool(value) => return Ok(Cell::Bool(*value)),
@@ -148,7 +148,7 @@ fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason>
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
 }
 
-/// Reads a timestamp. Fractions of a microsecond are truncated.
+/// Converts a protobuf timestamp to microseconds. Fractions of a microsecond are truncated.
 fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
     let part = |name: &str| time.get_field_by_name(name).expect("the field was declared").into_owned();
     let (seconds, nanos) = (part("seconds"), part("nanos"));

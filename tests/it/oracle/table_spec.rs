@@ -281,7 +281,8 @@ fn bind(object: &mut Object, message: &MessageDescriptor, contract: &Contract, p
     }
 }
 
-/// Adds to `names` the columns of nested messages under the names that an event can use for them in its root object.
+/// Adds the columns of nested messages to `names`, each with the name that an event can use for the column in its root
+/// object.
 fn columns_of(object: &Object, contract: &Contract, names: &mut Vec<Field>) {
     for inner in &object.fields {
         let Role::Object(inner) = &inner.role else { continue };

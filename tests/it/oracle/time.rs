@@ -1,4 +1,4 @@
-//! Reads times with `chrono`, without the server's code.
+//! Parses times with `chrono`, without the server's code.
 //!
 //! The following documented rules extend RFC 3339. An offset may omit its colon or its minutes. Digits after the
 //! microseconds are truncated. Second 60 is the first second of the next minute. A number or a string of digits is a
@@ -10,7 +10,7 @@ use glasshouse::contract::Reason;
 
 use super::outcome::Cell;
 
-/// Reads a time from a string.
+/// Parses a time in a string.
 pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
     if text.as_bytes().get(4) != Some(&b'-') {
         let is_number = !text.starts_with('+');
@@ -30,7 +30,7 @@ pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<Cell, Reason> {
     Ok(Cell::Int(time.timestamp_micros()))
 }
 
-/// Reads a time from an epoch number.
+/// Converts an integer to a time since 1970.
 pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> {
     let wide = i128::from(number);
     let micros = match unit_of(number.unsigned_abs(), unit) {
@@ -44,8 +44,8 @@ pub(super) fn from_integer(number: i64, unit: TimeUnit) -> Result<Cell, Reason> 
     checked(micros, unit)
 }
 
-/// Reads a time from an epoch number with a fraction or an exponent. The number is read as the nearest double, and
-/// rounded to the nearest microsecond.
+/// Converts a number with a fraction or an exponent to a time since 1970. The number is parsed as the nearest double,
+/// and the time is rounded to the nearest microsecond.
 pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     let micros = match unit_of(number.abs() as u64, unit) {
         TimeUnit::Seconds => number * 1e6,
@@ -57,14 +57,14 @@ pub(super) fn from_float(number: f64, unit: TimeUnit) -> Result<Cell, Reason> {
     if micros.abs() < 2_f64.powi(63) { checked(micros.round() as i64, unit) } else { Err(Reason::OutOfRange) }
 }
 
-/// Refuses a time outside the years 2001 to 2100 if the unit was guessed.
+/// Refuses a time outside the years 2001 to 2100 if the unit is `auto`.
 fn checked(micros: i64, unit: TimeUnit) -> Result<Cell, Reason> {
     let year = DateTime::from_timestamp_micros(micros).map(|time| time.year());
     let is_plausible = year.is_some_and(|year| (2001..=2100).contains(&year));
     if is_plausible || !matches!(unit, TimeUnit::Auto) { Ok(Cell::Int(micros)) } else { Err(Reason::OutOfRange) }
 }
 
-/// Returns the unit of an epoch number whose absolute value is `size`.
+/// Returns the unit of a number whose absolute value is `size`.
 fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     match unit {
         TimeUnit::Auto if size < 10_u64.pow(11) => TimeUnit::Seconds,
@@ -75,7 +75,7 @@ fn unit_of(size: u64, unit: TimeUnit) -> TimeUnit {
     }
 }
 
-/// Reads a date, which must have exactly the form `YYYY-MM-DD`.
+/// Parses a date, which must have exactly the form `YYYY-MM-DD`.
 pub(super) fn day(text: &str) -> Result<Cell, Reason> {
     let is_plain = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| is_plain).ok_or(Reason::WrongType)?;

@@ -2,7 +2,7 @@
 //!
 //! The test finds the cycles in each module of `src`. A cycle is a group of files that import each other, directly or
 //! through other files of the group (a strongly connected component). A file outside a cycle can be read, tested and
-//! replaced alone, but to understand one file of a cycle, all of them must be read.
+//! replaced alone, but a file in a cycle can be understood only together with the other files of the cycle.
 //!
 //! The files of a module are the files in its folder and in the folders inside it. If a `mod.rs` re-exports an item
 //! (`pub(crate) use table::Table`), an import of the item counts as an import of the file that defines it. The imports

@@ -30,13 +30,6 @@ pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
             if test.negated {
                 return Ok(is_uncorrelated && !test.expr.column_refs().is_empty());
             }
-<<<<<<< HEAD
-=======
-            // The engine supports only subqueries whose first column it can name. VALUES is not one of them.
-            if test.subquery.subquery.head_output_expr()?.is_none() {
-                return Ok(false);
-            }
->>>>>>> prose
             let is_column = matches!(*test.expr, Expr::Column(_));
             Ok(is_uncorrelated || is_column && is_plain_predicate(&test.subquery.subquery, true)?)
         }

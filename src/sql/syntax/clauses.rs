@@ -273,10 +273,13 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
     refuse(at.is_some(), "AT after a table alias", "use row_number() OVER ()")
 }
 
-/// Refuses `OVER (w ORDER BY …)`, because the planner does not resolve the window name `w`.
+/// Refuses `OVER (w ORDER BY …)` without a definition of `w`. `named_windows.rs` has already replaced the other names.
 fn check_window(spec: &WindowSpec) -> Result<()> {
     let WindowSpec { window_name, partition_by: _, order_by: _, window_frame: _ } = spec;
-    refuse(window_name.is_some(), "a window that extends a named window", "write the whole window in OVER (…)")
+    match window_name {
+        Some(name) => Err(Error::invalid(format!("unknown window `{}`: define it in the WINDOW clause", name.value))),
+        None => Ok(()),
+    }
 }
 
 impl IgnoredClauses<'_> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t, token_rewrites drops tokens that the parser does not know)
-//!     ─► operator_precedence ─► clauses (refuse what the planner would ignore) ─► outer_aggregates (refuse)
+//!     ─► operator_precedence ─► named_windows ─► clauses (refuse what the planner would ignore) ─► outer_aggregates (refuse)
 //!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
 //!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
@@ -34,6 +34,7 @@ mod current_time;
 mod expressions;
 mod from_columns;
 mod merged_columns;
+mod named_windows;
 mod numbers;
 mod operator_precedence;
 mod ordered_aggregates;
@@ -57,6 +58,7 @@ mod wildcards;
 pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState, user: Option<&str>) -> Result<bool> {
     let functions = state.scalar_functions();
     operator_precedence::rewrite(statement);
+    named_windows::rewrite(statement)?;
     clauses::check(statement, &|name| functions.contains_key(name))?;
     outer_aggregates::check(statement, &|name| state.aggregate_functions().contains_key(name))?;
     shorthand::rewrite(statement)?;

@@ -6,17 +6,14 @@
 //! gets a general message, because the original text may contain file names. The original error is kept as the source
 //! of the translated error, and appears only in the log.
 
-use std::borrow::Cow;
-
 use arrow::error::ArrowError;
-use datafusion::common::SchemaError;
-use datafusion::common::{Column, Span};
+use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
 use crate::sql::engine_text::{
-    OFFSET_OVERFLOW, caused_by_statement, invalid_regex, root, sentence, too_long, unsupported,
+    OFFSET_OVERFLOW, caused_by_statement, invalid_regex, located, root, sentence, too_long, unsupported,
 };
 
 /// Translates an error that the engine returned when it planned or ran a caller's statement.
@@ -33,12 +30,6 @@ pub(super) fn from_planner(error: DataFusionError, config: &QueryConfig) -> Erro
         error => translate(error, config),
     };
     located(translated, error)
-}
-
-/// Adds the position from the engine's error to the translated error, and sets the engine's error as the source.
-pub(super) fn located(error: Error, engine: DataFusionError) -> Error {
-    let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
-    with_position(error, span).with_source(engine)
 }
 
 /// Translates an error from which all context has been removed.
@@ -138,19 +129,6 @@ fn schema_text(error: &SchemaError) -> String {
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             format!("column name `{name}` appears more than once: rename one of the columns with AS")
         }
-    }
-}
-
-/// If the engine reported a position in the statement, adds the position to the message, unless the message already
-/// contains it.
-fn with_position(error: Error, span: Option<Span>) -> Error {
-    match span {
-        Some(span) if !error.message().contains("Line:") => {
-            let message: Cow<'static, str> =
-                format!("{} at line {}, column {}", error.message(), span.start.line, span.start.column).into();
-            Error::new(error.kind(), message)
-        }
-        _ => error,
     }
 }
 

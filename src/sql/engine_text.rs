@@ -63,6 +63,20 @@ pub(crate) fn root(error: &DataFusionError) -> &DataFusionError {
     }
 }
 
+/// Sets the engine's error as the source of the translated error. If the engine reported a position in the statement,
+/// adds the position to the message, unless the message already contains it.
+pub(crate) fn located(error: Error, engine: DataFusionError) -> Error {
+    let span = engine.diagnostic().and_then(|diagnostic| diagnostic.span);
+    let error = match span {
+        Some(span) if !error.message().contains("Line:") => {
+            let message = format!("{} at line {}, column {}", error.message(), span.start.line, span.start.column);
+            Error::new(error.kind(), message)
+        }
+        _ => error,
+    };
+    error.with_source(engine)
+}
+
 /// Formats an engine message in the style of this server's messages. Removes the backtrace, nested prefixes and the
 /// full stop.
 pub(crate) fn sentence(text: &str) -> String {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_text.rs` rewrites the engine's
-//! error texts.
+//! error texts. Our plan nodes share `plan_node.rs`, and the rules share `plan_expressions.rs`.
 //!
 //! **Invariant:** this module does not depend on tables, tenants or sessions. It works only on statements and plans.
 
@@ -16,6 +16,8 @@ pub(crate) mod dialect;
 pub(crate) mod engine_bugs;
 pub(crate) mod engine_text;
 pub(crate) mod functions;
+pub(crate) mod plan_expressions;
+pub(crate) mod plan_node;
 mod rules;
 mod subquery_name_clash;
 pub(crate) mod syntax;

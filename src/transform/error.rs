@@ -10,12 +10,11 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 use crate::error::{Error, did_you_mean};
-use crate::sql::engine_text::root;
+use crate::sql::engine_text::{located, root};
 
 /// Translates an engine error. If the engine reports where in the statement the error is, the message contains this
 /// position.
 pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
-    let span = engine_error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let error = match root(&engine_error) {
         DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
             Some(error) => Error::new(error.kind(), error.message().to_owned()),
@@ -30,14 +29,7 @@ pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
         DataFusionError::ArrowError(error, _) => of_arrow(error),
         other => Error::internal(sentence(&other.to_string())),
     };
-    let error = match span {
-        Some(span) if !error.message().contains("Line:") => {
-            let message = format!("{} at line {}, column {}", error.message(), span.start.line, span.start.column);
-            Error::new(error.kind(), message)
-        }
-        _ => error,
-    };
-    error.with_source(engine_error)
+    located(error, engine_error)
 }
 
 /// Returns the error for a run that exceeds its memory limit.

@@ -20,14 +20,13 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::cte_worktable::CteWorkTable;
-use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
 use datafusion::functions_table::generate_series::GenerateSeriesTable;
 use datafusion::logical_expr::expr::{AggregateFunction, HigherOrderFunction, ScalarFunction, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
     Explain, Expr, LogicalPlan, LogicalPlanBuilder, PlanType, TableScan, TableSource, ToStringifiedPlan as _,
@@ -39,6 +38,7 @@ use crate::query::catalog::unknown_table;
 use crate::query::freshness::FreshnessRow;
 use crate::query::planning::name_resolution::PlanningView;
 use crate::sql::functions;
+use crate::sql::plan_expressions::rewrite_expressions;
 
 /// The names to which a plan refers.
 pub(in crate::query) struct PlanNames {
@@ -93,11 +93,7 @@ impl Bindings<'_> {
 
     /// Rebinds a node whose inputs are already rebound.
     fn rebind_node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        let names = NamePreserver::new(&node);
-        let node = node.map_expressions(|expr| {
-            let name = names.save(&expr);
-            Ok(expr.transform_up(|expr| self.rebind_function(expr))?.update_data(|expr| name.restore(expr)))
-        })?;
+        let node = rewrite_expressions(node, |expr| self.rebind_function(expr))?;
         let node = match node.data {
             LogicalPlan::TableScan(scan) => self.rebind_scan(scan)?,
             // EXPLAIN shows the rebound plan, not the plan that the caller sent.

@@ -16,8 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
@@ -31,6 +30,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::query::scan::latest_versions::{LatestVersions, VersionLayout};
+use crate::sql::plan_node::one_input_methods;
 
 /// Returns a plan that selects the latest versions from the rows of `plan`. The plan first applies `conditions`, in the
 /// given order.
@@ -87,23 +87,7 @@ impl ExecutionPlan for LatestVersionsExec {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.into_iter().next();
-        let input =
-            input.ok_or_else(|| DataFusionError::Internal("LatestVersionsExec needs exactly one input".to_owned()))?;
-        Ok(Arc::new(Self::new(input, Arc::clone(&self.layout))?))
-    }
+    one_input_methods! { |node, input| Self::new(input, Arc::clone(&node.layout)) }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let reservation = MemoryConsumer::new("latest versions").register(context.memory_pool());

@@ -24,7 +24,6 @@ use arrow::compute::{BatchCoalescer, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
@@ -41,6 +40,7 @@ use crate::query::scan::physical_plan::ScanPlan;
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metadata};
 use crate::query::scan::table_source::TableSource;
 use crate::sql::engine_text::root;
+use crate::sql::plan_node::leaf_methods;
 
 /// The plan node that reads a table for a caller.
 pub(in crate::query) struct TenantScan {
@@ -181,20 +181,7 @@ impl ExecutionPlan for TenantScan {
         &self.properties
     }
 
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
-    }
+    leaf_methods! {}
 
     /// Creates a copy of the node with a new private plan. The engine calls this method for each iteration of a
     /// recursive query, and for each run of a cached plan.

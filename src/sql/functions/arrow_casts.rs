@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Error;
+use crate::sql::functions::delegate::delegate;
 
 /// Wraps the functions that cast to any Arrow type, and returns the others unchanged.
 pub(crate) fn without_fixed_sizes(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
@@ -32,26 +33,18 @@ struct ArrowCast {
 }
 
 impl ScalarUDFImpl for ArrowCast {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(kinds)
+    delegate! {
+        fn name(&self) -> &str;
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, kinds: &[DataType]) -> Result<DataType>;
+        fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue>;
+        fn documentation(&self) -> Option<&Documentation>;
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let field = self.inner.return_field_from_args(args)?;
         check(field.data_type())?;
         Ok(field)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.inner.invoke_with_args(args)
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
@@ -62,10 +55,6 @@ impl ScalarUDFImpl for ArrowCast {
             check(field.data_type())?;
         }
         Ok(simplified)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 }
 

@@ -27,6 +27,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::sql::functions::checked_arithmetic::QUOTIENT_SCALE;
+use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::distinct_values::DistinctValues;
 use crate::sql::functions::double_sum::DoubleSum;
 use crate::sql::functions::interval_total::{IntervalTotal, Parts};
@@ -298,12 +299,11 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
 }
 
 impl AggregateUDFImpl for ExactAggregate {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
+    delegate! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>>;
+        fn documentation(&self) -> Option<&Documentation>;
     }
 
     fn signature(&self) -> &Signature {
@@ -326,10 +326,6 @@ impl AggregateUDFImpl for ExactAggregate {
             ) => Ok(average_type(*precision, *scale)),
             _ => self.inner.return_type(kinds),
         }
-    }
-
-    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
-        self.inner.coerce_types(kinds)
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
@@ -386,9 +382,5 @@ impl AggregateUDFImpl for ExactAggregate {
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 }

@@ -20,10 +20,9 @@ use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Documentation, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
@@ -34,7 +33,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
 
 use crate::error::Error;
+use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
+use crate::sql::plan_expressions::rewrite_expressions;
 
 /// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
@@ -68,14 +69,7 @@ impl AnalyzerRule for ResultSizeRule {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(limit_expr)?.update_data(|expr| name.restore(expr)))
-            })
-        })
-        .map(|plan| plan.data)
+        plan.transform_up_with_subqueries(|plan| rewrite_expressions(plan, limit_expr)).map(|plan| plan.data)
     }
 }
 
@@ -102,36 +96,18 @@ struct LimitedFunction {
 }
 
 impl ScalarUDFImpl for LimitedFunction {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        self.inner.aliases()
-    }
-
-    fn signature(&self) -> &Signature {
-        self.inner.signature()
-    }
-
-    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(kinds)
-    }
-
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        self.inner.return_field_from_args(args)
+    delegate! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, kinds: &[DataType]) -> Result<DataType>;
+        fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef>;
+        fn schema_name(&self, args: &[Expr]) -> Result<String>;
+        fn documentation(&self) -> Option<&Documentation>;
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         self.inner.inner().coerce_types(kinds)
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        self.inner.schema_name(args)
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        self.inner.documentation()
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -23,6 +23,7 @@ mod date_difference;
 mod date_part;
 mod date_trunc;
 mod definition;
+mod delegate;
 pub(super) mod distinct_values;
 mod division;
 pub(super) mod double_sum;

@@ -7,16 +7,16 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, TryCast};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
 use crate::sql::functions::rounding_cast::cast_operand;
+use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// Replaces the engine's operators with checked operators.
 #[derive(Debug)]
@@ -29,27 +29,14 @@ impl AnalyzerRule for CheckedArithmeticRule {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| {
-            if !has_candidate(&plan)? {
+            if !any_expression(&plan, is_candidate)? {
                 return Ok(Transformed::no(plan));
             }
             let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| Ok(rewrite(expr, &schema)))?.update_data(|expr| name.restore(expr)))
-            })
+            rewrite_expressions(plan, |expr| Ok(rewrite(expr, &schema)))
         })
         .map(|plan| plan.data)
     }
-}
-
-fn has_candidate(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        found = found || expr.exists(|expr| Ok(is_candidate(expr)))?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
 }
 
 /// Returns true if the expression must be replaced for some types of its operands.

@@ -11,21 +11,21 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
-use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, Case, InList, InSubquery, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, Operator, TryCast, Union, Values,
+    BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, Operator, Union, Values,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
 use crate::sql::functions::exact_comparison::exact_comparison;
 use crate::sql::functions::rounding_cast::cast_operand;
+use crate::sql::plan_expressions::{has_type, rewrite_expressions};
 
 /// Casts decimals to doubles in expressions that contain both, and replaces divisions of decimals.
 #[derive(Debug)]
@@ -48,26 +48,7 @@ impl AnalyzerRule for ExactNumbersRule {
 
 /// Returns true if the type of a column, literal or cast in the plan is a decimal or a double.
 fn has_fractions(plan: &LogicalPlan) -> Result<bool> {
-    let is_fraction = |kind: &DataType| kind.is_decimal() || kind.is_floating();
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        found |= node.schema().fields().iter().any(|field| is_fraction(field.data_type()));
-        node.apply_expressions(|expr| {
-            found = found
-                || expr.exists(|expr| {
-                    Ok(match expr {
-                        Expr::Literal(value, _) => is_fraction(&value.data_type()),
-                        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => {
-                            is_fraction(field.data_type())
-                        }
-                        _ => false,
-                    })
-                })?;
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
+    has_type(plan, |kind| kind.is_decimal() || kind.is_floating(), |_| false)
 }
 
 fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transformed<LogicalPlan>> {
@@ -75,11 +56,7 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
         LogicalPlan::TableScan(scan) => DFSchema::clone(&scan.projected_schema),
         plan => merge_schema(&plan.inputs()),
     };
-    let names = NamePreserver::new(&plan);
-    let rewritten = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(expr.transform_up(|expr| rewrite_expr(expr, &schema))?.update_data(|expr| name.restore(expr)))
-    })?;
+    let rewritten = rewrite_expressions(plan, |expr| rewrite_expr(expr, &schema))?;
     is_changed.set(is_changed.get() || rewritten.transformed);
     let plan = match rewritten.data {
         LogicalPlan::Union(union) => rewrite_union(union, is_changed)?,

@@ -12,19 +12,19 @@
 
 use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, InList, Sort, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator, TryCast, WindowFunctionDefinition,
+    BinaryExpr, Cast, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::Error;
 use crate::sql::functions::interval_order::interval_order;
+use crate::sql::plan_expressions::{has_type, rewrite_expressions};
 
 /// The aggregates that compare their arguments.
 const AGGREGATES: [&str; 9] =
@@ -69,25 +69,8 @@ impl AnalyzerRule for IntervalComparisonRule {
 
 /// Returns true if a column, literal, cast or function of the plan can be an interval.
 fn has_intervals(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        found |= node.schema().fields().iter().any(|field| has_interval(field.data_type()));
-        node.apply_expressions(|expr| {
-            found = found || expr.exists(|expr| Ok(is_source(expr)))?;
-            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        })?;
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    })?;
-    Ok(found)
-}
-
-fn is_source(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(value, _) => has_interval(&value.data_type()),
-        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => has_interval(field.data_type()),
-        Expr::ScalarFunction(call) => SOURCES.contains(&call.func.name()),
-        _ => false,
-    }
+    let is_source = |expr: &Expr| matches!(expr, Expr::ScalarFunction(call) if SOURCES.contains(&call.func.name()));
+    has_type(plan, has_interval, is_source)
 }
 
 /// Returns true if the type is an interval, or contains intervals.
@@ -110,11 +93,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::TableScan(scan) => DFSchema::clone(&scan.projected_schema),
         plan => merge_schema(&plan.inputs()),
     };
-    let names = NamePreserver::new(&plan);
-    let plan = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        Ok(expr.transform_up(|expr| rewrite_expr(expr, &schema))?.update_data(|expr| name.restore(expr)))
-    })?;
+    let plan = rewrite_expressions(plan, |expr| rewrite_expr(expr, &schema))?;
     plan.transform_data(|plan| match plan {
         LogicalPlan::Sort(mut sort) => {
             let is_changed = order_by_length(&mut sort.expr, &schema)?;

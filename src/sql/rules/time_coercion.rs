@@ -14,13 +14,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::functions_table::generate_series::GenerateSeriesTable;
 use datafusion::logical_expr::expr::InSubquery;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, Projection, TableScan, TryCast, Union,
@@ -28,6 +27,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::calendar::{Zone, complete_time, naive_timestamp};
+use crate::sql::plan_expressions::rewrite_expressions;
 use crate::sql::rules::truth_tests;
 
 /// The analyzer rule that chooses common types for dates and timestamps.
@@ -59,12 +59,8 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let source = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
         schema.to_mut().merge(&source);
     }
-    let names = NamePreserver::new(&plan);
-    let plan = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let rewritten = expr
-            .transform_up(|expr| rewrite_expr(expr, &schema)?.transform_data(|expr| Ok(truth_tests::rewrite(expr))))?;
-        Ok(rewritten.update_data(|expr| name.restore(expr)))
+    let plan = rewrite_expressions(plan, |expr| {
+        rewrite_expr(expr, &schema)?.transform_data(|expr| Ok(truth_tests::rewrite(expr)))
     })?;
     let plan = plan.transform_data(rewrite_join)?;
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }

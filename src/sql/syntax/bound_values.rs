@@ -27,6 +27,8 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut as _, Visitor, VisitorMut,
 };
 
+use crate::sql::syntax::tree::number;
+
 /// The key of a marker.
 const VALUE: &str = "\0bound value";
 /// The key of a marker in GROUP BY. Without a separate key, the planner would interpret an integer in GROUP BY as the
@@ -210,7 +212,6 @@ fn mark(expr: &mut Expr, key: &str) {
     }
     let ordinal = placeholder(expr).and_then(|name| name.strip_prefix('$')).filter(|digits| !digits.is_empty());
     if let Some(ordinal) = ordinal.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())) {
-        let value = Expr::value(Value::Number(ordinal.to_owned(), false));
-        *expr = Expr::Dictionary(vec![DictionaryField { key: Ident::new(key), value: Box::new(value) }]);
+        *expr = Expr::Dictionary(vec![DictionaryField { key: Ident::new(key), value: Box::new(number(ordinal)) }]);
     }
 }

@@ -10,10 +10,10 @@
 //! PostgreSQL rounds the current time to the precision. This server truncates it, so the time is never in the future.
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, TimezoneInfo, Value,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Interval, TimezoneInfo,
 };
 
-use crate::sql::syntax::tree::{call, ordinal, value};
+use crate::sql::syntax::tree::{call_expr, cast, ordinal, text};
 
 /// The number of fractional digits in the seconds of a timestamp.
 const PRECISION_MAX: usize = 6;
@@ -30,14 +30,11 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
     let precision = precision(function);
     let is_plain = matches!(&function.args, FunctionArguments::None);
     match (name_of(function)?, precision) {
-        ("localtime", None) if is_plain => Some(Expr::Function(call("current_time", Vec::new()))),
-        ("localtimestamp", precision) if is_plain || precision.is_some() => Some(Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(now(precision.unwrap_or(PRECISION_MAX))),
-            data_type: DataType::Timestamp(Some(6), TimezoneInfo::None),
-            array: false,
-            format: None,
-        }),
+        ("localtime", None) if is_plain => Some(call_expr("current_time", Vec::new())),
+        ("localtimestamp", precision) if is_plain || precision.is_some() => {
+            let now = now(precision.unwrap_or(PRECISION_MAX));
+            Some(cast(now, DataType::Timestamp(Some(6), TimezoneInfo::None)))
+        }
         ("current_timestamp", Some(precision)) => Some(now(precision)),
         _ => None,
     }
@@ -61,10 +58,9 @@ fn precision(function: &Function) -> Option<usize> {
 
 /// Returns the current time, truncated to the given number of fractional digits in the seconds.
 fn now(precision: usize) -> Expr {
-    let text = |text: String| value(Value::SingleQuotedString(text));
-    let now = Expr::Function(call("now", Vec::new()));
+    let now = call_expr("now", Vec::new());
     match precision {
-        0 => Expr::Function(call("date_trunc", vec![text("second".to_owned()), now])),
+        0 => call_expr("date_trunc", vec![text("second"), now]),
         1..PRECISION_MAX => {
             let zeros = "0".repeat(PRECISION_MAX - precision);
             let width = Expr::Interval(Interval {
@@ -74,7 +70,7 @@ fn now(precision: usize) -> Expr {
                 last_field: None,
                 fractional_seconds_precision: None,
             });
-            Expr::Function(call("date_bin", vec![width, now]))
+            call_expr("date_bin", vec![width, now])
         }
         _ => now,
     }

@@ -23,14 +23,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _,
-    VisitorMut,
+    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::{complete_time, drop_time};
 use crate::sql::syntax::session_values::{SessionValue, session_value};
+use crate::sql::syntax::tree::{binary, call_expr, cast, number, parenthesized, take, text};
 use crate::sql::syntax::{current_time, type_names};
 
 /// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
@@ -88,7 +88,7 @@ impl Expressions<'_> {
                     complete(value, data_type);
                 }
                 if let Some(length) = length {
-                    *expr = call("left", vec![take(expr), number(&length)]);
+                    *expr = call_expr("left", vec![take(expr), number(&length)]);
                 }
             }
             Expr::TypedString(typed) => {
@@ -97,26 +97,25 @@ impl Expressions<'_> {
             }
             Expr::AtTimeZone { timestamp, time_zone } => *expr = at_time_zone(take(timestamp), take(time_zone))?,
             Expr::Extract { field, syntax: _, expr: from } => {
-                *expr = call("date_part", vec![text(&field.to_string()), take(from)]);
+                *expr = call_expr("date_part", vec![text(field.to_string()), take(from)]);
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 if let Some(escape) = escape_char.take() {
-                    **pattern = call("like_pattern", vec![take(pattern), Expr::Value(escape)]);
+                    **pattern = call_expr("like_pattern", vec![take(pattern), Expr::Value(escape)]);
                 }
             }
             Expr::SimilarTo { negated, expr: tested, pattern, escape_char } => {
                 let escape = escape_char.take().map_or_else(|| text("\\"), Expr::Value);
-                let right = Box::new(call("similar_to_pattern", vec![take(pattern), escape]));
+                let pattern = call_expr("similar_to_pattern", vec![take(pattern), escape]);
                 let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
-                *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(take(tested)), op, right }));
+                *expr = parenthesized(binary(take(tested), op, pattern));
             }
             Expr::Substring { expr: from, substring_from: Some(pattern), substring_for, .. } if is_text(pattern) => {
                 *expr = first_match(take(from), take(pattern), substring_for.is_some())?;
             }
             Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: operand } => {
                 let ones = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number("1")) };
-                let (left, right) = (Box::new(nested(take(operand))), Box::new(ones));
-                *expr = nested(Expr::BinaryOp { left, op: BinaryOperator::PGBitwiseXor, right });
+                *expr = parenthesized(binary(parenthesized(take(operand)), BinaryOperator::PGBitwiseXor, ones));
             }
             Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => {
                 if let Some(list) = elements(right) {
@@ -181,7 +180,7 @@ fn at_time_zone(mut time: Expr, zone: Expr) -> Result<Expr> {
     if let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = &mut time {
         complete_time(text);
     }
-    Ok(call("at_time_zone", vec![time, zone]))
+    Ok(call_expr("at_time_zone", vec![time, zone]))
 }
 
 /// Returns the part of the text that matches the first group of a regular expression, or the whole match if the
@@ -192,7 +191,7 @@ fn first_match(from: Expr, pattern: Expr, has_escape: bool) -> Result<Expr> {
             "substring(text FROM pattern FOR escape) is not supported: use regexp_extract(text, pattern, 1)",
         ));
     }
-    Ok(call("array_element", vec![call("regexp_match", vec![from, pattern]), number("1")]))
+    Ok(call_expr("array_element", vec![call_expr("regexp_match", vec![from, pattern]), number("1")]))
 }
 
 /// Rewrites a constant timestamp by [`complete_time`], and removes the time from a constant date.
@@ -258,25 +257,24 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
     let (name, part) = NAMES.into_iter().find(|(name, _)| is_named(&function.name, name))?;
     let arguments: Option<Vec<_>> = list.args.iter_mut().map(argument).collect();
     match (name, arguments?.as_mut_slice()) {
-        ("mod", [a, b]) => Some(Expr::Nested(Box::new(Expr::BinaryOp {
-            left: Box::new(nested(take(a))),
-            op: BinaryOperator::Modulo,
-            right: Box::new(nested(take(b))),
-        }))),
+        ("mod", [a, b]) => {
+            let (a, b) = (parenthesized(take(a)), parenthesized(take(b)));
+            Some(parenthesized(binary(a, BinaryOperator::Modulo, b)))
+        }
         ("date", [from]) => {
             if let Expr::Value(value) = from {
                 complete(value, &DataType::Date);
             }
             Some(cast(take(from), DataType::Date))
         }
-        ("age", [from]) => Some(call("age", vec![call("current_date", Vec::new()), take(from)])),
+        ("age", [from]) => Some(call_expr("age", vec![call_expr("current_date", Vec::new()), take(from)])),
         ("regexp_extract", [value, pattern]) => Some(regexp_extract(take(value), take(pattern), number("0"))),
         ("regexp_extract", [value, pattern, group]) => Some(regexp_extract(take(value), take(pattern), take(group))),
         ("second", [time]) => {
-            let seconds = call("floor", vec![call("date_part", vec![text(part), take(time)])]);
+            let seconds = call_expr("floor", vec![call_expr("date_part", vec![text(part), take(time)])]);
             Some(cast(seconds, DataType::Int(None)))
         }
-        (_, [time]) if !part.is_empty() => Some(call("date_part", vec![text(part), take(time)])),
+        (_, [time]) if !part.is_empty() => Some(call_expr("date_part", vec![text(part), take(time)])),
         _ => None,
     }
 }
@@ -284,12 +282,10 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
 /// Encloses the pattern in a group, because `regexp_match` returns the whole match only if the pattern has no group.
 /// The group number is increased by 1, because the added group is the first one.
 fn regexp_extract(value: Expr, pattern: Expr, group: Expr) -> Expr {
-    let join =
-        |left, right| Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::StringConcat, right: Box::new(right) };
-    let pattern = join(join(text("("), nested(pattern)), text(")"));
-    let group =
-        Expr::BinaryOp { left: Box::new(nested(group)), op: BinaryOperator::Plus, right: Box::new(number("1")) };
-    call("array_element", vec![call("regexp_match", vec![value, pattern]), group])
+    let join = |left, right| binary(left, BinaryOperator::StringConcat, right);
+    let pattern = join(join(text("("), parenthesized(pattern)), text(")"));
+    let group = binary(parenthesized(group), BinaryOperator::Plus, number("1"));
+    call_expr("array_element", vec![call_expr("regexp_match", vec![value, pattern]), group])
 }
 
 fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
@@ -297,38 +293,4 @@ fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
         _ => None,
     }
-}
-
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, Expr::Value(ValueWithSpan::from(Value::Null)))
-}
-
-fn cast(expr: Expr, data_type: DataType) -> Expr {
-    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
-}
-
-fn nested(expr: Expr) -> Expr {
-    Expr::Nested(Box::new(expr))
-}
-
-fn text(value: &str) -> Expr {
-    Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(value.to_owned())))
-}
-
-fn number(value: &str) -> Expr {
-    Expr::Value(ValueWithSpan::from(Value::Number(value.to_owned(), false)))
-}
-
-fn call(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }

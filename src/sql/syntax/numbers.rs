@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    BinaryOperator, DataType, ExactNumberInfo, Expr, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
+
+use crate::sql::syntax::tree::{binary, call_expr, cast, null, take};
 
 /// Rewrites the number literals and the operators `^` in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -38,8 +39,7 @@ impl VisitorMut for Numbers {
                 *expr = as_double(Expr::Value(ValueWithSpan { value: text, span: *span }));
             }
             Expr::BinaryOp { left, op: BinaryOperator::BitwiseXor, right } => {
-                let (left, right) = (std::mem::replace(&mut **left, null()), std::mem::replace(&mut **right, null()));
-                *expr = with_power(left, right);
+                *expr = with_power(take(left), take(right));
             }
             _ => {}
         }
@@ -47,18 +47,8 @@ impl VisitorMut for Numbers {
     }
 }
 
-fn null() -> Expr {
-    Expr::Value(Value::Null.into())
-}
-
 fn as_double(expr: Expr) -> Expr {
-    Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(expr),
-        data_type: DataType::Double(ExactNumberInfo::None),
-        array: false,
-        format: None,
-    }
+    cast(expr, DataType::Double(ExactNumberInfo::None))
 }
 
 /// Returns `left ^ right` with the operator precedence of PostgreSQL. In the parser, `^` has a lower precedence than
@@ -70,7 +60,7 @@ fn with_power(left: Expr, right: Expr) -> Expr {
     flatten(right, &mut operands, &mut operators);
     let exponent = operands.remove(at);
     if let Some(base) = operands.get_mut(at - 1) {
-        *base = power(std::mem::replace(base, null()), exponent);
+        *base = power(take(base), exponent);
     }
     rebuild(operands, operators)
 }
@@ -107,7 +97,7 @@ fn rebuild(operands: Vec<Expr>, operators: Vec<BinaryOperator>) -> Expr {
 
 fn join(done: &mut Vec<Expr>, pending: &mut Vec<BinaryOperator>) {
     if let (Some(right), Some(left), Some(op)) = (done.pop(), done.pop(), pending.pop()) {
-        done.push(Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) });
+        done.push(binary(left, op, right));
     }
 }
 
@@ -121,21 +111,7 @@ fn precedence(operator: &BinaryOperator) -> u8 {
 }
 
 fn power(base: Expr, exponent: Expr) -> Expr {
-    let args = [base, exponent].map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(as_double(arg))));
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("power")]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: args.into(),
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
+    call_expr("power", vec![as_double(base), as_double(exponent)])
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, Value, VisitMut as _, VisitorMut};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, VisitMut as _, VisitorMut};
 
-use crate::sql::syntax::tree::{query_of, value};
+use crate::sql::syntax::tree::{query_of, take};
 
 /// Corrects the precedence of operators in a statement.
 pub(super) fn rewrite(statement: &mut Statement) {
@@ -89,8 +89,4 @@ fn is_logical(op: &BinaryOperator) -> bool {
 fn is_comparison(op: &BinaryOperator) -> bool {
     use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
-}
-
-fn take(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, value(Value::Null))
 }

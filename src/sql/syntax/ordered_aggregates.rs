@@ -21,7 +21,7 @@ use datafusion::sql::sqlparser::ast::{
     ListAggOnOverflow, ObjectName, OrderByExpr, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
-use crate::sql::syntax::tree::{call, value as value_of};
+use crate::sql::syntax::tree::{call_expr, text};
 
 /// Rewrites the calls to aggregates in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -80,9 +80,7 @@ fn sort_distinct(function: &mut Function) -> Option<Expr> {
     let order = if is_ascending { "ASC" } else { "DESC" };
     let nulls = if options.nulls_first.unwrap_or(!is_ascending) { "NULLS FIRST" } else { "NULLS LAST" };
     list.clauses.clear();
-    let text = |text: &str| value_of(Value::SingleQuotedString(text.to_owned()));
-    let sorted = call("array_sort", vec![Expr::Function(function.clone()), text(order), text(nulls)]);
-    Some(Expr::Function(sorted))
+    Some(call_expr("array_sort", vec![Expr::Function(function.clone()), text(order), text(nulls)]))
 }
 
 fn is_number(expr: &Expr) -> bool {
@@ -107,8 +105,7 @@ fn rewrite_call(function: &mut Function) {
     if is_list_agg {
         function.name = ObjectName::from(vec![Ident::new("string_agg")]);
         if list.args.len() == 1 {
-            let nothing = Expr::value(Value::SingleQuotedString(String::new()));
-            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(nothing)));
+            list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(text(""))));
         }
         // ON OVERFLOW ERROR can be omitted, because a result that is too long always causes an error.
         let is_error = |clause: &FunctionArgumentClause| {

@@ -20,13 +20,13 @@ use datafusion::logical_expr::expr::Alias;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    CaseWhen, Distinct, Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Value,
-    VisitMut as _, VisitorMut, helpers::attached_token::AttachedToken,
+    CaseWhen, Distinct, Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut as _,
+    VisitorMut, helpers::attached_token::AttachedToken,
 };
 
 use crate::error::{Error, Result};
 use crate::sql::engine_text::root;
-use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, value, visit};
+use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, text, visit};
 
 /// The beginning of the `CASE` around a cast, which [`DistinctCasts`] adds.
 const CAST: &str = "CASE WHEN Utf8(\"";
@@ -316,8 +316,7 @@ impl VisitorMut for DistinctCasts<'_> {
             _ => None,
         };
         if let Some(kind) = kind {
-            let kind = value(Value::SingleQuotedString(kind));
-            let condition = Expr::IsNotNull(Box::new(kind));
+            let condition = Expr::IsNotNull(Box::new(text(kind)));
             *expr = Expr::Case {
                 case_token: AttachedToken::empty(),
                 end_token: AttachedToken::empty(),

@@ -2,9 +2,9 @@
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableFactor,
-    TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
     helpers::attached_token::AttachedToken,
 };
 
@@ -68,13 +68,40 @@ pub(in crate::sql::syntax) fn value(value: Value) -> Expr {
     Expr::Value(value.into())
 }
 
+pub(in crate::sql::syntax) fn null() -> Expr {
+    value(Value::Null)
+}
+
+pub(in crate::sql::syntax) fn text(text: impl Into<String>) -> Expr {
+    value(Value::SingleQuotedString(text.into()))
+}
+
+pub(in crate::sql::syntax) fn number(digits: &str) -> Expr {
+    value(Value::Number(digits.to_owned(), false))
+}
+
+/// Takes an expression out of the tree, and leaves NULL in its place.
+pub(in crate::sql::syntax) fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, null())
+}
+
+/// Encloses an expression in parentheses if it needs them as an operand.
 pub(in crate::sql::syntax) fn nested(expr: Expr) -> Expr {
     match expr {
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::Nested(_) | Expr::Function(_) => {
             expr
         }
-        expr => Expr::Nested(Box::new(expr)),
+        expr => parenthesized(expr),
     }
+}
+
+/// Encloses any expression in parentheses.
+pub(in crate::sql::syntax) fn parenthesized(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+pub(in crate::sql::syntax) fn cast(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 pub(in crate::sql::syntax) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
@@ -83,6 +110,11 @@ pub(in crate::sql::syntax) fn binary(left: Expr, op: BinaryOperator, right: Expr
 
 pub(in crate::sql::syntax) fn not(expr: Expr) -> Expr {
     Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(expr)) }
+}
+
+/// Builds a function call as an expression.
+pub(in crate::sql::syntax) fn call_expr(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(call(name, args))
 }
 
 /// Builds a function call.

@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 use crate::sql::syntax::from_columns::FromColumns;
 use crate::sql::syntax::merged_columns::{MergedColumns, relation_name};
 use crate::sql::syntax::tree::{
-    binary, call, name_of, query, query_of, quoted, select as new_select, value, visit, visit_clauses, wildcard,
+    binary, call, call_expr, name_of, query, query_of, quoted, select as new_select, value, visit, visit_clauses,
+    wildcard,
 };
 use crate::sql::syntax::wildcards::{self, ScopeColumn};
 
@@ -114,7 +115,7 @@ fn coalesce(left: Expr, right: Expr) -> Expr {
             let merged = call(&name.to_string(), Vec::new());
             Expr::Function(Function { args: FunctionArguments::List(list), ..merged })
         }
-        left => Expr::Function(call("coalesce", vec![left, right])),
+        left => call_expr("coalesce", vec![left, right]),
     }
 }
 

@@ -12,14 +12,16 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use crate::sql::functions::count_distinct::CountDistinctPlanner;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::time_series::with_time_series;
-use crate::sql::functions::{aggregate_functions, arrow_casts, function_limits, time_functions};
+use crate::sql::functions::{aggregate_functions, arrow_casts, corrected_functions, function_limits, time_functions};
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
 use crate::sql::rules::constant_lists::ConstantListRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::guards::GuardRule;
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
+use crate::sql::rules::signed_zeros::SignedZeroRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
-use crate::sql::rules::{self, forget_dependencies, single_distinct};
+use crate::sql::rules::volatile_filters::VolatileFilterRule;
+use crate::sql::rules::{self, forget_dependencies, in_lists, single_distinct};
 use crate::sql::syntax::boolean_texts::BooleanTextPlanner;
 use crate::sql::syntax::bound_values::BoundValuePlanner;
 
@@ -28,6 +30,7 @@ use crate::sql::syntax::bound_values::BoundValuePlanner;
 pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     set_options(&mut options);
     let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
+    let scalar_functions = corrected_functions::with_corrections(scalar_functions);
     let scalar_functions = time_functions::with_time_functions(scalar_functions);
     SessionStateBuilder::new()
         .with_config(options.into())
@@ -55,6 +58,9 @@ fn set_options(options: &mut ConfigOptions) {
     // String view arrays are disabled: after a filter, such an array still refers to the buffers of all rows, and all
     // of these buffers would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
+    // These rules return wrong results or fail: apache/datafusion#25350, and #24678 with the other reports in #25459.
+    options.optimizer.enable_distinct_aggregation_soft_limit = false;
+    options.optimizer.enable_leaf_expression_pushdown = false;
     // The session time zone is UTC. It applies to `TIMESTAMP WITH TIME ZONE`, and to time strings without a time zone.
     options.execution.time_zone = Some("UTC".to_owned());
 }
@@ -77,12 +83,15 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule), Arc::new(IntervalComparisonRule)];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(CheckedArithmeticRule));
+    rules.push(Arc::new(SignedZeroRule));
+    rules.push(Arc::new(VolatileFilterRule));
     rules.push(Arc::new(function_limits::ResultSizeRule));
     rules
 }
 
-/// Returns the engine's optimizer rules with two changes: one rule is wrapped (`single_distinct.rs`), and a rule of
-/// this crate runs before each rule that uses functional dependencies (`forget_dependencies.rs`).
+/// Returns the engine's optimizer rules with three changes: one rule is wrapped (`single_distinct.rs`), a rule of this
+/// crate runs before each rule that uses functional dependencies (`forget_dependencies.rs`), and another runs before the
+/// rule that merges IN lists (`in_lists.rs`).
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    forget_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules))
+    in_lists::before_merger(forget_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules)))
 }

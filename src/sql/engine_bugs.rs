@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{JoinType, ScalarValue};
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 use crate::error::{Error, Result};
@@ -48,6 +49,7 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
                 "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
             ));
         }
+        Expr::WindowFunction(call) => check_window(call)?,
         Expr::InSubquery(test) => check_subquery(&test.subquery)?,
         Expr::Exists(test) => check_subquery(&test.subquery)?,
         Expr::ScalarSubquery(subquery) => check_subquery(subquery)?,
@@ -61,6 +63,23 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     });
     walked.map_err(|error| Error::internal("cannot traverse an expression").with_source(error))?;
     found
+}
+
+/// Refuses `lead` with IGNORE NULLS, which miscounts the nulls between two values, and `lag` with a negative offset
+/// (apache/datafusion#25471).
+fn check_window(call: &WindowFunction) -> Result<()> {
+    let is_forward = match call.fun.name() {
+        "lead" => true,
+        "lag" => !matches!(call.params.args.get(1), None | Some(Expr::Literal(ScalarValue::Int64(Some(0..)), _))),
+        _ => false,
+    };
+    if is_forward && call.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
+        let form = if call.fun.name() == "lead" { "lead with" } else { "lag with a negative offset and" };
+        return Err(Error::unsupported(format!(
+            "{form} IGNORE NULLS is not supported: use nth_value(…) IGNORE NULLS with a frame that begins at 1 FOLLOWING"
+        )));
+    }
+    Ok(())
 }
 
 fn check_subquery(subquery: &Subquery) -> Result<()> {

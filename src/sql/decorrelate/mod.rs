@@ -180,8 +180,8 @@ impl Rewriter {
                 kept.push(conjunct);
                 continue;
             }
-            let conjunct = if force { conjunct } else { self.rewrite_inside(conjunct)? };
-            let is_plain = !force && supported_subqueries::is_plain_conjunct(&conjunct)?;
+            let conjunct = if force { conjunct } else { self.rewrite_inside(conjunct, &schema)? };
+            let is_plain = !force && supported_subqueries::is_plain_conjunct(&conjunct, &schema)?;
             if is_plain { kept.push(conjunct) } else { replaced.push(conjunct) }
         }
         let mut rows = Arc::unwrap_or_clone(filter.input);
@@ -199,8 +199,8 @@ impl Rewriter {
 
     /// If the engine can evaluate all subqueries of `expr` itself, rewrites only the subqueries that are nested in
     /// them.
-    fn rewrite_inside(&mut self, expr: Expr) -> Result<Expr> {
-        if !supported_subqueries::is_plain_conjunct(&expr)? {
+    fn rewrite_inside(&mut self, expr: Expr, schema: &DFSchema) -> Result<Expr> {
+        if !supported_subqueries::is_plain_conjunct(&expr, schema)? {
             return Ok(expr);
         }
         self.rewrite_plans(expr)

@@ -4,21 +4,23 @@
 //! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in WHERE conditions of the
 //!   subquery, and not inside its joins, aggregates, limits or derived tables. For `IN`, the conditions with outer columns must be
 //!   equalities, and the tested value must be a column.
-//! - `NOT IN` in a WHERE condition, if the tested value contains a column and the subquery contains no outer columns.
+//! - `NOT IN` in a WHERE condition, if the tested value is a column, the subquery contains no outer columns, and neither
+//!   column can be NULL. The engine's join for columns that can be NULL does not notice NULL in expressions
+//!   (apache/datafusion#25474), and its partitions race (apache/datafusion#25076).
 //! - Scalar subqueries without outer columns.
 //! - Scalar subqueries that compute aggregates without GROUP BY. Outer columns may occur only in WHERE conditions of
 //!   the form `outer column = inner column`.
 
-use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator};
 
 use super::{is_subquery, outer_columns};
 
-/// Returns true if all subqueries of a WHERE condition can be left to the engine.
-pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
+/// Returns true if all subqueries of a WHERE condition on rows with `schema` can be left to the engine.
+pub(super) fn is_plain_conjunct(conjunct: &Expr, schema: &DFSchema) -> Result<bool> {
     match conjunct {
         Expr::Exists(test) => is_plain_predicate(&test.subquery.subquery, false),
         Expr::InSubquery(test) => {
@@ -27,10 +29,11 @@ pub(super) fn is_plain_conjunct(conjunct: &Expr) -> Result<bool> {
                 return Ok(false);
             }
             let is_uncorrelated = all_outer_columns(&test.subquery.subquery)?.is_empty();
-            if test.negated {
-                return Ok(is_uncorrelated && !test.expr.column_refs().is_empty());
-            }
             let is_column = matches!(*test.expr, Expr::Column(_));
+            if test.negated {
+                let has_nulls = test.expr.nullable(schema)? || test.subquery.subquery.schema().field(0).is_nullable();
+                return Ok(is_uncorrelated && is_column && !has_nulls);
+            }
             Ok(is_uncorrelated || is_column && is_plain_predicate(&test.subquery.subquery, true)?)
         }
         other => has_only_plain_scalars(other),

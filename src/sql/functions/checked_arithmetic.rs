@@ -10,7 +10,8 @@ use std::sync::Arc;
 use arrow::array::{Array as _, ArrayRef, ArrowPrimitiveType, AsArray as _, Datum, Decimal128Array};
 use arrow::compute::kernels::numeric::{add, div, mul, neg, sub};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType as _, Float16Type, Float32Type, Float64Type, i256,
+    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, DecimalType as _, FieldRef, Float16Type, Float32Type,
+    Float64Type, i256,
 };
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
@@ -18,8 +19,10 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+
+use crate::sql::functions::definition::operator_field;
 
 /// The minimum number of digits after the decimal point of a decimal quotient.
 pub(super) const QUOTIENT_SCALE: i8 = 16;
@@ -93,6 +96,10 @@ impl ScalarUDFImpl for CheckedArithmetic {
             (CheckedOperator::Multiply, [left, right]) => sum_type(left, Operator::Multiply, right),
             _ => Err(wrong_count(self.operator)),
         }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        operator_field(self, &args)
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {

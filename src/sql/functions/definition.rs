@@ -116,3 +116,10 @@ impl Hash for Defined {
         self.definition.name.hash(state);
     }
 }
+
+/// Returns the field of an operator's result, which is NULL only if an operand is NULL.
+pub(super) fn operator_field(operator: &impl ScalarUDFImpl, args: &ReturnFieldArgs) -> Result<FieldRef> {
+    let kinds: Vec<_> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
+    let is_nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+    Ok(Arc::new(Field::new(operator.name(), operator.return_type(&kinds)?, is_nullable)))
+}

@@ -7,14 +7,16 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    BinaryExpr, Cast, ColumnarValue, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
+
+use crate::sql::functions::definition::operator_field;
 
 /// An exact comparison of an integer (the first argument) with a double (the second argument).
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -75,6 +77,10 @@ impl ScalarUDFImpl for ExactComparison {
         Ok(DataType::Boolean)
     }
 
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        operator_field(self, &args)
+    }
+
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         Ok(kinds.to_vec())
     }
@@ -98,10 +104,11 @@ impl ScalarUDFImpl for ExactComparison {
                 let pairs = integers.as_primitive::<UInt64Type>().iter().zip(doubles);
                 pairs.map(|pair| self.holds(pair.0.map(i128::from), pair.1)).collect()
             }
-            _ => {
+            DataType::Int64 => {
                 let pairs = integers.as_primitive::<Int64Type>().iter().zip(doubles);
                 pairs.map(|pair| self.holds(pair.0.map(i128::from), pair.1)).collect()
             }
+            kind => return Err(DataFusionError::Internal(format!("cannot compare {kind} as an integer"))),
         };
         let found: ArrayRef = Arc::new(found);
         if is_scalar {

@@ -19,6 +19,7 @@ use arrow::array::{Array as _, ArrayRef};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::{DataFusionError, Result};
@@ -33,6 +34,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
 
 use crate::error::Error;
+use crate::sql::functions::definition::operator_field;
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
 use crate::sql::plan_expressions::rewrite_expressions;
@@ -113,7 +115,14 @@ impl ScalarUDFImpl for LimitedFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sizes = estimate(self.growth, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
-            return self.inner.invoke_with_args(args);
+            let rows = args.number_rows;
+            return Ok(match self.inner.invoke_with_args(args)? {
+                // The engine's `make_array` returns one row for columns without a type (apache/datafusion#21841).
+                ColumnarValue::Array(array) if array.len() == 1 && rows != 1 => {
+                    ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
+                }
+                result => result,
+            });
         }
         let is_estimate_exact = matches!(
             self.growth,
@@ -201,6 +210,10 @@ impl ScalarUDFImpl for LimitedConcat {
             [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
             _ => Err(DataFusionError::Internal("|| needs exactly two arguments".to_owned())),
         }
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        operator_field(self, &args)
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {

@@ -5,8 +5,9 @@
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
 //!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates, window_limits
-//!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, rounding_cast (operators that cannot be called by
-//!             name)
+//!             └► double_extremes (min, max)
+//!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, pass_through, rounding_cast (operators that cannot be
+//!             called by name)
 //! ```
 //!
 //! **Invariant:** a function with a size limit allocates its result only after the size check.
@@ -18,6 +19,7 @@ pub(super) mod arrow_casts;
 pub(super) mod block_sum;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
+pub(super) mod corrected_functions;
 pub(super) mod count_distinct;
 mod date_difference;
 mod date_part;
@@ -26,6 +28,7 @@ mod definition;
 mod delegate;
 pub(super) mod distinct_values;
 mod division;
+mod double_extremes;
 pub(super) mod double_sum;
 pub(super) mod exact_aggregates;
 pub(super) mod exact_comparison;
@@ -38,6 +41,7 @@ pub(super) mod interval_total;
 pub(super) mod max_by;
 pub(super) mod mode_and_percentile;
 mod number_text;
+pub(super) mod pass_through;
 mod percentile_cont;
 pub(super) mod rounding_cast;
 pub(super) mod running_total;
@@ -101,6 +105,7 @@ pub(crate) fn is_operator(function: &ScalarUDF) -> bool {
         || exact_comparison::is_exact_comparison(function)
         || interval_order::is_interval_order(function)
         || interval_product::is_interval_product(function)
+        || pass_through::is_pass_through(function)
 }
 
 /// Returns true if `function` can fail for some argument values even if the argument types are correct.

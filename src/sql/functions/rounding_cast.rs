@@ -11,14 +11,17 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray as _, Float64Array, LargeStringArray, StringArray, StringViewArray};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Float32Type, Float64Type};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, FieldRef, Float32Type, Float64Type,
+};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::sql::functions::definition::operator_field;
 use crate::sql::functions::number_text::{Target, fits_real, number_text};
 
 /// Prepares the operand for a cast of `value` from type `from` to type `to`. Returns `None` if the cast needs no
@@ -79,6 +82,11 @@ impl ScalarUDFImpl for CastOperand {
             [kind] => kind.clone(),
             _ => return Err(DataFusionError::Internal("a cast has exactly one operand".to_owned())),
         })
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let field = operator_field(self, &args)?;
+        Ok(if self.is_try { Arc::new(field.as_ref().clone().with_nullable(true)) } else { field })
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {

@@ -80,28 +80,31 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
     Ok(Transformed::yes(plan))
 }
 
-/// Casts decimal columns in the inputs of a UNION to doubles if another input has a double in the same position.
+/// Casts the numbers in the columns of a UNION to their common type, if an input has a decimal or a double. Until then,
+/// the schema of the UNION contains the types of the first input.
 fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     let kind =
         |input: &LogicalPlan, column: usize| input.schema().fields().get(column).map(|at| at.data_type().clone());
-    let is_mixed: Vec<bool> = (0..columns)
+    let targets: Vec<Option<DataType>> = (0..columns)
         .map(|column| {
             let kinds: Vec<_> = union.inputs.iter().filter_map(|input| kind(input, column)).collect();
-            kinds.iter().any(DataType::is_floating) && kinds.iter().any(DataType::is_decimal)
+            common_fraction(&kinds)
         })
         .collect();
-    if !is_mixed.contains(&true) {
+    if targets.iter().all(Option::is_none) {
         return Ok(LogicalPlan::Union(union));
     }
     is_changed.set(true);
     let inputs = union.inputs.into_iter().map(|input| {
-        let exprs = input.schema().iter().zip(&is_mixed).map(|((qualifier, field), is_mixed)| {
+        let exprs = input.schema().iter().zip(&targets).map(|((qualifier, field), target)| {
             let column = Expr::from((qualifier, field));
-            if *is_mixed && field.data_type().is_decimal() {
-                to_double(column).alias_qualified(qualifier.cloned(), field.name())
-            } else {
-                column
+            match target {
+                Some(target) if field.data_type().is_numeric() && field.data_type() != target => {
+                    Expr::Cast(Cast::new(Box::new(column), target.clone()))
+                        .alias_qualified(qualifier.cloned(), field.name())
+                }
+                _ => column,
             }
         });
         let exprs: Vec<_> = exprs.collect();
@@ -192,7 +195,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 changed |= unify(std::iter::once(&mut **expr).chain(whens), schema);
             }
             let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
-            changed |= unify(results.chain(else_expr.as_deref_mut()), schema);
+            changed |= unify_integers(results.chain(else_expr.as_deref_mut()), schema);
             transformed(Expr::Case(case), changed)
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
@@ -318,6 +321,47 @@ fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
         }
     }
     is_mixed
+}
+
+/// Like [`unify`], but also casts integers. The results of CASE need this, because the type of a CASE is that of its
+/// first result until the engine has coerced all results.
+fn unify_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
+    let exprs: Vec<_> = exprs.into_iter().collect();
+    let kinds: Vec<_> = exprs.iter().map(|expr| expr.get_type(schema).unwrap_or(DataType::Null)).collect();
+    let Some(target) = common_fraction(&kinds) else { return false };
+    for (expr, kind) in exprs.into_iter().zip(kinds) {
+        if kind.is_numeric() && kind != target {
+            *expr = if target == DataType::Float64 {
+                to_double(std::mem::take(expr))
+            } else {
+                Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), target.clone()))
+            };
+        }
+    }
+    true
+}
+
+/// Returns the common type of numbers of different types, of which at least one is a decimal or a double. Returns `None`
+/// for all other types.
+fn common_fraction(kinds: &[DataType]) -> Option<DataType> {
+    let mut numbers = kinds.iter().filter(|kind| kind.is_numeric());
+    let first = numbers.next()?;
+    if numbers.all(|kind| kind == first) {
+        return None;
+    }
+    if kinds.iter().any(DataType::is_floating) {
+        return Some(DataType::Float64);
+    }
+    let decimals: Option<Vec<_>> = kinds.iter().filter(|kind| kind.is_numeric()).map(decimal128).collect();
+    let (mut whole, mut places) = (0, 0);
+    for decimal in decimals? {
+        let DataType::Decimal128(precision, scale) = decimal else { return None };
+        let scale = scale.unsigned_abs();
+        (whole, places) = (whole.max(precision.saturating_sub(scale)), places.max(scale));
+    }
+    let precision = (whole + places).min(DECIMAL128_MAX_PRECISION);
+    let has_decimal = kinds.iter().any(DataType::is_decimal);
+    has_decimal.then_some(DataType::Decimal128(precision, places.cast_signed()))
 }
 
 /// Casts an expression to a double. A literal becomes the nearest double.

@@ -1,10 +1,10 @@
 //! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons ─► engine's type coercion
-//!     ─► checked_arithmetic ─► function_limits ─► engine's optimizer, with single_distinct and forget_dependencies
-//!     ─► guards ─► constant_lists
-//!     ─► physical plan ─► grouping_sets ─► engine's physical optimizer, with missing_sorts
+//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons
+//!     ─► engine's type coercion ─► checked_arithmetic ─► signed_zeros ─► volatile_filters ─► function_limits
+//!     ─► engine's optimizer, with single_distinct, forget_dependencies and in_lists ─► guards ─► constant_lists
+//!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts
 //! ```
 //!
 //! **Invariant:** a rule never adds tables or functions that the session is not allowed to use.
@@ -22,11 +22,15 @@ pub(super) mod exact_numbers;
 pub(super) mod forget_dependencies;
 mod grouping_sets;
 pub(super) mod guards;
+pub(super) mod in_lists;
 pub(super) mod interval_comparisons;
 mod missing_sorts;
+pub(super) mod signed_zeros;
 pub(super) mod single_distinct;
+mod split_limits;
 pub(super) mod time_coercion;
 mod truth_tests;
+pub(super) mod volatile_filters;
 
 /// Returns the physical optimizer rules of the engine and of this crate.
 pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
@@ -35,5 +39,6 @@ pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + 
         rules.iter().position(|rule| rule.name() == "EnsureRequirements").map_or(rules.len(), |index| index + 1);
     rules.insert(sorts, Arc::new(missing_sorts::MissingSortsRule));
     rules.insert(0, Arc::new(grouping_sets::GroupingSetsRule));
+    rules.insert(1, Arc::new(split_limits::SplitLimitsRule));
     rules
 }

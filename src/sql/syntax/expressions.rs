@@ -119,12 +119,12 @@ impl Expressions<'_> {
             }
             Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => {
                 if let Some(list) = elements(right) {
-                    *expr = nested(Expr::InList { expr: Box::new(take(left)), list, negated: false });
+                    *expr = parenthesized(Expr::InList { expr: Box::new(take(left)), list, negated: false });
                 }
             }
             Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
                 if let Some(list) = elements(right) {
-                    *expr = nested(Expr::InList { expr: Box::new(take(left)), list, negated: true });
+                    *expr = parenthesized(Expr::InList { expr: Box::new(take(left)), list, negated: true });
                 }
             }
             Expr::Function(function) => {
@@ -240,6 +240,9 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         ("regexp_extract", ""),
     ];
     const DIFFERENCES: [&str; 2] = ["date_diff", "datediff"];
+    // The functions whose last argument is a string of flags, and the number of their arguments. The engine refuses an
+    // empty string (apache/datafusion#25021).
+    const FLAGS: [(&str, usize); 3] = [("regexp_like", 3), ("regexp_match", 3), ("regexp_replace", 4)];
     let FunctionArguments::List(list) = &mut function.args else { return None };
     if !list.clauses.is_empty() || list.duplicate_treatment.is_some() || function.over.is_some() {
         return None;
@@ -252,6 +255,12 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         {
             *unit = text(&word.value);
         }
+        return None;
+    }
+    if FLAGS.iter().any(|(name, args)| is_named(&function.name, name) && list.args.len() == *args)
+        && list.args.last_mut().and_then(argument).is_some_and(|flags| *flags == text(""))
+    {
+        list.args.pop();
         return None;
     }
     let (name, part) = NAMES.into_iter().find(|(name, _)| is_named(&function.name, name))?;

@@ -1,0 +1,94 @@
+//! Functions that return their argument, and that analyzer rules add to plans. Statements cannot call them by name.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray as _};
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+/// A function that returns its argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum PassThrough {
+    /// Hides an expression from the optimizer.
+    Opaque,
+    /// Replaces the double -0.0 with 0.0.
+    PositiveZero,
+}
+
+impl PassThrough {
+    /// Returns an expression that calls the function.
+    pub(crate) fn call(self, arg: Expr) -> Expr {
+        let signature = Signature::any(1, Volatility::Immutable);
+        let func = Arc::new(ScalarUDF::new_from_impl(PassThroughFunction { function: self, signature }));
+        Expr::ScalarFunction(ScalarFunction { func, args: vec![arg] })
+    }
+}
+
+/// Returns true if `function` is one of the functions in this file.
+pub(crate) fn is_pass_through(function: &ScalarUDF) -> bool {
+    function.inner().is::<PassThroughFunction>()
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PassThroughFunction {
+    function: PassThrough,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for PassThroughFunction {
+    fn name(&self) -> &'static str {
+        match self.function {
+            PassThrough::Opaque => "opaque",
+            PassThrough::PositiveZero => "positive_zero",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        kinds.first().cloned().ok_or_else(wrong_count)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        args.arg_fields.first().cloned().ok_or_else(wrong_count)
+    }
+
+    /// Returns the name of the argument, so that column names do not change.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.iter().map(|arg| arg.schema_name().to_string()).collect())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arg = args.args.into_iter().next().ok_or_else(wrong_count)?;
+        match (self.function, arg) {
+            (PassThrough::Opaque, arg) => Ok(arg),
+            (PassThrough::PositiveZero, ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(positive_zero(array))),
+            (PassThrough::PositiveZero, ColumnarValue::Scalar(scalar)) => {
+                let array = positive_zero(scalar.to_array()?);
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
+            }
+        }
+    }
+}
+
+fn wrong_count() -> DataFusionError {
+    DataFusionError::Internal("a function that passes a value through has exactly one argument".to_owned())
+}
+
+fn positive_zero(array: ArrayRef) -> ArrayRef {
+    // -0.0 + 0.0 is 0.0, and the addition does not change any other value.
+    match array.data_type() {
+        DataType::Float64 => {
+            Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|double| double + 0.0))
+        }
+        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|real| real + 0.0)),
+        _ => array,
+    }
+}

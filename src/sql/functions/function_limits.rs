@@ -115,14 +115,14 @@ impl ScalarUDFImpl for LimitedFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sizes = estimate(self.growth, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
-            let rows = args.number_rows;
-            return Ok(match self.inner.invoke_with_args(args)? {
-                // The engine's `make_array` returns one row for columns without a type (apache/datafusion#21841).
-                ColumnarValue::Array(array) if array.len() == 1 && rows != 1 => {
-                    ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
-                }
-                result => result,
-            });
+            let is_untyped = args.arg_fields.iter().all(|field| field.data_type().is_null());
+            if self.name() == "make_array" && is_untyped && args.number_rows > 1 {
+                // For columns without a type, the engine returns one row with the values of all rows
+                // (apache/datafusion#21841). All rows are equal, so compute the first one.
+                let first = self.inner.invoke_with_args(slice(&args, 0, 1))?.into_array(1)?;
+                return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&first, 0)?));
+            }
+            return self.inner.invoke_with_args(args);
         }
         let is_estimate_exact = matches!(
             self.growth,

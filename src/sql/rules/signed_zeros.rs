@@ -1,12 +1,11 @@
 //! Makes the doubles 0.0 and -0.0 equal wherever the engine compares the bits of doubles.
 //!
-//! The two are equal for the comparison operators, GROUP BY, DISTINCT and joins. For the other cases, this rule replaces
-//! -0.0 with 0.0, or adds the other zero to the constants:
+//! The two are equal for the comparison operators, GROUP BY, DISTINCT and joins. For the other cases, this rule
+//! replaces `x` with `positive_zero(x)`:
 //!
 //! ```text
-//!   ORDER BY x, OVER (PARTITION BY x ORDER BY x), count(DISTINCT x)  ─►  positive_zero(x)
-//!   x IN (0.0, 1.0, …)                  ─►  x IN (0.0, -0.0, 1.0, …)
-//!   CASE x WHEN 0.0 THEN a WHEN 1.0 …   ─►  CASE x WHEN 0.0 THEN a WHEN -0.0 THEN a WHEN 1.0 …
+//!   ORDER BY x, OVER (PARTITION BY x ORDER BY x), count(DISTINCT x), array_agg(y ORDER BY x)
+//!   x IN (0.0, 1.0, …) and CASE x WHEN 0.0 …, unless all values are constants other than 0.0 and -0.0
 //! ```
 
 use datafusion::common::tree_node::Transformed;
@@ -48,10 +47,8 @@ impl AnalyzerRule for SignedZeroRule {
 /// Returns true if the expression must be rewritten for some types of its operands.
 fn is_candidate(expr: &Expr) -> bool {
     match expr {
-        Expr::InList(list) => list.list.iter().any(|value| other_zero(value).is_some()),
-        Expr::Case(case) => {
-            case.expr.is_some() && case.when_then_expr.iter().any(|(when, _)| other_zero(when).is_some())
-        }
+        Expr::InList(list) => list.list.iter().any(may_be_zero),
+        Expr::Case(case) => case.expr.is_some() && case.when_then_expr.iter().any(|(when, _)| may_be_zero(when)),
         Expr::WindowFunction(_) => true,
         Expr::AggregateFunction(call) => call.params.distinct || !call.params.order_by.is_empty(),
         _ => false,
@@ -62,22 +59,20 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     let mut expr = expr;
     let is_changed = match &mut expr {
         Expr::InList(list) => {
-            let zeros: Vec<_> =
-                list.list.iter().filter_map(other_zero).filter(|zero| !list.list.contains(zero)).collect();
-            let is_changed = !zeros.is_empty();
-            list.list.extend(zeros);
+            let may_be_zero = list.list.iter().any(may_be_zero);
+            let is_changed = may_be_zero && normalize(&mut list.expr, schema);
+            if is_changed {
+                list.list.iter_mut().for_each(to_positive);
+            }
             is_changed
         }
-        Expr::Case(case) if case.expr.is_some() => {
-            let branches = case.when_then_expr.len();
-            let mut all = Vec::with_capacity(branches + 1);
-            for (when, then) in std::mem::take(&mut case.when_then_expr) {
-                let other = other_zero(&when).map(|zero| (Box::new(zero), then.clone()));
-                all.push((when, then));
-                all.extend(other);
+        Expr::Case(case) => {
+            let may_be_zero = case.when_then_expr.iter().any(|(when, _)| may_be_zero(when));
+            let is_changed = may_be_zero && case.expr.as_mut().is_some_and(|tested| normalize(tested, schema));
+            if is_changed {
+                case.when_then_expr.iter_mut().for_each(|(when, _)| to_positive(when));
             }
-            case.when_then_expr = all;
-            case.when_then_expr.len() > branches
+            is_changed
         }
         Expr::WindowFunction(call) => {
             let is_changed =
@@ -108,13 +103,19 @@ fn normalize(key: &mut Expr, schema: &DFSchema) -> bool {
     is_double
 }
 
-/// Returns the zero with the opposite sign, or `None` if the expression is not a zero literal.
-fn other_zero(expr: &Expr) -> Option<Expr> {
-    let Expr::Literal(value, metadata) = expr else { return None };
-    let zero = match value {
-        ScalarValue::Float64(Some(double)) if *double == 0.0 => ScalarValue::Float64(Some(-double)),
-        ScalarValue::Float32(Some(real)) if *real == 0.0 => ScalarValue::Float32(Some(-real)),
-        _ => return None,
-    };
-    Some(Expr::Literal(zero, metadata.clone()))
+/// Replaces -0.0 in a value that is compared with a key.
+fn to_positive(value: &mut Expr) {
+    if may_be_zero(value) {
+        *value = PassThrough::PositiveZero.call(std::mem::take(value));
+    }
+}
+
+/// Returns false if the expression is a constant other than 0.0 and -0.0.
+fn may_be_zero(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Float64(Some(double)), _) => *double == 0.0,
+        Expr::Literal(ScalarValue::Float32(Some(real)), _) => *real == 0.0,
+        Expr::Literal(..) => false,
+        _ => true,
+    }
 }

@@ -35,7 +35,7 @@ pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDict
 pub use columns::dictionary_ops::map_leaves;
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
-pub use decode::reject::{Reason, Reject};
+pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
 pub use schema::column::{Column, EVENT_DATE, RECEIVED_TIME};

@@ -1,4 +1,4 @@
-//! Translates DataFusion errors into [`Error`]s, with the messages from `engine_text.rs`. The only other file that
+//! Translates DataFusion errors into [`Error`]s, with the messages from `engine_error_text.rs`. The only other file that
 //! interprets DataFusion errors is `planning/unknown_names.rs`, which handles unknown names.
 //!
 //! The kind of the translated error shows who caused the error: the caller or the server. If the caller's statement or
@@ -12,7 +12,7 @@ use datafusion::error::DataFusionError;
 
 use crate::config::QueryConfig;
 use crate::error::{Error, did_you_mean};
-use crate::sql::engine_text::{
+use crate::sql::engine_error_text::{
     OFFSET_OVERFLOW, caused_by_statement, invalid_regex, located, root, sentence, too_long, unsupported,
 };
 

@@ -24,7 +24,7 @@ use crate::query::engine::Engine;
 use crate::query::error::from_engine;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::statement;
-use crate::query::planning::{expanded_size, plan_size};
+use crate::query::planning::{plan_size, substituted_size};
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
@@ -62,7 +62,7 @@ impl OperatorQuery {
         statement::check_plan(&plan)?;
         let plan = ErasedPlan::new(decorrelate(plan).map_err(to_error)?.data);
         plan_size::check(&plan)?;
-        expanded_size::check(&plan)?;
+        substituted_size::check(&plan)?;
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(to_error)?;
         let task = Arc::new(self.engine.task(&physical));

@@ -26,7 +26,7 @@ use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
 use crate::query::planning::statement::STACK_BYTES_MIN;
-use crate::sql::engine_text::panicked;
+use crate::sql::engine_error_text::panicked;
 
 /// The nice value of the query threads is the server's nice value plus this number. If a query thread and another
 /// thread compete for a processor, the other thread gets about three times as much processor time.

@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::query::error::from_engine;
 use crate::query::query_runtime::{QueryRuntime, stopped};
 use crate::query::running_queries::{QueryId, QueryTicket};
-use crate::sql::engine_text::panicked;
+use crate::sql::engine_error_text::panicked;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 

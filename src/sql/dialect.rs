@@ -16,14 +16,14 @@ use crate::sql::functions::{aggregate_functions, arrow_casts, corrected_function
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
 use crate::sql::rules::constant_lists::ConstantListRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
-use crate::sql::rules::guards::GuardRule;
+use crate::sql::rules::fallible_operands::GuardRule;
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::signed_zeros::SignedZeroRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
-use crate::sql::rules::{self, forget_dependencies, in_lists, single_distinct};
+use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
 use crate::sql::syntax::boolean_texts::BooleanTextPlanner;
-use crate::sql::syntax::bound_values::BoundValuePlanner;
+use crate::sql::syntax::parameter_values::BoundValuePlanner;
 
 /// Returns a builder of session states that plan statements in this dialect. These states have no tables, table
 /// functions or file formats, and do not treat table names as URLs, so a statement cannot read a file by its name.
@@ -90,8 +90,8 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
 }
 
 /// Returns the engine's optimizer rules with three changes: one rule is wrapped (`single_distinct.rs`), a rule of this
-/// crate runs before each rule that uses functional dependencies (`forget_dependencies.rs`), and another runs before the
+/// crate runs before each rule that uses functional dependencies (`functional_dependencies.rs`), and another runs before the
 /// rule that merges IN lists (`in_lists.rs`).
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    in_lists::before_merger(forget_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules)))
+    in_lists::before_merger(functional_dependencies::before_users(single_distinct::wrap(Optimizer::new().rules)))
 }

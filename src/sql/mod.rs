@@ -6,7 +6,7 @@
 //!     ─► rules/ (analyzer and optimizer) ─► physical plan, which calls functions/
 //! ```
 //!
-//! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_text.rs` rewrites the engine's
+//! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_error_text.rs` rewrites the engine's
 //! error texts. Our plan nodes share `plan_node.rs`, and the rules share `plan_expressions.rs`.
 //!
 //! **Invariant:** this module does not depend on tables, tenants or sessions. It works only on statements and plans.
@@ -14,7 +14,7 @@
 pub(crate) mod decorrelate;
 pub(crate) mod dialect;
 pub(crate) mod engine_bugs;
-pub(crate) mod engine_text;
+pub(crate) mod engine_error_text;
 pub(crate) mod functions;
 pub(crate) mod plan_expressions;
 pub(crate) mod plan_node;

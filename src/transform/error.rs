@@ -10,7 +10,7 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 use crate::error::{Error, did_you_mean};
-use crate::sql::engine_text::{located, root};
+use crate::sql::engine_error_text::{located, root};
 
 /// Translates an engine error. If the engine reports where in the statement the error is, the message contains this
 /// position.

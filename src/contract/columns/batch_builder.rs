@@ -18,7 +18,7 @@ use super::map_builder::MapBuilder;
 use super::padded_slice::PaddedSlice;
 use crate::contract::ColumnKind;
 use crate::contract::decode::column_value::{ColumnValue, Text};
-use crate::contract::decode::reject::{Reason, RejectCause};
+use crate::contract::decode::reject_reason::{Reason, RejectCause};
 use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::{Contract, DecodeOptions, Owner};
 use crate::error::Result;

@@ -17,7 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::key_columns;
-use super::reject::{Reject, RejectCause};
+use super::reject_reason::{Reject, RejectCause};
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Decoded, Owner, TenantId};
 use crate::error::{Error, Result};

@@ -21,7 +21,7 @@ use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use bytes::Bytes;
 
 use super::accept_or_reject::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, RejectedRows, push_reject, too_many_events};
-use super::reject::{Reason, Reject, RejectCause};
+use super::reject_reason::{Reason, Reject, RejectCause};
 use super::{cast, key_columns};
 use crate::contract::EventBatch;
 use crate::contract::columns::column_builder::{map_builder, received_column, tenant_column};

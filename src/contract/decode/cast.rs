@@ -22,7 +22,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::accept_or_reject::RejectedRows;
 use super::column_value::{ColumnValue, Text};
-use super::reject::{Reason, RejectCause};
+use super::reject_reason::{Reason, RejectCause};
 use crate::contract::ColumnKind;
 use crate::contract::Contract;
 use crate::contract::columns::column_builder::ColumnBuilder;

@@ -3,7 +3,7 @@
 //! The input is an integer, float, string or boolean that a decoder has read, and the [`Leaf`] of its column. The
 //! result is a [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
-use super::reject::Reason;
+use super::reject_reason::Reason;
 use super::time;
 use crate::contract::ColumnKind;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::accept_or_reject::push_reject;
 use super::arrow_batch;
-use super::reject::{Reason, Reject};
+use super::reject_reason::{Reason, Reject};
 use crate::contract::{Contract, DecodeOptions, Decoded, EventBatch, Owner};
 use crate::error::{Error, Result};
 use crate::supervise::catch;

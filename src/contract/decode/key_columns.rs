@@ -3,7 +3,7 @@
 //! Each function checks one value. It returns the cause if the event must be rejected, and `None` otherwise. The row
 //! decoders and the Arrow decoder share these functions.
 
-use super::reject::{Reason, RejectCause};
+use super::reject_reason::{Reason, RejectCause};
 use crate::clock::Micros;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::{Contract, DecodeOptions, Owner, TenantId};

@@ -22,5 +22,5 @@ pub(super) mod ipc;
 pub(super) mod json;
 pub(super) mod key_columns;
 pub(super) mod protobuf;
-pub(super) mod reject;
+pub(super) mod reject_reason;
 pub(super) mod time;

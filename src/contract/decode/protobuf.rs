@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::accept_or_reject::EventCollector;
 use super::column_value::{ColumnValue, Text};
 use super::cursor::SyntaxError;
-use super::reject::{Reason, RejectCause};
+use super::reject_reason::{Reason, RejectCause};
 use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Target};

@@ -23,7 +23,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat};
 
 use super::avro::{AvroNode, AvroSchema, AvroTimeUnit, SCALE_MAX};
-use crate::contract::decode::reject::Reason;
+use crate::contract::decode::reject_reason::Reason;
 
 /// The maximum nesting depth of values.
 const DEPTH_MAX: usize = 64;

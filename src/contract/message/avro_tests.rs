@@ -8,7 +8,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use apache_avro::{Days, Decimal, Duration, Millis, Months, Schema};
 
 use super::avro::AvroSchema;
-use crate::contract::decode::reject::Reason;
+use crate::contract::decode::reject_reason::Reason;
 use crate::contract::testing::{acme, json, plain, reasons, rows};
 
 /// Encodes a value with the `apache_avro` library.

@@ -22,7 +22,7 @@ use prost_types::FileDescriptorProto;
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-use crate::contract::decode::reject::Reason;
+use crate::contract::decode::reject_reason::Reason;
 use crate::contract::schema::proto;
 use crate::error::{Error, Result};
 

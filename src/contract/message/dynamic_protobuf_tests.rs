@@ -10,7 +10,7 @@ use prost_types::{DescriptorProto, FileDescriptorProto};
 
 use super::dynamic_protobuf::{MessageType, ProtoFile};
 use crate::config::TableConfig;
-use crate::contract::decode::reject::Reason;
+use crate::contract::decode::reject_reason::Reason;
 use crate::contract::schema::table::Contract;
 use crate::contract::testing::{bytes, varint, voice};
 

@@ -9,7 +9,6 @@
 //! is refused.
 
 pub(super) mod erased_plan;
-pub(super) mod expanded_size;
 pub(super) mod logical_plan;
 #[cfg(test)]
 mod logical_plan_tests;
@@ -23,6 +22,7 @@ pub(super) mod planned_statement;
 pub(super) mod planner;
 pub(super) mod reusable_plan;
 pub(super) mod statement;
+pub(super) mod substituted_size;
 pub(super) mod table_reads;
 pub(super) mod unknown_names;
 pub(super) mod values_subqueries;

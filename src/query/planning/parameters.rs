@@ -1,7 +1,7 @@
 //! Placeholders in a statement (`?` and `$1`), and the values that a client binds to them.
 //!
 //! The placeholders are numbered before the statement is parsed. Before each run, each placeholder is replaced by a
-//! literal that has the type of the bound value, and the statement is planned again ([`bound_values`]). A bound value
+//! literal that has the type of the bound value, and the statement is planned again ([`parameter_values`]). A bound value
 //! therefore has the same effect as a literal in the statement.
 //!
 //! **Invariant:** a bound value keeps its own type, is never changed, and is never inserted into SQL text.
@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Error, Result};
 use crate::query::planning::erased_plan::ErasedPlan;
-use crate::sql::syntax::bound_values;
+use crate::sql::syntax::parameter_values;
 
 /// The maximum number of placeholders in one statement.
 const PARAMETERS_MAX: usize = 1000;
@@ -87,18 +87,18 @@ impl ParameterizedStatement {
     /// Returns `None` if the statement has no placeholders. Otherwise, names each unnamed result column that contains a
     /// placeholder, so that column names do not depend on bound values.
     pub(in crate::query) fn of(statement: &mut Statement) -> Option<Self> {
-        let placeholders = bound_values::placeholders(statement);
+        let placeholders = parameter_values::placeholders(statement);
         if placeholders.is_empty() {
             return None;
         }
-        bound_values::name_columns(statement);
+        parameter_values::name_columns(statement);
         Some(Self { statement: ErasedPlan::new(statement.clone()), placeholders })
     }
 
     /// Returns the statement with a marker in place of each placeholder.
     pub(in crate::query) fn marked(&self) -> Statement {
         let mut statement = Statement::clone(&self.statement);
-        bound_values::substitute(&mut statement);
+        parameter_values::substitute(&mut statement);
         statement
     }
 

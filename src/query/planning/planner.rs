@@ -32,16 +32,16 @@ use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::plan_cache::PlanKey;
 use crate::query::planning::planned_statement::{MoreRows, Planned};
 use crate::query::planning::reusable_plan::ReusablePlan;
-use crate::query::planning::{expanded_size, plan_size};
 use crate::query::planning::{parameters, statement, unknown_names, values_subqueries};
+use crate::query::planning::{plan_size, substituted_size};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
-use crate::sql::engine_text::located;
+use crate::sql::engine_error_text::located;
 use crate::sql::syntax::output_names::{self, OutputNames, Replaced};
-use crate::sql::syntax::{self, ambiguous_names, bound_values, using_joins};
+use crate::sql::syntax::{self, ambiguous_names, parameter_values, using_joins};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -217,7 +217,8 @@ impl Planner {
         values: Vec<ScalarValue>,
     ) -> Result<LogicalPlan> {
         let planning = self.view().state.statement_to_plan(template.marked());
-        let plan = bound_values::with_values(values.into(), planning).await.map_err(|error| self.to_error(error))?;
+        let plan =
+            parameter_values::with_values(values.into(), planning).await.map_err(|error| self.to_error(error))?;
         plan_size::check(&plan).map(|()| plan)
     }
 
@@ -266,7 +267,7 @@ impl Planner {
             plan_size::check(&plan.data)?;
         }
         let plan = plan.data;
-        expanded_size::check(&plan)?;
+        substituted_size::check(&plan)?;
         engine_bugs::check(&plan)?;
         let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
         template.iter().for_each(|template| template.complete(&mut parameters));

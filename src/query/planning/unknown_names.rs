@@ -13,7 +13,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{TableFactor, Visit as _, Visitor};
 
 use crate::error::{Error, did_you_mean};
-use crate::sql::engine_text::root;
+use crate::sql::engine_error_text::root;
 
 /// Returns the error to report for an unknown function, or for a column that exists but is not visible where the
 /// statement uses it. Returns `None` if `error` is any other error. `parse` is called to get the syntax tree of the

@@ -39,7 +39,7 @@ use crate::lake::Table;
 use crate::query::scan::physical_plan::ScanPlan;
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metadata};
 use crate::query::scan::table_source::TableSource;
-use crate::sql::engine_text::root;
+use crate::sql::engine_error_text::root;
 use crate::sql::plan_node::leaf_methods;
 
 /// The plan node that reads a table for a caller.

@@ -9,7 +9,7 @@
 //! ```text
 //!   node over I, with a subquery Q(k) in an expression
 //!     D = distinct k of I                    domain.rs
-//!     S = the rows of Q for each key of D    unnest.rs, unnest_join.rs, unnest_limit.rs
+//!     S = the rows of Q for each key of D    keyed_plan.rs, keyed_join.rs, keyed_limit.rs
 //!     R = one row for each key of D          subquery.rs: the value, or the counts that EXISTS, IN, ANY and ALL need
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
@@ -22,14 +22,14 @@
 //! before, so the tenant barrier still applies.
 
 mod domain;
-mod multiset;
+mod keyed_join;
+mod keyed_limit;
+mod keyed_plan;
 mod outer_aggregates;
+mod set_operations_all;
 mod single_row;
 mod subquery;
 mod supported_subqueries;
-mod unnest;
-mod unnest_join;
-mod unnest_limit;
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
 /// Returns true if the plan contains a subquery in an expression, a LATERAL join, INTERSECT ALL or EXCEPT ALL.
 fn contains_subquery(plan: &LogicalPlan) -> Result<bool> {
     plan.exists(|node| {
-        let mut found = matches!(node, LogicalPlan::Subquery(_)) || multiset::is_multiset(node);
+        let mut found = matches!(node, LogicalPlan::Subquery(_)) || set_operations_all::is_multiset(node);
         if !found {
             node.apply_expressions(|expr| {
                 found |= expr.exists(|expr| Ok(is_subquery(expr)))?;
@@ -141,8 +141,8 @@ impl Rewriter {
 
     fn rewrite_node(&mut self, node: LogicalPlan, force: bool) -> Result<Transformed<LogicalPlan>> {
         self.count_node()?;
-        if multiset::is_multiset(&node) {
-            return multiset::rewrite(node, self).map(Transformed::yes);
+        if set_operations_all::is_multiset(&node) {
+            return set_operations_all::rewrite(node, self).map(Transformed::yes);
         }
         if let LogicalPlan::Join(join) = &node
             && is_lateral(&join.right)

@@ -15,8 +15,8 @@ use datafusion::logical_expr::{
 };
 
 use super::domain::{Domain, resolve};
+use super::keyed_plan::Unnested;
 use super::single_row::subquery_value;
-use super::unnest::Unnested;
 use super::{Rewriter, outer_columns};
 
 /// The plan of the outer rows. The result of each subquery is added to it as columns.

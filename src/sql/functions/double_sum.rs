@@ -14,7 +14,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use datafusion::error::Result;
 
-use crate::sql::functions::block_sum::{BLOCK_VALUES_MAX, block_sum};
+use crate::sql::functions::double_block_sum::{BLOCK_VALUES_MAX, block_sum};
 use crate::sql::functions::exact_number::{Exact, Limbs, power_of_two};
 use crate::sql::functions::running_total::Total;
 

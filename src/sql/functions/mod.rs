@@ -16,7 +16,6 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
 pub(super) mod arrow_casts;
-pub(super) mod block_sum;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
 pub(super) mod corrected_functions;
@@ -28,6 +27,7 @@ mod definition;
 mod delegate;
 pub(super) mod distinct_values;
 mod division;
+pub(super) mod double_block_sum;
 mod double_extremes;
 pub(super) mod double_sum;
 pub(super) mod exact_aggregates;

@@ -3,7 +3,7 @@
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons
 //!     ─► engine's type coercion ─► checked_arithmetic ─► signed_zeros ─► volatile_filters ─► function_limits
-//!     ─► engine's optimizer, with single_distinct, forget_dependencies and in_lists ─► guards ─► constant_lists
+//!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
 //!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts
 //! ```
 //!
@@ -19,9 +19,9 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 pub(super) mod checked_arithmetic;
 pub(super) mod constant_lists;
 pub(super) mod exact_numbers;
-pub(super) mod forget_dependencies;
+pub(super) mod fallible_operands;
+pub(super) mod functional_dependencies;
 mod grouping_sets;
-pub(super) mod guards;
 pub(super) mod in_lists;
 pub(super) mod interval_comparisons;
 mod missing_sorts;

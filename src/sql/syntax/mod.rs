@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t, token_rewrites drops tokens that the parser does not know)
-//!     ─► operator_precedence ─► named_windows ─► clauses (refuse what the planner would ignore) ─► outer_aggregates (refuse)
+//!     ─► operator_precedence ─► named_windows ─► clauses (refuse what the planner would ignore) ─► misplaced_aggregates (refuse)
 //!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
 //!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
 //!     ─► using_joins (USING and NATURAL as ON)
-//!     ─► bound_values (replace placeholders with typed literals)
-//!     ─► engine's planner, which calls bound_values and boolean_texts ─► engine_bugs
+//!     ─► parameter_values (replace placeholders with typed literals)
+//!     ─► engine's planner, which calls parameter_values and boolean_texts ─► engine_bugs
 //! ```
 //!
 //! If the planner refuses a statement because two output names are equal, `output_names` rewrites the statement, which
@@ -28,18 +28,18 @@ use crate::error::Result;
 
 pub(crate) mod ambiguous_names;
 pub(crate) mod boolean_texts;
-pub(crate) mod bound_values;
 mod clauses;
 mod current_time;
 mod expressions;
 mod from_columns;
 mod merged_columns;
+mod misplaced_aggregates;
 mod named_windows;
 mod numbers;
 mod operator_precedence;
 mod ordered_aggregates;
-mod outer_aggregates;
 pub(crate) mod output_names;
+pub(crate) mod parameter_values;
 mod row_comparisons;
 pub(crate) mod session_values;
 mod shorthand;
@@ -60,7 +60,7 @@ pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState,
     operator_precedence::rewrite(statement);
     named_windows::rewrite(statement)?;
     clauses::check(statement, &|name| functions.contains_key(name))?;
-    outer_aggregates::check(statement, &|name| state.aggregate_functions().contains_key(name))?;
+    misplaced_aggregates::check(statement, &|name| state.aggregate_functions().contains_key(name))?;
     shorthand::rewrite(statement)?;
     let names_user = expressions::rewrite(statement, user)?;
     numbers::rewrite(statement);

@@ -25,7 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::sql::engine_text::root;
+use crate::sql::engine_error_text::root;
 use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, text, visit};
 
 /// The beginning of the `CASE` around a cast, which [`DistinctCasts`] adds.

@@ -6,8 +6,8 @@
 //!   Filter, Projection, Sort       ─► the same node, which passes the key on
 //!   Aggregate                      ─► groups by the key; without GROUP BY, keys without rows are added afterwards
 //!   Window                         ─► partitions by the key
-//!   Limit                          ─► row_number() in each key (unnest_limit.rs)
-//!   Distinct, Union, Join          ─► compare the key too (unnest_join.rs)
+//!   Limit                          ─► row_number() in each key (keyed_limit.rs)
+//!   Distinct, Union, Join          ─► compare the key too (keyed_join.rs)
 //! ```
 
 use std::sync::Arc;

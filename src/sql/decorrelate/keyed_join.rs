@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, Join, LogicalPlan, Projection};
 
 use super::Rewriter;
 use super::domain::Domain;
-use super::unnest::{Unnested, refers_to, substitute};
+use super::keyed_plan::{Unnested, refers_to, substitute};
 
 impl Rewriter {
     pub(super) fn unnest_join(&mut self, join: &Join, domain: &Domain) -> Result<Unnested> {

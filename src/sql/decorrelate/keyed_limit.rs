@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 
 use super::Rewriter;
 use super::domain::Domain;
-use super::unnest::{Unnested, substitute, substitute_named};
+use super::keyed_plan::{Unnested, substitute, substitute_named};
 
 impl Rewriter {
     pub(super) fn unnest_limit(&mut self, limit: &Limit, domain: &Domain) -> Result<Unnested> {

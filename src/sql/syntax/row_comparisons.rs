@@ -1,4 +1,5 @@
-//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, into comparisons of columns.
+//! Rewrites comparisons of rows, such as `(a, b) IN ((1, 2), (3, 4))`, into comparisons of columns, and BETWEEN SYMMETRIC
+//! into two BETWEENs.
 //!
 //! The engine compares rows as structs, and treats a null inside a struct as an ordinary value. In the engine, `(1,
 //! NULL) = (1, 2)` is false instead of unknown, so a negated comparison would return too many rows.
@@ -6,12 +7,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Join, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
-    TableFactor, Value, Visit as _, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, Query, Select,
+    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, Value, Visit as _, Visitor,
 };
 
 use crate::error::{Error, Result};
-use crate::sql::syntax::tree::{binary, flow, nested, not, query, select, table, value};
+use crate::sql::syntax::token_rewrites::SYMMETRIC_BOUND;
+use crate::sql::syntax::tree::{binary, flow, last_name_of, nested, not, query, select, table, value};
 
 /// The maximum number of expressions that the rewrites may add to a statement.
 const ADDED_MAX: usize = 50_000;
@@ -66,6 +68,20 @@ impl RowComparisons {
                     "IN with a row and a subquery is not supported here: use EXISTS or NOT EXISTS with a comparison of \
                      each column, in WHERE",
                 ));
+            }
+            Expr::Between { expr: tested, negated, low, high } if symmetric_bound(low).is_some() => {
+                let low = symmetric_bound(low).unwrap_or(low);
+                [&**tested, low, &**high]
+                    .into_iter()
+                    .try_for_each(|copied| self.count(std::slice::from_ref(copied)))?;
+                let range = |low: &Expr, high: &Expr| Expr::Between {
+                    expr: tested.clone(),
+                    negated: false,
+                    low: boxed(low),
+                    high: boxed(high),
+                };
+                let either = binary(nested(range(low, high)), BinaryOperator::Or, nested(range(high, low)));
+                if *negated { not(either) } else { nested(either) }
             }
             Expr::Between { expr: left, .. } if row(left).is_some() => {
                 return Err(Error::unsupported("BETWEEN with rows is not supported: use <= and >="));
@@ -148,6 +164,19 @@ fn row(expr: &Expr) -> Option<&[Expr]> {
     match expr {
         Expr::Tuple(columns) if columns.len() > 1 => Some(columns),
         Expr::Nested(inner) => row(inner),
+        _ => None,
+    }
+}
+
+/// Returns `a` for the mark that `token_rewrites` sets in `BETWEEN SYMMETRIC a AND b`.
+fn symmetric_bound(low: &Expr) -> Option<&Expr> {
+    let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = low else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(bound))]
+            if last_name_of(name).as_deref() == Some(SYMMETRIC_BOUND) =>
+        {
+            Some(bound)
+        }
         _ => None,
     }
 }

@@ -6,9 +6,13 @@
 //! | `{oj a LEFT JOIN b ON …}`, an escape of ODBC | `a LEFT JOIN b ON …` |
 //! | `LIKE 'a!%' {escape '!'}`, an escape of ODBC | `LIKE 'a!%' ESCAPE '!'` |
 //! | `x IN ((SELECT …), 2)` | `x IN (coalesce((SELECT …)), 2)` |
+//! | `x = ANY ((SELECT …) EXCEPT …)` | `x = ANY (WITH "__first" AS (SELECT 1) (SELECT …) EXCEPT …)` |
+//! | `x BETWEEN SYMMETRIC a AND b` | `x BETWEEN symmetric_bound(a) AND b` (see `row_comparisons`) |
 //! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
 //! | `__subquery_1` | refused. The name is reserved |
 //! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
+
+use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
@@ -16,16 +20,23 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use crate::error::{Error, Result};
 use crate::sql::decorrelate::NAME_PREFIX;
 
+/// The function that marks the first bound of BETWEEN SYMMETRIC.
+pub(in crate::sql::syntax) const SYMMETRIC_BOUND: &str = "symmetric_bound";
+/// The keywords with which a query begins.
+const QUERIES: [Keyword; 2] = [Keyword::SELECT, Keyword::WITH];
+
 /// Rewrites the tokens of a statement.
 pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let words: Vec<usize> = (0..tokens.len()).filter(|index| !is_space(&tokens[*index].token)).collect();
     let token = |position: usize| words.get(position).map(|index| &tokens[*index].token);
-    let mut dropped = Vec::new();
+    let mut edits = Edits::default();
     // An entry for each open parenthesis: the index of its token if the parenthesis begins a subquery that is the first
     // element of an IN list, otherwise `None`.
     let mut parentheses = Vec::new();
-    // The indexes of tokens before which `coalesce(` is inserted, and of those after which `)` is inserted.
-    let (mut opened, mut closed) = (Vec::new(), Vec::new());
+    // An entry for each BETWEEN whose AND has not been reached: the nesting depth, and whether it is SYMMETRIC.
+    let mut ranges = Vec::new();
+    // The number of CASE expressions that are open.
+    let mut cases = 0_usize;
     // An entry for each open brace, which is true if the brace belongs to an escape that is removed.
     let mut braces = Vec::new();
     for position in 0..words.len() {
@@ -36,63 +47,111 @@ pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
             Some(Token::LBrace) => {
                 let escape = escape_at(token(position + 1), token(position + 2));
                 if let Some(length) = escape {
-                    dropped.extend(&words[position..position + length]);
+                    edits.dropped.extend(&words[position..position + length]);
                 }
                 braces.push(escape.is_some());
             }
-            Some(Token::RBrace) if braces.pop() == Some(true) => dropped.push(words[position]),
+            Some(Token::RBrace) if braces.pop() == Some(true) => edits.dropped.push(words[position]),
+            Some(first) if is_keyword(first, Keyword::CASE) => cases += 1,
+            Some(first) if is_keyword(first, Keyword::END) => cases = cases.saturating_sub(1),
+            Some(first) if is_keyword(first, Keyword::BETWEEN) => {
+                let is_next = |keyword| token(position + 1).is_some_and(|next| is_keyword(next, keyword));
+                let is_symmetric = is_next(Keyword::SYMMETRIC);
+                if is_symmetric || is_next(Keyword::ASYMMETRIC) {
+                    edits.dropped.push(words[position + 1]);
+                }
+                if is_symmetric {
+                    edits.after.insert(words[position], vec![Token::make_word(SYMMETRIC_BOUND, None), Token::LParen]);
+                }
+                ranges.push((parentheses.len() + cases, is_symmetric));
+            }
+            Some(first) if is_keyword(first, Keyword::AND) => {
+                if let Some((_, is_symmetric)) = ranges.pop_if(|(depth, _)| *depth == parentheses.len() + cases)
+                    && is_symmetric
+                {
+                    edits.before.insert(words[position], vec![Token::RParen]);
+                }
+            }
             Some(first) if is_keyword(first, Keyword::AS) => {
                 let is_negated = token(position + 1).is_some_and(|next| is_keyword(next, Keyword::NOT));
                 let at = position + 1 + usize::from(is_negated);
                 let is_hint = token(at).is_some_and(|next| is_keyword(next, Keyword::MATERIALIZED))
                     && token(at + 1) == Some(&Token::LParen);
                 if is_hint {
-                    dropped.extend(&words[position + 1..=at]);
+                    edits.dropped.extend(&words[position + 1..=at]);
                 }
             }
-            Some(Token::LParen) => parentheses.push(begins_first_subquery(position, &token).then(|| words[position])),
+            Some(Token::LParen) => {
+                if begins_quantified_query(position, &token) {
+                    let with = [
+                        Token::make_keyword("WITH"),
+                        Token::make_word("__first", Some('"')),
+                        Token::make_keyword("AS"),
+                    ];
+                    let query =
+                        [Token::LParen, Token::make_keyword("SELECT"), Token::Number("1".into(), false), Token::RParen];
+                    edits.after.insert(words[position], with.into_iter().chain(query).collect());
+                }
+                parentheses.push(begins_first_subquery(position, &token).then(|| words[position]));
+            }
             Some(Token::RParen) => {
                 if let Some(Some(start)) = parentheses.pop()
                     && token(position + 1) == Some(&Token::Comma)
                 {
-                    opened.push(start);
-                    closed.push(words[position]);
+                    edits.before.insert(start, vec![Token::make_keyword("coalesce"), Token::LParen]);
+                    edits.after.insert(words[position], vec![Token::RParen]);
                 }
             }
             _ => {}
         }
     }
-    if dropped.is_empty() && opened.is_empty() {
-        return Ok(tokens);
-    }
-    opened.sort_unstable();
-    Ok(edited(tokens, &dropped, &opened, &closed))
+    Ok(edits.apply(tokens))
 }
 
-/// Removes the tokens at the indexes `dropped`, and inserts `coalesce(` before the tokens at `opened` and `)` after the
-/// tokens at `closed`.
-fn edited(tokens: Vec<TokenWithSpan>, dropped: &[usize], opened: &[usize], closed: &[usize]) -> Vec<TokenWithSpan> {
-    let mut rewritten = Vec::with_capacity(tokens.len() + 3 * opened.len());
-    for (index, token) in tokens.into_iter().enumerate() {
-        let span = token.span;
-        if opened.binary_search(&index).is_ok() {
-            rewritten
-                .extend([Token::make_keyword("coalesce"), Token::LParen].map(|token| TokenWithSpan::new(token, span)));
+/// Tokens to remove and to insert, by the indexes of tokens.
+#[derive(Default)]
+struct Edits {
+    /// The indexes of the tokens to remove, in ascending order.
+    dropped: Vec<usize>,
+    before: BTreeMap<usize, Vec<Token>>,
+    after: BTreeMap<usize, Vec<Token>>,
+}
+
+impl Edits {
+    fn apply(mut self, tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+        if self.dropped.is_empty() && self.before.is_empty() && self.after.is_empty() {
+            return tokens;
         }
-        if dropped.binary_search(&index).is_err() {
-            rewritten.push(token);
+        let mut edited = Vec::with_capacity(tokens.len() + 8 * (self.before.len() + self.after.len()));
+        for (index, token) in tokens.into_iter().enumerate() {
+            let span = token.span;
+            let placed = |token| TokenWithSpan::new(token, span);
+            edited.extend(self.before.remove(&index).into_iter().flatten().map(placed));
+            if self.dropped.binary_search(&index).is_err() {
+                edited.push(token);
+            }
+            edited.extend(self.after.remove(&index).into_iter().flatten().map(placed));
         }
-        if closed.binary_search(&index).is_ok() {
-            rewritten.push(TokenWithSpan::new(Token::RParen, span));
-        }
+        edited
     }
-    rewritten
+}
+
+/// Returns true if the parenthesis at `position` encloses the query of ANY, SOME or ALL, and the query begins with a
+/// parenthesis itself. The parser would take this query for a value.
+fn begins_quantified_query<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
+    const QUANTIFIERS: [Keyword; 3] = [Keyword::ANY, Keyword::SOME, Keyword::ALL];
+    let is_any = |position: usize, words: &[Keyword]| {
+        token(position).is_some_and(|token| words.iter().any(|word| is_keyword(token, *word)))
+    };
+    position >= 1
+        && is_any(position - 1, &QUANTIFIERS)
+        && token(position + 1) == Some(&Token::LParen)
+        && is_any(position + 2, &QUERIES)
 }
 
 /// Returns true if the parenthesis at `position` begins a subquery that is the first element of an IN list. The parser
 /// would interpret this subquery as the whole list.
 fn begins_first_subquery<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
-    const QUERIES: [Keyword; 2] = [Keyword::SELECT, Keyword::WITH];
     let is_in_list = position >= 2
         && token(position - 2).is_some_and(|token| is_keyword(token, Keyword::IN))
         && token(position - 1) == Some(&Token::LParen);
@@ -191,6 +250,19 @@ mod tests {
                 Some("x IN (coalesce((SELECT y IN (coalesce((SELECT 1)), 3))), 2)"),
             ),
             ("x IN ((SELECT 1, 2", Some("x IN ((SELECT 1, 2")),
+            (
+                "x > ALL ((SELECT 1) EXCEPT SELECT 2)",
+                Some("x > ALL (WITH\"__first\"AS(SELECT1)(SELECT 1) EXCEPT SELECT 2)"),
+            ),
+            ("x > ANY (ARRAY[1])", Some("x > ANY (ARRAY[1])")),
+            (
+                "x BETWEEN SYMMETRIC (a AND b) AND 3 AND y BETWEEN ASYMMETRIC 1 AND 2",
+                Some("x BETWEENsymmetric_bound( (a AND b) )AND 3 AND y BETWEEN 1 AND 2"),
+            ),
+            (
+                "x BETWEEN SYMMETRIC CASE WHEN a AND b THEN 1 END AND 3",
+                Some("x BETWEENsymmetric_bound( CASE WHEN a AND b THEN 1 END )AND 3"),
+            ),
             ("SELECT 'a' 'b'", None),
             ("SELECT 1 'b'", None),
             ("SELECT 'a', 'b'", Some("SELECT 'a', 'b'")),

@@ -8,12 +8,15 @@
 //!   x IN (0.0, 1.0, …) and CASE x WHEN 0.0 …, unless all values are constants other than 0.0 and -0.0
 //! ```
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, ScalarValue};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable as _, LogicalPlan, SortExpr};
+use datafusion::logical_expr::{Expr, ExprSchemable as _, LogicalPlan, Projection, SortExpr, Window};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::pass_through::PassThrough;
@@ -34,6 +37,7 @@ impl AnalyzerRule for SignedZeroRule {
                 let is_changed = order(&mut sort.expr, sort.input.schema());
                 Ok(Transformed::new_transformed(LogicalPlan::Sort(sort), is_changed))
             }
+            LogicalPlan::Window(window) => rewrite_window(window),
             plan if any_expression(&plan, is_candidate)? => {
                 let schema = merge_schema(&plan.inputs());
                 rewrite_expressions(plan, |expr| Ok(rewrite(expr, &schema)))
@@ -49,7 +53,6 @@ fn is_candidate(expr: &Expr) -> bool {
     match expr {
         Expr::InList(list) => list.list.iter().any(may_be_zero),
         Expr::Case(case) => case.expr.is_some() && case.when_then_expr.iter().any(|(when, _)| may_be_zero(when)),
-        Expr::WindowFunction(_) => true,
         Expr::AggregateFunction(call) => call.params.distinct || !call.params.order_by.is_empty(),
         _ => false,
     }
@@ -74,11 +77,6 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             }
             is_changed
         }
-        Expr::WindowFunction(call) => {
-            let is_changed =
-                call.params.partition_by.iter_mut().map(|key| normalize(key, schema)).fold(false, |a, b| a | b);
-            order(&mut call.params.order_by, schema) | is_changed
-        }
         Expr::AggregateFunction(call) => {
             let is_distinct = call.params.distinct;
             let args = call.params.args.iter_mut().take(usize::from(is_distinct));
@@ -88,6 +86,48 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         _ => false,
     };
     Transformed::new_transformed(expr, is_changed)
+}
+
+/// Computes the normalized keys of windows in a projection below the window node. The engine expects columns as keys: it
+/// fails if it cannot derive how function calls are sorted.
+fn rewrite_window(window: Window) -> Result<Transformed<LogicalPlan>> {
+    let input = Arc::clone(&window.input);
+    let mut columns: Vec<_> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    // The keys that the projection computes. All functions of a window node must have the same keys.
+    let mut computed: Vec<(Expr, Column)> = Vec::new();
+    let names = NamePreserver::new_for_projection();
+    let mut exprs = Vec::with_capacity(window.window_expr.len());
+    for expr in &window.window_expr {
+        let name = names.save(expr);
+        let rewritten = expr.clone().transform_up(|mut expr| {
+            let Expr::WindowFunction(call) = &mut expr else { return Ok(Transformed::no(expr)) };
+            let order = call.params.order_by.iter_mut().map(|key| &mut key.expr);
+            for key in call.params.partition_by.iter_mut().chain(order) {
+                if !normalize(key, input.schema()) {
+                    continue;
+                }
+                let column = match computed.iter().find(|(known, _)| known == key) {
+                    Some((_, column)) => column.clone(),
+                    None => {
+                        let column = Column::new_unqualified(format!("__positive_zero_{}", computed.len()));
+                        columns.push(key.clone().alias(&column.name));
+                        computed.push((key.clone(), column.clone()));
+                        column
+                    }
+                };
+                *key = Expr::Column(column);
+            }
+            Ok(Transformed::yes(expr))
+        })?;
+        exprs.push(name.restore(rewritten.data));
+    }
+    if computed.is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    let rows = Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?));
+    let rows = Arc::new(LogicalPlan::Window(Window::try_new(exprs, rows)?));
+    let columns = window.schema.columns().into_iter().map(Expr::Column).collect();
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, rows)?)))
 }
 
 fn order(keys: &mut [SortExpr], schema: &DFSchema) -> bool {

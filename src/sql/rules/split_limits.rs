@@ -12,6 +12,9 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::limit::GlobalLimitExec;
 
+/// A number of rows that no result reaches.
+const ROWS_UNLIMITED: usize = 1_000_000_000_000;
+
 /// The physical optimizer rule that splits limits. It must run before the engine's rule that moves sorts. A later rule of
 /// the engine merges the nodes again.
 #[derive(Debug)]
@@ -34,7 +37,9 @@ impl PhysicalOptimizerRule for SplitLimitsRule {
                 return Ok(Transformed::no(plan));
             }
             let rows = GlobalLimitExec::new(Arc::clone(limit.input()), 0, Some(skip.saturating_add(fetch)));
-            let rest: Arc<dyn ExecutionPlan> = Arc::new(GlobalLimitExec::new(Arc::new(rows), skip, None));
+            // Without a limit, the engine would move an outer sort below the node that skips rows.
+            let rest = GlobalLimitExec::new(Arc::new(rows), skip, Some(ROWS_UNLIMITED));
+            let rest: Arc<dyn ExecutionPlan> = Arc::new(rest);
             Ok(Transformed::yes(rest))
         })
         .map(|plan| plan.data)

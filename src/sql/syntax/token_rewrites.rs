@@ -28,84 +28,129 @@ const QUERIES: [Keyword; 2] = [Keyword::SELECT, Keyword::WITH];
 /// Rewrites the tokens of a statement.
 pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
     let words: Vec<usize> = (0..tokens.len()).filter(|index| !is_space(&tokens[*index].token)).collect();
-    let token = |position: usize| words.get(position).map(|index| &tokens[*index].token);
-    let mut edits = Edits::default();
-    // An entry for each open parenthesis: the index of its token if the parenthesis begins a subquery that is the first
-    // element of an IN list, otherwise `None`.
-    let mut parentheses = Vec::new();
-    // An entry for each BETWEEN whose AND has not been reached: the nesting depth, and whether it is SYMMETRIC.
-    let mut ranges = Vec::new();
-    // The number of CASE expressions that are open.
-    let mut cases = 0_usize;
-    // An entry for each open brace, which is true if the brace belongs to an escape that is removed.
-    let mut braces = Vec::new();
-    for position in 0..words.len() {
-        check_name(token(position))?;
-        check_operator(token(position))?;
-        check_text(token(position), token(position + 1))?;
-        match token(position) {
+    let mut rewriter = Rewriter { tokens: &tokens, words, ..Rewriter::default() };
+    for position in 0..rewriter.words.len() {
+        check_name(rewriter.token(position))?;
+        check_operator(rewriter.token(position))?;
+        check_text(rewriter.token(position), rewriter.token(position + 1))?;
+        rewriter.visit(position);
+    }
+    let edits = rewriter.edits;
+    Ok(edits.apply(tokens))
+}
+
+/// Finds the tokens to remove and to insert, in one pass. A position counts only the tokens that are not whitespace.
+#[derive(Default)]
+struct Rewriter<'a> {
+    tokens: &'a [TokenWithSpan],
+    /// The index of the token at each position.
+    words: Vec<usize>,
+    edits: Edits,
+    /// An entry for each open parenthesis: the index of its token if the parenthesis begins a subquery that is the first
+    /// element of an IN list, otherwise `None`.
+    parentheses: Vec<Option<usize>>,
+    /// An entry for each BETWEEN whose AND has not been reached: the nesting depth, and whether it is SYMMETRIC.
+    ranges: Vec<(usize, bool)>,
+    /// The number of CASE expressions that are open.
+    cases: usize,
+    /// An entry for each open brace, which is true if the brace belongs to an escape that is removed.
+    braces: Vec<bool>,
+}
+
+impl Rewriter<'_> {
+    fn token(&self, position: usize) -> Option<&Token> {
+        self.words.get(position).map(|index| &self.tokens[*index].token)
+    }
+
+    fn is_any(&self, position: usize, keywords: &[Keyword]) -> bool {
+        self.token(position).is_some_and(|token| keywords.iter().any(|keyword| is_keyword(token, *keyword)))
+    }
+
+    fn visit(&mut self, position: usize) {
+        match self.token(position) {
             Some(Token::LBrace) => {
-                let escape = escape_at(token(position + 1), token(position + 2));
+                let escape = escape_at(self.token(position + 1), self.token(position + 2));
                 if let Some(length) = escape {
-                    edits.dropped.extend(&words[position..position + length]);
+                    self.edits.dropped.extend(&self.words[position..position + length]);
                 }
-                braces.push(escape.is_some());
+                self.braces.push(escape.is_some());
             }
-            Some(Token::RBrace) if braces.pop() == Some(true) => edits.dropped.push(words[position]),
-            Some(first) if is_keyword(first, Keyword::CASE) => cases += 1,
-            Some(first) if is_keyword(first, Keyword::END) => cases = cases.saturating_sub(1),
-            Some(first) if is_keyword(first, Keyword::BETWEEN) => {
-                let is_next = |keyword| token(position + 1).is_some_and(|next| is_keyword(next, keyword));
-                let is_symmetric = is_next(Keyword::SYMMETRIC);
-                if is_symmetric || is_next(Keyword::ASYMMETRIC) {
-                    edits.dropped.push(words[position + 1]);
-                }
-                if is_symmetric {
-                    edits.after.insert(words[position], vec![Token::make_word(SYMMETRIC_BOUND, None), Token::LParen]);
-                }
-                ranges.push((parentheses.len() + cases, is_symmetric));
-            }
-            Some(first) if is_keyword(first, Keyword::AND) => {
-                if let Some((_, is_symmetric)) = ranges.pop_if(|(depth, _)| *depth == parentheses.len() + cases)
-                    && is_symmetric
-                {
-                    edits.before.insert(words[position], vec![Token::RParen]);
-                }
-            }
-            Some(first) if is_keyword(first, Keyword::AS) => {
-                let is_negated = token(position + 1).is_some_and(|next| is_keyword(next, Keyword::NOT));
-                let at = position + 1 + usize::from(is_negated);
-                let is_hint = token(at).is_some_and(|next| is_keyword(next, Keyword::MATERIALIZED))
-                    && token(at + 1) == Some(&Token::LParen);
-                if is_hint {
-                    edits.dropped.extend(&words[position + 1..=at]);
-                }
-            }
-            Some(Token::LParen) => {
-                if begins_quantified_query(position, &token) {
-                    let with = [
-                        Token::make_keyword("WITH"),
-                        Token::make_word("__first", Some('"')),
-                        Token::make_keyword("AS"),
-                    ];
-                    let query =
-                        [Token::LParen, Token::make_keyword("SELECT"), Token::Number("1".into(), false), Token::RParen];
-                    edits.after.insert(words[position], with.into_iter().chain(query).collect());
-                }
-                parentheses.push(begins_first_subquery(position, &token).then(|| words[position]));
-            }
+            Some(Token::RBrace) => self.close_brace(position),
+            Some(Token::LParen) => self.open_parenthesis(position),
             Some(Token::RParen) => {
-                if let Some(Some(start)) = parentheses.pop()
-                    && token(position + 1) == Some(&Token::Comma)
+                if let Some(Some(start)) = self.parentheses.pop()
+                    && self.token(position + 1) == Some(&Token::Comma)
                 {
-                    edits.before.insert(start, vec![Token::make_keyword("coalesce"), Token::LParen]);
-                    edits.after.insert(words[position], vec![Token::RParen]);
+                    self.edits.before.insert(start, vec![Token::make_keyword("coalesce"), Token::LParen]);
+                    self.edits.after.insert(self.words[position], vec![Token::RParen]);
                 }
             }
+            Some(Token::Word(Word { keyword, quote_style: None, .. })) => match keyword {
+                Keyword::CASE => self.cases += 1,
+                Keyword::END => self.cases = self.cases.saturating_sub(1),
+                Keyword::BETWEEN => self.begin_range(position),
+                Keyword::AND => self.end_range(position),
+                Keyword::AS => self.drop_hint(position),
+                _ => {}
+            },
             _ => {}
         }
     }
-    Ok(edits.apply(tokens))
+
+    fn close_brace(&mut self, position: usize) {
+        if self.braces.pop() == Some(true) {
+            self.edits.dropped.push(self.words[position]);
+        }
+    }
+
+    fn open_parenthesis(&mut self, position: usize) {
+        let before = position.checked_sub(1);
+        // The query of ANY, SOME or ALL begins with a parenthesis itself. The parser would take it for a value.
+        if before.is_some_and(|before| self.is_any(before, &[Keyword::ANY, Keyword::SOME, Keyword::ALL]))
+            && self.token(position + 1) == Some(&Token::LParen)
+            && self.is_any(position + 2, &QUERIES)
+        {
+            let with = [Token::make_keyword("WITH"), Token::make_word("__first", Some('"')), Token::make_keyword("AS")];
+            let query = [Token::LParen, Token::make_keyword("SELECT"), Token::Number("1".into(), false), Token::RParen];
+            self.edits.after.insert(self.words[position], with.into_iter().chain(query).collect());
+        }
+        // The parser would take a subquery that is the first element of an IN list for the whole list.
+        let is_first = before.is_some_and(|before| self.token(before) == Some(&Token::LParen))
+            && position.checked_sub(2).is_some_and(|before| self.is_any(before, &[Keyword::IN]))
+            && self.is_any(position + 1, &QUERIES);
+        self.parentheses.push(is_first.then(|| self.words[position]));
+    }
+
+    fn depth(&self) -> usize {
+        self.parentheses.len() + self.cases
+    }
+
+    fn begin_range(&mut self, position: usize) {
+        let is_symmetric = self.is_any(position + 1, &[Keyword::SYMMETRIC]);
+        if is_symmetric || self.is_any(position + 1, &[Keyword::ASYMMETRIC]) {
+            self.edits.dropped.push(self.words[position + 1]);
+        }
+        if is_symmetric {
+            let mark = vec![Token::make_word(SYMMETRIC_BOUND, None), Token::LParen];
+            self.edits.after.insert(self.words[position], mark);
+        }
+        self.ranges.push((self.depth(), is_symmetric));
+    }
+
+    fn end_range(&mut self, position: usize) {
+        let depth = self.depth();
+        if let Some((_, true)) = self.ranges.pop_if(|(begun, _)| *begun == depth) {
+            self.edits.before.insert(self.words[position], vec![Token::RParen]);
+        }
+    }
+
+    /// Drops `MATERIALIZED` or `NOT MATERIALIZED` after AS.
+    fn drop_hint(&mut self, position: usize) {
+        let at = position + 1 + usize::from(self.is_any(position + 1, &[Keyword::NOT]));
+        if self.is_any(at, &[Keyword::MATERIALIZED]) && self.token(at + 1) == Some(&Token::LParen) {
+            self.edits.dropped.extend(&self.words[position + 1..=at]);
+        }
+    }
 }
 
 /// Tokens to remove and to insert, by the indexes of tokens.
@@ -134,28 +179,6 @@ impl Edits {
         }
         edited
     }
-}
-
-/// Returns true if the parenthesis at `position` encloses the query of ANY, SOME or ALL, and the query begins with a
-/// parenthesis itself. The parser would take this query for a value.
-fn begins_quantified_query<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
-    const QUANTIFIERS: [Keyword; 3] = [Keyword::ANY, Keyword::SOME, Keyword::ALL];
-    let is_any = |position: usize, words: &[Keyword]| {
-        token(position).is_some_and(|token| words.iter().any(|word| is_keyword(token, *word)))
-    };
-    position >= 1
-        && is_any(position - 1, &QUANTIFIERS)
-        && token(position + 1) == Some(&Token::LParen)
-        && is_any(position + 2, &QUERIES)
-}
-
-/// Returns true if the parenthesis at `position` begins a subquery that is the first element of an IN list. The parser
-/// would interpret this subquery as the whole list.
-fn begins_first_subquery<'a>(position: usize, token: &impl Fn(usize) -> Option<&'a Token>) -> bool {
-    let is_in_list = position >= 2
-        && token(position - 2).is_some_and(|token| is_keyword(token, Keyword::IN))
-        && token(position - 1) == Some(&Token::LParen);
-    is_in_list && token(position + 1).is_some_and(|token| QUERIES.iter().any(|word| is_keyword(token, *word)))
 }
 
 /// Refuses a name that the decorrelation of subqueries could mistake for one of its own columns.

@@ -6,6 +6,7 @@ Both binaries run at the same time and are asked in alternation, over ADBC. A `p
 it is parsed and planned. A `cached` statement has the same text each time.
 """
 
+import contextlib
 import statistics
 import sys
 
@@ -38,8 +39,13 @@ class Side:
         token = server.token("big")
         server.post(token, events.ipc(events.table(ROWS, tenant="big")), "application/vnd.apache.arrow.stream")
         options = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {token}"}
-        self.cursor = dbapi.connect(server.flight, db_kwargs=options, autocommit=True).cursor()
+        self.connection = dbapi.connect(server.flight, db_kwargs=options, autocommit=True)
+        self.cursor = self.connection.cursor()
         self.asked = 0
+
+    def close(self):
+        self.cursor.close()
+        self.connection.close()
 
     def cpu_ms(self, sql, is_new):
         """Returns the server's CPU time per query in milliseconds."""
@@ -52,8 +58,10 @@ class Side:
 
 
 def main(before, after):
-    with support.server(before) as first, support.server(after) as second:
+    with support.server(before) as first, support.server(after) as second, contextlib.ExitStack() as stack:
         sides = Side(first), Side(second)
+        stack.callback(sides[0].close)
+        stack.callback(sides[1].close)
         print("| statement | before, ms | after, ms | ratio | quartiles |\n|---|---|---|---|---|")
         for name, sql in STATEMENTS.items():
             for kind, is_new in ("planned", True), ("cached", False):

@@ -13,7 +13,7 @@ pub const TENANTS: [(&str, u64); 5] = [("aurora", 640), ("borealis", 250), ("cir
 
 /// The number of active calls. At 1,000 events per second, each call sends an event every ten seconds.
 const CALLS: usize = 10_000;
-/// The number of events of one call: one when it rings, six quality reports, and one when it ends.
+/// The number of events of one call: one when the phone rings, six quality reports, and one when the call ends.
 const STEPS: u64 = 8;
 const REPORT_EVERY_MS: u64 = 10_000;
 

@@ -92,7 +92,7 @@ pub(crate) async fn start(store: &Store, limits: IngestConfig) -> Arc<Ingest> {
     Ingest::start(open(store).await, Vec::new(), limits, Clock::System, Arc::default()).await.unwrap()
 }
 
-/// Submits a body as an endpoint does.
+/// Submits a body in the same way as the endpoints.
 pub(crate) async fn submit(ingest: &Ingest, access: &Access, table: &str, body: Body) -> Result<Receipt> {
     let (writer, target) = (&ingest.writer, ingest.writer.authorize(access, table)?);
     writer.submit(writer.reservation(), &target, body, "test").await

@@ -221,7 +221,7 @@ impl QuarantineReader<'_> {
         Ok(found)
     }
 
-    /// Reads the closing rows in a file, and adds the hash of each closed entry to `closed`.
+    /// Reads the rows of a file that close entries, and adds the hash of each closed entry to `closed`.
     async fn collect_closed(&self, file: &DataFile, closed: &mut HashSet<u128>) -> Result<()> {
         let contract = self.table.contract();
         let names = [contract.tenant, contract.time].map(|column| contract.columns[column].name.as_str());

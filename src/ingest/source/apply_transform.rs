@@ -71,7 +71,7 @@ impl Preparer {
         self.assemble_messages(self.join(batches)?, rejects, received, stamp, source)
     }
 
-    /// Decodes the rows of each owner separately. The index of a resulting reject is the index of its message.
+    /// Decodes the rows of each owner separately. A rejected row is reported with the index of its message.
     fn decode_rows(
         &self,
         rows: &Rows,

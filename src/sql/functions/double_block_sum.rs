@@ -56,7 +56,8 @@ fn larger(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
 
-/// Returns a large double `r`. For a smaller double `x`, `x + r - r` is `x` rounded to a multiple of `2^exponent`.
+/// Returns a double `r` that rounds smaller doubles: for each of them, `x + r - r` is `x` rounded to a multiple of
+/// `2^exponent`.
 fn rounder(exponent: i32) -> f64 {
     1.5 * f64::from_bits(u64::from((exponent + 52 + 1023).unsigned_abs()) << 52)
 }

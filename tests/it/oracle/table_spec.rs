@@ -1,4 +1,4 @@
-//! Generates random tables: the declaration of a table, and the server's contract for the table.
+//! Generates random tables. Each consists of its declaration, and of the contract that the server makes of it.
 //!
 //! A [`TableSpec`] is generated from [`Choices`]. The specification contains the server's contract, and the generated
 //! tree of fields, which does not depend on the server's code. If a `.proto` declares the table, the specification also

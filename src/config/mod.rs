@@ -162,7 +162,7 @@ pub enum OnGap {
 /// The set of Arrow types that query results may contain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum TypeProfile {
-    /// Only types that every known client can read.
+    /// Results contain only types that every known client can read.
     #[default]
     Compat,
     /// The types that the query engine uses internally.

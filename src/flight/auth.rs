@@ -19,7 +19,7 @@ use crate::tenancy::{Access, Verifier};
 const AUTHORIZATION: &str = "authorization";
 
 /// A decoder for base64 with and without padding. It is needed because Go clients send Basic credentials without
-/// padding, and all other clients with padding.
+/// padding, whereas all other clients send them with padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

@@ -26,9 +26,9 @@ use arrow_flight::sql::{
 };
 use datafusion::catalog::information_schema::{INFORMATION_SCHEMA, INFORMATION_SCHEMA_TABLES};
 
-use super::client_arrow_types::{ResultTypes, wire_schema};
 use super::error::metadata_error;
 use super::metadata_filter::{is_catalog, is_like};
+use super::result_arrow_types::{ResultTypes, wire_schema};
 use super::sqlinfo::ServerLimits;
 use super::table_keys::KeyCommand;
 use super::{sqlinfo, xdbc_type_info};

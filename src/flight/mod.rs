@@ -7,7 +7,7 @@
 //!      ┌──────────────────────────────────────────────┘
 //!      ▼
 //!   service ─ auth (every call) ─► command_decoder ─┬─► query_rpcs ─ plan ─► signed_handle (ticket)
-//!      │                                            │        └─ run ─► client_arrow_types ─► result_encoder ─► unread_stream ─► client
+//!      │                                            │        └─ run ─► result_arrow_types ─► result_encoder ─► unread_stream ─► client
 //!      │                                            ├─► catalog, table_keys, sqlinfo, xdbc_type_info ─► result_encoder ─► client
 //!      │                                            ├─► prepared_statement ◄─► signed_handle (bound parameters)
 //!      │                                            ├─► message_reader ─► upload ─► ingest ─► Writer::submit
@@ -57,10 +57,10 @@ mod command_decoder;
 mod query_rpcs;
 mod unread_stream;
 
-mod client_arrow_types;
-mod client_time_zone;
 mod prepared_statement;
+mod result_arrow_types;
 mod result_encoder;
+mod result_time_zone;
 mod signed_handle;
 
 mod catalog;

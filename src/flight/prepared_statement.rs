@@ -20,9 +20,9 @@ use futures::TryStreamExt;
 use prost::Message;
 use uuid::Uuid;
 
-use super::client_arrow_types::{parameter_schema, wire_schema};
 use super::message_reader::REQUEST;
 use super::query_rpcs::schema_bytes;
+use super::result_arrow_types::{parameter_schema, wire_schema};
 use super::service::{FlightHandler, RpcCaller};
 use super::signed_handle::{HANDLE_BYTES_MAX, Handle, Purpose, Statement};
 use super::upload::Upload;

@@ -22,8 +22,8 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use uuid::Uuid;
 
-use super::client_arrow_types::{ResultTypes, wire_schema};
 use super::command_decoder::{QueryCommand, decode_metadata_command, decode_query};
+use super::result_arrow_types::{ResultTypes, wire_schema};
 use super::result_encoder::encode_result;
 use super::service::{FlightHandler, RpcCaller};
 use super::signed_handle::{Handle, Purpose, Statement};

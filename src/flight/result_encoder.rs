@@ -18,7 +18,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use prost::Message;
 
-use super::client_arrow_types::{convert, to_wire, wire_schema};
+use super::result_arrow_types::{convert, to_wire, wire_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 

@@ -18,10 +18,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cancel::RunningQueries;
-use super::client_arrow_types::{ClientKind, ResultTypes};
-use super::client_time_zone::ClientTimeZone;
 use super::command_decoder::{ActionCommand, PutCommand, action_types, decode_action, decode_put};
 use super::message_reader::MessageReader;
+use super::result_arrow_types::{ClientKind, ResultTypes};
+use super::result_time_zone::ClientTimeZone;
 use super::rpc_outcome::{Messages, RpcCall};
 use super::session_options::{SessionOptions, parse_types};
 use super::signed_handle::{HANDLE_BYTES_MAX, HandleSigner};

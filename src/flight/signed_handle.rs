@@ -18,8 +18,8 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::client_arrow_types::ResultTypes;
-use super::client_time_zone::ClientTimeZone;
+use super::result_arrow_types::ResultTypes;
+use super::result_time_zone::ClientTimeZone;
 use crate::clock::{Clock, Micros};
 use crate::config::{Secret, TypeProfile};
 use crate::error::{Error, Result};

@@ -124,7 +124,8 @@ mod tests {
     fn counting(deadline: Instant) -> (BoxStream<'static, Result<u64>>, oneshot::Receiver<()>) {
         let (alive, gone) = oneshot::channel();
         let items = stream::unfold((0, alive), move |(count, alive)| async move {
-            let item = if Instant::now() < deadline { Ok(count) } else { Err(Error::limited("too late")) };
+            let item =
+                if Instant::now() < deadline { Ok(count) } else { Err(Error::limited("the time limit is exceeded")) };
             Some((item, (count + 1, alive)))
         });
         (items.boxed(), gone)
@@ -147,7 +148,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(500);
         let waiting = stream::once(async move {
             tokio::time::sleep_until(deadline).await;
-            Err::<u64, _>(Error::limited("too late"))
+            Err::<u64, _>(Error::limited("the time limit is exceeded"))
         });
         let mut items = expiring(waiting.boxed(), deadline);
         assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);

@@ -237,12 +237,12 @@ impl Metrics {
         self.lake_checkpoints.get_or_create(&[("table", Label::owned(table))]).inc();
     }
 
-    /// Counts a panic of a background task. `task` is the kind of the task.
+    /// Counts a panic of a background task. `task` is the kind of task, such as `committer`.
     pub fn task_panicked(&self, task: &'static str) {
         self.task_panics.get_or_create(&[("task", task.into())]).inc();
     }
 
-    /// Counts a restart of a background task after a panic. `task` is the kind of the task.
+    /// Counts a restart of a background task after a panic. `task` is the kind of task, such as `committer`.
     pub fn task_restarted(&self, task: &'static str) {
         self.task_restarts.get_or_create(&[("task", task.into())]).inc();
     }

@@ -57,7 +57,7 @@ impl Case {
     fn new(sql: &str) -> Self {
         let source = SourceConfig { transform: Some(sql.to_owned()), ..SourceConfig::default() };
         let (lookups, files) = (BTreeMap::new(), Vec::new());
-        // The time limit of a run is long enough for a busy host. Only the test of this limit sets a shorter one.
+        // The time limit of a run is long enough for a busy host. Only the test of this limit sets a shorter limit.
         let limits = IngestConfig { transform_time_max: Duration::from_secs(1_000), ..IngestConfig::default() };
         Self { source, limits, lookups, files }.with("restaurants", RESTAURANTS)
     }

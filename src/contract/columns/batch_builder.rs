@@ -86,7 +86,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Opens an empty row. Call this only after the previous row was kept or dropped.
+    /// Starts an empty row. Call this only after the previous row was kept or dropped.
     #[inline]
     pub(in crate::contract) fn open(&mut self) {
         if self.rows == self.capacity {

@@ -24,7 +24,7 @@ use crate::lake::{DataFile, Snapshot};
 pub(super) struct WindowCoverage {
     /// Covered files, oldest first.
     covered: VecDeque<CoveredFiles>,
-    /// Uncovered files, by UTC day.
+    /// The files that are not covered, by UTC day.
     uncovered: BTreeMap<i32, UncoveredDay>,
 }
 

@@ -23,7 +23,7 @@ mod session_loop;
 mod assignment;
 mod lag_reporting;
 mod offset_gap;
-mod pause;
+mod partition_pause;
 
 mod client;
 mod client_settings;
@@ -35,7 +35,7 @@ mod oauth_token;
 #[cfg(test)]
 mod oauth_token_tests;
 #[cfg(test)]
-mod pause_tests;
+mod partition_pause_tests;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -28,7 +28,7 @@ mod dry_run;
 mod lag;
 mod partition_offsets;
 
-mod pause;
+mod source_pause;
 
 mod monitor;
 mod source_control;
@@ -43,8 +43,8 @@ pub(super) use message_batch::{
 };
 pub(super) use monitor::SourceMonitor;
 pub(super) use partition_offsets::PartitionOffsets;
-pub(super) use pause::Pause;
 pub(super) use route::Route;
+pub(super) use source_pause::Pause;
 #[cfg(test)]
 pub(super) use source_writer::StoredBatch;
 pub(super) use source_writer::{SourceWriter, StoredOffsets, text_bytes_max};

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::message_batch::TopicPartition;
 use super::monitor::SourceError;
-use super::pause::{self, Pause};
 use super::route::Route;
+use super::source_pause::{self, Pause};
 use crate::clock::Micros;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::kafka::Source;
@@ -93,7 +93,7 @@ impl Sources {
     /// unknown.
     pub async fn set_paused(&self, name: &str, is_paused: bool) -> Result<SourceState> {
         let route = &self.source(name)?.route;
-        pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;
+        source_pause::set(self.table(route)?, route, is_paused, self.writer.clock.now()).await?;
         self.state(name)
     }
 

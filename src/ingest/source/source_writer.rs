@@ -22,9 +22,9 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::message_batch::{BatchLimits, BatchMessage, MessageBatch, OffsetRange, TopicPartition};
-use super::pause::Pause;
 use super::poison_messages::isolate;
 use super::route::Route;
+use super::source_pause::Pause;
 use crate::config::IngestConfig;
 use crate::contract::{Format, MESSAGES_MAX, Owner};
 use crate::error::{Error, Kind, Result};

@@ -167,8 +167,8 @@ impl CommitRequest {
     fn check(&self, table: &Table, snapshot: &Snapshot) -> Result<()> {
         match self.progress.iter().find(|progress| !progress.fits(snapshot)) {
             Some(Progress { app, after, .. }) => Err(Error::conflict(format!(
-                "table `{}`: the progress of `{app}` was expected to be {}, but it is {}: another writer has continued \
-                 with this source; continue from the new progress",
+                "table `{}`: expected the progress of `{app}` to be {}, but it is {}: another writer has taken over this \
+                 source; resume from the stored progress",
                 table.contract.name,
                 progress_text(*after),
                 progress_text(snapshot.txns.get(app).copied()),

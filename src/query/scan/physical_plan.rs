@@ -267,7 +267,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends to `read` the `indexes` that it does not contain yet.
+/// Appends those `indexes` to `read` that it does not contain yet.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

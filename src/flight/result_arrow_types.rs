@@ -1,7 +1,7 @@
 //! Determines which Arrow types the server sends to a client, and converts values to these types.
 //!
 //! A JDBC client can also set its time zone. Timestamps are then sent as the wall-clock time in that zone
-//! (`client_time_zone.rs`).
+//! (`result_time_zone.rs`).
 //!
 //! The type profile `compat` allows only types that every known client can read. The profile `native` allows all types
 //! of the engine.
@@ -18,7 +18,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use tonic::metadata::MetadataMap;
 
-use super::client_time_zone::{ClientTimeZone, local_schema};
+use super::result_time_zone::{ClientTimeZone, local_schema};
 use crate::config::TypeProfile;
 use crate::error::{Error, Result};
 

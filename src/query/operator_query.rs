@@ -28,7 +28,7 @@ use crate::query::planning::{plan_size, substituted_size};
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
-use crate::sql::syntax::{self, using_joins};
+use crate::sql::syntax;
 
 /// Runs queries on the rows of all tenants, with limits on the result size.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl OperatorQuery {
         let state = self.state()?;
         let mut statement = statement::parse(sql, &self.engine.config)?;
         syntax::check_and_rewrite(&mut statement, &state, None)?;
-        using_joins::rewrite(&mut statement, &state)?;
+        syntax::rewrite_columns(&mut statement, &state)?;
         let plan = state.statement_to_plan(statement).await.map_err(to_error)?;
         plan_size::check(&plan)?;
         statement::check_plan(&plan)?;

@@ -10,15 +10,17 @@ use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 
 use crate::sql::functions::count_distinct::CountDistinctPlanner;
+use crate::sql::functions::generate_series::with_time_series;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
-use crate::sql::functions::time_series::with_time_series;
+use crate::sql::functions::window_aggregates::WindowAggregatePlanner;
 use crate::sql::functions::{aggregate_functions, arrow_casts, corrected_functions, function_limits, time_functions};
+use crate::sql::rules::aggregate_order::AggregateOrderRule;
+use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
 use crate::sql::rules::constant_lists::ConstantListRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::fallible_operands::GuardRule;
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
-use crate::sql::rules::signed_zeros::SignedZeroRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
 use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
@@ -67,11 +69,12 @@ fn set_options(options: &mut ConfigOptions) {
 
 /// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 4] = [
+    let ours: [Arc<dyn ExprPlanner>; 5] = [
         Arc::new(BoundValuePlanner),
         Arc::new(BooleanTextPlanner),
         Arc::new(CountDistinctPlanner),
         Arc::new(IntervalProductPlanner),
+        Arc::new(WindowAggregatePlanner),
     ];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()
 }
@@ -82,8 +85,9 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule), Arc::new(IntervalComparisonRule)];
     rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(AggregateOrderRule));
     rules.push(Arc::new(CheckedArithmeticRule));
-    rules.push(Arc::new(SignedZeroRule));
+    rules.push(Arc::new(CanonicalDoubleRule));
     rules.push(Arc::new(VolatileFilterRule));
     rules.push(Arc::new(function_limits::ResultSizeRule));
     rules

@@ -5,26 +5,25 @@
 
 use std::sync::Arc;
 
+use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
-use datafusion::common::{JoinType, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 
 use crate::error::{Error, Result};
-use crate::sql::subquery_name_clash;
+use crate::sql::{subquery_name_clash, window_checks};
 
 /// Refuses a plan if an affected query occurs anywhere in it.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    walk(plan, &mut |expr| check_expr(expr, false))
+    walk(plan, &mut |node, expr| check_expr(node, expr, false))
 }
 
-/// Calls `check` for every expression in a plan and its subqueries.
-fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Result<()> {
+/// Calls `check` for every node in a plan and its subqueries, with each of the node's expressions.
+fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&LogicalPlan, &Expr) -> Result<()>) -> Result<()> {
     let mut found = Ok(());
     let walked = plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
-            found = check(expr);
+            found = check(node, expr);
             Ok::<_, DataFusionError>(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         })
     });
@@ -32,8 +31,8 @@ fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&Expr) -> Result<()>) -> Resu
     found
 }
 
-/// Checks an expression and its subexpressions. `negated` is true if the expression is inside a NOT.
-fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
+/// Checks an expression of a plan node, and its subexpressions. `negated` is true if the expression is inside a NOT.
+fn check_expr(plan: &LogicalPlan, expr: &Expr, negated: bool) -> Result<()> {
     match expr {
         // If an inner and an outer column have the same name, the engine uses the outer column for both and compares it
         // with itself (apache/datafusion#25258).
@@ -49,7 +48,7 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
                 "NOT IN with a subquery that refers to the outer query is not supported: use NOT EXISTS",
             ));
         }
-        Expr::WindowFunction(call) => check_window(call)?,
+        Expr::WindowFunction(call) => window_checks::check(call, plan)?,
         Expr::InSubquery(test) => check_subquery(&test.subquery)?,
         Expr::Exists(test) => check_subquery(&test.subquery)?,
         Expr::ScalarSubquery(subquery) => check_subquery(subquery)?,
@@ -58,28 +57,11 @@ fn check_expr(expr: &Expr, negated: bool) -> Result<()> {
     let negated = negated || matches!(expr, Expr::Not(_));
     let mut found = Ok(());
     let walked = expr.apply_children(|child| {
-        found = check_expr(child, negated);
+        found = check_expr(plan, child, negated);
         Ok(if found.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
     walked.map_err(|error| Error::internal("cannot traverse an expression").with_source(error))?;
     found
-}
-
-/// Refuses `lead` with IGNORE NULLS, which miscounts the nulls between two values, and `lag` with a negative offset
-/// (apache/datafusion#25471).
-fn check_window(call: &WindowFunction) -> Result<()> {
-    let is_forward = match call.fun.name() {
-        "lead" => true,
-        "lag" => !matches!(call.params.args.get(1), None | Some(Expr::Literal(ScalarValue::Int64(Some(0..)), _))),
-        _ => false,
-    };
-    if is_forward && call.params.null_treatment == Some(NullTreatment::IgnoreNulls) {
-        let form = if call.fun.name() == "lead" { "lead with" } else { "lag with a negative offset and" };
-        return Err(Error::unsupported(format!(
-            "{form} IGNORE NULLS is not supported: use nth_value(…) IGNORE NULLS with a frame that begins at 1 FOLLOWING"
-        )));
-    }
-    Ok(())
 }
 
 fn check_subquery(subquery: &Subquery) -> Result<()> {
@@ -116,9 +98,10 @@ fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
 
 /// Returns true if the plan refers to a column of the outer query.
 fn refers_outside(plan: &LogicalPlan) -> bool {
-    let outer = |expr: &Expr| match expr.exists(|inner| Ok(matches!(inner, Expr::OuterReferenceColumn(..)))) {
-        Ok(false) => Ok(()),
-        _ => Err(Error::unsupported("")),
-    };
+    let outer =
+        |_: &LogicalPlan, expr: &Expr| match expr.exists(|inner| Ok(matches!(inner, Expr::OuterReferenceColumn(..)))) {
+            Ok(false) => Ok(()),
+            _ => Err(Error::unsupported("")),
+        };
     walk(plan, &mut { outer }).is_err()
 }

@@ -21,3 +21,8 @@ pub(crate) mod plan_node;
 mod rules;
 mod subquery_name_clash;
 pub(crate) mod syntax;
+mod window_checks;
+
+/// A limit that is greater than the number of rows in any result. The optimizer does not move filters and sorts below a
+/// limit.
+const ROWS_UNLIMITED: i64 = 1_000_000_000_000;

@@ -37,7 +37,7 @@ use crate::config::Envelope;
 use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
 use crate::sql::decorrelate::decorrelate;
-use crate::sql::syntax::{self, using_joins};
+use crate::sql::syntax;
 use crate::sql::{dialect, engine_bugs};
 
 /// The number of rows per record batch inside a plan.
@@ -97,7 +97,7 @@ impl TransformPlan {
         let state = state(lookups, target.envelope)?;
         let (mut statement, _) = parse(sql)?;
         syntax::check_and_rewrite(&mut statement, &state, None)?;
-        using_joins::rewrite(&mut statement, &state)?;
+        syntax::rewrite_columns(&mut statement, &state)?;
         let planned = futures::executor::block_on(state.statement_to_plan(statement)).map_err(of_engine)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         reads_only.verify_plan(&planned).map_err(of_engine)?;

@@ -41,7 +41,7 @@ use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
 use crate::sql::engine_error_text::located;
 use crate::sql::syntax::output_names::{self, OutputNames, Replaced};
-use crate::sql::syntax::{self, ambiguous_names, parameter_values, using_joins};
+use crate::sql::syntax::{self, ambiguous_names, parameter_values};
 use crate::telemetry::QueryOutcome;
 use crate::tenancy::Access;
 
@@ -156,7 +156,7 @@ impl Planner {
         let (_, user, _) = self.access.identity();
         let names_user = syntax::check_and_rewrite(&mut statement, state, Some(user))?;
         let tables = self.tables(&statement)?;
-        using_joins::rewrite(&mut statement, state)?;
+        syntax::rewrite_columns(&mut statement, state)?;
         if let Some(names) = names {
             names.replace(&mut statement)?;
         }

@@ -6,20 +6,19 @@ use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::AggregateUDF;
 
 use crate::sql::functions::{
-    double_extremes, exact_aggregates, max_by, mode_and_percentile, percentile_cont, self_sorting_aggregates,
-    window_limits,
+    double_min_max, exact_aggregates, max_by, mode_and_percentile, percentile_cont, self_sorting_aggregates,
 };
 
 /// Returns all aggregate functions.
 pub(crate) fn all() -> Vec<Arc<AggregateUDF>> {
     let known = SessionStateDefaults::default_aggregate_functions().into_iter().map(with_aliases).collect();
     let replaced = exact_aggregates::with_exact(known);
-    let mut functions = self_sorting_aggregates::with_own_order(double_extremes::with_all_doubles(replaced));
+    let mut functions = self_sorting_aggregates::with_own_order(double_min_max::with_all_doubles(replaced));
     functions.retain(|function| !["percentile_cont", "median"].contains(&function.name()));
     functions.extend(percentile_cont::functions());
     functions.extend(mode_and_percentile::functions());
     functions.extend(max_by::functions());
-    window_limits::with_window_limits(functions)
+    functions
 }
 
 /// Adds the names that a function has in PostgreSQL.

@@ -11,7 +11,7 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-use crate::sql::functions::time_series::out_of_series;
+use crate::sql::functions::generate_series::out_of_series;
 
 /// The assumed size of a number or a list slot, in bytes.
 const WORD: usize = 16;

@@ -4,8 +4,9 @@
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
-//!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates, window_limits
-//!             └► double_extremes (min, max)
+//!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates
+//!             └► window_aggregates ─► recomputed_window
+//!             └► double_min_max (min, max)
 //!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, pass_through, rounding_cast (operators that cannot be
 //!             called by name)
 //! ```
@@ -28,13 +29,14 @@ mod delegate;
 pub(super) mod distinct_values;
 mod division;
 pub(super) mod double_block_sum;
-mod double_extremes;
+mod double_min_max;
 pub(super) mod double_sum;
 pub(super) mod exact_aggregates;
 pub(super) mod exact_comparison;
 pub(super) mod exact_number;
 pub(super) mod function_limits;
 pub(super) mod function_size;
+pub(super) mod generate_series;
 pub(super) mod interval_order;
 pub(super) mod interval_product;
 pub(super) mod interval_total;
@@ -43,6 +45,7 @@ pub(super) mod mode_and_percentile;
 mod number_text;
 pub(super) mod pass_through;
 mod percentile_cont;
+mod recomputed_window;
 pub(super) mod rounding_cast;
 pub(super) mod running_total;
 pub(super) mod self_sorting_aggregates;
@@ -52,11 +55,10 @@ mod time_parsing;
 #[cfg(test)]
 mod time_parsing_tests;
 mod time_patterns;
-pub(super) mod time_series;
 mod to_char;
 pub(super) mod variance_total;
 pub(super) mod wide_sum;
-mod window_limits;
+pub(super) mod window_aggregates;
 
 /// The functions that can fail for some argument values even if the argument types are correct.
 const FALLIBLE: [&str; 34] = [

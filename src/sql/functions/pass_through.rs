@@ -16,8 +16,10 @@ use datafusion::logical_expr::{
 pub(crate) enum PassThrough {
     /// Hides an expression from the optimizer.
     Opaque,
-    /// Replaces the double -0.0 with 0.0.
-    PositiveZero,
+    /// Replaces every NaN with the positive one.
+    PositiveNan,
+    /// Replaces the double -0.0 with 0.0, and every NaN with the positive one.
+    CanonicalDouble,
 }
 
 impl PassThrough {
@@ -27,6 +29,13 @@ impl PassThrough {
         let func = Arc::new(ScalarUDF::new_from_impl(PassThroughFunction { function: self, signature }));
         Expr::ScalarFunction(ScalarFunction { func, args: vec![arg] })
     }
+}
+
+/// Returns the function that an expression calls, with its argument, or `None` for any other expression.
+pub(crate) fn called(expr: &Expr) -> Option<(PassThrough, &Expr)> {
+    let Expr::ScalarFunction(call) = expr else { return None };
+    let function = call.func.inner().downcast_ref::<PassThroughFunction>()?;
+    Some((function.function, call.args.first()?))
 }
 
 /// Returns true if `function` is one of the functions in this file.
@@ -44,7 +53,8 @@ impl ScalarUDFImpl for PassThroughFunction {
     fn name(&self) -> &'static str {
         match self.function {
             PassThrough::Opaque => "opaque",
-            PassThrough::PositiveZero => "positive_zero",
+            PassThrough::PositiveNan => "positive_nan",
+            PassThrough::CanonicalDouble => "canonical_double",
         }
     }
 
@@ -67,11 +77,15 @@ impl ScalarUDFImpl for PassThroughFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arg = args.args.into_iter().next().ok_or_else(wrong_count)?;
-        match (self.function, arg) {
-            (PassThrough::Opaque, arg) => Ok(arg),
-            (PassThrough::PositiveZero, ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(positive_zero(array))),
-            (PassThrough::PositiveZero, ColumnarValue::Scalar(scalar)) => {
-                let array = positive_zero(scalar.to_array()?);
+        let convert = match self.function {
+            PassThrough::Opaque => return Ok(arg),
+            PassThrough::PositiveNan => positive_nans,
+            PassThrough::CanonicalDouble => canonical_doubles,
+        };
+        match arg {
+            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(convert(array))),
+            ColumnarValue::Scalar(scalar) => {
+                let array = convert(scalar.to_array()?);
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
             }
         }
@@ -82,13 +96,27 @@ fn wrong_count() -> DataFusionError {
     DataFusionError::Internal("a function that passes a value through has exactly one argument".to_owned())
 }
 
-fn positive_zero(array: ArrayRef) -> ArrayRef {
-    // -0.0 + 0.0 is 0.0, and the addition does not change any other value.
+fn positive_nans(array: ArrayRef) -> ArrayRef {
+    each_double(
+        array,
+        |double| if double.is_nan() { f64::NAN } else { double },
+        |real| if real.is_nan() { f32::NAN } else { real },
+    )
+}
+
+fn canonical_doubles(array: ArrayRef) -> ArrayRef {
+    // -0.0 + 0.0 is 0.0, and the addition does not change any other number.
+    each_double(
+        array,
+        |double| if double.is_nan() { f64::NAN } else { double + 0.0 },
+        |real| if real.is_nan() { f32::NAN } else { real + 0.0 },
+    )
+}
+
+fn each_double(array: ArrayRef, double: impl Fn(f64) -> f64, real: impl Fn(f32) -> f32) -> ArrayRef {
     match array.data_type() {
-        DataType::Float64 => {
-            Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|double| double + 0.0))
-        }
-        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|real| real + 0.0)),
+        DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(double)),
+        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(real)),
         _ => array,
     }
 }

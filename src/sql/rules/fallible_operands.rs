@@ -78,6 +78,7 @@ fn has_condition(plan: &LogicalPlan) -> Result<bool> {
             match expr {
                 Expr::BinaryExpr(BinaryExpr { op: Operator::And | Operator::Or, .. }) => is_guarded = true,
                 Expr::AggregateFunction(call) => is_guarded |= call.params.filter.is_some(),
+                Expr::WindowFunction(call) => is_guarded |= call.params.filter.is_some(),
                 Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, .. }) | Expr::Cast(_) => {
                     fails = true;
                 }
@@ -107,11 +108,17 @@ impl Guards {
             expr @ Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => self.rewrite_and(expr, is_filter),
             expr @ Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => self.rewrite_or(expr, is_filter),
             expr => {
-                let expr = expr.map_children(|child| self.rewrite(child, false).map(Transformed::yes))?.data;
-                Ok(match expr {
-                    Expr::AggregateFunction(call) => self.rewrite_aggregate(call),
-                    expr => expr,
-                })
+                let mut expr = expr.map_children(|child| self.rewrite(child, false).map(Transformed::yes))?.data;
+                match &mut expr {
+                    Expr::AggregateFunction(AggregateFunction { params, .. }) => {
+                        self.protect(&mut params.args, params.filter.as_deref());
+                    }
+                    Expr::WindowFunction(call) => {
+                        self.protect(&mut call.params.args, call.params.filter.as_deref());
+                    }
+                    _ => {}
+                }
+                Ok(expr)
             }
         }
     }
@@ -148,18 +155,16 @@ impl Guards {
 
     /// Protects the arguments of an aggregate. The engine evaluates the arguments on all rows, and applies the FILTER
     /// afterwards.
-    fn rewrite_aggregate(&self, mut call: AggregateFunction) -> Expr {
-        if let Some(filter) = call.params.filter.as_deref().filter(|filter| is_repeatable(filter)) {
-            for arg in &mut call.params.args {
-                let is_protected =
-                    matches!(arg, Expr::Case(case) if case.when_then_expr.iter().any(|(when, _)| **when == *filter));
-                if !is_protected && self.can_fail(arg) {
-                    let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
-                    *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
-                }
+    fn protect(&self, args: &mut [Expr], filter: Option<&Expr>) {
+        let Some(filter) = filter.filter(|filter| is_repeatable(filter)) else { return };
+        for arg in args {
+            let is_protected =
+                matches!(arg, Expr::Case(case) if case.when_then_expr.iter().any(|(when, _)| **when == *filter));
+            if !is_protected && self.can_fail(arg) {
+                let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
+                *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
             }
         }
-        Expr::AggregateFunction(call)
     }
 
     /// Returns true if the expression may fail on some rows.

@@ -36,7 +36,7 @@ struct ForgetDependencies;
 
 impl OptimizerRule for ForgetDependencies {
     fn name(&self) -> &'static str {
-        "forget_dependencies"
+        "functional_dependencies"
     }
 
     fn supports_rewrite(&self) -> bool {

@@ -1,19 +1,21 @@
-//! Prevents the optimizer from merging two IN lists, because it forgets NULL.
+//! Prevents the optimizer from merging IN lists, because it forgets NULL.
 //!
 //! The optimizer replaces `x IN (1, 2) AND x IN (3, 4)` with `false`, which is wrong if `x` is NULL, and
 //! `x NOT IN (1, 2) OR x NOT IN (3, 4)` with `true`. It also treats a NULL in a list as an ordinary value
-//! (apache/datafusion#24246). This rule hides one of the two lists from the optimizer.
+//! (apache/datafusion#24246). This rule hides such lists from the optimizer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use crate::sql::functions::pass_through::PassThrough;
-use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
+use crate::sql::functions::pass_through::{self, PassThrough};
+use crate::sql::plan_expressions::any_expression;
 
 /// The engine's rule that merges lists.
 const MERGER: &str = "simplify_expressions";
@@ -49,77 +51,75 @@ impl OptimizerRule for InListRule {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if !any_expression(&plan, is_candidate)? {
+        if !any_expression(&plan, |expr| Set::of(expr).is_some())? {
             return Ok(Transformed::no(plan));
         }
-        rewrite_expressions(plan, |expr| {
-            Ok(match expr {
-                Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_pair(&left, op, &right) => {
-                    let right = Box::new(PassThrough::Opaque.call(*right));
-                    Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
-                }
-                other => Transformed::no(other),
-            })
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let repeated = repeated(&expr)?;
+            if repeated.is_empty() {
+                return Ok(Transformed::no(expr));
+            }
+            let name = names.save(&expr);
+            Ok(hide(expr, &repeated)?.update_data(|expr| name.restore(expr)))
         })
     }
 }
 
-fn is_candidate(expr: &Expr) -> bool {
-    matches!(expr, Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_pair(left, *op, right))
+/// Hides the lists for these expressions from the optimizer.
+fn hide(expr: Expr, repeated: &HashSet<Expr>) -> Result<Transformed<Expr>> {
+    expr.transform_down(|expr| {
+        if Set::of(&expr).is_some_and(|set| repeated.contains(set.tested)) {
+            return Ok(Transformed::new(PassThrough::Opaque.call(expr), true, TreeNodeRecursion::Jump));
+        }
+        Ok(Transformed::no(expr))
+    })
 }
 
-/// Returns true if both operands of AND or OR are lists of constants for the same expression, which the optimizer would
-/// merge wrongly. It merges `x NOT IN … AND x NOT IN …` and `x IN … OR x IN …` correctly.
-fn is_pair(left: &Expr, op: Operator, right: &Expr) -> bool {
-    let sets = match op {
-        Operator::And => (Set::of(left), Set::of(right)),
-        Operator::Or => (Set::of_negated(left), Set::of_negated(right)),
-        _ => return false,
-    };
-    match sets {
-        (Some(left), Some(right)) => {
-            left.tested == right.tested && (op == Operator::Or || !left.is_negated || !right.is_negated)
+/// Returns the expressions for which a condition contains more than one list. The optimizer moves conditions before it
+/// merges lists, so the lists can be anywhere in the condition.
+fn repeated(condition: &Expr) -> Result<HashSet<Expr>> {
+    let (mut known, mut repeated) = (HashSet::new(), HashSet::new());
+    condition.apply(|expr| {
+        if matches!(pass_through::called(expr), Some((PassThrough::Opaque, _))) {
+            return Ok(TreeNodeRecursion::Jump);
         }
-        _ => false,
-    }
+        let Some(set) = Set::of(expr) else { return Ok(TreeNodeRecursion::Continue) };
+        if !known.insert(set.tested.clone()) {
+            repeated.insert(set.tested.clone());
+        }
+        Ok(TreeNodeRecursion::Jump)
+    })?;
+    Ok(repeated)
 }
 
 /// A condition that is an IN list, or becomes one in the optimizer.
 struct Set<'a> {
     tested: &'a Expr,
-    is_negated: bool,
 }
 
 impl<'a> Set<'a> {
     fn of(expr: &'a Expr) -> Option<Self> {
         match expr {
-            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
-                alternatives(expr).map(|tested| Self { tested, is_negated: false })
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => alternatives(expr).map(|tested| Self { tested }),
+            Expr::InList(list) => Some(Self { tested: &list.expr }),
+            // The optimizer replaces `x = ANY (constant array)` by an IN list.
+            Expr::ScalarFunction(call) if call.func.name() == "array_has" => {
+                call.args.get(1).map(|tested| Self { tested })
             }
-            expr => Self::of_list(expr),
-        }
-    }
-
-    fn of_negated(expr: &'a Expr) -> Option<Self> {
-        Self::of_list(expr).filter(|set| set.is_negated)
-    }
-
-    fn of_list(expr: &'a Expr) -> Option<Self> {
-        match expr {
-            Expr::InList(list) => Some(Self { tested: &list.expr, is_negated: list.negated }),
-            Expr::Not(inner) => Self::of(inner).map(|set| Self { is_negated: !set.is_negated, ..set }),
             _ => None,
         }
     }
 }
 
-/// Returns the column that all operands of a chain of OR compare with constants.
+/// Returns the column that each operand of a chain of ORs compares with a constant.
 fn alternatives(expr: &Expr) -> Option<&Expr> {
     let mut tested: Option<&Expr> = None;
     let mut rest = vec![expr];
     while let Some(expr) = rest.pop() {
         let found = match expr {
             Expr::InList(list) if !list.negated => &*list.expr,
+            Expr::ScalarFunction(call) if call.func.name() == "array_has" => call.args.get(1)?,
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (op, &**left, &**right) {
                 (Operator::Or, left, right) => {
                     rest.extend([left, right]);

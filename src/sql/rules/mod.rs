@@ -1,8 +1,8 @@
 //! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with truth_tests ─► interval_comparisons
-//!     ─► engine's type coercion ─► checked_arithmetic ─► signed_zeros ─► volatile_filters ─► function_limits
+//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with boolean_predicates ─► interval_comparisons
+//!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
 //!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts
 //! ```
@@ -16,6 +16,9 @@ use std::sync::Arc;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+pub(super) mod aggregate_order;
+mod boolean_predicates;
+pub(super) mod canonical_doubles;
 pub(super) mod checked_arithmetic;
 pub(super) mod constant_lists;
 pub(super) mod exact_numbers;
@@ -25,16 +28,17 @@ mod grouping_sets;
 pub(super) mod in_lists;
 pub(super) mod interval_comparisons;
 mod missing_sorts;
-pub(super) mod signed_zeros;
 pub(super) mod single_distinct;
 mod split_limits;
 pub(super) mod time_coercion;
-mod truth_tests;
 pub(super) mod volatile_filters;
 
 /// Returns the physical optimizer rules of the engine and of this crate.
 pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    // This rule finds columns by name, so it can move a filter to the other input of an outer join. Filters on tables are
+    // moved to the scans before, in the logical plan.
+    rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
     let sorts =
         rules.iter().position(|rule| rule.name() == "EnsureRequirements").map_or(rules.len(), |index| index + 1);
     rules.insert(sorts, Arc::new(missing_sorts::MissingSortsRule));

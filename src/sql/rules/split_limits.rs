@@ -12,8 +12,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::limit::GlobalLimitExec;
 
-/// A number of rows that no result reaches.
-const ROWS_UNLIMITED: usize = 1_000_000_000_000;
+use crate::sql::ROWS_UNLIMITED;
 
 /// The physical optimizer rule that splits limits. It must run before the engine's rule that moves sorts. A later rule of
 /// the engine merges the nodes again.
@@ -38,7 +37,8 @@ impl PhysicalOptimizerRule for SplitLimitsRule {
             }
             let rows = GlobalLimitExec::new(Arc::clone(limit.input()), 0, Some(skip.saturating_add(fetch)));
             // Without a limit, the engine would move an outer sort below the node that skips rows.
-            let rest = GlobalLimitExec::new(Arc::new(rows), skip, Some(ROWS_UNLIMITED));
+            let rest =
+                GlobalLimitExec::new(Arc::new(rows), skip, usize::try_from(ROWS_UNLIMITED).ok().or(Some(usize::MAX)));
             let rest: Arc<dyn ExecutionPlan> = Arc::new(rest);
             Ok(Transformed::yes(rest))
         })

@@ -5,7 +5,7 @@
 //! the date to the type of the timestamp. It also adds intervals to dates as PostgreSQL does. The engine would drop the
 //! hours in `DATE '2026-01-01' + INTERVAL '36 hours'`.
 //!
-//! The rule also calls `truth_tests.rs` for each expression, which saves another traversal of the plan.
+//! The rule also calls `boolean_predicates.rs` for each expression, which saves another traversal of the plan.
 //!
 //! **Invariant:** the rule coerces only values that the engine would otherwise coerce.
 
@@ -28,7 +28,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::calendar::{Zone, complete_time, naive_timestamp};
 use crate::sql::plan_expressions::rewrite_expressions;
-use crate::sql::rules::truth_tests;
+use crate::sql::rules::boolean_predicates;
 
 /// The analyzer rule that chooses common types for dates and timestamps.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         schema.to_mut().merge(&source);
     }
     let plan = rewrite_expressions(plan, |expr| {
-        rewrite_expr(expr, &schema)?.transform_data(|expr| Ok(truth_tests::rewrite(expr)))
+        rewrite_expr(expr, &schema)?.transform_data(|expr| Ok(boolean_predicates::rewrite(expr)))
     })?;
     let plan = plan.transform_data(rewrite_join)?;
     if plan.transformed { plan.map_data(LogicalPlan::recompute_schema) } else { Ok(plan) }

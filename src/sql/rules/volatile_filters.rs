@@ -14,8 +14,7 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, Limit, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-/// A number of rows that no result reaches.
-const ROWS_UNLIMITED: i64 = 1_000_000_000_000;
+use crate::sql::ROWS_UNLIMITED;
 
 /// The analyzer rule that keeps volatile conditions in their place.
 #[derive(Debug)]

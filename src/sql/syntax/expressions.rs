@@ -15,6 +15,7 @@
 //! | `substring(x FROM 'pattern')` | `array_element(regexp_match(x, 'pattern'), 1)` |
 //! | `~x` | `x XOR -1` |
 //! | `x = ANY (ARRAY[a, b])`, `x <> ALL (ARRAY[a, b])` | `x IN (a, b)`, `x NOT IN (a, b)` |
+//! | `x > ANY (ARRAY[a, b])`, `x > ALL (ARRAY[a, b])` | `x > a OR x > b`, `x > a AND x > b`, because the engine ignores NULL |
 //!
 //! `session_values.rs` describes `current_user` and similar names, and `current_time.rs` describes `LOCALTIMESTAMP` and
 //! similar keywords.
@@ -30,7 +31,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::{complete_time, drop_time};
 use crate::sql::syntax::session_values::{SessionValue, session_value};
-use crate::sql::syntax::tree::{binary, call_expr, cast, number, parenthesized, take, text};
+use crate::sql::syntax::tree::{binary, call_expr, cast, null, number, parenthesized, take, text};
 use crate::sql::syntax::{current_time, type_names};
 
 /// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
@@ -117,14 +118,22 @@ impl Expressions<'_> {
                 let ones = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number("1")) };
                 *expr = parenthesized(binary(parenthesized(take(operand)), BinaryOperator::PGBitwiseXor, ones));
             }
-            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, is_some: _ } => {
-                if let Some(list) = elements(right) {
-                    *expr = parenthesized(Expr::InList { expr: Box::new(take(left)), list, negated: false });
+            Expr::AnyOp { left, compare_op, right, is_some: _ } => {
+                let is_supported = *compare_op == BinaryOperator::Eq || is_short(left);
+                if let Some(list) = is_supported.then(|| elements(right)).flatten() {
+                    *expr = parenthesized(match compare_op {
+                        BinaryOperator::Eq => Expr::InList { expr: Box::new(take(left)), list, negated: false },
+                        _ => compare_each(take(left), compare_op, list, BinaryOperator::Or),
+                    });
                 }
             }
-            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
-                if let Some(list) = elements(right) {
-                    *expr = parenthesized(Expr::InList { expr: Box::new(take(left)), list, negated: true });
+            Expr::AllOp { left, compare_op, right } => {
+                let is_supported = *compare_op == BinaryOperator::NotEq || is_short(left);
+                if let Some(list) = is_supported.then(|| elements(right)).flatten() {
+                    *expr = parenthesized(match compare_op {
+                        BinaryOperator::NotEq => Expr::InList { expr: Box::new(take(left)), list, negated: true },
+                        _ => compare_each(take(left), compare_op, list, BinaryOperator::And),
+                    });
                 }
             }
             Expr::Function(function) => {
@@ -158,6 +167,23 @@ fn elements(array: &mut Expr) -> Option<Vec<Expr>> {
         Expr::Array(array) if !array.elem.is_empty() => Some(std::mem::take(&mut array.elem)),
         _ => None,
     }
+}
+
+/// Returns true for a column or a literal, which can be repeated for each element of an array.
+fn is_short(value: &Expr) -> bool {
+    matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_))
+}
+
+/// Compares a value with each of the elements, and joins the comparisons with AND or OR. The tree of comparisons is
+/// balanced, so its depth is small.
+fn compare_each(value: Expr, op: &BinaryOperator, mut elements: Vec<Expr>, join: BinaryOperator) -> Expr {
+    let rest = elements.split_off(elements.len() / 2);
+    if elements.is_empty() {
+        let element = rest.into_iter().next().unwrap_or_else(null);
+        return parenthesized(binary(value, op.clone(), parenthesized(element)));
+    }
+    let left = compare_each(value.clone(), op, elements, join.clone());
+    parenthesized(binary(left, join.clone(), compare_each(value, op, rest, join)))
 }
 
 /// Returns the name of the column for an expression that is replaced by a constant or by the current time.

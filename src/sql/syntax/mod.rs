@@ -6,7 +6,7 @@
 //!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
 //!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
-//!     ─► using_joins (USING and NATURAL as ON)
+//!     ─► using_joins (USING and NATURAL as ON), order_columns
 //!     ─► parameter_values (replace placeholders with typed literals)
 //!     ─► engine's planner, which calls parameter_values and boolean_texts ─► engine_bugs
 //! ```
@@ -37,6 +37,7 @@ mod misplaced_aggregates;
 mod named_windows;
 mod numbers;
 mod operator_precedence;
+mod order_columns;
 mod ordered_aggregates;
 pub(crate) mod output_names;
 pub(crate) mod parameter_values;
@@ -47,11 +48,10 @@ pub(crate) mod table_command;
 pub(crate) mod token_rewrites;
 mod tree;
 mod type_names;
-pub(crate) mod using_joins;
+mod using_joins;
 mod wildcards;
 
-/// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly. USING and
-/// NATURAL joins are not rewritten here, but in [`using_joins`], because that rewrite needs the tables' columns.
+/// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly.
 ///
 /// `user` is the value of `current_user`, or `None` if the statement has no caller. Returns true if the statement
 /// contains `current_user`.
@@ -66,4 +66,11 @@ pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState,
     numbers::rewrite(statement);
     ordered_aggregates::rewrite(statement);
     Ok(names_user)
+}
+
+/// Rewrites the names of columns that the planner would take for other columns. Unlike [`check_and_rewrite`], this needs
+/// the columns of the session's tables.
+pub(crate) fn rewrite_columns(statement: &mut Statement, state: &SessionState) -> Result<()> {
+    using_joins::rewrite(statement, state)?;
+    order_columns::rewrite(statement, state)
 }

@@ -8,7 +8,7 @@
 //!
 //! Names are replaced only after the engine has refused a statement, so other statements are not slowed down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ use datafusion::logical_expr::expr::Alias;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    CaseWhen, Distinct, Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut as _,
-    VisitorMut, helpers::attached_token::AttachedToken,
+    CaseWhen, Distinct, Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Visit as _,
+    VisitMut, Visitor, VisitorMut, helpers::attached_token::AttachedToken,
 };
 
 use crate::error::{Error, Result};
 use crate::sql::engine_error_text::root;
-use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, text, visit};
+use crate::sql::syntax::tree::{column_name, name_of, ordinal, query_of, quoted, text, visit};
 
 /// The beginning of the `CASE` around a cast, which [`DistinctCasts`] adds.
 const CAST: &str = "CASE WHEN Utf8(\"";
@@ -37,7 +37,9 @@ const THEN: &str = "\") IS NOT NULL THEN ";
 pub(crate) fn is_duplicate(error: &DataFusionError) -> bool {
     match root(error) {
         DataFusionError::Plan(text) => {
-            text.contains("require unique expression names") || text.contains("must appear in select list")
+            text.contains("require unique expression names")
+                || text.contains("must appear in select list")
+                || text.contains("Column in ORDER BY must be in GROUP BY")
         }
         DataFusionError::SchemaError(error, _) => !matches!(**error, SchemaError::FieldNotFound { .. }),
         _ => false,
@@ -57,7 +59,7 @@ pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
 /// Determines which output names are replaced. Each variant includes the names of the preceding variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Replaced {
-    /// The names that items of the same select list share.
+    /// The names that more than one item of a select list has.
     Shared,
     /// Also each alias in a select list with a `*`, because the `*` can contain a column of this name.
     BesideWildcards,
@@ -141,12 +143,16 @@ impl OutputNames {
         let is_beside = |name: &ItemName| {
             has_wildcard && self.replaced >= Replaced::BesideWildcards && matches!(name, ItemName::Alias(_))
         };
-        let is_replaced = names.iter().enumerate().map(|(i, name)| name.clashes(i, &names) || is_beside(name));
-        let mut is_replaced: Vec<_> = is_replaced.collect();
         let order_by = match order_by {
             Some(OrderBy { kind: OrderByKind::Expressions(order_by), .. }) => order_by.as_mut_slice(),
             _ => &mut [],
         };
+        // A column that only ORDER BY uses must not have the same name as an alias.
+        let columns = qualified_columns(order_by);
+        let is_hidden = |name: &ItemName| matches!(name, ItemName::Alias(alias) if columns.contains(alias));
+        let is_replaced =
+            names.iter().enumerate().map(|(i, name)| name.clashes(i, &names) || is_beside(name) || is_hidden(name));
+        let mut is_replaced: Vec<_> = is_replaced.collect();
         check_order(items, &names, &is_replaced, order_by)?;
         if matches!(select.distinct, Some(Distinct::Distinct)) {
             // In a SELECT DISTINCT, each ORDER BY expression must also be a select item. Such an item gets an alias,
@@ -157,15 +163,30 @@ impl OutputNames {
                 *is_replaced |= column_name(expr).is_none() && order_by.iter().any(is_ordered);
             }
         }
+        if !has_wildcard {
+            // In a grouped query, the engine does not find an unnamed item to which ORDER BY refers by its position.
+            for position in order_by.iter().filter_map(|order| ordinal(&order.expr)) {
+                if let Some(index) = position.checked_sub(1)
+                    && let Some(SelectItem::UnnamedExpr(expr)) = items.get(index)
+                {
+                    is_replaced[index] |= column_name(expr).is_none();
+                }
+            }
+        }
         for (item, _) in items.iter_mut().zip(is_replaced).filter(|(_, is_replaced)| *is_replaced) {
-            let before = match item {
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string(),
+            let (before, name) = match item {
+                SelectItem::UnnamedExpr(expr) => (expr.to_string(), None),
+                SelectItem::ExprWithAlias { expr, alias } => (expr.to_string(), Some(name_of(alias))),
                 _ => continue,
             };
             self.alias(item);
             let SelectItem::ExprWithAlias { alias, .. } = item else { continue };
-            for order in order_by.iter_mut().filter(|order| order.expr.to_string() == before) {
-                order.expr = Expr::Identifier(alias.clone());
+            for order in order_by.iter_mut() {
+                let is_alias =
+                    matches!(&order.expr, Expr::Identifier(ident) if name.as_deref() == Some(&*name_of(ident)));
+                if is_alias || order.expr.to_string() == before {
+                    order.expr = Expr::Identifier(alias.clone());
+                }
             }
         }
         Ok(())
@@ -189,6 +210,24 @@ impl VisitorMut for OutputNames {
     }
 }
 
+/// Returns the names of the columns that are used with a qualifier inside ORDER BY expressions.
+fn qualified_columns(order_by: &[OrderByExpr]) -> HashSet<String> {
+    struct Columns(HashSet<String>);
+    impl Visitor for Columns {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::CompoundIdentifier(parts) = expr {
+                self.0.extend(parts.last().map(name_of));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut columns = Columns(HashSet::new());
+    let _ = order_by.iter().try_for_each(|order| order.expr.visit(&mut columns));
+    columns.0
+}
+
 /// The part of a select item by which the engine recognizes duplicate names.
 #[derive(Debug, PartialEq)]
 enum ItemName {
@@ -207,7 +246,7 @@ impl ItemName {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let mut expr = expr.clone();
-                let _ = expr.visit(&mut WithoutCasts);
+                let _ = VisitMut::visit(&mut expr, &mut WithoutCasts);
                 match &expr {
                     Expr::Identifier(ident) => Self::Column { table: None, name: name_of(ident) },
                     Expr::CompoundIdentifier(parts) => Self::Column {

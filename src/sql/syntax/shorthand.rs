@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   FETCH FIRST n ROWS ONLY          ─►  LIMIT n
+//!   ORDER BY (1)                     ─►  ORDER BY 1
 //!   (… ORDER BY x OFFSET n)          ─►  (… ORDER BY x LIMIT 1000000000000 OFFSET n)
 //!   ORDER BY x … WITH TIES           ─►  QUALIFY rank() OVER (ORDER BY x) <= n
 //!   GROUP BY ROLLUP (1), CUBE (1)…   ─►  the expression of the select list
@@ -18,13 +19,12 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
+use crate::sql::ROWS_UNLIMITED;
 use crate::sql::syntax::row_comparisons::RowComparisons;
 use crate::sql::syntax::tree::{binary, call, flow, name_of, nested, ordinal, query_of, value};
 
 /// The maximum number of grouping sets in one GROUP BY clause.
 const GROUPING_SETS_MAX: usize = 1_024;
-/// A limit that is greater than the number of rows in any result.
-const ROWS_UNLIMITED: &str = "1000000000000";
 
 /// Rewrites the unsupported clauses in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
@@ -50,6 +50,9 @@ impl VisitorMut for Shorthand {
         if self.depth > 1 {
             limit_offset(query);
         }
+        if let Some(OrderBy { kind: OrderByKind::Expressions(order_by), .. }) = &mut query.order_by {
+            order_by.iter_mut().for_each(|order| without_parentheses(&mut order.expr));
+        }
         ControlFlow::Continue(())
     }
 
@@ -72,6 +75,17 @@ impl VisitorMut for Shorthand {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         to_flow(self.rows.rewrite(expr))
+    }
+}
+
+/// Replaces `(1)` with `1`, because the engine would take `(1)` for a constant instead of a position.
+fn without_parentheses(expr: &mut Expr) {
+    let mut inner = &*expr;
+    while let Expr::Nested(nested) = inner {
+        inner = nested;
+    }
+    if ordinal(inner).is_some() {
+        *expr = inner.clone();
     }
 }
 
@@ -108,7 +122,7 @@ fn limit_offset(query: &mut Query) {
     if let Some(LimitClause::LimitOffset { limit: limit @ None, offset: Some(_), limit_by }) = &mut query.limit_clause
         && limit_by.is_empty()
     {
-        *limit = Some(value(Value::Number(ROWS_UNLIMITED.to_owned(), false)));
+        *limit = Some(value(Value::Number(ROWS_UNLIMITED.to_string(), false)));
     }
 }
 

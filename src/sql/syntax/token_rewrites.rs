@@ -9,6 +9,7 @@
 //! | `x = ANY ((SELECT …) EXCEPT …)` | `x = ANY (WITH "__first" AS (SELECT 1) (SELECT …) EXCEPT …)` |
 //! | `x BETWEEN SYMMETRIC a AND b` | `x BETWEEN symmetric_bound(a) AND b` (see `row_comparisons`) |
 //! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
+//! | `1_000`, `0b101`, `2x` | refused. The parser takes the characters after the digits for an alias |
 //! | `__subquery_1` | refused. The name is reserved |
 //! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
 
@@ -33,6 +34,7 @@ pub(crate) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> 
         check_name(rewriter.token(position))?;
         check_operator(rewriter.token(position))?;
         check_text(rewriter.token(position), rewriter.token(position + 1))?;
+        check_number(&tokens[rewriter.words[position]..])?;
         rewriter.visit(position);
     }
     let edits = rewriter.edits;
@@ -211,6 +213,21 @@ fn check_text(first: Option<&Token>, second: Option<&Token>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Checks the first of these tokens, and the token directly after it.
+fn check_number(tokens: &[TokenWithSpan]) -> Result<()> {
+    match tokens {
+        [TokenWithSpan { token: Token::Number(digits, _), .. }, TokenWithSpan { token: Token::Word(word), .. }, ..]
+            if word.quote_style.is_none() =>
+        {
+            Err(Error::invalid(format!(
+                "characters directly after a number: `{digits}{}`: write digits only, or a blank and AS before an alias",
+                word.value
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_operator(token: Option<&Token>) -> Result<()> {

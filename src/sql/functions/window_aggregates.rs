@@ -1,9 +1,16 @@
-//! Limits on aggregates whose results or running times grow with the size of a moving window.
+//! Aggregates over the frames of windows.
 //!
-//! A window function returns a result for each row. If a result lists the rows of the window, as `array_agg` does, n
-//! rows return up to n² elements. If computing a result sorts the window, as `mode` does, n rows take up to n² steps.
-//! The engine computes the windows of a partition without yielding and without accounting for the memory of the
-//! results, so neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
+//! **Moving frames.** A moving frame loses rows at its start. The engine refuses such frames for functions that cannot
+//! subtract rows, such as `string_agg` and `bool_and`. These functions are computed again for each row
+//! (`recomputed_window.rs`).
+//!
+//! **Order.** If the rows are already sorted in the opposite order, the engine reverses a window. It would also do so for
+//! `array_agg`, and return reversed arrays. Only functions that do not depend on the order of the rows can be reversed.
+//!
+//! **Limits.** A window function returns a result for each row. If a result lists the rows of the window, as
+//! `array_agg` does, n rows return up to n² elements. If computing a result visits all rows of the window, n rows take up
+//! to n² steps. The engine computes the windows of a partition without yielding and without accounting for the memory of
+//! the results, so neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
 //!
 //! **Invariant:** an aggregate outside of windows is not limited. It returns one result for each accumulator.
 
@@ -14,39 +21,50 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawWindowExpr};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
-    Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, ReversedUDAF, SetMonotonicity, Signature,
+    WindowFunctionDefinition,
 };
 
 use crate::error::Error;
 use crate::sql::functions::delegate::delegate;
+use crate::sql::functions::recomputed_window::RecomputedWindow;
 
 /// The maximum total size of the results of all windows in one partition, in bytes.
 const RESULT_BYTES_MAX: usize = 32 << 20;
 /// The maximum total number of values in all windows of one partition.
 const VALUES_MAX: usize = 20_000_000;
 
-/// Wraps the functions whose results or running times grow with the size of the window, and returns the others
-/// unchanged.
-pub(super) fn with_window_limits(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<AggregateUDF>> {
-    let wrapped = functions.into_iter().map(|inner| match inner.name() {
-        "array_agg" | "string_agg" | "percentile_disc" | "mode" => {
-            Arc::new(AggregateUDF::new_from_impl(WindowLimited { inner }))
+/// The functions whose results or running times grow with the size of the window.
+const LIMITED: [&str; 4] = ["array_agg", "string_agg", "percentile_disc", "mode"];
+/// The functions that the engine can use for all windows.
+const UNCHANGED: [&str; 11] =
+    ["avg", "count", "max", "median", "min", "percentile_cont", "stddev", "stddev_pop", "sum", "var", "var_pop"];
+
+/// Wraps the aggregates that are called with OVER.
+#[derive(Debug)]
+pub(crate) struct WindowAggregatePlanner;
+
+impl ExprPlanner for WindowAggregatePlanner {
+    fn plan_window(&self, mut expr: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        if let WindowFunctionDefinition::AggregateUDF(inner) = &expr.func_def
+            && !UNCHANGED.contains(&inner.name())
+        {
+            let wrapped = AggregateUDF::new_from_impl(WindowAggregate { inner: Arc::clone(inner) });
+            expr.func_def = WindowFunctionDefinition::AggregateUDF(Arc::new(wrapped));
         }
-        _ => inner,
-    });
-    wrapped.collect()
+        Ok(PlannerResult::Original(expr))
+    }
 }
 
-/// A function whose accumulators are limited.
+/// An aggregate that is called with OVER.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct WindowLimited {
+struct WindowAggregate {
     inner: Arc<AggregateUDF>,
 }
 
-impl AggregateUDFImpl for WindowLimited {
+impl AggregateUDFImpl for WindowAggregate {
     delegate! {
         fn name(&self) -> &str;
         fn aliases(&self) -> &[String];
@@ -56,9 +74,6 @@ impl AggregateUDFImpl for WindowLimited {
         fn is_nullable(&self) -> bool;
         fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>>;
         fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>>;
-        fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool;
-        fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>>;
-        fn order_sensitivity(&self) -> AggregateOrderSensitivity;
         fn default_value(&self, kind: &DataType) -> Result<ScalarValue>;
         fn supports_null_handling_clause(&self) -> bool;
         fn supports_within_group_clause(&self) -> bool;
@@ -67,25 +82,23 @@ impl AggregateUDFImpl for WindowLimited {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let name = args.name.to_owned();
-        Ok(WindowCost::boxed(self.inner.accumulator(args)?, name))
+        let accumulator = self.inner.accumulator(args)?;
+        Ok(if LIMITED.contains(&self.name()) { WindowCost::boxed(accumulator, name) } else { accumulator })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let name = args.name.to_owned();
-        Ok(WindowCost::boxed(self.inner.create_sliding_accumulator(args)?, name))
-    }
-
-    fn with_beneficial_ordering(self: Arc<Self>, is_ordered: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        let inner = AggregateUDF::clone(&self.inner).with_beneficial_ordering(is_ordered)?;
-        Ok(inner.map(|inner| Arc::new(Self { inner: Arc::new(inner) }) as Arc<dyn AggregateUDFImpl>))
+        let accumulator = self.inner.create_sliding_accumulator(args.clone())?;
+        if !accumulator.supports_retract_batch() {
+            return Ok(WindowCost::boxed(RecomputedWindow::boxed(&self.inner, args), name));
+        }
+        Ok(if LIMITED.contains(&self.name()) { WindowCost::boxed(accumulator, name) } else { accumulator })
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.inner.reverse_udf() {
-            ReversedUDAF::Reversed(inner) => {
-                ReversedUDAF::Reversed(Arc::new(AggregateUDF::new_from_impl(Self { inner })))
-            }
-            other => other,
+            ReversedUDAF::Identical => ReversedUDAF::Identical,
+            ReversedUDAF::NotSupported | ReversedUDAF::Reversed(_) => ReversedUDAF::NotSupported,
         }
     }
 

@@ -1,12 +1,17 @@
-//! Makes the doubles 0.0 and -0.0 equal wherever the engine compares the bits of doubles.
+//! Makes equal doubles equal wherever the engine compares their bits: 0.0 and -0.0, and all NaNs.
 //!
-//! The two are equal for the comparison operators, GROUP BY, DISTINCT and joins. For the other cases, this rule
-//! replaces `x` with `positive_zero(x)`:
+//! 0.0 and -0.0 are equal for the comparison operators, GROUP BY, DISTINCT and joins. For the other cases, this rule
+//! replaces `x` with `canonical_double(x)`:
 //!
 //! ```text
-//!   ORDER BY x, OVER (PARTITION BY x ORDER BY x), count(DISTINCT x), array_agg(y ORDER BY x)
+//!   ORDER BY x, OVER (PARTITION BY x ORDER BY x), count(DISTINCT x), array_agg(y ORDER BY x), DISTINCT ON (x)
 //!   x IN (0.0, 1.0, …) and CASE x WHEN 0.0 …, unless all values are constants other than 0.0 and -0.0
 //! ```
+//!
+//! The engine treats NaNs with different signs as different values, and those with a negative sign as the smallest. The
+//! processor sets the sign of the NaNs that it computes, for example for `inf - inf`. The rule therefore also adds
+//! `positive_nan` to arithmetic, to some functions, and to casts from text. A stored NaN with a
+//! negative sign, which only Arrow and protobuf events can contain, is replaced only in the cases above.
 
 use std::sync::Arc;
 
@@ -16,19 +21,27 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable as _, LogicalPlan, Projection, SortExpr, Window};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator, Projection, SortExpr, TryCast, Window,
+};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::sql::functions::pass_through::PassThrough;
+use crate::sql::functions::pass_through::{self, PassThrough};
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
-/// The analyzer rule that makes 0.0 and -0.0 equal. It runs after the engine's type coercion.
-#[derive(Debug)]
-pub(crate) struct SignedZeroRule;
+/// The functions that can return a NaN for arguments that are numbers.
+const NAN_FUNCTIONS: [&str; 18] = [
+    "acos", "acosh", "asin", "atanh", "cos", "cot", "exp", "ln", "log", "log10", "log2", "mod", "power", "sin", "sqrt",
+    "tan", "tanh", "div",
+];
 
-impl AnalyzerRule for SignedZeroRule {
+/// The analyzer rule that makes equal doubles equal. It runs after the engine's type coercion.
+#[derive(Debug)]
+pub(crate) struct CanonicalDoubleRule;
+
+impl AnalyzerRule for CanonicalDoubleRule {
     fn name(&self) -> &'static str {
-        "signed_zeros"
+        "canonical_doubles"
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
@@ -37,15 +50,27 @@ impl AnalyzerRule for SignedZeroRule {
                 let is_changed = order(&mut sort.expr, sort.input.schema());
                 Ok(Transformed::new_transformed(LogicalPlan::Sort(sort), is_changed))
             }
-            LogicalPlan::Window(window) => rewrite_window(window),
-            plan if any_expression(&plan, is_candidate)? => {
-                let schema = merge_schema(&plan.inputs());
-                rewrite_expressions(plan, |expr| Ok(rewrite(expr, &schema)))
+            LogicalPlan::Distinct(Distinct::On(mut distinct)) => {
+                let schema = Arc::clone(distinct.input.schema());
+                let keys = distinct.on_expr.iter_mut().map(|key| normalize(key, &schema)).fold(false, |a, b| a | b);
+                let sort = distinct.sort_expr.as_mut().is_some_and(|keys| order(keys, &schema));
+                Ok(Transformed::new_transformed(LogicalPlan::Distinct(Distinct::On(distinct)), keys | sort))
             }
-            plan => Ok(Transformed::no(plan)),
+            plan => rewrite_node(plan)?.transform_data(|plan| match plan {
+                LogicalPlan::Window(window) => rewrite_window(window),
+                plan => Ok(Transformed::no(plan)),
+            }),
         })
         .map(|plan| plan.data)
     }
+}
+
+fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if !any_expression(&plan, is_candidate)? {
+        return Ok(Transformed::no(plan));
+    }
+    let schema = merge_schema(&plan.inputs());
+    rewrite_expressions(plan, |expr| Ok(rewrite(expr, &schema)))
 }
 
 /// Returns true if the expression must be rewritten for some types of its operands.
@@ -54,7 +79,54 @@ fn is_candidate(expr: &Expr) -> bool {
         Expr::InList(list) => list.list.iter().any(may_be_zero),
         Expr::Case(case) => case.expr.is_some() && case.when_then_expr.iter().any(|(when, _)| may_be_zero(when)),
         Expr::AggregateFunction(call) => call.params.distinct || !call.params.order_by.is_empty(),
+        Expr::ScalarFunction(call) => NAN_FUNCTIONS.contains(&call.func.name()),
+        Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) => field.data_type().is_floating(),
+        expr => is_arithmetic(expr),
+    }
+}
+
+fn is_arithmetic(expr: &Expr) -> bool {
+    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(op, Plus | Minus | Multiply | Divide | Modulo),
+        Expr::Negative(_) => true,
         _ => false,
+    }
+}
+
+/// Makes the NaNs in the result of an operation canonical. The operands do not have to be canonical: every operation with
+/// a NaN returns a NaN.
+fn make_canonical(expr: &mut Expr, schema: &DFSchema) -> bool {
+    let is_double = |operand: &Expr| {
+        matches!(pass_through::called(operand), Some((PassThrough::PositiveNan, _)))
+            || operand.get_type(schema).is_ok_and(|kind| kind.is_floating())
+    };
+    let is_computed = match &mut *expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) if is_double(left) => {
+            without_call(left);
+            without_call(right);
+            true
+        }
+        Expr::Negative(operand) if is_double(operand) => {
+            without_call(operand);
+            true
+        }
+        Expr::Cast(Cast { expr: operand, .. }) | Expr::TryCast(TryCast { expr: operand, .. }) => {
+            operand.get_type(schema).is_ok_and(|kind| kind.is_string())
+        }
+        Expr::ScalarFunction(_) => is_double(expr),
+        _ => false,
+    };
+    if is_computed {
+        *expr = PassThrough::PositiveNan.call(std::mem::take(expr));
+    }
+    is_computed
+}
+
+/// Removes a call that makes an operand canonical.
+fn without_call(operand: &mut Expr) {
+    if let Some((PassThrough::PositiveNan, inner)) = pass_through::called(operand) {
+        *operand = inner.clone();
     }
 }
 
@@ -83,6 +155,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             let is_changed = args.map(|arg| normalize(arg, schema)).fold(false, |a, b| a | b);
             order(&mut call.params.order_by, schema) | is_changed
         }
+        computed if is_candidate(computed) => make_canonical(computed, schema),
         _ => false,
     };
     Transformed::new_transformed(expr, is_changed)
@@ -109,7 +182,7 @@ fn rewrite_window(window: Window) -> Result<Transformed<LogicalPlan>> {
                 let column = match computed.iter().find(|(known, _)| known == key) {
                     Some((_, column)) => column.clone(),
                     None => {
-                        let column = Column::new_unqualified(format!("__positive_zero_{}", computed.len()));
+                        let column = Column::new_unqualified(format!("__canonical_double_{}", computed.len()));
                         columns.push(key.clone().alias(&column.name));
                         computed.push((key.clone(), column.clone()));
                         column
@@ -134,19 +207,20 @@ fn order(keys: &mut [SortExpr], schema: &DFSchema) -> bool {
     keys.iter_mut().map(|key| normalize(&mut key.expr, schema)).fold(false, |a, b| a | b)
 }
 
-/// Replaces -0.0 in the values of a key. Returns false if the key is not a double, or is constant.
+/// Makes the values of a key canonical. Returns false if the key is not a double, or is constant.
 fn normalize(key: &mut Expr, schema: &DFSchema) -> bool {
     let is_double = !matches!(key, Expr::Literal(..)) && key.get_type(schema).is_ok_and(|kind| kind.is_floating());
-    if is_double {
-        *key = PassThrough::PositiveZero.call(std::mem::take(key));
+    let is_canonical = matches!(pass_through::called(key), Some((PassThrough::CanonicalDouble, _)));
+    if is_double && !is_canonical {
+        *key = PassThrough::CanonicalDouble.call(std::mem::take(key));
     }
     is_double
 }
 
-/// Replaces -0.0 in a value that is compared with a key.
+/// Makes a value that is compared with a key canonical.
 fn to_positive(value: &mut Expr) {
     if may_be_zero(value) {
-        *value = PassThrough::PositiveZero.call(std::mem::take(value));
+        *value = PassThrough::CanonicalDouble.call(std::mem::take(value));
     }
 }
 

@@ -1,0 +1,136 @@
+//! Qualifies columns in ORDER BY expressions that have the same name as an alias of the select list.
+//!
+//! ```text
+//!   SELECT -x AS x FROM t ORDER BY -x                          ─►  … ORDER BY -t.x
+//!   SELECT k, sum(x) AS x FROM t GROUP BY k ORDER BY sum(x)    ─►  … ORDER BY sum(t.x)
+//! ```
+//!
+//! As in PostgreSQL, a name that is a whole ORDER BY item refers to the alias, and a name inside an expression refers to
+//! the column. The engine would use the alias for both. A name inside an expression refers to the alias only if the FROM
+//! clause has no such column; PostgreSQL refuses such a statement.
+
+use std::ops::ControlFlow;
+
+use datafusion::execution::session_state::SessionState;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut as _,
+    VisitorMut,
+};
+
+use crate::error::{Error, Result};
+use crate::sql::syntax::from_columns::FromColumns;
+use crate::sql::syntax::merged_columns::relation_name;
+use crate::sql::syntax::tree::{column_name, name_of, query_of, quoted, visit};
+
+/// Qualifies the columns in a statement and its subqueries.
+pub(crate) fn rewrite(statement: &mut Statement, state: &SessionState) -> Result<()> {
+    let Some(query) = query_of(statement) else { return Ok(()) };
+    visit(query, &mut OrderColumns { columns: FromColumns::new(state), scopes: Vec::new() })
+}
+
+struct OrderColumns<'a> {
+    columns: FromColumns<'a>,
+    /// For each query around the visited node, the number of WITH queries in scope outside of it.
+    scopes: Vec<usize>,
+}
+
+impl VisitorMut for OrderColumns<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        self.scopes.push(self.columns.len());
+        if let Some(with) = &query.with {
+            with.cte_tables.iter().for_each(|cte| self.columns.push(cte, with.recursive));
+        }
+        if let (SetExpr::Select(select), Some(OrderBy { kind: OrderByKind::Expressions(order_by), .. })) =
+            (&*query.body, &mut query.order_by)
+        {
+            let aliases = computed_aliases(select);
+            let expressions = order_by.iter_mut().map(|order| &mut order.expr);
+            for expr in expressions.filter(|expr| !aliases.is_empty() && column_name(expr).is_none()) {
+                let mut names = Names { aliases: &aliases, depth: 0, columns: &self.columns, select };
+                let _ = expr.visit(&mut names);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<Error> {
+        if let Some(outer) = self.scopes.pop() {
+            self.columns.truncate(outer);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Returns the aliases of a select list, except those that only repeat the name of a column.
+fn computed_aliases(select: &Select) -> Vec<String> {
+    let alias = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { expr, alias } => {
+            Some(name_of(alias)).filter(|name| column_name(expr).as_ref() != Some(name))
+        }
+        _ => None,
+    };
+    select.projection.iter().filter_map(alias).collect()
+}
+
+/// A visitor that qualifies the names in an expression, but not those in its subqueries.
+struct Names<'a, 'b> {
+    aliases: &'a [String],
+    depth: usize,
+    columns: &'a FromColumns<'b>,
+    select: &'a Select,
+}
+
+impl VisitorMut for Names<'_, '_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(ident) = expr
+            && self.depth == 0
+            && self.aliases.contains(&name_of(ident))
+            && let Some(relation) = self.relation_with(&name_of(ident))
+        {
+            *expr = Expr::CompoundIdentifier(vec![quoted(relation), quoted(name_of(ident))]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Names<'_, '_> {
+    /// Returns the name of the only FROM item with a column of this name.
+    fn relation_with(&self, column: &str) -> Option<String> {
+        let mut relations = Vec::new();
+        self.select.from.iter().for_each(|tree| collect(tree, &mut relations));
+        // An item whose columns are unknown does not prevent the search: the engine reports an ambiguous name.
+        let has_column = |relation: &&TableFactor| {
+            self.columns.of(relation).is_ok_and(|names| names.iter().any(|name| name == column))
+        };
+        let mut found = relations.into_iter().filter(has_column);
+        match (found.next(), found.next()) {
+            (Some(relation), None) => relation_name(relation),
+            _ => None,
+        }
+    }
+}
+
+/// Adds the items of a FROM item without parentheses.
+fn collect<'a>(tree: &'a TableWithJoins, relations: &mut Vec<&'a TableFactor>) {
+    for relation in std::iter::once(&tree.relation).chain(tree.joins.iter().map(|join| &join.relation)) {
+        match relation {
+            TableFactor::NestedJoin { table_with_joins, alias: None } => collect(table_with_joins, relations),
+            relation => relations.push(relation),
+        }
+    }
+}

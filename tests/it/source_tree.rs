@@ -1,8 +1,8 @@
 //! The input for the rules in `tidy.rs`: the files in this repository, the code in them without comments and strings,
 //! and the paths in this code.
 //!
-//! [`tree`] reads the repository's folder and returns a [`File`] for each file. A [`File`] contains the text and the
-//! code of a file, and separates shipped code from test code. Instead of a full Rust parser, the module recognizes only
+//! [`tree`] reads the repository's folder and returns a [`File`] for each file. A [`File`] contains the text of a file,
+//! and its code, split into shipped code and test code. Instead of a full Rust parser, the module recognizes only
 //! comments, strings, attributes, braces and `use` trees.
 
 use std::fmt;

@@ -54,7 +54,7 @@ struct SlowClient {
 }
 
 impl SlowClient {
-    /// Sends the upload until the server accepts it or the test ends. Returns the number of accepted events, or `None`
+    /// Repeats the upload until the server accepts it or the test ends. Returns the number of accepted events, or `None`
     /// if the upload was not accepted.
     async fn run(mut self) -> Option<i64> {
         let channel = self.connect().await;

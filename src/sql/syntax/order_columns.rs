@@ -47,9 +47,9 @@ impl VisitorMut for OrderColumns<'_> {
             (&*query.body, &mut query.order_by)
         {
             let aliases = computed_aliases(select);
+            let mut names = Names { aliases: &aliases, depth: 0, columns: &self.columns, select, relations: None };
             let expressions = order_by.iter_mut().map(|order| &mut order.expr);
             for expr in expressions.filter(|expr| !aliases.is_empty() && column_name(expr).is_none()) {
-                let mut names = Names { aliases: &aliases, depth: 0, columns: &self.columns, select };
                 let _ = expr.visit(&mut names);
             }
         }
@@ -81,6 +81,8 @@ struct Names<'a, 'b> {
     depth: usize,
     columns: &'a FromColumns<'b>,
     select: &'a Select,
+    /// The name and the columns of each FROM item. They are determined once per query, because this can need a plan.
+    relations: Option<Vec<(Option<String>, Vec<String>)>>,
 }
 
 impl VisitorMut for Names<'_, '_> {
@@ -110,16 +112,18 @@ impl VisitorMut for Names<'_, '_> {
 
 impl Names<'_, '_> {
     /// Returns the name of the only FROM item with a column of this name.
-    fn relation_with(&self, column: &str) -> Option<String> {
-        let mut relations = Vec::new();
-        self.select.from.iter().for_each(|tree| collect(tree, &mut relations));
-        // An item whose columns are unknown does not prevent the search: the engine reports an ambiguous name.
-        let has_column = |relation: &&TableFactor| {
-            self.columns.of(relation).is_ok_and(|names| names.iter().any(|name| name == column))
-        };
-        let mut found = relations.into_iter().filter(has_column);
+    fn relation_with(&mut self, column: &str) -> Option<String> {
+        let (columns, select) = (self.columns, self.select);
+        let relations = self.relations.get_or_insert_with(|| {
+            let mut relations = Vec::new();
+            select.from.iter().for_each(|tree| collect(tree, &mut relations));
+            // An item whose columns are unknown does not prevent the search: the engine reports an ambiguous name.
+            let named = |relation: &TableFactor| Some((relation_name(relation), columns.of(relation).ok()?));
+            relations.into_iter().filter_map(named).collect()
+        });
+        let mut found = relations.iter().filter(|(_, names)| names.iter().any(|name| name == column));
         match (found.next(), found.next()) {
-            (Some(relation), None) => relation_name(relation),
+            (Some((relation, _)), None) => relation.clone(),
             _ => None,
         }
     }

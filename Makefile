@@ -12,7 +12,7 @@ TARGET_FOLDER = cargo metadata --no-deps --format-version 1 \
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: need-cargo need-openssl ## Build and start a server with live events of several tenants, and print commands to try (ARGS="--rate 5000")
+demo: need-cargo need-openssl ## Build and start a server with live events from several tenants, and print commands to try (ARGS="--rate 5000")
 	@cargo run --bin glasshouse -- demo $(ARGS)
 
 demo-tacosoft: need-cargo need-openssl need-python3 ## Stream orders from PostgreSQL through Debezium and Kafka, and query them as two restaurants (ARGS="--rate 50")
@@ -28,8 +28,8 @@ test: need-cargo need-openssl ## Run all tests: Rust tests, real ADBC and JDBC c
 	@rm -f .cache/skipped.txt
 	@cargo test --no-fail-fast $(ARGS); result=$$?; tests/clients/skipped.sh; exit $$result
 
-# Every test run covers a few schedules; this target runs more. ARGS is a range of seeds, or one seed, whose trace is printed in
-# full.
+# Every test run covers a few schedules; this target runs more. ARGS is a range of seeds or a single seed. The trace of a
+# single seed is printed in full.
 schedules: need-cargo need-openssl ## Run thousands of simulated schedules of crashes and faults (ARGS=5000..9000, ARGS=17)
 	@GLASSHOUSE_SCHEDULES="$(or $(ARGS),1000..3000)" cargo test --lib ingest::sim::tests::selected_schedules -- --nocapture
 
@@ -57,7 +57,7 @@ docs: need-cargo need-openssl ## Build the documentation with warnings denied: t
 
 # The release build alone takes half an hour on two cores. ARGS selects benchmarks: "transfer", "select1", "freshness",
 # "kafka", "ndjson", "window" and "stream". "stream" takes ten minutes.
-bench: need-cargo need-openssl need-python3 ## Run benchmarks in alternation with other systems, and print ratios
+bench: need-cargo need-openssl need-python3 ## Run benchmarks alternately against Glasshouse and other systems, and print ratios
 	@cargo build --release --bin glasshouse
 	@[ -x .cache/bench/bin/python ] || python3 -m venv .cache/bench
 	@.cache/bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt

@@ -1,4 +1,5 @@
-"""Generates serialized call events of `proto/glasshouse/voice/v1/call_event.proto`, with 20 fields and a map of four entries.
+"""Generates serialized call events as defined in `proto/glasshouse/voice/v1/call_event.proto`. Each has 20 fields and a map of four
+entries.
 
 The messages are deterministic. They are assembled from bytes that are encoded once, because otherwise the sender would become the
 bottleneck.

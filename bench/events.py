@@ -18,7 +18,8 @@ WORDS = {
 
 
 def table(rows, seed=1, start_us=1_767_225_600_000_000, tenant=None, prefix="e"):
-    """Returns `rows` events over one day from `start_us`: of one tenant, or of all tenants in proportion to their shares."""
+    """Returns `rows` events, spread over one day from `start_us`. They belong to one tenant, or to all tenants in proportion to
+    their shares."""
     random = np.random.default_rng(seed)
     count = np.arange(rows)
     data = {}

@@ -1,8 +1,8 @@
-"""Measures ingest in events per CPU-second: protobuf from a Kafka topic, and NDJSON compared with DuckDB's and ClickHouse's own
-tables. Also measures the memory that the dedupe window uses per id.
+"""Measures ingest in events per CPU-second: protobuf from a Kafka topic, and NDJSON compared with the native tables of DuckDB and
+ClickHouse. Also measures the memory that the dedupe window uses per id.
 
 Prints one line per benchmark. The CPU time is the user and system time of the server process, from its start to its last commit. It
-does not include producers, the broker and clients.
+does not include the producers, the broker or the clients.
 """
 
 import concurrent.futures
@@ -164,7 +164,7 @@ def cursor_of(uri, token):
 
 
 def ndjson(binary):
-    """Measures rows per CPU-second of the same NDJSON into Glasshouse over HTTP, and into DuckDB's and ClickHouse's own tables."""
+    """Measures rows per CPU-second for the same NDJSON: Glasshouse over HTTP, and the native tables of DuckDB and ClickHouse."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         path = pathlib.Path(folder, "events.ndjson")
         write_lines(path)
@@ -236,7 +236,7 @@ def clickhouse_insert(path, folder):
     kinds = {"text": "String", "timestamp": "DateTime64(6, 'UTC')", "int64": "Int64", "float64": "Float64"}
     low = {name: "LowCardinality(String)" for name in ["tenant_id", *support.TEXTS] if name != "route_id"}
     columns = ", ".join(f"{name} {low.get(name, kinds[kind])}" for name, kind in support.columns().items())
-    # The columns are declared and not inferred from the file. Quotes are doubled inside the SQL string.
+    # The columns are declared instead of inferred from the file. Quotes are doubled inside the SQL string.
     read = ", ".join(f"{name} {kinds[kind]}" for name, kind in support.columns().items()).replace("'", "''")
     with tempfile.TemporaryDirectory(dir=folder) as database:
         engine = session.Session(f"{database}/clickhouse")

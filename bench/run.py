@@ -1,4 +1,4 @@
-"""Runs benchmarks of Glasshouse in alternation with other systems, and prints a table of medians and ratios.
+"""Benchmarks Glasshouse and other systems alternately, and prints a table of medians and ratios.
 
     python bench/run.py target/release/glasshouse [transfer] [select1] [freshness] [kafka] [ndjson] [window] [stream]
 """
@@ -57,7 +57,7 @@ def statement(sql):
 
 
 def transfer(binary):
-    """Fetches two million wide rows with DoGet and the same client: from the lake, and from a bare Flight server's memory."""
+    """Fetches two million wide rows with DoGet and the same client, from the lake and from the memory of a bare Flight server."""
     with support.server(binary) as glass, tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
         token = glass.token("big")
         rows = events.table(ROWS, tenant="big")
@@ -96,7 +96,7 @@ def bare(path):
 
 
 def select1(binary):
-    """Measures the p50 of `SELECT 1` over ADBC in milliseconds, in alternation with ROAPI."""
+    """Measures the p50 of `SELECT 1` over ADBC in milliseconds, alternately for Glasshouse and ROAPI."""
     with support.server(binary) as glass, roapi() as peer_uri:
         def ask(cursor):
             cursor.execute("SELECT 1")
@@ -126,7 +126,7 @@ def roapi():
 
 
 def freshness(binary):
-    """Measures the time from POST until visible in Flight SQL, at 20,000 NDJSON events per second for a minute: p50 and p99 in ms."""
+    """Measures the time from POST to visibility in Flight SQL (p50 and p99, in ms), at 20,000 NDJSON events per second for a minute."""
     with support.server(binary) as glass:
         token, stop, sent = glass.token("big"), threading.Event(), [0] * SENDERS
         # A receipt waits for its commit, but the stream must keep its rate. Each of n senders therefore sends every n-th

@@ -2,8 +2,8 @@
 
     python bench/small_queries.py BEFORE AFTER
 
-Both binaries run at the same time and are asked in alternation, over ADBC. A `planned` statement has a new text each time, so
-it is parsed and planned. A `cached` statement has the same text each time.
+Both servers run at the same time and receive the queries alternately, over ADBC. A `planned` statement has a new text each
+time, so it is parsed and planned. A `cached` statement has the same text each time.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Measures the freshness of a stream: the time from producing a message to Kafka until a tenant's query returns its row.
 
-For ten minutes, 60,000 call events per second go into one table, while eight tenants repeatedly query their last minute. Prints
-the latencies of probes and of the tenants' queries, and the server's memory after each tenth of the run.
+For ten minutes, 60,000 call events per second go into one table, while eight tenants repeatedly query their events of the
+last minute. Prints the latencies of probes and of the tenants' queries, and the server's memory after each tenth of the run.
 """
 
 import random
@@ -17,7 +17,7 @@ import ingest
 
 RATE, SECONDS, SLICE_SECONDS = 60_000, 600, 0.05
 TENANTS = [f"tenant-{number}" for number in range(8)]
-#: The pause between two queries of a tenant, like a dashboard that shows the tenant's last minute.
+#: The pause between two queries of a tenant. It imitates a dashboard that shows the tenant's events of the last minute.
 ASK_EVERY_SECONDS = 1.0
 QUERY = """
 SELECT carrier, count(*), avg(jitter_ms), max(duration_ms) FROM call_events
@@ -80,7 +80,7 @@ def produce(address, stop, sent):
 
 
 def ask(glass, token, stop, times):
-    """Queries like one tenant's dashboard until it is stopped."""
+    """Sends the queries of one tenant's dashboard until `stop` is set."""
     with ingest.cursor_of(glass.flight, token) as cursor:
         while not stop.wait(ASK_EVERY_SECONDS):
             started = time.perf_counter()

@@ -61,7 +61,7 @@ def columns():
 
 @contextlib.contextmanager
 def server(binary, further=""):
-    """Runs `binary` with a new lake and the additional configuration `further`. Yields a Server, and stops it gracefully."""
+    """Runs `binary` with a new lake and the additional configuration `further`. Yields a Server, and then stops it gracefully."""
     with tempfile.TemporaryDirectory(prefix="glasshouse-bench-") as folder:
         config = pathlib.Path(folder, "glasshouse.toml")
         listed = ", ".join(f'{name} = "{kind}"' for name, kind in columns().items())
@@ -136,7 +136,7 @@ def wait_for_port(port, process):
     """Waits until a process listens on the port. Exits if the process ends first."""
     while True:
         if process.poll() is not None:
-            raise SystemExit(f"the other system ended with {process.returncode}")
+            raise SystemExit(f"the other system exited with code {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)

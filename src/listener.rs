@@ -21,8 +21,8 @@ use crate::telemetry::Metrics;
 /// The pause after a failed attempt to accept a connection. An attempt usually fails because the process has run out of
 /// file descriptors. It can succeed after other connections have been closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of connections that may be open to receive a refusal. If there are more, the server closes them
-/// without a refusal.
+/// The maximum number of connections that may be open to receive a refusal. The server closes any further connections
+/// without sending a refusal.
 const REFUSALS_MAX: usize = 64;
 /// The maximum time for a refused client to read the refusal and close its side of the connection.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(3);
@@ -36,7 +36,8 @@ pub(crate) struct ConnectionLimit {
     pub(crate) key: &'static str,
     /// The maximum number of concurrent connections.
     pub(crate) connections_max: usize,
-    /// The bytes that refuse a connection when all slots are occupied. Empty if the protocol has no suitable message.
+    /// The bytes to send on a connection that is refused because all slots are occupied. Empty if the protocol has no
+    /// suitable message.
     pub(crate) refusal: Bytes,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
 //!   run     in parallel under the supervisor: flight, http, lookup tables, sources, followers of other writers
-//!   stop    close the listeners ► finish or abort requests ► end the sources ► commit admitted events ► end the tasks
+//!   stop    close the listeners ► finish or abort requests ► stop the sources ► commit admitted events ► stop the tasks
 //! ```
 //!
 //! **Invariant:** endpoints and sources stop before ingest stops. Every admitted event is therefore committed, and
@@ -100,8 +100,8 @@ impl Server {
     }
 
     /// Serves requests until `stop` is cancelled, and then shuts down gracefully within `shutdown.time_max`. If an
-    /// endpoint failed, returns the error of the first one. If some admitted events could not be committed in time,
-    /// returns `Unavailable`.
+    /// endpoint failed, returns its error. If both failed, returns the error of the first one to fail. If some admitted
+    /// events could not be committed in time, returns `Unavailable`.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
@@ -265,7 +265,8 @@ pub(crate) fn sources(
     if errors.is_empty() { sources.into_iter().collect() } else { Err(Error::invalid(errors.join("\n"))) }
 }
 
-/// Creates the transform of a source. Returns `None` if the source has no transform, or if its contract is unknown.
+/// Creates the transform of a source. Returns `None` if the source has no transform, or if the contract of its table is
+/// not in `contracts`.
 pub(crate) fn transform(
     config: &Config,
     source: &str,

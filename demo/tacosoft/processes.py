@@ -76,7 +76,7 @@ _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def _end_with_parent():
-    """Makes the kernel kill this new child when its parent dies for any reason. It has an effect on Linux only."""
+    """Makes the kernel kill this new child when its parent dies for any reason. Has no effect on systems other than Linux."""
     if _prctl is not None:
         _prctl(1, signal.SIGKILL)
 

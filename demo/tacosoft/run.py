@@ -203,8 +203,8 @@ def main():
     """Runs the demo until it is stopped."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--server", default="target/debug/glasshouse", help="the built server")
-    arguments.add_argument("--work", default="demo-data/tacosoft", help="the folder of the lake and the logs; recreated by each run")
-    arguments.add_argument("--rate", type=float, default=20, help="changes of orders per second")
+    arguments.add_argument("--work", default="demo-data/tacosoft", help="the folder for the lake and the logs; recreated by each run")
+    arguments.add_argument("--rate", type=float, default=20, help="the number of order changes per second")
     arguments.add_argument("--seconds", type=float, help="stop after this many seconds")
     arguments.add_argument("--free-ports", action="store_true", help="use any free ports instead of the default ones")
     given = arguments.parse_args()

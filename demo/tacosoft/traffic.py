@@ -13,7 +13,7 @@ DISHES = {
 }
 # The restaurants, with the relative number of orders of each.
 RESTAURANTS = {"fuego": 10, "verde": 5, "luna": 4, "bahia": 3, "norte": 2, "sakura": 1}
-# The next state of each state. At each step, some orders are cancelled or deleted instead.
+# The state that follows each state. At each step, some orders are cancelled or deleted instead.
 NEXT = {"placed": "cooking", "cooking": "ready", "ready": "delivered"}
 CANCELLED_SHARE = 0.06
 DELETED_SHARE = 0.02

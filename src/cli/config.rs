@@ -99,7 +99,10 @@ fn summary(config: &Config) -> String {
     );
     let hidden: Vec<_> = config.tables.keys().filter(|name| !config.policy.contains_key(*name)).cloned().collect();
     if !hidden.is_empty() {
-        line.push_str(&format!("; invisible without a section [policy.NAME]: {}", hidden.join(", ")));
+        line.push_str(&format!(
+            "; tenants cannot see these tables, because they have no [policy.NAME]: {}",
+            hidden.join(", ")
+        ));
     }
     line
 }

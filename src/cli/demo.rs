@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// The folder that stores the lake
     #[arg(long, default_value = "demo-data", value_name = "DIR")]
     data: PathBuf,
-    /// The number of events per second, over all tenants
+    /// The number of events per second, across all tenants
     #[arg(long, default_value_t = 1_000)]
     rate: u32,
     /// Stop after this many seconds

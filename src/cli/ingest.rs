@@ -92,16 +92,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         total.accepted, total.duplicate, total.rejected
     ));
     if total.conflict > 0 {
-        super::write_stdout(&format!(
-            "  {} of the duplicates have different content than the stored event",
-            total.conflict
-        ));
+        super::write_stdout(&format!("  {} of the duplicates differ in content from the stored event", total.conflict));
     }
     for reject in &total.rejects {
         super::write_stdout(&format!("  event {} of its request: {}: {}", reject.index, reject.reason, reject.detail));
     }
     if total.rejected > total.rejects.len() as u64 {
-        super::write_stdout(&format!("  for the others, run the query `select * from {}_quarantine`", args.table));
+        super::write_stdout(&format!(
+            "  to see all rejected events, run the query `select * from {}_quarantine`",
+            args.table
+        ));
     }
     Ok(if total.rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

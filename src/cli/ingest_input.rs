@@ -25,7 +25,7 @@ const EVENT_BYTES_MAX: u64 = 64 << 20;
 pub(crate) enum InputFormat {
     /// One JSON object per line
     Ndjson,
-    /// One JSON document: an object or an array of them
+    /// One JSON document: an object or an array of objects
     Json,
     /// Length-delimited protobuf messages
     Protobuf,

@@ -57,7 +57,7 @@ Examples:
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'
 
 Exit codes:
-  0 success, 1 failure, 2 invalid usage, 3 invalid configuration, 4 refused (invalid token or missing rights),
+  0 success, 1 failure, 2 invalid usage, 3 invalid configuration, 4 refused (invalid token or no permission),
   5 server not reachable"
 )]
 struct Cli {

@@ -19,7 +19,7 @@ use crate::flight::client::{FlightClient, ResultRows};
 /// The maximum number of rows that the format `table` shows. The other formats show all rows.
 const TABLE_ROWS_MAX: usize = 10_000;
 
-/// Run an SQL query over Flight SQL.
+/// Run a SQL query over Flight SQL.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   glasshouse query --token \"$TOKEN\" 'select count(*) from call_events'

@@ -25,7 +25,7 @@ use crate::tenancy::{DevelopmentToken, Scope};
     glasshouse token --tenant acme --scope read --scope ingest --expires 7d
   Create a token with a claim for row rules:
     glasshouse token --tenant acme --claim 'region=[\"eu\",\"us\"]'
-  Create an operator's token that can send events of every tenant, but cannot query:
+  Create an operator's token that can send events for every tenant, but cannot query:
     glasshouse token --operator --subject pipeline --scope ingest")]
 pub(crate) struct Args {
     /// The tenant that the token gives access to

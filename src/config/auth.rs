@@ -22,7 +22,7 @@ section! {
             "Synchronized clocks differ by less than the default";
         /// The maximum age of a token that has an `iat` claim.
         token_age_max: Duration = time(30 * DAY, MINUTE..=3_650 * DAY),
-            "BI tools store a token as a password. A leaked token must expire, even if its `exp` is far in the future";
+            "BI tools store tokens as passwords. A leaked token must expire, even if its `exp` is far in the future";
         /// How long a fetched key set is used before it is fetched again.
         jwks_fresh: Duration = time(5 * MINUTE, SECOND..=DAY),
             "A withdrawn key stops working within this time";
@@ -38,8 +38,8 @@ section! {
         /// The maximum number of keys in a key set.
         jwks_keys_max: usize = count("keys", 64, 1..=10_000),
             "Providers publish two to ten keys";
-        /// The secret that signs tickets and prepared handles. If the secret is empty, the server generates a new
-        /// secret at each start.
+        /// The secret that signs tickets and prepared-statement handles. If the secret is empty, the server generates
+        /// a new secret at each start.
         handle_secret: Secret = none(),
             "Servers behind the same address need the same secret. The secret must be at least 32 bytes long";
     }
@@ -66,7 +66,7 @@ section! {
             "Use it for a key that the issuer does not rotate";
         /// A file with a key set (JWKS).
         jwks_file: Option<PathBuf> = none(),
-            "Use it for several keys, without network access";
+            "Use it for several keys that the server should not fetch over the network";
         /// The URL of a key set (JWKS). It must be an `https://` URL. An `http://` URL is accepted only for a loopback
         /// address.
         jwks_url: Option<String> = none(),
@@ -74,7 +74,7 @@ section! {
         /// CA certificates (PEM) to trust for `jwks_url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
             "A private provider often has a private CA";
-        /// The claim that names the tenant; a dotted path.
+        /// The claim that names the tenant. It may be a dotted path.
         tenant_claim: String = plain("tenant"),
             "Providers use different claims, such as `app_metadata.tenant_id`";
         /// The claim that contains the scopes, as a list or as a space-separated string.
@@ -82,7 +82,7 @@ section! {
             "The default is the name that OAuth uses";
         /// The subjects that may ingest for every tenant. These subjects need no tenant claim and cannot run queries.
         operators: Vec<String> = none(),
-            "Use it for your own pipelines, which send events of all tenants";
+            "Use it for your own pipelines, which send events for all tenants";
     }
 }
 

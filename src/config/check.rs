@@ -1,7 +1,7 @@
 //! Checks that involve several keys or files: names that must exist, keys that exclude or require each other, files
 //! that must exist.
 //!
-//! The format and range of each value have already been checked when the value was read. This module also makes all
+//! The format and range of each value were already checked when the value was read. This module also makes all
 //! paths absolute. Only [`files`] accesses the disk, to check whether files exist.
 
 use std::collections::BTreeSet;

@@ -100,7 +100,7 @@ fn jwks_url(key: &str, url: &str, errors: &mut ConfigErrors) {
         errors.add(key, "must be https, because an attacker who replaces the keys in transit can sign any token");
     }
     if has_credentials(&url) {
-        errors.add(key, "must not contain credentials, because `config show` shows it");
+        errors.add(key, "must not contain credentials, because `config show` shows the URL");
     }
 }
 

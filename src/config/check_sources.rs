@@ -192,7 +192,7 @@ fn registry_access(key: &dyn Fn(&str) -> String, registry: &RegistryConfig, erro
             // The error does not quote the URL, because a URL may contain a password.
             Err(error) => errors.add(&key, format!("is not a valid URL: {error}")),
             Ok(url) if has_credentials(&url) => {
-                errors.add(&key, "must not contain credentials, because it is shown: set `user` and `password`");
+                errors.add(&key, "must not contain credentials, because the URL is shown: set `user` and `password`");
             }
             Ok(url) if !["http", "https"].contains(&url.scheme()) || url.query().is_some() => {
                 errors.add(&key, "must be a URL such as \"https://registry:8081\"");

@@ -53,7 +53,7 @@ impl<S: Section> Value for Vec<S> {
             let key = format!("{key}[{index}]");
             match item {
                 RawValue::Table(entries) => sections.push(S::read(SectionReader::new(&key, entries, errors))),
-                other => errors.add(&key, format!("must be a table, is {}", other.kind())),
+                other => errors.add(&key, format!("must be a table, but is {}", other.kind())),
             }
         }
         Some(sections)
@@ -74,7 +74,7 @@ fn named(raw: RawValue, key: &str, errors: &mut ConfigErrors) -> Option<Vec<(Str
     match raw {
         RawValue::Table(entries) => Some(entries),
         other => {
-            errors.add(key, format!("must be a table with one entry per name, is {}", other.kind()));
+            errors.add(key, format!("must be a table with one entry per name, but is {}", other.kind()));
             None
         }
     }
@@ -90,7 +90,7 @@ impl<S: Section> Value for BTreeMap<String, S> {
                 RawValue::Table(entries) => {
                     drop(sections.insert(name, S::read(SectionReader::new(&key, entries, errors))))
                 }
-                other => errors.add(&key, format!("must be a table, is {}", other.kind())),
+                other => errors.add(&key, format!("must be a table, but is {}", other.kind())),
             }
         }
         Some(sections)

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! glasshouse.toml:12:1: ingest.batch_rowz_max: unknown key, did you mean `batch_rows_max`?
-//! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be 1 to 1000000000000 rows, is 0
+//! GLASSHOUSE__QUERY__ROWS_MAX: query.rows_max: must be 1 to 1000000000000 rows, but is 0
 //! ```
 //!
 //! **Invariant:** a message never contains a secret, because messages never quote the values of secret keys.

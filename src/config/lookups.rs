@@ -31,12 +31,12 @@ section! {
         /// A SQL query over the tables of this lake. It reads the rows of all tenants.
         query: Option<String> = none(),
             "Use it if the data is already stored in a table of this lake. The query runs with the operator's rights";
-        /// How often the lookup table is loaded again.
+        /// How often the lookup table is reloaded.
         refresh: Duration = time(MINUTE, SECOND..=7 * DAY),
             "If a load fails, the previous version is used until the next refresh succeeds";
         /// The columns of the lookup table, in the same form as those of a table; inferred from the data if omitted.
         columns: Vec<ColumnConfig> = none(),
-            "A declaration fixes the types, and the transform can be checked before any data is loaded";
+            "A declaration fixes the types, and allows the transform to be checked before any data is loaded";
     }
 }
 
@@ -111,7 +111,7 @@ fn check_url(key: &str, url: &str, errors: &mut ConfigErrors) {
         errors.add(key, format!("unknown scheme `{}`: use https or http", url.scheme()));
     }
     if has_credentials(&url) {
-        errors.add(key, "must not contain credentials, because `config show` and the log show it");
+        errors.add(key, "must not contain credentials, because `config show` and the log show the URL");
     }
     format_of(key, url.path(), errors);
 }

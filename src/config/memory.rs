@@ -69,7 +69,7 @@ impl Config {
 
 impl FlightConfig {
     /// The maximum size of a call's request, except for uploads, in bytes. The limit is large enough for the largest
-    /// ticket, and for the largest prepared handle with its schema.
+    /// ticket, and for the largest prepared-statement handle with its schema.
     pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
     /// Returns the flow-control windows of a call and of a connection, in bytes. The windows of all connections

@@ -34,7 +34,7 @@ pub(super) enum RawValue {
 }
 
 impl RawValue {
-    /// Returns a description of the value's type, such as `a string`, for errors of the form "must be …, is …".
+    /// Returns a description of the value's type, such as `a string`, for errors of the form "must be …, but is …".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::String(_) | Self::Variable(_) => "a string",

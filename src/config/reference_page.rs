@@ -19,8 +19,8 @@ The configuration is one file, `glasshouse.toml`. This page lists every setting 
 data flows through it. The commented [`glasshouse.toml`](../glasshouse.toml) at the root of the repository is a working
 example.
 
-- `glasshouse config check` checks the file and reports all errors, each with file, line and column. The exit code is 3
-  if it finds an error.
+- `glasshouse config check` checks the file and reports all errors, each with its file, line and column. The exit
+  code is 3 if it finds an error.
 - `glasshouse config show` prints the effective values, together with the explanations from this page. Secrets are
   redacted.
 - An environment variable `GLASSHOUSE__SECTION__KEY` overrides a key of the file. Examples are `GLASSHOUSE__LAKE__URL` and
@@ -120,14 +120,14 @@ const RULES_ACROSS_KEYS: &str = "\
   `http` with a loopback address.
 - The table stores a source's offsets under the name of the source. A renamed source has no stored offsets and begins at
   `start`.
-- A source can have one of `transform` and `transform_file`, but not both. `envelope = \"debezium\"` requires one of them.
+- A source can have either `transform` or `transform_file`, but not both. `envelope = \"debezium\"` requires one of them.
 - A lookup table must have exactly one of `file`, `url` and `query`, and must not be named `messages`.
 - `oauth` requires `security.protocol` = `SASL_SSL` or `SASL_PLAINTEXT` in the source's options. The SASL mechanism
   `OAUTHBEARER` requires `oauth`.
 - A policy must name a declared table. All columns that a table or its policy refers to must exist.
 - Each signing algorithm must match the issuer's key. An HS algorithm requires a `secret` that is at least as long as its
   hash. All other algorithms require a public key. The algorithm `none` is refused.
-- A `jwks_url` must use `https`, or `http` with a loopback address. An `iss` must not be configured more than once.
+- A `jwks_url` must use `https`, or `http` with a loopback address. No two issuers may have the same `issuer`.
 - If other hosts can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
   `plaintext_allowed`, and the public development secret is refused.
 ";

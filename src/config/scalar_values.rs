@@ -33,7 +33,7 @@ pub(super) fn quoted(text: &str) -> String {
 /// Adds an error that states which form of value is expected and which type `raw` has. Always returns `None`, so that
 /// callers can return its result.
 pub(super) fn wrong<T: Value>(raw: &RawValue, key: &str, errors: &mut ConfigErrors) -> Option<T> {
-    errors.add(key, format!("must be {}, is {}", T::form(), raw.kind()));
+    errors.add(key, format!("must be {}, but is {}", T::form(), raw.kind()));
     None
 }
 
@@ -46,14 +46,14 @@ macro_rules! numbers {
                     RawValue::String(text) if spec.unit == BYTES => match parse_scaled(&text, &SIZES) {
                         Some(size) => i128::from(size),
                         None => {
-                            errors.add(key, format!("must be a size such as \"64 MiB\" or a number of bytes, is {}", quoted(&text)));
+                            errors.add(key, format!("must be a size such as \"64 MiB\" or a number of bytes, but is {}", quoted(&text)));
                             return None;
                         }
                     },
                     other => return wrong::<Self>(&other, key, errors),
                 };
                 let Ok(value) = Self::try_from(number) else {
-                    errors.add(key, format!("must be {}, is {number}", spec.allowed()));
+                    errors.add(key, format!("must be {}, but is {number}", spec.allowed()));
                     return None;
                 };
                 spec.check(value, key, errors)
@@ -82,7 +82,7 @@ impl Value for Duration {
             RawValue::String(text) => match parse_scaled(&text, &TIMES) {
                 Some(micros) => spec.check(Self::from_micros(micros), key, errors),
                 None => {
-                    errors.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)));
+                    errors.add(key, format!("must be {}, but is {}", Self::form(), quoted(&text)));
                     None
                 }
             },
@@ -214,7 +214,7 @@ impl Value for Secret {
 impl Value for SocketAddr {
     fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         let text = text(raw, key, spec, errors)?;
-        text.parse().map_err(|_| errors.add(key, format!("must be {}, is {}", Self::form(), quoted(&text)))).ok()
+        text.parse().map_err(|_| errors.add(key, format!("must be {}, but is {}", Self::form(), quoted(&text)))).ok()
     }
 
     fn show(&self, _unit: &'static str) -> ShownValue {
@@ -257,7 +257,7 @@ macro_rules! choices {
                     $($text => Some(Self::$variant),)+
                     other => {
                         let guess = did_you_mean(other, [$($text),+]);
-                        errors.add(key, format!("must be {}, is {}{guess}", Self::form(), quoted(other)));
+                        errors.add(key, format!("must be {}, but is {}{guess}", Self::form(), quoted(other)));
                         None
                     }
                 }

@@ -32,11 +32,11 @@ section! {
             "A private registry often has a private CA";
         /// The time limit for one request.
         request_time_max: Duration = time(5 * SECOND, 10 * MILLISECOND..=MINUTE),
-            "A schema is small, and the source cannot continue until it has arrived";
+            "A schema is small, and the source cannot continue until the schema has arrived";
         /// The maximum size of one response.
         schema_bytes_max: usize = bytes(1 << 20, 1 << 10..=64 << 20),
-            "A schema is written by hand and is therefore small. Messages with a larger schema are rejected and stored \
-             in the quarantine";
+            "Schemas are usually written by hand and are therefore small. Messages with a larger schema are rejected and \
+             stored in the quarantine";
         /// The maximum number of cached schemas.
         schemas_max: usize = count("schemas", 1_000, 1..=1_000_000),
             "A schema is fetched only once, because the schema of an id never changes";

@@ -161,8 +161,7 @@ impl<'a> SectionReader<'a> {
         S::read(SectionReader::new(&key, entries, self.errors))
     }
 
-    /// Reports the remaining entries as unknown keys. Call this only after all known
-    /// keys have been read.
+    /// Reports the remaining entries as unknown keys. Call this only after all known keys have been read.
     pub(super) fn finish(self, known: &[&str]) {
         for (name, _) in &self.entries {
             let guess = did_you_mean(name, known.iter().copied());
@@ -177,7 +176,7 @@ impl<T: Value + PartialOrd> KeySpec<T> {
     pub(super) fn check(&self, value: T, key: &str, errors: &mut ConfigErrors) -> Option<T> {
         match &self.bounds {
             Some(bounds) if !bounds.contains(&value) => {
-                errors.add(key, format!("must be {}, is {}", self.allowed(), value.show(self.unit)));
+                errors.add(key, format!("must be {}, but is {}", self.allowed(), value.show(self.unit)));
                 None
             }
             _ => Some(value),

@@ -34,19 +34,20 @@ section! {
             "Each batch becomes one file. Larger files scan and compress better; smaller batches need less memory";
         /// The in-memory size at which a batch is committed.
         batch_bytes_max: usize = bytes(64 * MIB, 4 * KIB..=4 * GIB),
-            "This limits the memory of a table with wide rows";
+            "This limits the memory that a table with wide rows uses";
         /// A batch is committed when its first row reaches this age.
         batch_age_max: Duration = time(SECOND, 5 * MILLISECOND..=5 * MINUTE),
-            "The default leaves a second for the commit, so that queries show events within two seconds";
+            "The default leaves a second for the commit, so queries show events within two seconds";
         /// The maximum total size of the events that wait for a commit, across all tables. A request that would exceed
         /// this limit is refused, and the error says when to retry.
         queue_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
-            "The default covers a few seconds of a slow store at full rate. If senders retry, no event is lost";
+            "At the full ingest rate, the default is enough if the store is slow for a few seconds. If senders retry, no \
+             event is lost";
         /// How long a request may wait for free space in the queue.
         queue_wait_max: Duration = time(SECOND, Duration::ZERO..=MINUTE),
-            "The default equals `batch_age_max`. The requests of a short burst wait; during a longer burst, requests \
-             are refused and senders have to retry";
-        /// The maximum size of a request body. It applies to the compressed and to the decompressed body.
+            "The default equals the default of `batch_age_max`. The requests of a short burst wait; during a longer \
+             burst, requests are refused and senders have to retry";
+        /// The maximum size of a request body. It applies to both the compressed and the decompressed body.
         body_bytes_max: usize = bytes(32 * MIB, KIB..=GIB),
             "Each body is held in memory as a whole, and many bodies arrive at the same time";
         /// The maximum factor by which a body may grow during decompression.
@@ -64,8 +65,8 @@ section! {
              time";
         /// How far ahead of the server's clock an event's time may be.
         future_max: Duration = time(15 * MINUTE, Duration::ZERO..=366 * DAY),
-            "Clocks drift by seconds. A time far in the future usually means a wrong unit or time zone, and the event \
-             would remain the newest one for a long time";
+            "Clocks drift by seconds. A time far in the future usually means a wrong unit or time zone, and such an \
+             event would remain the newest event for a long time";
         /// The maximum number of rejected events that a receipt lists. Further rejected events are only counted.
         receipt_rejects_max: usize = count("events", 100, 0..=100_000),
             "A few examples are enough to find the mistake. All rejected events are in the quarantine";
@@ -85,7 +86,7 @@ section! {
         transform_rows_max: usize = count("rows", 1_000_000, 1..=1_048_576),
             "The default allows sixteen rows for each message of the largest batch. A single message that produces \
              more rows is rejected and stored in the quarantine";
-        /// The maximum size of a lookup table. It applies to the file and to the table in memory.
+        /// The maximum size of a lookup table. It applies to both the file and the table in memory.
         lookup_bytes_max: usize = bytes(64 * MIB, KIB..=16 * GIB),
             "Each lookup table is held in memory and is read again at each refresh";
         /// The maximum number of rows of a lookup table.
@@ -223,7 +224,7 @@ section! {
         window_bytes_max: usize = bytes(256 * MIB, 64 * KIB..=64 * GIB),
             "Divided by `connections_max`, this limit gives the flow-control window of each connection (64 KiB to 16 \
              MiB). A client can upload at most one window per round trip";
-        /// How long a ticket or a prepared handle is valid.
+        /// How long a ticket or a prepared-statement handle is valid.
         handle_age_max: Duration = time(HOUR, SECOND..=7 * DAY),
             "Clients fetch results within seconds after planning. A connection pool can prepare an expired statement \
              again";

@@ -77,8 +77,8 @@ section! {
         /// CA certificates (PEM) to trust for the brokers, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
             "The option `ssl.ca.location` of librdkafka would replace the system's certificates";
-        /// Options of librdkafka, such as `"security.protocol" = "SASL_SSL"`. When options are shown, the values of
-        /// those that may be secret are redacted.
+        /// Options of librdkafka, such as `"security.protocol" = "SASL_SSL"`. Values that may be secret are redacted
+        /// when options are shown.
         options: KafkaOptions = none(),
             "In environment variables, write `_` for each dot: `GLASSHOUSE__SOURCES__NAME__OPTIONS__SASL_PASSWORD`";
         /// The token endpoint from which the source requests access tokens for its brokers (SASL mechanism
@@ -138,19 +138,19 @@ const OPTIONS_SHOWN: [&str; 15] = [
     "ssl.endpoint.identification.algorithm",
 ];
 
-/// The librdkafka options that only the source itself may set. The second value of each entry names the setting to use
-/// instead, or says why the option cannot be set.
+/// The librdkafka options that a configuration must not set. The second value of each entry names the key to set
+/// instead, or states why the option is not allowed.
 const OPTIONS_OWN: [(&str, &str); 12] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
     ("group.id", "set `group`"),
-    ("group.protocol", "it determines how partitions are reassigned"),
-    ("partition.assignment.strategy", "it determines how partitions are reassigned"),
+    ("group.protocol", "the source controls how partitions are reassigned"),
+    ("partition.assignment.strategy", "the source controls how partitions are reassigned"),
     ("enable.auto.commit", "the offsets are stored in the table"),
     ("enable.auto.offset.store", "the offsets are stored in the table"),
     ("auto.offset.reset", "set `start` and `on_gap`"),
-    ("enable.partition.eof", "it is needed to measure the lag"),
-    ("statistics.interval.ms", "it is needed to report the lag"),
+    ("enable.partition.eof", "the source needs it to measure the lag"),
+    ("statistics.interval.ms", "the source needs it to report the lag"),
     ("plugin.library.paths", "a configuration must not load code"),
     ("enable.sasl.oauthbearer.unsecure.jwt", "anyone can create an unsigned token"),
 ];
@@ -220,7 +220,7 @@ impl KafkaOptions {
             return errors.add(key, "is not supported: configure tokens in [sources.NAME.oauth]");
         }
         if let Some((_, why)) = OPTIONS_OWN.iter().find(|(own, _)| *own == name) {
-            return errors.add(key, format!("cannot be set here, because the source sets it: {why}"));
+            return errors.add(key, format!("is not allowed in `options`: {why}"));
         }
         self.0.extend(text.map(|text| (name, text)));
     }
@@ -268,7 +268,7 @@ impl Value for StartAt {
             other => match DateTime::parse_from_rfc3339(other) {
                 Ok(time) if time.timestamp_millis() >= 0 => Some(Self::Time(time.timestamp_millis())),
                 _ => {
-                    errors.add(key, format!("must be {}, is {}", Self::form(), quoted(other)));
+                    errors.add(key, format!("must be {}, but is {}", Self::form(), quoted(other)));
                     None
                 }
             },

@@ -17,7 +17,7 @@ pub(super) const DIMENSIONS_MAP: &str = "dimensions";
 
 /// The suffix of quarantine names: the quarantine of a table `NAME` is `NAME_quarantine`.
 pub const QUARANTINE_SUFFIX: &str = "_quarantine";
-/// The suffix of the name under which a `latest` table shows all versions: for the table `NAME`, this is
+/// The suffix of the name under which all versions of a `latest` table are shown. For the table `NAME`, this name is
 /// `NAME_changes`.
 pub const CHANGES_SUFFIX: &str = "_changes";
 
@@ -26,7 +26,7 @@ section! {
     TableConfig {
         /// The description of the table in catalogs and BI tools.
         description: String = none(),
-            "Catalogs show nothing else about the purpose of the table";
+            "Catalogs contain no other information about the purpose of the table";
         /// A `.proto` file that declares the events. Cannot be combined with `columns`.
         proto: Option<PathBuf> = none(),
             "Producers compile the same file, so both sides share one declaration";
@@ -47,7 +47,7 @@ section! {
             "Every row belongs to one tenant and is invisible to all others";
         /// The column that contains the time of the event.
         time: String = required(""),
-            "Rows are sorted by this time, and it determines which files a query reads and how long events are kept";
+            "Rows are sorted by this time. It also determines which files a query reads and how long events are kept";
         /// The column that contains the event id. The id is unique per tenant and identifies duplicates.
         id: String = required(""),
             "An event that is sent again is stored only once";
@@ -70,7 +70,7 @@ section! {
             "The server checks these names, but does not use them yet";
         /// If set, the table shows only the latest version of each key, and `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
-            "Use it if producers send the whole row again after each change, and queries should count the row once";
+            "Use it if producers send the complete row again after each change, and queries should count each row only once";
         /// The number of days to keep events; 0 keeps them forever.
         retention_days: u32 = count("days", 0, 0..=36_500),
             "By default, nothing is deleted";
@@ -98,7 +98,7 @@ section! {
 section! {
     /// The access policy of one table. A table without a policy is invisible to tenants.
     PolicyConfig {
-        /// The columns that callers may read; empty for all.
+        /// The columns that callers may read. An empty list allows all columns.
         columns: Vec<String> = none(),
             "Use it to hide internal columns from tenants";
         /// Additional rules, written as `{ column, claim, required }`. A row is visible only if it satisfies all of
@@ -114,13 +114,13 @@ section! {
     RowRuleConfig {
         /// A column of the table.
         column: String = required(""),
-            "The server compares it with a typed value, never with SQL text";
+            "The server compares the column with a typed value, and never inserts a claim into SQL text";
         /// A claim of the token: a string, a number, a boolean, or a list of them.
         claim: String = required(""),
             "The token contains only values; the rule itself is configured here";
         /// If true, a token without the claim sees no rows. If false, this rule does not apply to such a token.
         required: bool = plain(true),
-            "By default, a forgotten claim does not grant access";
+            "By default, a missing claim does not grant access";
     }
 }
 
@@ -143,7 +143,7 @@ pub const COLUMN_KINDS: [&str; 10] = ColumnKind::NAMES;
 impl Value for Vec<ColumnConfig> {
     fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
         let RawValue::Table(entries) = raw else {
-            errors.add(key, format!("must be {}, is {}", Self::form(), raw.kind()));
+            errors.add(key, format!("must be {}, but is {}", Self::form(), raw.kind()));
             return None;
         };
         let column = |(name, raw): (String, RawValue)| {

@@ -1,12 +1,12 @@
 //! Table contracts, and the decoders that turn received bytes into rows.
 //!
-//! A *contract* is the checked declaration of a table. It consists of the table's columns, the choice of its tenant,
-//! time and id columns, and the mapping from event fields to columns. The term does not refer to API contracts or to
-//! agreements between teams. The module contains the decoders for JSON, protobuf, Avro and Arrow, the column builders,
-//! and the reasons for rejecting an event.
+//! A *contract* is the checked declaration of a table. It defines the table's columns, designates its tenant, time and
+//! id columns, and maps event fields to columns. The term does not refer to API contracts or to agreements between
+//! teams. The module contains the decoders for JSON, protobuf, Avro and Arrow, the column builders, and the reasons for
+//! rejecting an event.
 //!
 //! ```text
-//!   glasshouse.toml ─► Contract ◄─ .proto (compiled at start-up)
+//!   glasshouse.toml ─► Contract ◄─ .proto (compiled at startup)
 //!                         │
 //!   avro | dynamic_protobuf ─► JSON text (messages of sources with a schema) ─┐
 //!   bytes ─► protobuf | json ◄────────────────────────────────────────────────┘
@@ -143,7 +143,7 @@ pub enum Owner {
     PerEvent,
 }
 
-/// The parameters for decoding the events of one request, which are the receive time, the owner and the limits.
+/// The parameters for decoding the events of one request: the receive time, the owner and the limits.
 #[derive(Debug, Clone)]
 pub struct DecodeOptions {
     /// The time at which the server received the events.
@@ -220,7 +220,7 @@ impl fmt::Debug for TenantId {
 }
 
 /// Decodes a whole body. Invalid events are returned as rejects. Returns an error only if the body exceeds a limit, or
-/// if it cannot be split into events because it has a different format.
+/// if it cannot be split into events because it is not in `format`.
 pub fn decode(contract: &Contract, format: Format, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     check_length(body)?;
     match format {
@@ -240,7 +240,7 @@ fn check_length(body: &Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Decodes messages, each of which must contain one event. Each range of `body` is one message, and leads to exactly
+/// Decodes messages, each of which must contain one event. Each range of `body` is one message, and produces exactly
 /// one row or one reject. The index of a reject is the index of its range. Returns an error if there are too many
 /// messages, or if the table cannot read messages in this format.
 ///
@@ -267,8 +267,8 @@ pub fn decode_messages(
 /// limit on rejects.
 pub const MESSAGES_MAX: usize = decode::accept_or_reject::BODY_REJECTS_MAX;
 
-/// Decodes an Arrow batch, as Flight and ADBC send it. Finds each column by its name, and casts it if this is necessary
-/// and lossless. `first_index` is the index of the batch's first row in the request.
+/// Decodes an Arrow batch, for example one that a Flight or ADBC client sent. Matches columns by name, and casts a
+/// column if a cast is necessary and lossless. `first_index` is the index of the batch's first row in the request.
 pub fn decode_arrow(
     contract: &Contract,
     batch: &RecordBatch,

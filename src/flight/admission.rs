@@ -1,13 +1,14 @@
 //! Admission control for gRPC calls. It limits the size of a call's headers, the number of concurrent calls, and the
-//! time until a request has arrived completely. A call that exceeds a limit gets a gRPC status that names the limit.
+//! time that a request may take to arrive completely. A call that exceeds a limit gets a gRPC status that names the
+//! limit.
 //!
 //! [`AdmissionService`] wraps another service. It forwards admitted HTTP/2 requests to the wrapped service, and refuses
-//! all others with the status `RESOURCE_EXHAUSTED`. It also removes the body from the request of an upload, so that
+//! all others with the status `RESOURCE_EXHAUSTED`. It also detaches the body of an upload request, so that
 //! `message_reader.rs` can read the body.
 //!
-//! If headers exceed the HTTP/2 library's own limit, the library responds with HTTP status 431 only. gRPC clients
-//! report this as an unknown error. Headers are therefore checked here, against a lower limit. The library's limit is
-//! four times as high ([`FlightConfig::header_read_bytes_max`]).
+//! If headers exceed the HTTP/2 library's own limit, the library responds with HTTP status 431 and no gRPC status. gRPC
+//! clients report this as an unknown error. Headers are therefore checked here, against a lower limit. The library's
+//! limit is four times as high ([`FlightConfig::header_read_bytes_max`]).
 //!
 //! **Invariant:** at most `flight.streams_max` calls run at the same time, across all connections. A call ends when its
 //! response has been sent or its client has disconnected. Health checks do not count, because a server at its limit is

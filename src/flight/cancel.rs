@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::query::QueryId;
 
-/// The running queries, each with the id of its flight. A flight has several of them if clients fetch it several times
-/// concurrently.
+/// The running queries, each with the id of its flight. A flight has several running queries if clients fetch it
+/// several times concurrently.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunningQueries(Arc<Mutex<BTreeSet<(Uuid, QueryId)>>>);
 

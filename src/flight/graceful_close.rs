@@ -22,7 +22,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use super::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT_MAX};
 use crate::listener::ConnectionSlot;
 
-/// A connection is closed if the client sends no data for this time. A client that responds to pings sends data more
+/// A connection is closed if the client sends no data for this long. A client that responds to pings sends data more
 /// often.
 const SILENCE_MAX: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_WAIT_MAX).saturating_add(Duration::from_secs(10));

@@ -167,7 +167,7 @@ fn groups(upload: Upload, limit: SizeLimit, writer: Arc<Writer>) -> impl futures
 }
 
 /// Converts the error for a schema that does not match the table. ADBC expects the status `AlreadyExists`, which says
-/// that the table exists with another schema.
+/// that the table exists with a different schema.
 fn mismatched(error: Error) -> Error {
     if error.kind() == Kind::Invalid { Error::conflict(error.message().to_owned()).with_source(error) } else { error }
 }

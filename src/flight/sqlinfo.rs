@@ -220,7 +220,7 @@ fn results(infos: &mut SqlInfoDataBuilder) {
     infos.append(SqlInfo::SqlLocatorsUpdateCopy, false);
 }
 
-/// Returns a bitmask. For each of the `ordinals`, the bit with this number is set.
+/// Returns a bitmask in which the bits whose numbers are in `ordinals` are set.
 fn bits(ordinals: &[i32]) -> i32 {
     ordinals.iter().fold(0, |mask, ordinal| mask | 1 << ordinal)
 }

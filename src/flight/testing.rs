@@ -215,7 +215,7 @@ impl TestCall {
         Ok(results[0].app_metadata.clone())
     }
 
-    /// Sends an update in the form in which ADBC sends it, as a single message without a schema. Returns the error.
+    /// Sends an update as ADBC does: as a single message without a schema. Returns the error.
     pub(super) async fn update(&mut self, sql: &str) -> Status {
         let update = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
         let message = FlightData { flight_descriptor: Some(described(&update)), ..FlightData::default() };

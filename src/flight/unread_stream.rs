@@ -58,14 +58,14 @@ struct State<T> {
 }
 
 impl<T> Shared<T> {
-    /// Locks the state. The state can be used even if another thread has panicked while it held the lock. The stream is
-    /// then still valid and can be polled again.
+    /// Locks the state. The state can be used even if another thread panicked while it held the lock, because the
+    /// stream is then still valid and can be polled again.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Polls the stream until it ends, and drops the items that it returns. Dropping them is correct, because the
-    /// reader will get an error in any case.
+    /// reader will get an error anyway.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let mut state = self.lock();

@@ -32,7 +32,7 @@ pub(super) fn home(addresses: &Addresses, tables: Option<&[(String, String)]>) -
 <dt>JDBC</dt><dd><code>{jdbc}</code></dd>
 <dt>HTTP</dt><dd><code>{http}</code></dd>
 </dl>
-<p class="muted">Every request for data needs a token in the header <code>Authorization: Bearer TOKEN</code>. The token decides which rows you see. If a tool asks for a user name and a password, enter any user name and use the token as the password. Behind a proxy, the addresses may be different. If they do not work, ask your operator.</p>
+<p class="muted">Every request for data needs a token in the header <code>Authorization: Bearer TOKEN</code>. The token determines which rows you see. If a tool asks for a user name and a password, enter any user name and use the token as the password. Behind a proxy, the addresses may be different. If they do not work, ask your operator.</p>
 </section>
 "#
     );
@@ -96,7 +96,7 @@ fn push_tables(body: &mut String, http: &str, flight: &str, tables: Option<&[(St
         }
         body.push_str("</table>\n<p class=\"muted\">To show the columns that your token can read:</p>\n");
     } else {
-        body.push_str("<p class=\"muted\">Your token decides which tables you see. To list them:</p>\n");
+        body.push_str("<p class=\"muted\">Your token determines which tables you see. To list them:</p>\n");
     }
     push(
         body,

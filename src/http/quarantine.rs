@@ -249,7 +249,7 @@ fn query<T>(given: QueryOf<T>) -> Result<T> {
 
 fn moment(text: &str) -> Result<Micros> {
     let moment = DateTime::parse_from_rfc3339(text).map(|moment| moment.timestamp_micros());
-    moment.map_err(|_| Error::invalid("`since` must be a time like 2026-03-01T12:00:00Z"))
+    moment.map_err(|_| Error::invalid("`since` must be a time such as 2026-03-01T12:00:00Z"))
 }
 
 /// Formats a time as RFC 3339 in UTC.

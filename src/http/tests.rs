@@ -411,7 +411,7 @@ async fn busy_queries_do_not_delay_other_requests() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), others).await.expect("a running query delays other requests");
-    assert_eq!(server.engine.running(), 4, "all queries still run; there are twice as many as threads");
+    assert_eq!(server.engine.running(), 4, "all queries are still running; there are twice as many queries as threads");
     drop(results);
     server.engine.stop();
     server.close().await;

@@ -49,7 +49,7 @@ pub(super) fn target(from: &Url, location: &str, plaintext: Plaintext) -> Result
     let why = if plaintext.refusal(&to).is_some() || (from.scheme() == "https" && !is_https_or_loopback(&to)) {
         "which is not https"
     } else if is_loopback(&to) && !is_loopback(from) {
-        "which is this machine; a redirect from another machine must not lead here"
+        "which is this machine; a redirect from another machine must not lead to this machine"
     } else if !is_same_origin(from, &to) && has_credentials(&to) {
         "which contains credentials"
     } else {

@@ -1,4 +1,4 @@
-//! The body of an ingest request, whose events are not decoded yet.
+//! The body of an ingest request before its events are decoded.
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;

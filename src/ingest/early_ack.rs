@@ -1,8 +1,7 @@
 //! Early acknowledgement: if a sender asks for it, the server responds before it commits the sender's events.
 //!
-//! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are in the queues of their
-//! tables. A background task then waits for the commit. If the commit fails, the task puts the rows into the queue
-//! again.
+//! [`Writer::submit_received`] takes a body and returns a [`Promise`] as soon as the rows are queued. A background task
+//! then waits for the commit. If the commit fails, the task queues the rows again.
 //!
 //! ```text
 //!   prepare ─► queues ─► promise ─► the sender
@@ -32,8 +31,8 @@ use crate::supervise::{AtStop, Task, TaskKind};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The maximum pause between a failure and the next attempt.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The number of times that rows are put into the queue again after the server has begun to stop. Each time, the
-/// committer makes up to `commit_attempts_max` attempts to store them.
+/// The maximum number of times that rows are queued again after the server has begun to stop. Each time, the committer
+/// makes up to `commit_attempts_max` attempts to store them.
 const STOP_ATTEMPTS_MAX: u32 = 3;
 
 /// Acknowledged rows of one table that are not stored yet.
@@ -41,8 +40,7 @@ struct PendingRows {
     queue: TableQueue,
     prepared: Arc<PreparedRows>,
     /// The channel on which the table's committer will answer. The task that waits for the answer takes the channel and
-    /// leaves `None`. If that task panics, the answer is lost, and the restarted task puts the rows into the queue
-    /// again.
+    /// leaves `None`. If that task panics, the answer is lost, and the restarted task queues the rows again.
     answer: Mutex<Option<WriteAnswer>>,
     /// The memory reservation for the whole request, which is held until the request's rows are stored or lost.
     _reservation: Arc<MemoryReservation>,
@@ -59,9 +57,8 @@ impl PendingRows {
 }
 
 impl Writer {
-    /// Submits events like [`Writer::submit`], but returns as soon as the events are in the queues of their tables. The
-    /// events are usually stored within `batch_age_max`. If the server crashes before the events are stored, they are
-    /// lost.
+    /// Submits events like [`Writer::submit`], but returns as soon as the events are queued. The events are usually
+    /// stored within `batch_age_max`. If the server crashes before the events are stored, they are lost.
     pub async fn submit_received(
         self: &Arc<Self>,
         mut reservation: MemoryReservation,
@@ -120,8 +117,8 @@ impl Writer {
         Ok(PendingRows { queue: queue.clone(), prepared, answer: Mutex::new(Some(answer)), _reservation: reservation })
     }
 
-    /// Waits until rows are stored, and puts them into the queue again after each failure. Returns `None` if `pending`
-    /// is `None` or if the rows are lost.
+    /// Waits until rows are stored, and queues them again after each failure. Returns `None` if `pending` is `None` or
+    /// if the rows are lost.
     async fn store_eventually(&self, pending: Option<Arc<PendingRows>>) -> Option<Stored> {
         let pending = pending?;
         let (queue, mut answer) = (&pending.queue, pending.take_answer());

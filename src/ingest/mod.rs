@@ -8,7 +8,7 @@
 //!   kafka ─► MessageBatch ─► SourceWriter (with its offsets) ◄── the offsets of the table ◄─────────────────────────────────┘
 //!                              └─► message decoder (Avro, protobuf) ◄─► schema registry
 //!   operators ─► Sources (list, pause)
-//!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its resolution ─► the quarantine's
+//!   operators, tenants ─► Quarantine ─► an entry, decoded again ─► a table's queue, then its closing row ─► the quarantine's
 //! ```
 //!
 //! On its way to the table, an event is represented by these types:

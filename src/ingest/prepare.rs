@@ -1,7 +1,7 @@
 //! Prepares events for the committers. Converts good events to rows with event keys, and bad events to quarantine rows.
 //!
-//! A [`Preparer`] converts a [`Body`], or the messages of a source, to a [`PreparedBatch`]. This work needs no I/O, but
-//! much CPU time, so it runs on the blocking pool.
+//! A [`Preparer`] converts a [`Body`], or the messages of a source, to a [`PreparedBatch`]. This work performs no I/O
+//! but is CPU-intensive, so it runs on the blocking pool.
 //!
 //! **Invariant:** a bad event keeps its quarantine id if its request is sent again, or if its offset in a topic is read
 //! again. The quarantine therefore stores each bad event once.
@@ -25,7 +25,7 @@ use crate::contract::{
 use crate::error::{Error, Result};
 use crate::lake::InFlightGuard;
 
-/// The number of bytes to which the digest of a rejected event is truncated to form its quarantine id.
+/// The number of digest bytes that form the quarantine id of a rejected event.
 const QUARANTINE_ID_BYTES: usize = 16;
 
 /// The decoded events of a body, ready to be stored.
@@ -35,7 +35,7 @@ pub(super) struct PreparedBatch {
     pub(super) good: PreparedRows,
     /// The quarantine rows of the bad events. `None` if all events are good.
     pub(super) bad: Option<PreparedRows>,
-    /// The indexes of the bad events in the body, from 0.
+    /// The indexes of the bad events in the body, counted from 0.
     pub(super) reject_indexes: Vec<u64>,
     /// Descriptions of the first `notes_max` bad events, for the receipt.
     pub(super) notes: Vec<RejectNote>,
@@ -78,7 +78,7 @@ pub(super) struct ReceivedMessages<'a> {
     pub(super) kept_as: PayloadFormat,
 }
 
-/// The quarantine id of a rejected event, and a description of the place from which the event came.
+/// The quarantine id of a rejected event, and a description of where the event came from.
 #[derive(Debug)]
 struct RejectIdentity {
     id: String,

@@ -13,7 +13,7 @@ pub struct Receipt {
     pub conflict: u64,
     /// The number of events that were written to the quarantine.
     pub rejected: u64,
-    /// At most the first `receipt_rejects_max` of the rejected events, in the order of the request.
+    /// The first rejected events, at most `receipt_rejects_max`, in the order of the request.
     pub rejects: Vec<RejectNote>,
     /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
@@ -26,14 +26,14 @@ pub struct Promise {
     pub received: u64,
     /// The number of events that were queued for the quarantine.
     pub rejected: u64,
-    /// At most the first `receipt_rejects_max` of the rejected events, in the order of the request.
+    /// The first rejected events, at most `receipt_rejects_max`, in the order of the request.
     pub rejects: Vec<RejectNote>,
 }
 
 /// A rejected event in a receipt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectNote {
-    /// The index of the event in the request, from 0.
+    /// The index of the event in the request, counted from 0.
     pub index: u64,
     /// The reason for the rejection.
     pub reason: Reason,

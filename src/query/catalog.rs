@@ -60,8 +60,8 @@ fn list_of(catalog: Arc<Catalog>) -> Arc<dyn CatalogProviderList> {
 #[derive(Debug)]
 struct Catalog {
     tables: Arc<SessionTables>,
-    /// The table functions that `information_schema` lists. `None` if the catalog has no `information_schema`, because
-    /// the engine reads this catalog to build that schema.
+    /// The table functions that `information_schema` lists. `None` in the inner catalog from which the engine builds
+    /// `information_schema`, because that catalog does not contain `information_schema` itself.
     functions: Option<Arc<[Arc<TableFunction>]>>,
 }
 

@@ -1,5 +1,5 @@
-//! The engine. It contains everything that queries share: tables, caches, the query slots of each tenant, and the list
-//! of running queries.
+//! The query engine. It holds everything that queries share: tables, caches, the query slots of each tenant, and the
+//! list of running queries.
 //!
 //! `Engine::session` creates a session for an [`Access`]. The session reads the newest known snapshots of the tables.
 //! Creating a session takes microseconds and reads no data, because functions, rules and options are cloned from a
@@ -47,8 +47,8 @@ pub struct Engine {
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
-    /// The planning slots of each tenant. While the statements of a tenant are planned, they occupy at most half of the
-    /// query threads.
+    /// The planning slots of each tenant. They limit the planning of one tenant's statements to half of the query
+    /// threads.
     pub(in crate::query) planning: Slots,
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: PlanCache,
@@ -110,7 +110,7 @@ impl Engine {
         self.running.cancel(access, id)
     }
 
-    /// Cancels the running queries, but does not wait until they have ended. Each ends when its task next yields. After
+    /// Cancels the running queries without waiting for them to end. Each query ends when its task next yields. After
     /// this call, the engine accepts no new queries.
     pub fn stop(&self) {
         self.threads.stop();

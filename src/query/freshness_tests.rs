@@ -26,7 +26,7 @@ async fn engine_at(now: Micros) -> (Arc<Engine>, Arc<Tables>, Clock) {
     (engine, tables, clock)
 }
 
-/// Formats a time in the same way as query results.
+/// Formats a time as query results do.
 fn shown(time: Micros) -> String {
     let format = if time % SECOND == 0 { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S%.6fZ" };
     chrono::DateTime::from_timestamp_micros(time).unwrap().format(format).to_string()

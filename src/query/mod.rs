@@ -8,9 +8,9 @@
 //!                                  └─ catalog: SessionTables ─► ScanSpec ────┴─► TenantScan: read files ─► barrier
 //! ```
 //!
-//! **Invariant:** a session is created only from an `Access` that has a tenant, so every SQL statement of a client runs
-//! for a tenant. No endpoint can run the queries that the operator configures ([`OperatorQuery`]).
-//! **Invariant:** the row filter is part of the table that a session sees. The separation of tenants does not depend on
+//! **Invariant:** a session is created only from an `Access` that has a tenant, so every SQL statement that a client
+//! sends runs on behalf of a tenant. No endpoint can run the queries that the operator configures ([`OperatorQuery`]).
+//! **Invariant:** the row filter is part of the table that a session sees. Tenant isolation does not depend on
 //! rewriting SQL text.
 //! **Invariant:** no user expression is evaluated on a row of another tenant. `TenantScan` is a leaf of the plan, so
 //! optimizers cannot move an expression below it. Inside the scan, columns are compared only with literals, and only to

@@ -95,7 +95,7 @@ impl QueryRuntime {
         AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()))
     }
 
-    /// Accepts no new work, and cancels running work, which ends when it next yields. Does not wait for it.
+    /// Stops accepting new work and cancels running work, which ends when it next yields. Does not wait for it to end.
     pub(in crate::query) fn stop(&self) {
         self.stopping.cancel();
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -41,7 +41,7 @@ use crate::telemetry::QueryOutcome;
 
 /// The maximum number of batches that are computed before the reader asks for them.
 const BATCHES_AHEAD: usize = 2;
-/// After the deadline or the cancellation of a query, the reader waits at most this time for the query to end.
+/// After the deadline or the cancellation of a query, the reader waits at most this long for the query to end.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The result of a running query. Dropping the stream stops the query and frees its slot and memory.
@@ -84,7 +84,7 @@ impl QueryDeadline {
 
     fn error(self) -> Error {
         if self.token_expires {
-            return Error::unauthenticated("the token expired while the query ran: get a new one");
+            return Error::unauthenticated("the token expired while the query was running: get a new token");
         }
         Error::limited(format!(
             "the query took longer than {} s (limit query.time_max): query a shorter time range or fewer groups",
@@ -140,7 +140,7 @@ impl Reader {
     /// that were computed before that. After a cancellation, returns no more batches.
     ///
     /// A plan that does not yield notices neither its deadline nor its cancellation. The reader therefore stops waiting
-    /// [`ENDING_TIME_MAX`] later. The query keeps its slot until the plan yields.
+    /// [`ENDING_TIME_MAX`] after the deadline or the cancellation. The query keeps its slot until the plan yields.
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         self.end.as_ref()?;
         let (deadline, stop) = (self.deadline, self.stop.clone());
@@ -231,7 +231,7 @@ impl RunningPlan {
         Some(self.conform(&batch))
     }
 
-    /// Returns the engine's next batch that is not empty.
+    /// Returns the engine's next non-empty batch.
     async fn pull(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             // Check the deadline here, too: `timeout_at` does not check its timer as long as the stream is always

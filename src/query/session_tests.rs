@@ -15,7 +15,7 @@ use crate::error::{Kind, Result};
 use crate::query::QueryId;
 use crate::query::testing::{NEW_YEAR, ask, config, engine, engine_with, idle, reader, text};
 
-/// The maximum time for which a test waits for an expected event.
+/// The maximum time that a test waits for an expected event.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn row(values: Vec<ArrayRef>) -> RecordBatch {

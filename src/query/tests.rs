@@ -26,8 +26,8 @@ fn secret(row: &Row) -> i64 {
     row.secret.parse().unwrap()
 }
 
-/// The statements to run. If an expression were evaluated on a row of another tenant, most of them would fail or reveal
-/// data. For each statement, a function computes the expected result from the tenant's own rows.
+/// The statements to run. If an expression were evaluated on a row of another tenant, most of these statements would
+/// fail or reveal data. For each statement, a function computes the expected result from the tenant's own rows.
 const STATEMENTS: &[(&str, Oracle)] = &[
     ("SELECT count(*) FROM calls", |own| one(own.len())),
     ("SELECT count(1), count(region) FROM calls", |own| {

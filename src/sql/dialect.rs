@@ -60,7 +60,8 @@ fn set_options(options: &mut ConfigOptions) {
     // String view arrays are disabled: after a filter, such an array still refers to the buffers of all rows, and all
     // of these buffers would be sent to the client.
     options.sql_parser.map_string_types_to_utf8view = false;
-    // These rules return wrong results or fail: apache/datafusion#25350, and #24678 with the other reports in #25459.
+    // These rules return wrong results or fail: see apache/datafusion#25350 for the first rule, and #24678 and the
+    // other reports in #25459 for the second.
     options.optimizer.enable_distinct_aggregation_soft_limit = false;
     options.optimizer.enable_leaf_expression_pushdown = false;
     // The session time zone is UTC. It applies to `TIMESTAMP WITH TIME ZONE`, and to time strings without a time zone.

@@ -13,12 +13,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Subquery};
 use crate::error::{Error, Result};
 use crate::sql::{subquery_name_clash, window_checks};
 
-/// Refuses a plan if an affected query occurs anywhere in it.
+/// Refuses a plan if any part of it, including its subqueries, is affected by one of these bugs.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     walk(plan, &mut |node, expr| check_expr(node, expr, false))
 }
 
-/// Calls `check` for every node in a plan and its subqueries, with each of the node's expressions.
+/// Calls `check` for each expression of every node in a plan and its subqueries.
 fn walk(plan: &LogicalPlan, check: &mut impl FnMut(&LogicalPlan, &Expr) -> Result<()>) -> Result<()> {
     let mut found = Ok(());
     let walked = plan.apply_with_subqueries(|node| {
@@ -70,7 +70,7 @@ fn check_subquery(subquery: &Subquery) -> Result<()> {
 }
 
 /// Refuses a subquery that contains an outer join whose nullable side refers to the outer query. The engine applies the
-/// condition with the outer reference to the result of the join. It then also removes rows without a match
+/// condition with the outer reference to the result of the join, and therefore also removes rows without a match
 /// (apache/datafusion#25507).
 fn check_joins(subquery: &Arc<LogicalPlan>) -> Result<()> {
     let mut is_wrong = false;

@@ -26,10 +26,10 @@ pub(crate) const OFFSET_OVERFLOW: &str = "offset overflow";
 const CAUSED_BY_STATEMENTS: [(&str, Kind, &str); 8] = [
     ("Assertion failed: n != 0: Nth value indices", Kind::Invalid, "nth_value counts from 1: 0 is not a position"),
     ("array_resize: failed to convert size", Kind::Invalid, "array_resize needs a size of 0 or more"),
-    ("array_resize: output size overflow", Kind::Limited, "array_resize would make too many elements"),
+    ("array_resize: output size overflow", Kind::Limited, "array_resize would create too many elements"),
     ("Min/Max accumulator not implemented for type", Kind::Unsupported, "min and max do not support this type"),
     ("GroupsAccumulator not supported for", Kind::Unsupported, ""),
-    ("ScalarSubqueryExpr evaluated before", Kind::Unsupported, "a subquery is not supported in this place"),
+    ("ScalarSubqueryExpr evaluated before", Kind::Unsupported, "a subquery is not supported here"),
     ("Offset seconds should be less", Kind::Invalid, "the time is out of range"),
     ("Failed to convert DateTime to timestamp", Kind::Invalid, "the time is out of range"),
 ];
@@ -136,7 +136,7 @@ pub(crate) fn panicked(panic: impl std::error::Error + Send + Sync + 'static) ->
 
 /// Returns the error for a text, binary or list column that is too large for one batch.
 pub(crate) fn too_long() -> Error {
-    Error::limited("the values of a column take more than 2 GiB: select or aggregate fewer rows, or shorter values")
+    Error::limited("the values of a column exceed 2 GiB: select or aggregate fewer rows, or shorter values")
 }
 
 #[cfg(test)]

@@ -23,6 +23,6 @@ mod subquery_name_clash;
 pub(crate) mod syntax;
 mod window_checks;
 
-/// A limit that is greater than the number of rows in any result. The optimizer does not move filters and sorts below a
-/// limit.
+/// A limit that is greater than the number of rows in any result. It acts as a barrier: the optimizer does not move
+/// filters and sorts below a limit.
 const ROWS_UNLIMITED: i64 = 1_000_000_000_000;

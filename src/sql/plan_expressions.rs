@@ -6,8 +6,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, TryCast};
 
-/// Calls `rewrite` on all expressions of a node, and on the expressions inside them first. The names of the node's
-/// columns do not change.
+/// Calls `rewrite` on all expressions of a node, bottom-up. The names of the node's columns do not change.
 pub(crate) fn rewrite_expressions(
     node: LogicalPlan,
     mut rewrite: impl FnMut(Expr) -> Result<Transformed<Expr>>,

@@ -1,6 +1,6 @@
 //! The methods of [`ExecutionPlan`] that are the same in all our plan nodes, as macros.
 //!
-//! None of the nodes shows expressions to optimizers. A file that calls the macros must import `Arc`, `Result` and
+//! None of the nodes exposes expressions to optimizers. A file that calls the macros must import `Arc`, `Result` and
 //! `ExecutionPlan`.
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ macro_rules! one_input_methods {
     };
 }
 
-/// Implements the method that visits the expressions of a plan node.
+/// Implements the method that visits the expressions of a plan node, for a node without expressions.
 macro_rules! no_expressions {
     () => {
         fn apply_expressions(

@@ -1,4 +1,4 @@
-//! Refuses calls of window functions for which the engine returns wrong results, or panics.
+//! Refuses calls to window functions for which the engine returns wrong results or panics.
 
 use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::ScalarValue;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 const NANOS_PER_DAY: i128 = 86_400_000_000_000;
 
-/// Checks a call in a node of a plan.
+/// Refuses `call` if the engine would evaluate it incorrectly in the plan node `plan`.
 pub(super) fn check(call: &WindowFunction, plan: &LogicalPlan) -> Result<()> {
     check_null_treatment(call)?;
     check_position(call)?;
@@ -26,8 +26,8 @@ pub(super) fn check(call: &WindowFunction, plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// Refuses `lead` with IGNORE NULLS, which miscounts the nulls between two values, and `lag` with a negative offset
-/// (apache/datafusion#25471).
+/// Refuses IGNORE NULLS in `lead`, and in `lag` with a negative offset, because the engine miscounts the nulls between
+/// two values (apache/datafusion#25471).
 fn check_null_treatment(call: &WindowFunction) -> Result<()> {
     let is_forward = match call.fun.name() {
         "lead" => true,
@@ -43,8 +43,8 @@ fn check_null_treatment(call: &WindowFunction) -> Result<()> {
     Ok(())
 }
 
-/// Refuses the positions for which the engine returns another row than PostgreSQL: NULL in `lag` and `lead`, and numbers
-/// less than 1 in `nth_value`.
+/// Refuses the positions for which the engine returns a different row from PostgreSQL: NULL in `lag`, `lead` and
+/// `nth_value`, and numbers less than 1 in `nth_value`.
 fn check_position(call: &WindowFunction) -> Result<()> {
     let name = call.fun.name();
     let position = call.params.args.get(1).map(|arg| match arg {
@@ -63,8 +63,8 @@ fn check_position(call: &WindowFunction) -> Result<()> {
 }
 
 /// Checks the offsets of a RANGE frame. At this point, the engine stores them as text. Later, it converts them to the
-/// type of the ORDER BY expression, or to an interval if that is a date or a timestamp. It panics for negative intervals
-/// in a development build, and otherwise returns an empty frame (apache/datafusion#24902).
+/// type of the ORDER BY expression, or to an interval if that type is a date or a timestamp. For a negative interval,
+/// the engine panics in a debug build, and otherwise returns an empty frame (apache/datafusion#24902).
 fn check_frame(frame: &WindowFrame, kind: &DataType) -> Result<()> {
     for bound in [&frame.start_bound, &frame.end_bound] {
         let (WindowFrameBound::Preceding(offset) | WindowFrameBound::Following(offset)) = bound else { continue };
@@ -99,8 +99,8 @@ fn check_frame(frame: &WindowFrame, kind: &DataType) -> Result<()> {
     Ok(())
 }
 
-/// Returns true if an interval is shorter than zero. As in PostgreSQL, a month has 30 days. The engine refuses text that
-/// is not an interval.
+/// Returns true if an interval is negative. As in PostgreSQL, a month has 30 days. Returns false for text that is not
+/// an interval, which the engine refuses.
 fn is_negative(interval: &str) -> bool {
     let kind = DataType::Interval(IntervalUnit::MonthDayNano);
     match ScalarValue::try_from_string(interval.to_owned(), &kind) {

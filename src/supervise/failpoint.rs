@@ -21,7 +21,7 @@ impl Failpoints {
         self.armed.send_if_modified(|armed| armed.insert(task.clone()));
     }
 
-    /// Disarms the failpoint for `task`, which then no longer panics.
+    /// Disarms the failpoint for `task`, so the task no longer panics.
     pub(crate) fn disarm(&self, task: &Task) {
         self.armed.send_if_modified(|armed| armed.remove(task));
     }

@@ -1,5 +1,5 @@
-//! The supervisor of all background tasks. The supervisor restarts a task after a panic, and `/readyz` shows the tasks
-//! that are down.
+//! Supervision of background tasks. The supervisor restarts a task after a panic, and `/readyz` reports the tasks that
+//! are down.
 //!
 //! ```text
 //!   owner (JoinSet) ─► Supervisor::keep ─► start() ─► fence ─┬─ ended ─► the owner
@@ -10,11 +10,11 @@
 //!   request, batch, message ─► catch, catch_future, blocking ─► an error instead of a panic
 //! ```
 //!
-//! The supervisor does not spawn tasks. A task belongs to the `JoinSet` or `TaskTracker` of its owner, which waits for
-//! it.
+//! The supervisor does not spawn tasks. A task belongs to the `JoinSet` or `TaskTracker` of its owner, and the owner
+//! waits for the task to end.
 //!
-//! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic in a task. A panic therefore cannot
-//! skip a step of the shutdown.
+//! **Invariant:** [`Supervisor::keep`] and [`Supervisor::once`] catch every panic in a task. A panic in a task
+//! therefore cannot cause a step of the shutdown to be skipped.
 //! **Invariant:** a panic is logged once. If a fence (see `panic_fence.rs`) catches the panic, the code that handles
 //! the returned [`Panic`] logs it. The panic hook logs all other panics.
 
@@ -56,7 +56,7 @@ struct Backoff {
     steady_after: Duration,
 }
 
-/// After a single panic, a task restarts after a short pause. If the task keeps panicking, longer pauses limit the CPU
+/// A task that panics once is restarted after a short pause. If the task keeps panicking, longer pauses limit the CPU
 /// use and the size of the log.
 const BACKOFF: Backoff = Backoff {
     pause_min: Duration::from_millis(200),
@@ -71,7 +71,7 @@ pub enum TaskKind {
     Committer,
     /// Checkpoints one table and cleans up its log.
     Maintenance,
-    /// Tracks one table's events that were acknowledged but are not yet committed.
+    /// Waits until acknowledged events of one table are stored, and queues them again after a failure.
     Acknowledged,
     /// Reads one source.
     Source,
@@ -93,7 +93,7 @@ pub struct Task {
 /// What the supervisor does if a task panics during the shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtStop {
-    /// The supervisor does not restart the task, because the server repeats the work after its next start.
+    /// The supervisor does not restart the task, because the server repeats the work the next time it starts.
     End,
     /// The supervisor restarts the task until it ends without a panic, because the work must be finished.
     Finish,
@@ -216,7 +216,7 @@ impl Supervisor {
     pub fn down_tasks(&self) -> Vec<String> {
         let describe = |(task, down): (&Task, &Down)| match down {
             Down::Restarting => format!("the {task} panicked and is being restarted"),
-            Down::Failing => format!("the {task} panicked {PANICS_MAX} times in a row or more"),
+            Down::Failing => format!("the {task} panicked at least {PANICS_MAX} times in a row"),
             Down::Ended => format!("the {task} panicked and has ended"),
         };
         self.lock().iter().map(describe).collect()

@@ -2,11 +2,11 @@
 //! value.
 //!
 //! Fences protect the server from panics in request handlers and in decoders of untrusted bytes. The panic hook records
-//! the location of each panic. Outside of fences, the hook also logs the panic. Inside a fence, the code that handles
-//! the [`Panic`] logs it.
+//! the location of each panic. Outside a fence, the hook also logs the panic. Inside a fence, the code that handles the
+//! [`Panic`] logs it.
 //!
 //! **Invariant:** the message and location of a panic appear only in the log. A client gets an error of kind
-//! `Internal`, or, if a decoder panicked, an error that refuses the client's bytes.
+//! `Internal`, or, if a decoder panicked, an error that rejects the client's input.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -42,7 +42,7 @@ struct Origin {
 }
 
 impl Panic {
-    /// Resumes the panic, which the next enclosing fence catches. The panic hook does not run again.
+    /// Resumes the panic. The next enclosing fence catches it, and the panic hook does not run again.
     pub fn resume(self) -> ! {
         resume_unwind(Box::new(self))
     }

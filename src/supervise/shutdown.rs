@@ -1,9 +1,9 @@
-//! The deadlines of a shutdown, and the two signals that the endpoints receive during a shutdown.
+//! The deadlines of a shutdown, and the two signals that a shutdown sends to the endpoints.
 //!
 //! ```text
 //!   0 ───────────────── 60 % ──── 66 % ─────────────────── 90 % ──── 95 % ──── 100 % of `shutdown.time_max`
 //!   requests and batches   │ clients │ admitted events are   │ other   │ the process
-//!   finish                 │ are cut │ committed             │ tasks   │ ends
+//!   finish                 │ cut off │ committed             │ tasks   │ ends
 //! ```
 //!
 //! Each step begins as soon as the previous step is done, and ends no later than its own deadline. A client that hangs

@@ -40,7 +40,7 @@ async fn a_task_that_panics_is_restarted() {
         "glasshouse_task_panics_total{task=\"lookup_table\"} 2",
         "glasshouse_task_restarts_total{task=\"lookup_table\"} 2",
     ] {
-        assert!(page.contains(line), "{line} is missing in {page}");
+        assert!(page.contains(line), "{line} is missing from {page}");
     }
 }
 
@@ -48,7 +48,7 @@ async fn a_task_that_panics_is_restarted() {
 async fn a_task_that_keeps_panicking_makes_the_server_not_ready() {
     let (supervisor, _) = supervisor();
     let seen = run(&supervisor, PANICS_MAX + 1).await;
-    let failing = ["the lookup table `places` panicked 5 times in a row or more".to_owned()];
+    let failing = ["the lookup table `places` panicked at least 5 times in a row".to_owned()];
     assert!(seen[..PANICS_MAX as usize].iter().all(Vec::is_empty), "{seen:?}");
     assert!(seen[PANICS_MAX as usize..].iter().all(|down| *down == failing), "{seen:?}");
     assert_eq!(supervisor.down_tasks(), [""; 0], "the task has ended without a panic");
@@ -68,7 +68,7 @@ async fn a_task_that_runs_long_enough_is_healthy_again() {
             }
         }
         assert!(run > PANICS_MAX, "this run panics");
-        assert!(supervisor.down_tasks().is_empty(), "the last panic counts as the first");
+        assert!(supervisor.down_tasks().is_empty(), "the panic count was reset, so the last panic counts as the first");
     };
     supervisor.keep(task(), &CancellationToken::new(), AtStop::End, begin).await;
 }

@@ -5,8 +5,8 @@
 //!                └► Metrics (one method per kind of event) ─► render ─► GET /metrics
 //! ```
 //!
-//! **Invariant:** the number of distinct label values is bounded. A malicious sender therefore cannot exhaust the
-//! memory with new label values.
+//! **Invariant:** the number of distinct label values is bounded. A malicious sender therefore cannot exhaust memory
+//! with new label values.
 //! **Invariant:** the only tenant data in a label is the tenant's name.
 
 mod label_value;

@@ -61,7 +61,7 @@ impl SourceTrouble {
         }
     }
 
-    /// Returns true if any response from the brokers shows that the error no longer exists.
+    /// Returns true if any response from the brokers shows that the error is resolved.
     pub fn ends_with_connection(self) -> bool {
         matches!(self, Self::Connection | Self::Tls | Self::Login | Self::Token)
     }

@@ -118,11 +118,11 @@ pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
 }
 
 fn malformed(why: &str) -> Error {
-    Error::unauthenticated(format!("token is malformed: one of its parts {why}"))
+    Error::unauthenticated(format!("the token is malformed: one of its parts {why}"))
 }
 
 fn refuse(name: &str, why: &str) -> Error {
-    Error::unauthenticated(format!("token is refused: `{name}` {why}"))
+    Error::unauthenticated(format!("the token is refused: `{name}` {why}"))
 }
 
 fn whole(seconds: f64) -> Option<i64> {

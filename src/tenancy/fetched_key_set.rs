@@ -52,7 +52,7 @@ struct KeySetSource {
     clock: Clock,
     /// How long the set is used without being fetched again, measured from the time at which it was requested.
     fresh: Micros,
-    /// How long after `fresh` the set is still used if the issuer cannot be reached.
+    /// How long the set may still be used after `fresh` has passed, if the issuer cannot be reached.
     stale: Micros,
     /// The minimum time between two fetches.
     cooldown: Micros,

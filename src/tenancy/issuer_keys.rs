@@ -52,7 +52,7 @@ impl IssuerKeys {
         match algorithms.iter().find(|algorithm| !keys.can_match(**algorithm)) {
             Some(algorithm) => Err(Error::invalid(format!(
                 "algorithm {} does not match the key: HS256, HS384 and HS512 require a `secret` of at least 32, 48 and 64 \
-                 bytes; all others require a public key of their type",
+                 bytes, respectively; every other algorithm requires a public key of the matching type",
                 algorithm.name()
             ))),
             None => Ok(keys),

@@ -95,7 +95,7 @@ impl NamedKey {
 
 /// Returns the error for a token without a matching key. The error does not reveal which keys exist.
 pub(super) fn unknown_key() -> Error {
-    Error::unauthenticated("token is refused: no key of its issuer matches its `kid` and `alg`")
+    Error::unauthenticated("the token is refused: no key of its issuer matches its `kid` and `alg`")
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl Issuer {
     fn algorithm(&self, header: &Claims) -> Result<Algorithm> {
         let name = header.text("alg")?.unwrap_or_default();
         let listed = self.algorithms.iter().find(|listed| listed.name() == name);
-        listed.copied().ok_or_else(|| refuse("its `alg` is missing or not one of its issuer's"))
+        listed.copied().ok_or_else(|| refuse("its `alg` is missing or not allowed for its issuer"))
     }
 
     /// Checks that `aud` is this server's audience, or a list of strings that contains it.
@@ -193,7 +193,7 @@ impl Issuer {
             Some(single) => ours(single),
             None => false,
         };
-        if is_ours { Ok(()) } else { Err(refuse("its `aud` is missing or not this server's")) }
+        if is_ours { Ok(()) } else { Err(refuse("its `aud` is missing or does not name this server")) }
     }
 
     /// Returns the known scopes in the scope claim, which is a list of strings or a space-separated string. Unknown
@@ -282,5 +282,5 @@ fn check_header(header: &Claims) -> Result<()> {
 }
 
 fn refuse(why: impl std::fmt::Display) -> Error {
-    Error::unauthenticated(format!("token is refused: {why}"))
+    Error::unauthenticated(format!("the token is refused: {why}"))
 }

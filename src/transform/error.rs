@@ -1,9 +1,9 @@
-//! Translates engine errors in a transform into messages for the author of the statement and for readers of the
+//! Translates engine errors in a transform into error messages for the author of the statement and for readers of the
 //! quarantine.
 //!
 //! An error in the statement or in a message's values becomes `Invalid`, an exceeded limit becomes `Limited`, and every
-//! other error becomes `Internal`. The messages may include the engine's error text, because this text cannot reveal
-//! any data except the message and the lookup tables.
+//! other error becomes `Internal`. An error message may include the engine's error text, because this text can reveal
+//! no data other than the transformed message and the lookup tables.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};

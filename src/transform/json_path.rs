@@ -72,7 +72,8 @@ pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
-/// Returns the text of a JSON number, or the contents of a JSON string that has only characters of a number.
+/// Returns the text of a JSON number, or the contents of a JSON string that consists only of characters that occur in
+/// numbers.
 fn number(value: &str) -> Option<Cow<'_, str>> {
     let is_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E');
     text(value).filter(|digits| digits.bytes().all(|byte| is_number(&byte)))
@@ -100,7 +101,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
-        let Step::Key(key) = self.step else { return Err(A::Error::custom("no array")) };
+        let Step::Key(key) = self.step else { return Err(A::Error::custom("not an array")) };
         while let Some(is_wanted) = map.next_key_seed(KeyEquals(key))? {
             if is_wanted {
                 *self.found = Some(map.next_value()?);
@@ -112,7 +113,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 
     fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<(), A::Error> {
-        let Step::Index(index) = self.step else { return Err(A::Error::custom("no object")) };
+        let Step::Index(index) = self.step else { return Err(A::Error::custom("not an object")) };
         let Ok(mut skip) = usize::try_from(index) else {
             let mut all: Vec<&'j RawValue> = Vec::new();
             while let Some(element) = list.next_element()? {

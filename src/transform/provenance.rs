@@ -54,7 +54,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
             expr.apply(|inner| {
                 if let Some(name) = volatile_name(inner) {
                     found = Err(Error::invalid(format!(
-                        "`{name}` may return a different value at each call, but a message that is read again must \
+                        "`{name}` may return a different value on each call, but a message that is read again must \
                          produce the same row; use the message's `time`, `offset` or `key` instead"
                     )));
                 }

@@ -40,8 +40,8 @@ def main():
             place = own[-1] if own else place
             detail = f"line {place.lineno}: {type(error).__name__}: {error}"
             print(json.dumps({"name": function.__name__, "ok": False, "detail": detail}), flush=True)
-    # Skip the ordinary exit, because Arrow's C++ threads sometimes abort the process there ("terminate called without an
-    # active exception"), whatever calls were made.
+    # Skip the ordinary exit. During an ordinary exit, Arrow's C++ threads sometimes abort the process ("terminate called
+    # without an active exception"), regardless of which calls were made.
     sys.stderr.flush()
     os._exit(0)
 

@@ -37,7 +37,8 @@ def literal(connection, sql):
 
 
 def outcome(run, *arguments):
-    """Returns the type and the values of a query as text, or None if the server refused it. Python cannot hold some of the values."""
+    """Returns the type and the values of a query, or None if the server refused it. The values are returned as text, because
+    Python cannot represent some of them."""
     try:
         column = run(*arguments)
         return str(column.type), column.to_string()

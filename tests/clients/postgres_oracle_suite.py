@@ -1,12 +1,13 @@
 """Asks PostgreSQL and Glasshouse the same generated questions, and compares the answers.
 
-The answer must be equal, or an error on both sides, or a refusal that names the form that is not supported. The suite asks two
-servers: one with the default settings, and one whose plans have one partition (`single` in the facts).
+Both answers must be equal, or both must be errors, or Glasshouse must refuse the question with an error that names the
+unsupported construct. The suite asks two servers: one with the default settings, and one whose plans have one partition
+(`single` in the facts).
 
     ORACLE_SEED       the seed of the tables and questions (1)
     ORACLE_QUESTIONS  the number of questions (500)
-    ORACLE_ONLY       the seeds of the only questions to ask, such as 7-17,7-204; all answers are printed
-    ORACLE_AREA       the start of the names of the only areas to ask, such as times
+    ORACLE_ONLY       asks only the questions with these seeds, such as 7-17,7-204, and prints all answers
+    ORACLE_AREA       asks only about areas whose names begin with this text, such as times
 """
 
 import collections
@@ -30,16 +31,16 @@ ONLY = [seed for seed in os.environ.get("ORACLE_ONLY", "").split(",") if seed]
 SEED = ONLY[0].split("-")[0] if ONLY else os.environ.get("ORACLE_SEED", "1")
 QUESTIONS = int(os.environ.get("ORACLE_QUESTIONS", "500"))
 AREA = os.environ.get("ORACLE_AREA", "")
-# Shares are checked only if this many questions of all areas are asked.
+# The suite checks the shares only if it asks at least 500 questions from all areas.
 IS_COMPLETE = QUESTIONS >= 500 and not ONLY and not AREA
 REFUSED_MAX = 0.03
-# The share of questions that PostgreSQL may call malformed. They are mistakes of the generator, and prove nothing.
+# The maximum share of questions that PostgreSQL reports as malformed. They are mistakes of the generator, and test nothing.
 MALFORMED_MAX = 0.02
 SHOWN_CHARS_MAX = 600
 FAILURES_SHOWN_MAX = 40
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs/sql.md"
 SECTION = "## Where Glasshouse differs from PostgreSQL"
-# Errors that the planner reports, although PostgreSQL could plan the statement.
+# Errors of Glasshouse's planner. If PostgreSQL was able to plan the statement, its own error has another reason.
 PLANNING_ERRORS = r"cannot parse the statement|unknown column|unknown table|ambiguous|Cannot infer|match any signature"
 # The classes of PostgreSQL's errors for malformed statements and for time limits.
 MALFORMED = ("42", "0A", "57")

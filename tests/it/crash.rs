@@ -14,7 +14,7 @@ use crate::requirements::needs;
 use crate::senders::Sender;
 use crate::server::{Server, Setup};
 
-/// How often the test kills the server.
+/// The number of times that the test kills the server.
 const CRASHES: u64 = 20;
 /// The number of concurrent senders.
 const SENDERS: usize = 4;

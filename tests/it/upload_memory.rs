@@ -192,7 +192,7 @@ async fn slow_uploads_stay_within_the_documented_memory() {
     .await;
     let EndpointMemory { ingest_queue, flight_windows, flight_connections, .. } = config.endpoint_memory();
     let (documented, grown) = (ingest_queue + flight_windows + flight_connections, memory(&server, "VmHWM:") - before);
-    println!("{before} bytes before the uploads, {grown} more at its peak, {documented} documented");
+    println!("{before} bytes before the uploads, {grown} more at the peak, {documented} documented");
     assert!(grown <= documented, "the server grew by {grown} bytes; the documented limit is {documented}");
     assert!(grown >= large.len() * fitting, "the uploads did not reach the server: it grew by only {grown} bytes");
 

@@ -23,8 +23,8 @@ use crate::contract::schema::fields::{Fallback, Node};
 use crate::contract::{Contract, DecodeOptions, Owner};
 use crate::error::Result;
 
-/// The number of rows for which the columns allocate memory when they grow. It is small, so that the new memory is
-/// still in the processor's caches when the rows are written.
+/// The number of rows by which the capacity of the columns grows. It is small so that newly allocated memory is still
+/// in the processor's caches when the rows are written.
 const ROWS_STEP: usize = 1 << 10;
 
 /// Builds the columns of an [`EventBatch`], one row at a time.
@@ -86,7 +86,7 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Starts an empty row. Call this only after the previous row was kept or dropped.
+    /// Starts an empty row. Call this only after the previous row has been kept or dropped.
     #[inline]
     pub(in crate::contract) fn open(&mut self) {
         if self.rows == self.capacity {
@@ -176,7 +176,7 @@ impl<'a> BatchBuilder<'a> {
         known
     }
 
-    /// Writes a number, boolean or time, whose bit pattern is `bits`.
+    /// Writes a number, boolean or time, given by its bit pattern.
     #[inline]
     pub(in crate::contract) fn put(&mut self, column: usize, bits: u64) {
         self.columns[column].put(self.rows, bits);
@@ -273,8 +273,8 @@ impl<'a> BatchBuilder<'a> {
         }
     }
 
-    /// Converts the kept rows to a batch. Fills the columns whose value is the same in every row. These are the receive
-    /// time and, if the sender belongs to a tenant, the tenant.
+    /// Converts the kept rows to a batch. Fills the columns that have the same value in every row: the receive time
+    /// and, if the sender belongs to a tenant, the tenant.
     pub(in crate::contract) fn finish(self, contract: &Contract, options: &DecodeOptions) -> Result<EventBatch> {
         let Self { columns, entries, rows, .. } = self;
         let mut entries = Some(entries);

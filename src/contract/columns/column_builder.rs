@@ -58,7 +58,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// Writes a number, boolean or time, whose bit pattern is `bits`, to a row.
+    /// Writes a number, boolean or time, given by its bit pattern, to a row.
     #[inline]
     pub(in crate::contract) fn put(&mut self, row: usize, bits: u64) {
         let Self::Numbers(values, validity) = self else {

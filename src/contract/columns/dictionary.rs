@@ -36,7 +36,7 @@ static SECRET: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_ke
 pub struct DictionaryBuilder {
     /// The hash table. The number of slots is a power of two.
     slots: Vec<TableSlot>,
-    /// The offset in `bytes` at which each string begins, and finally the end of the last string.
+    /// The offset in `bytes` at which each string begins, followed by the end of the last string.
     ends: Vec<i32>,
     bytes: Vec<u8>,
     secret: [u64; 2],

@@ -23,8 +23,8 @@ pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Returns the keys and the values of a map column. If the column is a slice, they contain only the entries of its
-/// rows.
+/// Returns the keys and the values of a map column. If the column is a slice, the result contains only the entries of
+/// the slice's rows.
 pub fn map_leaves(map: &MapArray) -> [ArrayRef; 2] {
     let offsets = map.value_offsets();
     let (first, last) = (offsets[0] as usize, offsets[map.len()] as usize);

@@ -3,8 +3,8 @@
 //! Takes keys and values row by row and produces a map array. Keys are dictionary-encoded if there are few distinct
 //! keys. The same applies to values.
 //!
-//! **Invariant:** values are only appended. The new value of a repeated key is appended, too, so that no other value
-//! has to be moved.
+//! **Invariant:** values are only appended. The new value of a repeated key is also appended, so no other value has to
+//! be moved.
 
 use std::sync::Arc;
 
@@ -114,8 +114,7 @@ impl MapBuilder {
         if positions.is_empty() {
             return Ok(new_null_array(&ColumnKind::Map.data_type(), ends.len()));
         }
-        // If no key is repeated and no value is null, the values
-        // are already in the same order as their keys.
+        // If no key is repeated and no value is null, the values are already in the order of their keys.
         let in_order =
             positions.len() == values_count && (0..).zip(&positions).all(|(entry, position)| entry == *position);
         let values = if in_order { values } else { values.select(&positions)? };

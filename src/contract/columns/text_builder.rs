@@ -45,7 +45,7 @@ pub(in crate::contract) enum TextBuilder {
 #[derive(Debug)]
 pub(in crate::contract) struct PlainTexts {
     bytes: Vec<u8>,
-    /// The offset in `bytes` at which each kept string begins, and finally the offset of the current string.
+    /// The offset in `bytes` at which each kept string begins, followed by the offset of the current string.
     ends: Vec<i32>,
 }
 
@@ -184,8 +184,8 @@ impl TextBuilder {
     }
 }
 
-/// Converts an error that Arrow returned for a finished column. Such an error is a bug, because a decoder checks every
-/// value before writing it.
+/// Converts an error that Arrow returned for a finished column. Such an error indicates a bug, because a decoder checks
+/// every value before writing it.
 pub(in crate::contract) fn column_error(cause: ArrowError) -> Error {
     Error::internal("decoded values do not fit their column").with_source(cause)
 }

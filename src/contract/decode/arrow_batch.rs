@@ -1,5 +1,5 @@
-//! The decoder of Arrow batches. It finds each column by name, casts it without loss, and checks the values of one
-//! column after the other.
+//! The decoder of Arrow batches. It finds each column by name, casts it without loss, and then checks the values one
+//! column at a time.
 //!
 //! ```text
 //!   RecordBatch ─ by name ─► cast ─► columns ─┬─► check ─► filter ─► EventBatch
@@ -96,7 +96,7 @@ impl<'a> ColumnSources<'a> {
     }
 }
 
-/// Builds the map column. Each row gets first the entries of the batch's own map column, and then the non-null values
+/// Builds the map column. Each row contains the entries of the batch's own map column, followed by the non-null values
 /// of the undeclared columns. A row without entries becomes null, or an empty map if the batch's own map column
 /// contains an empty map in that row.
 fn map(

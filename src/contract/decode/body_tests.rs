@@ -1,4 +1,5 @@
-//! Tests of the JSON and protobuf decoders. Each reject reason is tested in both formats, and one event in all formats.
+//! Tests of the JSON and protobuf decoders. Each reject reason is tested in both formats. One event is tested in all
+//! formats.
 
 use std::path::Path;
 
@@ -77,7 +78,7 @@ fn the_same_event_is_the_same_row_in_every_format() {
     assert_eq!(rows(&from_json.batch), [expected]);
     let from_protobuf = protobuf(&contract, event_by_prost(), &acme());
     assert_eq!(from_protobuf.batch, from_json.batch);
-    // Sends the accepted batch again in the Arrow formats: first as a record batch, and then as an IPC stream.
+    // Send the accepted batch again in the Arrow formats: first as a record batch, and then as an IPC stream.
     assert_eq!(arrow_rows(&contract, &from_json.batch, &acme()).batch, from_json.batch);
     let stream = Bytes::from(ipc(std::slice::from_ref(&*from_json.batch)));
     assert_eq!(decode(&contract, Format::ArrowIpc, &stream, &acme()).unwrap().batch, from_json.batch);

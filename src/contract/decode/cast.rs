@@ -2,8 +2,8 @@
 //!
 //! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. The decoded
 //! strings must not exceed a size limit. The limit is needed because a dictionary can refer to one long string a
-//! million times. Then columns of the right type are used unchanged, and timestamps are converted to the right unit and
-//! time zone. All other types are converted value by value, with the same rules as JSON ([`Leaf`]).
+//! million times. Then, columns that have the contract's type are used unchanged, and timestamps are converted to the
+//! contract's unit and time zone. All other types are converted value by value, with the same rules as JSON ([`Leaf`]).
 //!
 //! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest
 //! float, like a JSON number. If the cast would change any other value, the row is rejected. Examples are a decimal

@@ -69,7 +69,7 @@ impl Leaf {
         }
     }
 
-    /// Converts a string. For a text column, returns `kept`, which refers to the same string as the argument.
+    /// Converts a string. For a text column, returns `kept`, which refers to the same string as `text`.
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),

@@ -118,7 +118,7 @@ impl<'a> Cursor<'a> {
         hit
     }
 
-    /// Consumes a string. When this is called, the next byte must be the opening quote.
+    /// Consumes a string. The next byte must be the opening quote.
     #[inline]
     pub(in crate::contract) fn string(&mut self) -> Result<QuotedString, SyntaxError> {
         let start = self.at + 1;
@@ -165,7 +165,7 @@ impl<'a> Cursor<'a> {
         &self.bytes[start..end]
     }
 
-    /// Consumes a number. When this is called, the next byte must be a digit, `-`, `N` or `I`.
+    /// Consumes a number. The next byte must be a digit, `-`, `N` or `I`.
     #[inline]
     pub(in crate::contract) fn number(&mut self) -> Result<Number, SyntaxError> {
         match self.short_number() {
@@ -388,8 +388,8 @@ fn string_end(text: &str) -> usize {
 fn plain_run(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    // The lowest bit that is set in the result belongs to the first byte that ends the search. Higher bits may be
-    // wrong, because the subtraction borrows across bytes.
+    // The lowest set bit of the result is in the first byte that ends the search. Higher bits may be wrong, because the
+    // subtraction borrows across bytes.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {

@@ -5,8 +5,8 @@
 //! its column, only its event is rejected.
 //!
 //! In each event, the decoder expects the fields in the same order as in the previous event. The check costs one
-//! comparison per field and nearly always succeeds, because producers write their fields in a fixed order. Any other
-//! field is looked up in a hash table.
+//! comparison per field and nearly always succeeds, because producers write their fields in a fixed order. A field that
+//! is out of order is looked up in a hash table.
 
 use std::ops::Range;
 
@@ -73,8 +73,8 @@ fn rows_of(body: &[u8]) -> usize {
     (body.len() / line.max(1)).min(ROWS_GUESSED_MAX)
 }
 
-/// Returns true if the body consists of a single JSON value. In a body with one event per line, this reads only the
-/// first line.
+/// Returns true if the body consists of a single JSON value. If the body has one event per line, only the first line is
+/// read.
 fn is_one_value(mut whole: Cursor<'_>) -> bool {
     whole.raw().is_ok() && whole.at_end()
 }
@@ -88,8 +88,8 @@ struct JsonDecoder<'a> {
     builder: BatchBuilder<'a>,
     /// For each object of the field tree, the index in `next` at which its entries start.
     bases: Vec<usize>,
-    /// For each name of each object, the index of the name that followed it the last time. The first entry of an object
-    /// is the index of the name that came first.
+    /// For each name of each object, the index of the name that most recently followed it. The first entry of an object
+    /// is the index of the name that most recently came first.
     next: Vec<u16>,
 }
 
@@ -275,8 +275,8 @@ impl<'a> JsonDecoder<'a> {
         cursor.raw().map(drop)
     }
 
-    /// Reads the value of a column. In the most common cases, which are strings in text columns and numbers in columns
-    /// of 64-bit numbers, the value is written directly, because it needs no conversion.
+    /// Reads the value of a column. In the most common cases (strings in text columns, and numbers in columns of 64-bit
+    /// numbers), the value needs no conversion and is written directly.
     fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
         let first = cursor.peek();
         let start = cursor.at;
@@ -433,7 +433,7 @@ impl<'a> JsonDecoder<'a> {
         self.builder.derived_since(start)
     }
 
-    /// Returns the unescaped contents of a string. Returns `None` if the contents are not UTF-8 or contain a lone
+    /// Returns the unescaped contents of a string. Returns `None` if the contents are not valid UTF-8 or contain a lone
     /// surrogate.
     #[inline]
     fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {

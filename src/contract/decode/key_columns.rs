@@ -1,4 +1,4 @@
-//! Checks the key columns of an event, which are its tenant, its time and its id.
+//! Checks the key columns of an event: its tenant, time and id.
 //!
 //! Each function checks one value. It returns the cause if the event must be rejected, and `None` otherwise. The row
 //! decoders and the Arrow decoder share these functions.

@@ -1,8 +1,8 @@
 //! Decoders. They turn the bytes of a request or message into checked rows, or into rejects with reasons.
 //!
 //! ```text
-//!   bytes ─► json (cursor) | protobuf ─► value ─► accept_or_reject (check) ─┐
-//!   bytes ─► ipc ─► arrow_batch ─► cast ─► check ───────────────────────────┴─► rows of the batch | Reject
+//!   bytes ─► json (cursor) | protobuf ─► column_value ─► accept_or_reject (check) ─┐
+//!   bytes ─► ipc ─► arrow_batch ─► cast ─► check ──────────────────────────────────┴─► rows of the batch | Reject
 //! ```
 //!
 //! **Invariant:** decoding uses neither a clock nor I/O.

@@ -241,7 +241,7 @@ impl<'a> ProtobufDecoder<'a> {
     }
 
     /// Reads the key and the value of an entry. Both may have any type, and they may occur in either order. Each string
-    /// must be valid UTF-8, even if another one replaces it.
+    /// must be valid UTF-8, even if a later string replaces it.
     fn parts(
         &mut self,
         field: &Field,

@@ -16,8 +16,8 @@ const AUTO_MILLIS: u64 = 100_000_000_000_000;
 /// numbers are read as nanoseconds.
 const AUTO_MICROS: u64 = 100_000_000_000_000_000;
 
-/// The range of times that the unit `auto` accepts, which is the years 2001 to 2100. A number outside this range
-/// probably has another unit, or is a date such as 20260302.
+/// The range of times that the unit `auto` accepts: the years 2001 to 2100. A number outside this range is probably in
+/// another unit, or is a date such as 20260302.
 const AUTO_TIMES: Range<Micros> = 978_307_200 * SECOND..4_133_980_800 * SECOND;
 
 /// Converts an epoch number to microseconds. Returns `None` if the result is out of range for an `i64`. With the unit

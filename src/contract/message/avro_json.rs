@@ -13,8 +13,8 @@
 //!
 //! A date or time outside the range of the calendar library is written as the number that was sent.
 //!
-//! **Invariant:** for each item of a list, at least one byte of JSON is written. Therefore a message with a list of a
-//! billion nulls exceeds the size limit of the JSON text before it can exhaust the memory.
+//! **Invariant:** for each item of a list, at least one byte of JSON is written. A message with a list of a billion
+//! nulls therefore exceeds the size limit of the JSON text before it can exhaust memory.
 
 use std::fmt::Write as _;
 
@@ -95,9 +95,9 @@ impl<'a> AvroReader<'a> {
         Ok(())
     }
 
-    /// Reads a list or a map. Avro encodes it in blocks. Each block begins with its number of items. A negative number
-    /// means that its absolute value is the number of items, and that the size of the block in bytes comes next. A
-    /// block without items ends the list or map.
+    /// Reads a list or a map. Avro encodes both as a sequence of blocks. Each block begins with its number of items. If
+    /// this number is negative, its absolute value is the number of items, and the size of the block in bytes follows.
+    /// A block without items ends the list or map.
     fn blocks(
         &mut self,
         node: usize,

@@ -9,7 +9,7 @@
 //!
 //! The tree is built once per table, from a `.proto` file or from declared columns, and is read for every event.
 //! Lookups do not allocate. The hash function is fast but has no secret key, so an attacker could construct keys that
-//! collide. Such keys have no effect, because the table contains only declared names.
+//! collide. Such collisions are harmless, because the table contains only declared names.
 
 use crate::config::{ColumnKind, TimeUnit};
 

@@ -1,6 +1,6 @@
 //! Reads and checks the columns, keys and event fields that each `[tables.NAME]` section declares.
 //!
-//! A *schema* here is what the operator declares for a table, in `glasshouse.toml` or in a `.proto` file. Two other
+//! Here, a *schema* is what the operator declares for a table, in `glasshouse.toml` or in a `.proto` file. Two other
 //! modules have similar names: `lake/log/delta_schema.rs` writes the schema of a Delta table, and
 //! `ingest/schema_registry/` fetches the schemas of messages from a schema registry.
 //!

@@ -173,7 +173,7 @@ fn received_column() -> Column {
         name: RECEIVED_TIME.into(),
         kind: ColumnKind::Timestamp,
         unit: String::new(),
-        description: "The time at which the server received the event, according to its clock".into(),
+        description: "The time at which the server received the event, according to the server's clock".into(),
     }
 }
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`DedupeIndex::compare`] takes the rows of the requests in a batch. The result contains the rows that are not in the
-//! table, and the table version that was searched for them. If another server adds rows in a later version, the result
-//! may be wrong. The lake must then refuse the commit, and the requests must be compared again.
+//! table, and the table version that the rows were compared with. If another server adds rows in a later version, the
+//! result may be wrong. The lake must then refuse the commit, and the requests must be compared again.
 //!
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
 //! **Invariant:** an id enters the window if and only if its row is committed.
@@ -50,7 +50,7 @@ struct IndexState {
     /// The table version whose files are all in the index.
     snapshot: Arc<Snapshot>,
     /// The paths of the indexed files that are newer than `snapshot`. These files were written by this server, or were
-    /// read by a call of [`DedupeIndex::catch_up`] that failed later.
+    /// read by a call to [`DedupeIndex::catch_up`] that failed later.
     included: BTreeSet<Arc<str>>,
 }
 
@@ -249,7 +249,7 @@ fn keys(key_hasher: EventKeyHasher, contract: &Contract, rows: Vec<RecordBatch>)
     Ok(keys)
 }
 
-/// Returns the index that a column of the contract has in `rows`. `rows` need not contain the other columns.
+/// Returns the index of a contract column in `rows`. `rows` need not contain the other columns.
 fn position(rows: &RecordBatch, contract: &Contract, column: usize) -> Result<usize> {
     let name = &contract.columns[column].name;
     rows.schema()

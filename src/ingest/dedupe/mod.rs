@@ -8,8 +8,8 @@
 //! ```
 //!
 //! [`DedupeIndex`] takes the rows of several requests ([`PreparedRows`]) and returns a [`DedupedBatch`]. The batch
-//! contains the rows that are not stored yet, the counts of duplicates, and the table version that was searched for the
-//! rows.
+//! contains the rows that are not stored yet, the counts of duplicates, and the table version that the rows were
+//! compared with.
 //!
 //! **Invariant:** the index contains an id if and only if the row with that id is committed.
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.

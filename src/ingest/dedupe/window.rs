@@ -221,7 +221,7 @@ pub(in crate::ingest) struct DedupedBatch {
     pub(in crate::ingest) counts: Vec<Counts>,
     /// The counts of duplicates, by tenant.
     pub(in crate::ingest) duplicates: BTreeMap<String, Counts>,
-    /// The table version that was searched for the rows.
+    /// The table version that the rows were compared with.
     pub(in crate::ingest) compared_version: u64,
 }
 
@@ -271,7 +271,7 @@ pub(super) fn compare<P: Borrow<PreparedRows>>(window: &Window, requests: &[P]) 
 }
 
 /// Selects the rows that [`compare`] found to be new, and counts the others. `tenant` is the index of the tenant
-/// column. `compared_version` is the table version that was searched for the rows.
+/// column. `compared_version` is the table version that the rows were compared with.
 pub(super) fn select_new<P: Borrow<PreparedRows>>(
     requests: &[P],
     verdicts: &[Vec<RowVerdict>],

@@ -77,7 +77,7 @@ pub(in crate::ingest) struct TableWriterOpener {
 pub(in crate::ingest) struct Committer {
     opener: TableWriterOpener,
     shutdown: ShutdownSignals,
-    /// The state. A run holds the lock until it ends.
+    /// The state that is kept after a panic. A run holds the lock until it ends.
     state: Mutex<CommitterState>,
 }
 

@@ -1,7 +1,7 @@
 //! The queue of write requests for one table. The table's committer reads from it.
 //!
 //! Clients, sources and replays send rows that are ready to be stored ([`WriteRequest`]). Each sender receives a
-//! [`WriteAnswer`], with which it can wait for the commit.
+//! [`WriteAnswer`] and can use it to wait for the commit.
 
 use std::sync::Arc;
 
@@ -65,8 +65,7 @@ impl WriteAnswer {
 }
 
 impl TableQueue {
-    /// Creates the queue of a table. Returns the sending side, and the receiving side, which the table's committer
-    /// uses.
+    /// Creates the queue of a table. Returns the sending side, and the receiving side for the table's committer.
     pub(in crate::ingest) fn new(table: &str, memory_budget: MemoryBudget) -> (Self, mpsc::Receiver<Pending>) {
         let (pending, receiver) = mpsc::channel(QUEUE_REQUESTS_MAX);
         (Self { table: table.into(), pending, memory_budget }, receiver)
@@ -110,7 +109,7 @@ impl TableQueue {
     }
 }
 
-/// Creates the error for a request that the committer did not answer because it panicked.
+/// Creates the error for a request that was not answered because the committer panicked.
 pub(in crate::ingest) fn interrupted() -> Error {
     Error::unavailable(
         "the table's committer failed and was restarted: send the events again; no event is stored twice",

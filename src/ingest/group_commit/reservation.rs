@@ -30,8 +30,7 @@ pub(in crate::ingest) struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Creates a budget of `bytes_max` bytes. A request that needs more memory waits at most `wait_max` until enough
-    /// memory is free.
+    /// Creates a budget of `bytes_max` bytes. If too little memory is free, a request waits for at most `wait_max`.
     pub(in crate::ingest) fn new(bytes_max: usize, wait_max: Duration, metrics: Arc<Metrics>) -> Self {
         let units = units(bytes_max).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self { free: Arc::new(Semaphore::new(units)), units, wait_max, metrics }

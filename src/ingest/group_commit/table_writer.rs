@@ -221,7 +221,7 @@ impl TableWriter {
         }
         self.discard(previous).await;
         let message =
-            format!("table `{}`: other writers committed first in {RACES_MAX} attempts in a row: retry", self.name());
+            format!("table `{}`: other writers committed first {RACES_MAX} times in a row: retry", self.name());
         Err(Error::unavailable(message))
     }
 

@@ -1,5 +1,4 @@
-//! Determines the offset at which the client starts to read each assigned partition, and moves the client to these
-//! offsets.
+//! Determines the offsets at which the client starts to read the assigned partitions, and moves the client to them.
 //!
 //! ```text
 //!   the table's offset ──► if it has none: the offset found at the last assignment
@@ -37,8 +36,8 @@ impl KafkaSession<'_> {
                 Ok(list) => return Ok(list),
                 Err(error) => {
                     let source = &self.source.route.source;
-                    tracing::warn!(%source, ?error, "cannot load the offsets of partitions; retrying");
-                    let message = format!("cannot load the offsets of partitions: {error:?}");
+                    tracing::warn!(%source, ?error, "cannot load partition offsets; retrying");
+                    let message = format!("cannot load partition offsets: {error:?}");
                     self.source.monitor.failed(SourceTrouble::Other, message);
                 }
             }

@@ -44,7 +44,7 @@ pub(super) type KafkaClient = BaseConsumer<ClientContextState>;
 pub(super) enum ClientEvent {
     /// The group assigned these partitions to this client. The session must apply the assignment.
     Assigned(Vec<TopicPartition>),
-    /// The group revoked these partitions. The callback has already unassigned these partitions.
+    /// The group revoked these partitions. The callback has already unassigned them.
     Revoked(Vec<TopicPartition>),
     /// The client's statistics report this end offset for a partition.
     End(TopicPartition, EndOffset),

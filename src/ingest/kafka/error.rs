@@ -61,9 +61,10 @@ impl ClientError {
             SourceTrouble::Tls => (
                 "the TLS connection to the brokers failed",
                 format!(
-                    "check sources.{source}.ca_file, or `ssl.ca.location` in sources.{source}.options (the authority that \
-                     signed their certificates), `ssl.certificate.location` and `ssl.key.location` if they require a client \
-                     certificate, and that sources.{source}.brokers uses the host names of their certificates"
+                    "check that sources.{source}.ca_file (or `ssl.ca.location` in sources.{source}.options) contains the \
+                     certificate of the authority that signed the brokers' certificates, that sources.{source}.brokers \
+                     uses the host names in these certificates, and that `ssl.certificate.location` and \
+                     `ssl.key.location` are correct if the brokers require a client certificate"
                 ),
             ),
             SourceTrouble::Rights => (

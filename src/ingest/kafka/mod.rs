@@ -13,7 +13,7 @@
 //!
 //! **Invariant:** only this folder uses `rdkafka`.
 //! **Invariant:** a source continues from the offsets in the table. The offsets that Kafka or the client stores are
-//! never used for this.
+//! never used for this purpose.
 
 mod source;
 

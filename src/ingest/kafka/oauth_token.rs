@@ -48,7 +48,7 @@ pub(super) struct OauthTokens {
 /// A token with which a source logs in to its brokers.
 pub(super) struct OauthToken {
     pub(super) text: String,
-    /// The id of the client to which the token was issued. The client library logs this id.
+    /// The id of the OAuth client to which the token was issued. The client library logs this id.
     pub(super) principal: String,
     /// When the token expires, in milliseconds since 1970.
     pub(super) expires: i64,
@@ -138,7 +138,7 @@ impl OauthTokens {
             lifetime.ok_or_else(|| self.invalid_response("has an `expires_in` that is not a number of seconds"))?;
         if lifetime < LIFETIME_MIN {
             return Err(self.invalid_response(format!(
-                "has a token that expires in {lifetime} s; configure a lifetime of at least {LIFETIME_MIN} s"
+                "contains a token that expires in {lifetime} s; configure a lifetime of at least {LIFETIME_MIN} s"
             )));
         }
         let expires = self.clock.now() / 1_000 + lifetime.min(LIFETIME_MAX) * 1_000;

@@ -1,7 +1,7 @@
 //! Pauses and resumes a session. A paused session stays in its consumer group but reads no messages.
 //!
 //! ```text
-//!   running ── the table says paused ──► drop what was read ► the client fetches no more ──┐
+//!   running ── the table says paused ──► drop what was read ► the client stops fetching ───┐
 //!      ▲                                                                              paused (lag is reported)
 //!      └── continue at the table's offsets ◄─── the client fetches ◄── the table says running ─┘
 //! ```

@@ -10,12 +10,12 @@
 //!
 //! Besides rows and offsets, the session writes rejected messages to the quarantine.
 //!
-//! One thread alternates between polling and storing. While it stores a batch, it therefore handles no assignment or
-//! revocation of partitions, and takes no new messages. The client meanwhile prefetches messages into its own bounded
-//! queue.
+//! One thread alternates between polling and storing. While the thread stores a batch, it therefore does not handle
+//! assignments or revocations of partitions, and takes no new messages. Meanwhile, the client prefetches messages into
+//! its own bounded queue.
 //!
 //! **Invariant:** after a restart or an error, reading continues from the offsets in the table. Offsets in Kafka or in
-//! this server's memory are never used for this.
+//! this server's memory are never used for this purpose.
 //! **Invariant:** a message batch is either stored or dropped as a whole. Dropping a batch loses nothing, because the
 //! session reads the batch's messages again.
 //! **Invariant:** if messages were deleted before they were read, the session reports the gap before it continues.
@@ -82,7 +82,8 @@ pub(super) struct KafkaSession<'a> {
     pub(super) readers: BTreeMap<TopicPartition, PartitionReader>,
     /// The names of the source's topics. The [`TopicPartition`]s in `readers` share these strings.
     pub(super) topics: BTreeSet<Arc<str>>,
-    /// The partition of the previous message, so that its topic need not be looked up for each message.
+    /// The partition of the previous message. The next message is usually from the same partition, so its topic need
+    /// not be looked up.
     last_partition: Option<TopicPartition>,
     /// The messages that were read since the last commit.
     pub(super) message_batch: MessageBatch,
@@ -93,7 +94,7 @@ pub(super) struct KafkaSession<'a> {
     /// The time at which the session last requested the end offsets of paused partitions.
     pub(super) end_offsets_requested: Instant,
     /// The time at which an offset first advanced without a message. `None` if there is no such offset, or if it is
-    /// stored already.
+    /// already stored.
     pub(super) unstored_since: Option<Instant>,
     /// The time at which the source first started, in milliseconds since 1970. `None` if the table already contains
     /// this time, or if `start` does not depend on it.
@@ -317,10 +318,10 @@ impl<'a> KafkaSession<'a> {
     fn drop_batch(&mut self, error: Error, messages: usize) -> Result<()> {
         let source = &self.source.route.source;
         if error.kind() == Kind::Conflict && self.writer.pause()? != self.pause {
-            tracing::info!(%source, messages, "dropped a batch, because the source was paused or resumed");
+            tracing::info!(%source, messages, "dropped a batch because the source was paused or resumed");
         } else if error.kind() == Kind::Conflict {
             self.source.metrics.sources.overtaken(source);
-            tracing::warn!(%source, messages, ?error, "dropped a batch, because another server has taken over one of its partitions");
+            tracing::warn!(%source, messages, ?error, "dropped a batch because another server has taken over one of its partitions");
         } else {
             tracing::error!(%source, messages, ?error, "cannot store a batch; the source will read its messages again");
             self.source.monitor.failed(SourceTrouble::Store, format!("{error:?}"));
@@ -372,7 +373,7 @@ impl Drop for KafkaSession<'_> {
     }
 }
 
-/// Returns a list of the partitions with the same `offset` for each of them.
+/// Returns a list that contains each partition with the same `offset`.
 pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for topic_partition in partitions {
@@ -381,7 +382,7 @@ pub(super) fn offset_list(partitions: &[TopicPartition], offset: Offset) -> Resu
     Ok(list)
 }
 
-/// Creates the error for a session that ends because a call of the client failed.
+/// Creates the error for a session that ends because a call to the Kafka client failed.
 pub(super) fn client_failed(cause: KafkaError) -> Error {
     Error::unavailable("the Kafka client failed").with_source(cause)
 }

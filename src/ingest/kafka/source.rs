@@ -4,7 +4,7 @@
 //! This file creates sources from the configuration, and extracts the payload, tenant and metadata of messages.
 //! `session_loop.rs` runs the sessions that read and store the messages.
 //!
-//! **Invariant:** a source keeps no offsets of its own. No matter why a session has ended, the next one continues from
+//! **Invariant:** a source keeps no offsets of its own. No matter why a session ended, the next session continues from
 //! the offsets in the table.
 
 use std::fmt;

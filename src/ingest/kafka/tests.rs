@@ -1,5 +1,5 @@
-//! Tests for Kafka sources, with the client library's mock cluster. The tests cover start offsets, restarts, tenants,
-//! rejected messages, gaps, and conflicts between servers.
+//! Tests for Kafka sources. The tests use the client library's mock cluster, and cover start offsets, restarts,
+//! tenants, rejected messages, gaps, and conflicts between servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::telemetry::Metrics;
 use crate::transform::{LookupQuery, Lookups, Transform};
 
 pub(super) const TOPIC: &str = "calls";
-/// The maximum time to wait until a condition is true.
+/// The maximum time to wait for a condition to become true.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A producer, and a mock cluster that has one topic with two partitions.
@@ -142,7 +142,7 @@ impl SourceServer {
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let (started, mut interval) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
     while !condition().await {
-        assert!(started.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}: {what}");
+        assert!(started.elapsed() < WAIT_MAX, "still waiting after {WAIT_MAX:?}: {what}");
         interval.tick().await;
     }
 }
@@ -205,7 +205,7 @@ async fn a_table_reports_the_lag_of_its_source() {
     // Partition 1 is empty, so it does not add to the lag.
     until("everything is committed", async || lag() == Some(SourceLag { seconds: 0, messages: 0 })).await;
     assert_eq!(offsets(&store, TABLE).await, [Some(50), None]);
-    // The last message has a timestamp of an hour ago. It cannot be stored while the table is locked.
+    // The last message has an hour-old timestamp. It cannot be stored while the table is locked.
     let table_lock = server.ingest.writer.tables()[TABLE].hold().await;
     let late = (Clock::System.now() - 3_600 * SECOND) / 1_000;
     kafka.put(BaseRecord::<str, str>::to(TOPIC).partition(1).payload(&event("late")).timestamp(late));

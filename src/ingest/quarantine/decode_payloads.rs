@@ -81,7 +81,7 @@ fn decode_all(
     results.collect()
 }
 
-/// Returns the name of the source from which an entry came. The name is a part of the entry's `place`. Returns an empty
+/// Returns the name of the source from which an entry came. The name is part of the entry's `place`. Returns an empty
 /// string if the entry did not come from a source.
 fn source_name(entry: &QuarantineEntry) -> &str {
     let place = entry.place.strip_prefix("kafka ").and_then(|place| place.split_once(", "));

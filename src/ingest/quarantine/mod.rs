@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An [`EntryFilter`] selects the entries. The methods of [`Quarantine`] list the selected entries, replay them or drop
-//! them. An operator can select all entries, and a tenant only its own.
+//! them. An operator can select all entries. A tenant can select only its own entries.
 //!
 //! **Invariant:** a quarantine is append-only. An entry is closed by adding a second row for it. A replay adds this row
 //! only after the event is stored.

@@ -61,7 +61,7 @@ impl<'a> QuarantineSession<'a> {
                 let own = Some(tenant.as_str().to_owned());
                 if filter.tenant.is_some() && filter.tenant != own {
                     return Err(Error::forbidden(
-                        "a tenant's token gives access only to its own entries: omit `tenant`",
+                        "a tenant's token gives access only to the tenant's own entries: omit `tenant`",
                     ));
                 }
                 (is_unrestricted, EntryFilter { tenant: own, ..filter.clone() })

@@ -213,7 +213,7 @@ impl QuarantineReader<'_> {
             for file in files {
                 self.collect_entries(file, &closed, (filter, &ids), range, &mut found).await?;
             }
-            // No entry of a later day can belong to the page, because entries are in the order of their receive times.
+            // No entry of a later day can belong to the page, because entries are ordered by receive time.
             if matches!(range, EntryRange::Next(..)) && found.more {
                 break;
             }

@@ -1,4 +1,5 @@
-//! Replays and drops quarantine entries. An operator may replay and drop all entries, and a tenant only its own.
+//! Replays and drops quarantine entries. An operator may replay and drop all entries. A tenant may replay and drop only
+//! its own entries.
 //!
 //! ```text
 //!   entries ─► decode (payload or corrected event) ─► the table's queue ─► committed
@@ -76,7 +77,7 @@ pub struct ReplayResult {
     pub duplicate: u64,
     /// The number of entries that were rejected again. These entries stay open.
     pub rejected: u64,
-    /// The entries that were rejected again, but at most the first `receipt_rejects_max` of them.
+    /// The first entries that were rejected again, at most `receipt_rejects_max`.
     pub rejects: Vec<ReplayNote>,
     /// The table version that contains the events, or 0 if nothing had to be committed.
     pub version: u64,
@@ -102,7 +103,7 @@ pub struct ReplayNote {
 pub struct DropResult {
     /// The number of entries that this request dropped.
     pub dropped: u64,
-    /// True if further open entries match the filter. A new request can drop them.
+    /// True if further open entries match the filter. Another request can drop them.
     pub more: bool,
 }
 
@@ -253,7 +254,7 @@ impl Quarantine {
         Ok(ScanPermit { _permit: permit.map_err(|_| stopping())?, _slot: slot })
     }
 
-    /// Stores the decoded events and afterwards closes their entries.
+    /// Stores the decoded events, and then closes their entries.
     async fn store_and_close(
         &self,
         session: &QuarantineSession<'_>,

@@ -254,7 +254,7 @@ async fn entries_are_filtered_counted_and_dropped() {
 async fn a_closed_entry_stays_closed_when_the_same_event_arrives_again() {
     let (store, acme, now) = (memory(), tenant("acme").await, Clock::System.now());
     let clock = Clock::fixed(now);
-    // The window contains these ids although `dedupe_ids_max` is 1, because the dedupe window of a quarantine has a
+    // The window contains these ids even though `dedupe_ids_max` is 1, because the dedupe window of a quarantine has a
     // minimum size.
     let small = crate::config::IngestConfig { dedupe_ids_max: 1, ..limits() };
     let ingest = Ingest::start(open(&store).await, Vec::new(), small, clock.clone(), Arc::default()).await.unwrap();
@@ -286,8 +286,13 @@ async fn only_authorized_callers_read_and_change_entries() {
         ("a reader", access(Some("acme"), &[Scope::Read], &[TABLE]).await, None, Some(Kind::Forbidden)),
         ("a writer", access(Some("acme"), &[Scope::Ingest], &[TABLE]).await, Some(Kind::Forbidden), None),
         ("another tenant", tenant("globex").await, not_found, not_found),
-        ("a reader of some columns", with_policy(columns).await, not_found, not_found),
-        ("a reader of no table", access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await, not_found, not_found),
+        ("a reader restricted to some columns", with_policy(columns).await, not_found, not_found),
+        (
+            "a reader without access to the table",
+            access(Some("acme"), &[Scope::Read, Scope::Ingest], &[]).await,
+            not_found,
+            not_found,
+        ),
         (
             "an operator without the scope admin",
             access(None, &[Scope::Ingest], &[]).await,

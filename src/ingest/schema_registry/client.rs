@@ -141,7 +141,7 @@ impl RegistryClient {
             ca_key: Some("ca_file"),
             redirects_max: 0,
             plaintext,
-            // If several URLs are configured, the client tries the next URL instead of the same one again.
+            // If several URLs are configured, the client tries the next URL instead of retrying the same URL.
             retry: if urls.len() > 1 { Retry::NONE } else { Retry::BRIEF },
         };
         let client = Client::new(settings, &roots)?;

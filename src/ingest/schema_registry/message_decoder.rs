@@ -43,8 +43,8 @@ pub(in crate::ingest) struct MessageDecoder {
     is_avro: bool,
     /// True if each message begins with a schema registry's header.
     has_header: bool,
-    /// True if messages are converted to JSON. False if the decoder only removes their header, because the contract can
-    /// decode them.
+    /// True if messages are converted to JSON. False if the decoder only removes the header of each message, because
+    /// the contract can decode the rest.
     to_json: bool,
     contract: Arc<Contract>,
 }
@@ -186,7 +186,7 @@ impl MessageDecoder {
                 }
             }
             if self.to_json {
-                // Separate the messages by newlines. Otherwise, a truncated UTF-8 character at the end of a message
+                // Separate the messages with newlines. Otherwise, a truncated UTF-8 character at the end of a message
                 // could be completed by the start of the next one.
                 json.push(b'\n');
             }
@@ -212,8 +212,8 @@ impl MessageDecoder {
         Ok(if self.to_json { (Format::Json, json.into()) } else { (Format::Protobuf, payload.slice(header..)) })
     }
 
-    /// Returns the conversion for a message, and the size of the message's header. `conversions` is a cache, whose keys
-    /// are headers.
+    /// Returns the conversion for a message, and the size of the message's header. `conversions` is a cache that is
+    /// keyed by header.
     fn conversion_for<'b>(
         &self,
         payload: &'b [u8],

@@ -53,12 +53,12 @@ fn with_header(id: u32, rest: &[&[u8]]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], &rest.concat()].concat()
 }
 
-/// Returns an event with the first schema.
+/// Returns an event that is encoded with the first schema.
 fn first(id: u32, event: &str) -> Vec<u8> {
     with_header(id, &[&[event.len() as u8 * 2], event.as_bytes(), &TIME])
 }
 
-/// Returns an event with the second schema.
+/// Returns an event that is encoded with the second schema.
 fn second(id: u32, event: &str, mos: f64) -> Vec<u8> {
     [first(id, event), vec![2], mos.to_le_bytes().to_vec()].concat()
 }
@@ -209,7 +209,8 @@ async fn protobuf_with_a_registry_must_have_the_message_type_of_the_table() {
     server.stop().await;
 }
 
-/// Creates a source with a transform that appends the value of an SQL expression to the id of each event.
+/// Returns the configuration of a source with a transform that appends the value of an SQL expression to the id of each
+/// event.
 fn with_transform(format: SourceFormat, expression: &str) -> SourceConfig {
     let id = format!("(value->>'event_id') || {expression}");
     let sql = format!("SELECT {id} AS event_id, 'acme' AS tenant_id, time AS event_time FROM messages");

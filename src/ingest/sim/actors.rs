@@ -40,7 +40,7 @@ pub(super) struct Operation {
     pub(super) task: AbortHandle,
 }
 
-/// A client. A client sends its bodies one after another, and repeats each request until the body is stored.
+/// A client, which sends its bodies one after another and repeats each request until the body is stored.
 pub(super) struct SimClient {
     pub(super) access: Arc<Access>,
     /// The server to which the client sends.

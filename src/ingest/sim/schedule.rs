@@ -11,7 +11,7 @@
 //!
 //! The [`ScheduleResult`] contains the bucket and its expected contents.
 //!
-//! After [`FAULTS_UNTIL_STEP`] steps, faults no longer occur, so that every schedule ends.
+//! Faults stop after [`FAULTS_UNTIL_STEP`] steps, so every schedule ends.
 //!
 //! **Invariant:** no code in this file waits for time to pass, and an actor starts to run only when all others are
 //! waiting. To find out whether the blocking pool is idle, the schedule adds a task to it. The pool has one thread and
@@ -44,7 +44,7 @@ const FAULTS_UNTIL_STEP: usize = 250;
 /// A schedule fails if it has not ended by this step.
 const STEPS_MAX: usize = 6_000;
 /// If no task sends a request in this number of rounds, all tasks are waiting for the bucket. A task that is not
-/// waiting needs fewer rounds until its next request.
+/// waiting sends its next request within fewer rounds.
 const IDLE_ROUNDS_MIN: usize = 6;
 /// The number of times that the schedule yields to the other tasks in one round.
 const YIELDS_PER_ROUND: usize = 4;
@@ -86,7 +86,7 @@ pub(super) struct Schedule {
     tasks: JoinSet<(u64, SimOutcome)>,
     /// The number of the next operation.
     next: u64,
-    /// True if a request was answered, so that an actor can run again.
+    /// True if a request was answered, so an actor can run again.
     needs_settling: bool,
     crashes: usize,
     pub(super) failures: Vec<String>,

@@ -26,7 +26,7 @@ const CHECKPOINT_INTERVAL: u64 = 8;
 /// A simulated server.
 #[derive(Debug)]
 pub(super) struct SimServer {
-    /// The number of the process that the server currently runs.
+    /// The number of the server's current process.
     pub(super) process: usize,
     pub(super) state: ServerState,
     pub(super) reader: TopicReader,

@@ -50,7 +50,7 @@ pub(super) enum PutVerdict {
     Fail(Error),
 }
 
-/// A request that is waiting until the scheduler chooses it.
+/// A request that is waiting for the scheduler to choose it.
 #[derive(Debug)]
 struct QueuedRequest {
     request: Request,
@@ -161,7 +161,7 @@ impl StoreScheduler {
         self.crash(&mut self.lock(), process);
     }
 
-    /// Injects no further faults and crashes. Puts that are already late still take effect.
+    /// Stops the injection of faults and crashes. Puts that are already late still take effect.
     pub(super) fn end_faults(&self) {
         let mut inner = self.lock();
         inner.faults_ended = true;
@@ -328,7 +328,7 @@ impl StoreScheduler {
         let entry = put.path.filename().and_then(|name| name.strip_suffix(".json")?.parse::<u64>().ok());
         if entry.is_some_and(|version| version > 0) {
             let payload = "{\"commitInfo\":{\"operation\":\"WRITE\",\"engineInfo\":\"another\"}}\n".into();
-            // If another entry with this version exists already, it stays unchanged.
+            // If another entry with this version already exists, it stays unchanged.
             let _conflict = self.store(PendingPut { payload, ..put.clone() });
         }
     }

@@ -19,7 +19,7 @@ pub(crate) const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
 const CLIENTS: [Option<usize>; 5] = [Some(0), Some(1), Some(0), Some(2), None];
 /// The number of partitions in the topic.
 pub(super) const PARTITIONS: usize = 3;
-/// The number of days to which the events belong. A batch with events from several days is written to several files.
+/// The number of different days in the event times. A batch with events from several days is written to several files.
 const DAYS: usize = 2;
 
 /// The workload of one schedule.
@@ -113,7 +113,7 @@ fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
             expected.bad.insert(name);
             return message;
         }
-        // A topic may contain an event twice, for example because its producer has retried.
+        // A topic may contain an event twice, for example because the producer retried.
         if sent.is_empty() || !random.percent(15) {
             sent.push((random.pick(&TENANTS), format!("partition-{number}-{offset}"), random.below(DAYS)));
         }

@@ -12,7 +12,7 @@
 //! **Invariant:** a reject contains the offset and the bytes of the message that the source received. It never contains
 //! output of the transform.
 //! **Invariant:** a message causes at most one reject, even if several of its rows are invalid. The valid rows of the
-//! message are stored nevertheless.
+//! message are still stored.
 
 use std::collections::BTreeMap;
 
@@ -146,7 +146,7 @@ fn tenant_resolution(
     }
 }
 
-/// Creates the quarantine entry for a message that was rejected.
+/// Creates the reject for a message.
 fn bad(body: &Bytes, messages: &[BatchMessage], index: usize, reason: Reason, detail: String) -> Reject {
     let message = &messages[index];
     let tenant = match &message.tenant_resolution {

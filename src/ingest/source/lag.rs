@@ -53,8 +53,8 @@ impl Lag {
     pub(in crate::ingest) fn state(&self, offsets: &PartitionOffsets) -> LagState {
         match (self.end, self.messages(offsets)) {
             (Some((_, reported)), Some(0)) if !offsets.has_unstored() => LagState::Complete(reported),
-            // `lag` can be 0 although messages are not stored yet, because these messages may have arrived after the
-            // end offset was reported. The time of the oldest such message is known.
+            // `lag` can be 0 even though some messages are not stored yet, because these messages may have arrived
+            // after the end offset was reported. The time of the oldest such message is known.
             (Some(_), Some(lag)) => LagState::Behind { messages: lag.unsigned_abs(), oldest: self.oldest },
             _ => LagState::Unknown,
         }

@@ -115,7 +115,7 @@ impl PartialOrd for TopicPartition {
 }
 
 impl TenantResolution {
-    /// Parses `bytes` as the name of the tenant. `what` is the term for the bytes in error messages.
+    /// Parses `bytes` as the name of the tenant. `what` describes the bytes in error messages.
     pub(in crate::ingest) fn named(bytes: Option<&[u8]>, what: &str) -> Self {
         let refused = |why: String| Self::Refused(None, Reason::MissingTenant, why);
         let Some(bytes) = bytes else { return refused(format!("{what} is missing, but it must name the tenant")) };
@@ -128,8 +128,8 @@ impl TenantResolution {
 }
 
 impl MessageBatch {
-    /// Creates an empty batch with a capacity for slightly more than `bytes` bytes. A body that has to grow is copied,
-    /// so the capacity should suffice for the next batch.
+    /// Creates an empty batch with capacity for slightly more than `bytes` bytes. A body that has to grow is copied, so
+    /// the capacity should suffice for the next batch.
     pub(in crate::ingest) fn with_capacity(bytes: usize, messages: usize) -> Self {
         Self {
             body: BytesMut::with_capacity(bytes + bytes / 8),
@@ -150,7 +150,7 @@ impl MessageBatch {
         let start = self.body.len();
         self.body.extend_from_slice(payload);
         let range = start..self.body.len();
-        // Separate the messages by newlines. Otherwise, a truncated UTF-8 character at the end of a message could be
+        // Separate the messages with newlines. Otherwise, a truncated UTF-8 character at the end of a message could be
         // completed by the start of the next one.
         self.body.extend_from_slice(b"\n");
         self.metadata_bytes += meta.as_ref().map_or(0, |meta| meta.bytes());

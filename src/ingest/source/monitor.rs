@@ -1,7 +1,7 @@
 //! The state of one source on this server: its last error, its connection to the brokers, and its lag.
 //!
-//! The source reports errors and progress to its monitor. The monitor updates the metrics, and keeps the state for
-//! operators who ask for it.
+//! The source reports errors and progress to its monitor. The monitor updates the metrics, and keeps the state so that
+//! operators can query it.
 //!
 //! **Invariant:** the monitor keeps only the last error and the partitions that this server reads, so its memory is
 //! bounded.
@@ -46,7 +46,7 @@ pub(super) struct ReadPartition {
 /// The state that the monitor's lock protects.
 #[derive(Debug, Default)]
 struct MonitorState {
-    /// The last error, even if it is resolved already.
+    /// The last error, even if it is already resolved.
     error: Option<SourceError>,
     /// Whether the group's coordinator is reachable.
     is_connected: bool,
@@ -152,7 +152,7 @@ mod tests {
         monitor.connected(true);
         assert!(!is_failing());
         monitor.failed(SourceTrouble::Topic, "none such");
-        assert!(is_failing(), "a connection does not create a missing topic");
+        assert!(is_failing(), "a working connection does not resolve a missing topic");
         monitor.progressed();
         assert!(!is_failing());
         let error = SourceError { time: 7, trouble: SourceTrouble::Topic, message: "none such".to_owned() };

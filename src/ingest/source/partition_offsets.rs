@@ -38,7 +38,7 @@ impl PartitionOffsets {
     /// table has no offset, restarts from `start`. Returns the next offset to read, or `None` if this is the oldest
     /// offset that the brokers have.
     pub(in crate::ingest) fn reset(&mut self, stored: Option<i64>, start: Option<i64>) -> Option<i64> {
-        // Do not read offsets again that are known to have no message. If retention has deleted them in the meantime,
+        // Do not reread offsets that are known to have no message. If retention has deleted them in the meantime,
         // reading them would look like a gap.
         let settled = self.settled.filter(|_| self.stored == stored);
         self.settled = settled.or(stored).or(start);
@@ -116,7 +116,7 @@ mod tests {
 
     /// A call to one method of [`PartitionOffsets`].
     enum Step {
-        /// A call of `reset`: the stored offset, the start offset, and the expected result.
+        /// A call to `reset`: the stored offset, the start offset, and the expected result.
         Reset(Option<i64>, Option<i64>, Option<i64>),
         Read(i64),
         ReachEnd(i64),

@@ -8,8 +8,8 @@
 //! [`isolate`] decodes messages with a function that may panic. This work is CPU-intensive, so it runs on the blocking
 //! pool.
 //!
-//! **Invariant:** a message on which decoding panics is written to the quarantine, and its partition continues.
-//! Otherwise, the whole batch would fail, and the source would read it again forever.
+//! **Invariant:** a message on which decoding panics is written to the quarantine, and the source continues to read its
+//! partition. Otherwise, the whole batch would fail, and the source would read it again forever.
 
 use std::ops::Range;
 

@@ -35,7 +35,7 @@ impl Route {
         format!("{}{}:{}", self.app_prefix(), topic_partition.topic, topic_partition.partition)
     }
 
-    /// Returns the prefix with which the transaction names of all partitions begin.
+    /// Returns the common prefix of the transaction names of all partitions.
     pub(super) fn app_prefix(&self) -> String {
         format!("kafka:{}:", self.source)
     }

@@ -38,7 +38,7 @@ impl Pause {
         self.0.filter(|number| number % 2 != 0).map(|number| number.saturating_mul(MILLISECOND))
     }
 
-    /// Returns a [`Progress`] with which a commit fails unless this is still the current pause number. The source's
+    /// Returns a [`Progress`] that makes a commit fail unless this is still the current pause number. The source's
     /// first commit creates the number.
     pub(in crate::ingest) fn guard(self, route: &Route, now: Micros) -> Progress {
         Progress {

@@ -3,7 +3,7 @@
 //! ```text
 //!   offsets ◄── the table's snapshot (and its quarantine's)
 //!   message batch ─► memory ─► decode ─┬─► quarantine, with its own offsets ────────┐
-//!                                      └─► (after it) the table, with the offsets ──┴─► stored
+//!                                      └─► then the table, with the offsets ────────┴─► stored
 //! ```
 //!
 //! **Invariant:** a commit that advances a partition's offset also contains the rows read up to that offset. Such a
@@ -90,9 +90,9 @@ impl SourceWriter {
         }
     }
 
-    /// Returns the stored offsets of these partitions. Also returns when the source was first started (in milliseconds
-    /// since 1970), if the table records it. Reads the commits of other servers first. Fails with `Unavailable` if the
-    /// lake does not respond.
+    /// Returns the stored offsets of these partitions. Also returns the time at which the source was first started (in
+    /// milliseconds since 1970), if the table records it. First reads the commits of other servers. Fails with
+    /// `Unavailable` if the lake does not respond.
     pub(in crate::ingest) async fn stored_offsets(
         &self,
         partitions: impl IntoIterator<Item = TopicPartition>,

@@ -154,7 +154,7 @@ async fn read(log: &Log, contract: &Contract, versions: &[u64]) -> Result<Option
     while let Some((version, entry)) = entries.try_next().await? {
         let entry: LogEntry = entry.ok_or_else(|| {
             Error::unavailable(format!(
-                "table `{}`: log entry {version} was removed while the table was loaded: retry",
+                "table `{}`: log entry {version} was removed while the table was being loaded: retry",
                 contract.name
             ))
         })?;

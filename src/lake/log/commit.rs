@@ -75,8 +75,8 @@ impl Table {
         }
     }
 
-    /// Like [`Table::commit`], but commits only if no other writer has added rows since version `seen`. The rows were
-    /// deduplicated against that version.
+    /// Like [`Table::commit`], but commits only if no other writer has added rows since version `seen`, against which
+    /// the rows were deduplicated.
     pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
         append(self, files, progress, Some(seen)).await
     }

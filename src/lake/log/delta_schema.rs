@@ -1,7 +1,7 @@
 //! Converts a contract to a Delta schema, and adds a contract's new columns to a stored schema.
 //!
 //! Compares a [`Contract`] with the schema in a table's metadata, and returns the schema to store. If rows that follow
-//! the contract could not be stored in the table, returns a `Conflict` error that names the column and the fix.
+//! the contract cannot be stored in the table, returns a `Conflict` error that names the column and the fix.
 //!
 //! A contract may add nullable columns. New columns are appended to the stored columns, and readers match columns by
 //! name. If a column is removed from the contract, it stays in the table and is null in new files. External readers

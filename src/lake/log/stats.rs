@@ -1,9 +1,9 @@
 //! File statistics: the bounds of tenant ids, times and event ids. They are stored as JSON text in a Delta `add`
 //! action.
 //!
-//! Writes a file's bounds as JSON, and reads JSON that any Delta writer has written. Bounds include every row of the
-//! file, but they need not be tight. Long strings are truncated, and a truncated upper bound is increased so that it
-//! remains an upper bound. Times have millisecond precision.
+//! Writes a file's bounds as JSON, and reads bounds from JSON that any Delta writer may have written. Bounds include
+//! every row of the file, but they need not be tight. Long strings are truncated, and a truncated upper bound is
+//! increased so that it remains an upper bound. Times have millisecond precision.
 //!
 //! Most Delta writers truncate the latest time to milliseconds, so some rows may be later than the stored bound. When
 //! we write the latest time, we therefore round it up. When we read a latest time without microseconds, we interpret it
@@ -98,7 +98,7 @@ impl FileBounds {
     }
 
     /// Parses `add.stats`, which any Delta writer may have written. Missing or invalid bounds are treated as unknown.
-    /// Returns `Unsupported` if there is no row count, because the row count of the table could not be computed.
+    /// Returns `Unsupported` if there is no row count, because the table's row count cannot be computed without it.
     pub(in crate::lake) fn from_json(contract: &Contract, path: &str, text: Option<&str>) -> Result<Self> {
         let stats: StatsJson = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let rows = stats.num_records.ok_or_else(|| {

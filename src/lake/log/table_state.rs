@@ -147,7 +147,7 @@ pub(in crate::lake) fn read_add(contract: &Contract, add: Add) -> Result<DataFil
         return Err(refuse("has a deletion vector, which is not supported: purge deletion vectors and turn them off"));
     }
     let day = add.partition_values.get(EVENT_DATE).and_then(|day| read_day(day.as_deref()?));
-    let day = day.ok_or_else(|| refuse("has no event_date: write it again partitioned by event_date"))?;
+    let day = day.ok_or_else(|| refuse("has no event_date: rewrite it, partitioned by event_date"))?;
     let bounds = FileBounds::from_json(contract, &path, add.stats.as_deref())?;
     Ok(DataFile {
         path: path.into(),

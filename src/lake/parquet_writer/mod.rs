@@ -3,7 +3,7 @@
 //! ```text
 //!   batches ─► sort (tenant, time, id; by day) ─► take ─► parquet_file ─► bytes + stats
 //!                                                             ▲
-//!                                        dictionary_encoder ──┘   columns that are dictionaries already
+//!                                        dictionary_encoder ──┘   columns that are already dictionaries
 //! ```
 //!
 //! **Invariant:** a file holds rows of one UTC day in the order (tenant, time, id).

@@ -5,8 +5,8 @@
 //!                                  └─ others ─► Parquet's writer ─────────┴─► bytes
 //! ```
 //!
-//! The encodings were chosen by measuring files of telephone call events. Compared with files in which all columns use
-//! dictionaries, these files are 20 % smaller and are written 25 % faster. One reason is that, with dictionaries
+//! The encodings were chosen by measuring files of telephone call events. With these encodings, files are 20 % smaller
+//! and are written 25 % faster than files in which all columns use dictionaries. One reason is that, with dictionaries
 //! enabled, Parquet's writer begins to build a dictionary even for ids, times and measures, and discards it when it
 //! becomes too large.
 

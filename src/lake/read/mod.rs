@@ -1,7 +1,7 @@
 //! Reads single files for deduplication and the quarantine. Queries use the scan in `query` instead.
 //!
 //! ```text
-//!   file ─► object_reader ─┬─► file_keys ─► dedupe index
+//!   file ─► object_reader ─┬─► event_keys ─► dedupe index
 //!                          ├─► bloom_filters ─► event_lookup ─► which events are stored
 //!                          └─► row_reader ─► rows
 //! ```

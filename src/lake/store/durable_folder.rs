@@ -5,7 +5,7 @@
 //! completely. All other operations are delegated to `LocalFileSystem`.
 //!
 //! A put makes two `fsync` calls, which take about 5 ms together. A group commit makes one put for many requests, so
-//! they share this cost.
+//! the requests share this cost.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -102,8 +102,8 @@ impl Bindings<'_> {
                 logical_optimization_succeeded: false,
                 ..explain
             }),
-            // A column of the sent plan may have another type in this session, or may not exist. In the latter case, a
-            // node that uses the column fails.
+            // A column of the sent plan may have a different type in this session, or may not exist. In the latter
+            // case, a node that uses the column fails.
             node => node.recompute_schema()?,
         };
         Ok(Transformed::yes(node))
@@ -151,9 +151,8 @@ impl Bindings<'_> {
         given: &Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableSource>>> {
         if let Some(rows) = given.downcast_ref::<CteWorkTable>() {
-            // The table source that arrives with the plan is safe to use, because it
-            // contains only a name and a schema. The rows exist only while the
-            // recursive query runs.
+            // The table source that arrives with the plan is safe to use, because it contains only a name and a schema.
+            // The rows exist only while the recursive query runs.
             return Ok(self.recursive.contains(rows.name()).then(|| Arc::clone(&scan.source)));
         }
         if given.is::<GenerateSeriesTable>() {

@@ -5,8 +5,8 @@
 //!   logical plan ─► plan_size, read-only? ─► logical_plan (tables and functions of the session) ─► planner ──────┘
 //! ```
 //!
-//! **Invariant:** the separation of tenants does not depend on rewriting SQL text. Every statement that is not a query
-//! is refused.
+//! **Invariant:** tenant isolation does not depend on rewriting SQL text. Every statement that is not a query is
+//! refused.
 
 pub(super) mod erased_plan;
 pub(super) mod logical_plan;

@@ -142,11 +142,10 @@ pub(in crate::query) fn examples() -> [ScalarValue; 4] {
 /// and `None` if no type could be inferred.
 pub(in crate::query) type Placeholders = BTreeMap<String, Option<DataType>>;
 
-/// Returns the placeholders of a plan. The types are only hints for clients that need a type to bind a value: the type
-/// of the bound value itself is used in any case. Usually, the engine infers the type from the other operand. A
-/// placeholder directly inside a cast has the cast's target type, and a placeholder in LIMIT or OFFSET is an integer.
-/// In arithmetic with times, the other operand does not determine the type. In `ts - $1`, for example, `$1` may be a
-/// time or an interval.
+/// Returns the placeholders of a plan. The types are only hints for clients that need a type to bind a value: a bound
+/// value always keeps its own type. Usually, the engine infers the type from the other operand. A placeholder directly
+/// inside a cast has the cast's target type, and a placeholder in LIMIT or OFFSET is an integer. In arithmetic with
+/// times, the other operand does not determine the type. In `ts - $1`, for example, `$1` may be a time or an interval.
 pub(in crate::query) fn of_plan(plan: &LogicalPlan) -> Result<Placeholders, DataFusionError> {
     let mut found = Placeholders::new();
     plan.apply_with_subqueries(|node| {
@@ -263,8 +262,8 @@ pub(in crate::query) fn mismatch(expected: usize, given: usize) -> Error {
     Error::invalid(format!("the number of bound values ({given}) does not match the number of parameters ({expected})"))
 }
 
-/// Some clients bind union, dictionary or run-end encoded values. For these, returns the value that they contain. Also
-/// converts view types and large types, such as `Utf8View`, to the types that SQL literals have.
+/// Returns the value inside a union, dictionary or run-end encoded value, which some clients bind. Also converts view
+/// types and large types, such as `Utf8View`, to the types that SQL literals have.
 fn unwrapped(value: ScalarValue) -> ScalarValue {
     match value {
         ScalarValue::Union(Some((_, inner)), ..) => unwrapped(*inner),

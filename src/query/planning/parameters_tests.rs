@@ -1,4 +1,4 @@
-//! Tests of bound parameters. Binding a value must have the same result as writing the value as a literal.
+//! Tests of bound parameters. Binding a value must give the same result as writing the value as a literal.
 
 use std::sync::Arc;
 
@@ -133,7 +133,7 @@ fn typed_values() -> Vec<(ArrayRef, String)> {
     values
 }
 
-/// Statements with `{}` in the place of a literal or a placeholder.
+/// Statements with `{}` in place of a literal or a placeholder.
 const STATEMENTS: [&str; 40] = [
     "SELECT {} AS x",
     "SELECT -{} AS x",
@@ -285,7 +285,8 @@ async fn a_statement_runs_once_for_each_row_of_parameters() {
     assert_eq!(bound(&session, "SELECT $1", union(vec![0])).await.unwrap(), (DataType::Int64, vec![vec!["4".into()]]));
     assert_eq!(bound(&session, "SELECT $1", union(vec![1])).await.unwrap(), (DataType::Utf8, vec![vec!["x".into()]]));
     let error = bound(&session, "SELECT $1", union(vec![0, 1])).await.unwrap_err();
-    let expected = "with row 2 of the parameters, column `$1` has type Utf8 instead of Int64: bind values of one type";
+    let expected =
+        "with row 2 of the parameters, column `$1` has type Utf8 instead of Int64: bind values of the same type";
     assert_eq!((error.kind(), error.message()), (Kind::Invalid, expected));
 }
 

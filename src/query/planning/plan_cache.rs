@@ -1,5 +1,5 @@
-//! A cache of recent plans. Clients often use the same statement again: they prepare it, ask for its schema and then
-//! fetch its rows, or a dashboard repeats it. With the cache, such a statement is planned only once.
+//! A cache of recent plans. The same statement often arrives several times: a client prepares it, asks for its schema
+//! and then fetches its rows, or a dashboard repeats it. With the cache, such a statement is planned only once.
 //!
 //! A cached plan is used only for callers with the same rights, and only while the tables in the plan have no newer
 //! versions. If a statement has no parameters and its plan does not depend on the time, its physical plan is also
@@ -32,7 +32,7 @@ pub(in crate::query) struct PlanCache(Mutex<CachedPlans>);
 #[derive(Default)]
 struct CachedPlans {
     plans: HashMap<PlanKey, CachedPlan>,
-    /// The number of look-ups so far. It is used to find the least recently used plan.
+    /// The number of lookups so far. It is used to find the least recently used plan.
     lookups: u64,
 }
 

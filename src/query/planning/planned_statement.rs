@@ -47,8 +47,8 @@ pub(in crate::query) struct MoreRows {
 }
 
 impl Planned {
-    /// Returns true if the statement calls a table function. The function inspects the plan, because the SQL text alone
-    /// does not show whether a name in FROM is a table function or a WITH query of the same name.
+    /// Returns true if the statement calls a table function. This method inspects the plan, because the SQL text alone
+    /// does not show whether a name in FROM refers to a table function or to a WITH query of the same name.
     pub(in crate::query) fn calls_table_function(&self) -> bool {
         let mut calls = false;
         let walked = self.plan.apply_with_subqueries(|node| {

@@ -175,9 +175,9 @@ impl Planner {
         Ok(planned)
     }
 
-    /// Builds the physical plan of a statement that has no parameters, so that a statement that the engine cannot run
-    /// is refused when it is planned. The first run uses this physical plan if the plan does not depend on the time of
-    /// the query.
+    /// Builds the physical plan of a statement that has no parameters. A statement that the engine cannot run is
+    /// therefore refused during planning rather than when it runs. The first run uses this physical plan if the plan
+    /// does not depend on the time of the query.
     async fn prepare(&self, planned: &Planned) -> Result<(), DataFusionError> {
         let is_explain =
             matches!(&*planned.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
@@ -191,9 +191,9 @@ impl Planner {
         Ok(())
     }
 
-    /// If planning without values has failed with the error `failed`, plans the statement with example values. For
-    /// example, `sum($1)` and `date_part($1, ts)` cannot be planned without a value for the placeholder. The example
-    /// values are used only to determine the columns of the result. The types of the parameters remain unknown.
+    /// If planning without values failed with the error `failed`, plans the statement with example values. For example,
+    /// `sum($1)` and `date_part($1, ts)` cannot be planned without a value for the placeholder. The example values are
+    /// used only to determine the columns of the result. The types of the parameters remain unknown.
     async fn plan_with_examples(
         &self,
         template: Option<Arc<ParameterizedStatement>>,
@@ -341,7 +341,8 @@ impl Planner {
         for (declared, bound) in schema.fields().iter().zip(bound.schema.fields()) {
             if declared.data_type() != bound.data_type() {
                 return Err(Error::invalid(format!(
-                    "with row {} of the parameters, column `{}` has type {} instead of {}: bind values of one type",
+                    "with row {} of the parameters, column `{}` has type {} instead of {}: bind values of the same \
+                     type",
                     row + 2,
                     declared.name(),
                     bound.data_type(),

@@ -1,8 +1,8 @@
 //! The cached physical plan of a statement.
 //!
-//! The physical plan of a statement can be cached if the statement has no parameters and calls no functions such as
-//! `now()` and `random()`. If the state of all plan nodes can be reset, the cached plan is used for every run.
-//! Otherwise, it is used only for the first run.
+//! The physical plan of a statement can be cached if the statement has no parameters and calls no functions that depend
+//! on the time or on random numbers, such as `now()` and `random()`. If the state of all plan nodes can be reset, the
+//! cached plan is used for every run. Otherwise, it is used only for the first run.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

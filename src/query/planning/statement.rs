@@ -342,7 +342,7 @@ fn refused(what: &str) -> Error {
         }
         _ => "",
     };
-    Error::forbidden(format!("{what} is not allowed: Glasshouse answers queries only{advice}"))
+    Error::forbidden(format!("{what} is not allowed: Glasshouse runs only queries{advice}"))
 }
 
 /// Returns the first word of a statement, converted to upper case.

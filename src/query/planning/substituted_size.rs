@@ -1,9 +1,9 @@
 //! Limits how much a condition grows when the optimizer moves it below derived columns.
 //!
-//! The optimizer replaces each column in a condition with the expression that computes the column. In `SELECT x + x AS x
-//! FROM (SELECT x + x AS x FROM …)`, each level doubles the expression, so twenty levels would produce a million
-//! operands. The optimizer also merges projections, so that ninety levels of nested calls become one expression. This
-//! file computes the size and the depth of these expressions before the optimizer runs.
+//! The optimizer replaces each column in a condition with the expression that computes the column. In `SELECT x + x AS
+//! x FROM (SELECT x + x AS x FROM …)`, each level doubles the expression, so twenty levels would produce a million
+//! operands. The optimizer also merges projections, so ninety levels of nested calls become one expression. This file
+//! computes the size and the depth of these expressions before the optimizer runs.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,10 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use crate::error::{Error, Result};
 use crate::query::planning::plan_size::EXPR_DEPTH_MAX;
 
-/// The maximum number of operands in a condition after the replacement.
+/// The maximum number of operands in a condition after its columns have been replaced.
 const CONDITION_SIZE_MAX: usize = 50_000;
-/// The maximum nesting depth of an expression after the replacement. The optimizer recurses through the expression.
+/// The maximum nesting depth of an expression after its columns have been replaced. The optimizer recurses through the
+/// expression.
 const DEPTH_MAX: usize = EXPR_DEPTH_MAX;
 
 /// Refuses a plan with an expression that would become too large or too deep.
@@ -33,7 +34,7 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     if depth > DEPTH_MAX {
         return Err(Error::limited(format!(
             "an expression of the statement would be nested more than {DEPTH_MAX} levels deep, because its columns are \
-             computed from other computed columns: use fewer levels"
+             computed from other computed columns: use fewer levels of computed columns"
         )));
     }
     Ok(())
@@ -59,7 +60,7 @@ impl Expanded {
 struct ColumnSizes {
     /// The size of the largest condition, and the depth of the deepest expression.
     largest: Expanded,
-    /// The outputs of the nodes that were already visited, by the address of the node.
+    /// The output sizes of the nodes that were already visited, keyed by the address of the node.
     shared: HashMap<*const LogicalPlan, Vec<Expanded>>,
 }
 
@@ -67,8 +68,9 @@ struct ColumnSizes {
 type Inputs<'a> = [(&'a DFSchema, Vec<Expanded>)];
 
 impl ColumnSizes {
-    /// Returns, for each output column of a node, the size of the expression that computes it from the columns of
-    /// tables, aggregates and other nodes below which no condition is moved.
+    /// For each output column of a node, returns the size of the expression that computes the column. The operands of
+    /// this expression are columns of tables, of aggregates, and of other nodes below which the optimizer moves no
+    /// conditions.
     fn of_outputs(&mut self, plan: &LogicalPlan) -> PlanResult<Vec<Expanded>> {
         if let Some(sizes) = self.shared.get(&std::ptr::from_ref(plan)) {
             return Ok(sizes.clone());

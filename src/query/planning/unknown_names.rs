@@ -33,7 +33,7 @@ pub(in crate::query) fn explain(
             let is_hidden = is_hidden(field, valid_fields, &parse()?);
             is_hidden.then(|| {
                 Error::invalid(format!(
-                    "column `{}` is not visible here: a subquery can use the columns of the query directly around it, \
+                    "column `{}` is not visible here: a subquery can use the columns of the directly enclosing query, \
                      but in FROM only with LATERAL; after GROUP BY, only the grouped columns can be used",
                     field.flat_name()
                 ))

@@ -1,10 +1,11 @@
-//! File pruning selects the files in a [`Snapshot`] that may contain rows of a tenant that match the user's filters.
+//! File pruning selects the files in a [`Snapshot`] that may contain rows that belong to a tenant and match the user's
+//! filters.
 //!
 //! Pruning compares the filters with the files' statistics, which are in memory. Pruning does no I/O and evaluates no
 //! expressions, so it takes well under a millisecond for ten thousand files.
 //!
-//! **Invariant:** pruning is only an optimization. The tenant barrier and the user's filters are applied to every row
-//! of the selected files in any case.
+//! **Invariant:** pruning is only an optimization. The tenant barrier and the user's filters are still applied to every
+//! row of the selected files.
 //! **Invariant:** only leakproof filters ([`is_leakproof`]) are evaluated before the tenant barrier. A leakproof filter
 //! compares a plain column with a literal of the column's type. It cannot fail and has no side effects. Pruning also
 //! accepts casts of a time column, which is safe because pruning evaluates no expressions.
@@ -185,8 +186,8 @@ impl ScanRange {
     }
 }
 
-/// Returns the column in a plain column expression, or the column and the target type in a cast. The cast must preserve the order of times, so
-/// its target must be a date, or a timestamp with a precision of microseconds or finer.
+/// Returns the column in a plain column expression, or the column and the target type in a cast. The cast must preserve
+/// the order of times: its target must be a date, or a timestamp with a precision of microseconds or finer.
 fn column_of(expr: &Expr) -> Option<(&Column, Option<&DataType>)> {
     match expr {
         Expr::Column(column) => Some((column, None)),
@@ -322,7 +323,7 @@ mod tests {
         ])
     }
 
-    /// Parses a filter, and simplifies it in the same way as the optimizer does.
+    /// Parses a filter, and simplifies it as the optimizer does.
     fn filter(sql: &str) -> Expr {
         let schema = DFSchema::try_from(schema()).unwrap();
         let context = SessionContext::new();

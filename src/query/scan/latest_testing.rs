@@ -1,5 +1,5 @@
-//! Test support for tables that contain the latest version of each key. It provides changes of orders, among them
-//! changes of several tenants with the same keys, and a simple implementation that computes the expected results.
+//! Test support for tables that contain the latest version of each key. It provides changes to orders, including
+//! changes with the same keys in several tenants, and a simple implementation that computes the expected results.
 //!
 //! Superseded versions are chosen so that a test notices if a query evaluates an expression on one of them. Their
 //! amount is 20, so `1 / (amount - 20)` fails. Their note is not a number, so a cast of the note fails with an error
@@ -128,8 +128,8 @@ fn orders(latest: LatestConfig) -> TableConfig {
     }
 }
 
-/// Creates the event for a change. The table has further key columns, whose values are derived from `line`, and further
-/// columns that order versions, whose values are derived from `position`. These columns test other types.
+/// Creates the event for a change. The table has additional key columns, whose values are derived from `line`, and
+/// additional columns that order versions, whose values are derived from `position`. These columns cover other types.
 fn event(change: &Change) -> Value {
     let day = |days: i64| chrono::DateTime::from_timestamp_micros(NEW_YEAR + days * DAY).unwrap().date_naive();
     json!({

@@ -430,6 +430,6 @@ async fn version_selection_is_subject_to_the_memory_limit() {
     assert!(error.message().contains("query.memory_bytes_max"), "{error:?}");
     assert_eq!(ask(&small, &access, "SELECT count(*) FROM orders_changes").await.unwrap(), [["3000"]]);
     let one = format!("SELECT count(*) FROM orders WHERE order_id = '{:0>200}'", 77);
-    assert_eq!(ask(&small, &access, &one).await.unwrap(), [["1"]], "a query of one key needs little memory");
+    assert_eq!(ask(&small, &access, &one).await.unwrap(), [["1"]], "a query for one key needs little memory");
     assert_eq!(ask(&engine(&tables), &access, "SELECT count(*) FROM orders").await.unwrap(), [["3000"]]);
 }

@@ -1,7 +1,7 @@
 //! Selects the latest version of each key among rows that arrive in any order.
 //!
-//! The input is a sequence of batches that contains all versions of each key. For each key, stores the latest version
-//! found so far, together with its batch and row.
+//! The input is a sequence of batches that contains all versions of each key. For each key, [`LatestVersions`] stores
+//! the row of the latest version found so far, and the location of this row: a batch and a row number.
 //!
 //! ```text
 //!   batch ─► number of each row's key ─► later than the known version? ─ yes ─► store the row ─┐
@@ -27,9 +27,9 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// The number of stored batches that is allowed in addition to those needed for one row per key. If there are more than
-/// twice as many batches as this sum, they are compacted. The number of batches is limited because even a batch with
-/// few rows takes about a kilobyte.
+/// The number of spare batches. The stored batches are compacted if their number exceeds twice the sum of the spare
+/// batches and the batches that one row per key needs. The number of batches is limited because even a batch with few
+/// rows takes about a kilobyte.
 const SPARE_BATCHES: usize = 8;
 
 /// The indexes of the input columns that contain the key, and of the columns by which versions are compared.

@@ -1,8 +1,8 @@
 //! A plan node that selects the latest version of each key. The tenant barrier hides the node from optimizers, so they
 //! cannot change it.
 //!
-//! The input is a scan of all versions, which no other node uses. The output is the requested columns of the latest
-//! versions.
+//! The input is a scan of all versions, which is used by this node alone. The output consists of the requested columns
+//! of the latest versions.
 //!
 //! ```text
 //!   Parquet scan ─► tenant ─► key filters ─► hash partitioning by key ─► latest version of each key ─► barrier (row rules)

@@ -1,6 +1,6 @@
 //! Builds the physical plan that a `TenantScan` contains, from a [`ScanSpec`].
 //!
-//! A new plan is built for each run, because a plan sums up the metrics of all its runs.
+//! A new plan is built for each run, because a plan accumulates the metrics of all its runs.
 //!
 //! ```text
 //!   ShownRows::All              Parquet scan
@@ -75,8 +75,7 @@ struct ClosingRows {
     on: Vec<(String, String)>,
 }
 
-/// The parameters of a Parquet scan. A new plan node is built from them each time the plan
-/// runs.
+/// The parameters of a Parquet scan. A new plan node is built from them each time the plan runs.
 struct ParquetScan {
     table: TableSchema,
     source: TableSource,
@@ -171,8 +170,8 @@ impl Resolver<'_> {
         Ok(self.table.contract().table_schema().index_of(name)?)
     }
 
-    /// Creates a scan of the columns `read`. The scan need not return rows that do not match `predicate` or the time
-    /// range of the spec.
+    /// Creates a scan of the columns `read`. The scan may omit rows that do not match `predicate`, or that are outside
+    /// the time range of the spec.
     fn parquet_scan(&self, read: Vec<usize>, predicate: Option<Expr>) -> Result<ParquetScan> {
         let contract = self.table.contract();
         let full = contract.table_schema();
@@ -267,7 +266,7 @@ fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
     least.into_iter().chain(greatest)
 }
 
-/// Appends those `indexes` to `read` that it does not contain yet.
+/// Appends to `read` the `indexes` that it does not yet contain.
 fn add_missing(read: &mut Vec<usize>, indexes: impl IntoIterator<Item = usize>) {
     for index in indexes {
         if !read.contains(&index) {

@@ -1,6 +1,6 @@
 //! The table provider of a session: a snapshot of a lake table, with the columns and rows that the caller may see.
 //!
-//! In the plan of a query, a [`SessionTable`] is a [`TenantScan`]. Its [`ScanSpec`] lists the files that may contain
+//! In a query plan, a [`SessionTable`] becomes a [`TenantScan`]. Its [`ScanSpec`] lists the files that may contain
 //! matching rows. If a table is declared with `latest`, a session contains two tables: one with the latest versions,
 //! under the table's own name, and a second one with all versions. The queries that the operator configures read the
 //! same tables, but with the rows of all tenants and without row rules.

@@ -13,8 +13,8 @@
 //! no user expression is evaluated on a row of another tenant. Plans, metrics and results reveal nothing about the rows
 //! of other tenants or their files.
 //! **Invariant:** an error in the private plan is reported as a failure of the lake, not of the statement. The text of
-//! the error appears only in the log. There is one exception: if a query exceeds its memory limit, this is reported,
-//! but without details.
+//! the error appears only in the log. There is one exception: if a query exceeds its memory limit, the error says so,
+//! but gives no details.
 
 use std::fmt;
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl TenantScan {
 }
 
 impl Barrier {
-    /// Filters `batch` by the predicate, and appends the columns to return to `rows`.
+    /// Filters `batch` by the predicate, and appends the matching rows to `rows`, with only the columns to return.
     fn filter_into(&self, batch: &RecordBatch, rows: &mut BatchCoalescer) -> Result<()> {
         let columns = batch.columns()[..self.schema.fields().len()].to_vec();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -135,7 +135,7 @@ impl Barrier {
     }
 }
 
-/// The state of a read of one partition.
+/// The state of reading one partition.
 struct PartitionRead {
     source: SendableRecordBatchStream,
     barrier: Arc<Barrier>,
@@ -200,8 +200,8 @@ impl ExecutionPlan for TenantScan {
         let batch_rows = context.session_config().batch_size();
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
-        // With a LIMIT, a batch is returned as soon as it contains
-        // `limit` rows, even if that is fewer than the batch size.
+        // With a LIMIT, a batch is returned as soon as it contains `limit` rows, even if that is fewer than the batch
+        // size.
         let batch_rows = self.spec.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows));
         let reading = PartitionRead {
             source,

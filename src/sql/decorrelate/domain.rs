@@ -36,7 +36,7 @@ impl Domain {
                 Err(_) => {
                     return not_impl_err!(
                         "a subquery that refers to the outer column `{column}` of type {} is not supported: select the part \
-                         that it needs as a column of its own in a WITH query",
+                         that it needs as a separate column in a WITH query",
                         field.data_type()
                     );
                 }
@@ -85,7 +85,7 @@ impl Domain {
     }
 }
 
-/// Returns those `columns` that are in `schema`.
+/// Returns the `columns` that are in `schema`.
 pub(super) fn resolve(columns: Vec<Column>, schema: &DFSchema) -> Vec<Column> {
     columns.into_iter().filter(|column| schema.has_column(column)).collect()
 }

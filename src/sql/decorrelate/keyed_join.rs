@@ -40,7 +40,7 @@ impl Rewriter {
                         joined(join, left.plan, right.plan, right.keys, domain, equal)
                     }
                     JoinType::Full => self.unnest_full_join(join, left, right, domain, equal),
-                    _ => not_impl_err!("a {} join in a subquery that refers to the outer query", join.join_type),
+                    _ => not_impl_err!("a {} join is not supported in a correlated subquery", join.join_type),
                 }
             }
         }

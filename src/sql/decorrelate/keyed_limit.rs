@@ -50,7 +50,7 @@ impl Rewriter {
                 }
                 let fetch = match (fetch, sort.fetch) {
                     (fetch, None) => fetch,
-                    _ => return not_impl_err!("a sort with a limit in a subquery that refers to the outer query"),
+                    _ => return not_impl_err!("a sort with a limit is not supported in a correlated subquery"),
                 };
                 self.numbered(input, order, skip, fetch)
             }

@@ -233,7 +233,7 @@ pub(super) fn refers_to(plan: &LogicalPlan, domain: &Domain) -> Result<bool> {
 /// Replaces the outer columns in an expression with the key columns.
 pub(super) fn substitute(expr: Expr, domain: &Domain, keys: &[Column]) -> Result<Expr> {
     if expr.is_volatile() {
-        return not_impl_err!("a volatile function such as random() in a subquery that refers to the outer query");
+        return not_impl_err!("a volatile function such as random() is not supported in a correlated subquery");
     }
     let replaced = expr.transform_up(|expr| {
         Ok(match expr {

@@ -14,10 +14,11 @@
 //!     node over (I LEFT JOIN R ON k), with an expression over R's columns in place of the subquery
 //! ```
 //!
-//! The pass leaves a subquery to the engine if the engine evaluates it correctly and fast (`supported_subqueries.rs`).
+//! The pass leaves a subquery to the engine if the engine evaluates it correctly and efficiently
+//! (`supported_subqueries.rs`).
 //!
-//! **Invariant:** after the pass, references to outer columns remain only in the
-//! subqueries that the pass leaves to the engine.
+//! **Invariant:** after the pass, references to outer columns remain only in the subqueries that the pass leaves to the
+//! engine.
 //! **Invariant:** the schema of the plan does not change. The rewritten plan reads each table through the same scan as
 //! before, so the tenant barrier still applies.
 
@@ -63,7 +64,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
     // so compute the schemas again.
     let plan = plan.transform_up(|node| Ok(Transformed::yes(node.recompute_schema()?)))?.data;
     if let Some(column) = supported_subqueries::all_outer_columns(&plan)?.first() {
-        return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query at this place");
+        return not_impl_err!("a subquery cannot refer to the column `{column}` of the outer query here");
     }
     Ok(Transformed::yes(plan))
 }
@@ -278,8 +279,8 @@ impl Rewriter {
         project_to(LogicalPlan::Sort(Sort { expr: keys, input: Arc::new(rows), fetch: sort.fetch }), &schema)
     }
 
-    /// Evaluates those subqueries in sort keys that refer to columns outside the select list. Adds the result of each
-    /// subquery to the select list as a column, and returns the extended projection.
+    /// Evaluates the subqueries in sort keys that refer to columns outside the select list. Adds the result of each
+    /// such subquery to the select list as a column, and returns the extended projection.
     fn project_sort_keys(&mut self, keys: &mut [SortExpr], list: &Projection) -> Result<Arc<LogicalPlan>> {
         let mut rows = LogicalPlan::clone(&list.input);
         let mut exprs = list.expr.clone();
@@ -299,8 +300,9 @@ impl Rewriter {
         Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(rows))?)))
     }
 
-    /// Rewrites a join that has subqueries in its condition. An inner join is replaced by a cross join and a filter on
-    /// its rows. In an outer join, each subquery may refer to only one side of the join, and is evaluated on that side.
+    /// Rewrites a join that has subqueries in its condition. An inner join is replaced with a cross join and a filter
+    /// on its rows. In an outer join, each subquery may refer to only one side of the join, and is evaluated on that
+    /// side.
     fn join_condition(&mut self, join: Join) -> Result<LogicalPlan> {
         let mut conditions: Vec<_> = join.on.into_iter().map(|(left, right)| left.eq(right)).collect();
         conditions.extend(join.filter);

@@ -13,9 +13,9 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-/// Returns `value` if `rows` is 0 or 1. Fails with an error for the caller if `rows` is more than 1. `rows` can also be
-/// NULL, which means that the subquery was not evaluated for the key of the outer row. This happens only if the plan of
-/// the outer rows returns different rows when it runs again.
+/// Returns `value` if `rows` is 0 or 1. Fails with an error for the user if `rows` is greater than 1 or NULL. NULL
+/// means that the subquery was not evaluated for the key of the outer row. This happens only if the plan of the outer
+/// rows returns different rows when it runs again.
 pub(super) fn subquery_value(value: Expr, rows: Expr) -> Expr {
     ScalarUDF::new_from_impl(SubqueryValue { signature: Signature::any(2, Volatility::Immutable) })
         .call(vec![value, rows])

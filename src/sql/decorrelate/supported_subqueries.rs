@@ -1,12 +1,12 @@
-//! Recognizes the subqueries that the engine evaluates correctly and fast. These subqueries are called plain, and stay
-//! as they are:
+//! Recognizes the subqueries that the engine evaluates correctly and efficiently. These subqueries are called plain,
+//! and stay as they are:
 //!
 //! - `EXISTS`, `NOT EXISTS` and `IN` in a WHERE condition, if outer columns occur only in WHERE conditions of the
 //!   subquery, and not inside its joins, aggregates, limits or derived tables. For `IN`, the conditions with outer columns must be
 //!   equalities, and the tested value must be a column.
 //! - `NOT IN` in a WHERE condition, if the tested value is a column, the subquery contains no outer columns, and neither
-//!   column can be NULL. The engine's join for columns that can be NULL does not notice NULL in expressions
-//!   (apache/datafusion#25474), and its partitions race (apache/datafusion#25076).
+//!   column can be NULL. The engine's join for columns that can be NULL does not detect NULLs in expressions
+//!   (apache/datafusion#25474), and has a race between its partitions (apache/datafusion#25076).
 //! - Scalar subqueries without outer columns.
 //! - Scalar subqueries that compute aggregates without GROUP BY. Outer columns may occur only in WHERE conditions of
 //!   the form `outer column = inner column`.
@@ -111,7 +111,7 @@ fn is_plain_predicate(plan: &LogicalPlan, only_equalities: bool) -> Result<bool>
 }
 
 /// Returns true if the predicate contains no subquery. If `only_equalities` is true, each outer column in the predicate
-/// must be compared with a column by `=`.
+/// must be compared with a column using `=`.
 fn is_plain_filter(predicate: &Expr, only_equalities: bool) -> Result<bool> {
     Ok(!has_subquery(predicate)? && (!only_equalities || has_only_equalities(predicate)))
 }

@@ -1,8 +1,8 @@
 //! `arrow_cast` and `arrow_try_cast`, which refuse casts to fixed-size types.
 //!
-//! Even a NULL of the type `FixedSizeBinary(1000000000)` or `FixedSizeList(1000000000, Int64)` occupies the whole size,
-//! so a short statement could exhaust the memory of the server. In SQL types such as `BIGINT[3]`,
-//! `syntax/expressions.rs` removes the size.
+//! Even a NULL of the type `FixedSizeBinary(1000000000)` or `FixedSizeList(1000000000, Int64)` occupies the full size
+//! of its type, so a short statement could exhaust the memory of the server. In SQL types such as `BIGINT[3]`,
+//! `syntax/type_names.rs` removes the size.
 
 use std::sync::Arc;
 

@@ -132,7 +132,7 @@ impl ScalarUDFImpl for CheckedArithmetic {
 }
 
 fn wrong_count(operator: CheckedOperator) -> DataFusionError {
-    DataFusionError::Internal(format!("wrong number of arguments of {operator:?}"))
+    DataFusionError::Internal(format!("wrong number of arguments for {operator:?}"))
 }
 
 fn sum_type(left: &DataType, operator: Operator, right: &DataType) -> Result<DataType> {

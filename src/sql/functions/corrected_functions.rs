@@ -1,6 +1,6 @@
-//! Functions of the engine with corrections.
+//! Corrected versions of some of the engine's functions.
 //!
-//! - `log` and `power` are not simplified. The engine replaces `power(b, log(b, x))` with `x` and `log(a, 1)` with 0, also
+//! - `log` and `power` are not simplified. The engine replaces `power(b, log(b, x))` with `x` and `log(a, 1)` with 0, even
 //!   for bases for which this is wrong: 1, 0 and negative numbers (apache/datafusion#25137).
 //! - The directions of `array_sort` must be constant. The engine uses those of the first row for all rows
 //!   (apache/datafusion#24132).
@@ -25,7 +25,7 @@ pub(crate) fn with_corrections(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Scalar
     wrapped.collect()
 }
 
-/// A function without `simplify`.
+/// A function that is not simplified. If it is `array_sort`, its directions must be constant.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CorrectedFunction {
     inner: Arc<ScalarUDF>,

@@ -75,7 +75,7 @@ fn pairs<T>(
 
 fn date_diff(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let name = constant_text(args.args.first())
-        .ok_or_else(|| DataFusionError::Plan("the unit of `date_diff` must be a constant text".to_owned()))?;
+        .ok_or_else(|| DataFusionError::Plan("the unit of `date_diff` must be a constant string".to_owned()))?;
     let unit = Unit::require(name, "date_diff")?;
     let numbers = pairs(args, 1, |from, to| unit.number(to).checked_sub(unit.number(from)).ok_or_else(out_of_range))?;
     Ok(ColumnarValue::Array(Arc::new(Int64Array::from(numbers))))

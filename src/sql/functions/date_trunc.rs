@@ -155,7 +155,7 @@ fn date_trunc(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         return datetime::date_trunc().inner().invoke_with_args(args.clone());
     }
     let name = constant_text(args.args.first())
-        .ok_or_else(|| DataFusionError::Plan("the unit of `date_trunc` must be a constant text".to_owned()))?;
+        .ok_or_else(|| DataFusionError::Plan("the unit of `date_trunc` must be a constant string".to_owned()))?;
     let unit = Unit::require(name, "date_trunc")?;
     map_times(args, |instant, zone| unit.truncate(instant, zone))
 }
@@ -225,7 +225,7 @@ impl Stride {
             return Err(invalid("not mix months with days or times"));
         }
         if nanoseconds % 1_000 != 0 {
-            return Err(invalid("be a multiple of a microsecond"));
+            return Err(invalid("be a whole number of microseconds"));
         }
         let micros = i64::from(days).checked_mul(DAY).and_then(|days| days.checked_add(nanoseconds / 1_000));
         match micros.ok_or_else(out_of_range)? {

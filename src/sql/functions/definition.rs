@@ -48,7 +48,7 @@ pub(super) fn unordered(_: &[ExprProperties]) -> SortProperties {
 
 /// Returns the error for a call with the wrong number or types of arguments.
 pub(super) fn wrong_arguments(function: &str, expected: &str) -> DataFusionError {
-    DataFusionError::Plan(format!("wrong arguments of `{function}`: write {expected}"))
+    DataFusionError::Plan(format!("wrong arguments for `{function}`: write {expected}"))
 }
 
 struct Defined {
@@ -68,7 +68,7 @@ impl ScalarUDFImpl for Defined {
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         let names = args.iter().map(|arg| arg.schema_name().to_string());
         if self.definition.keeps_name {
-            return names.take(1).next().ok_or_else(|| wrong_arguments(self.name(), "at least one"));
+            return names.take(1).next().ok_or_else(|| wrong_arguments(self.name(), "at least one argument"));
         }
         Ok(format!("{}({})", self.name(), names.collect::<Vec<_>>().join(",")))
     }

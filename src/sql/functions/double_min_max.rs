@@ -1,11 +1,11 @@
 //! `min` and `max` of doubles per group.
 //!
-//! The engine's function starts with the smallest or largest finite double, so the maximum of a group that contains only
-//! -inf would be -1.8e308. If a group contains NaN, its result depends on the order of the rows
-//! (apache/datafusion#24432). As in PostgreSQL and in the engine's function without groups, NaN is greater than all other
-//! numbers.
+//! The engine's accumulator starts with the smallest or largest finite double, so the maximum of a group that contains
+//! only -inf would be -1.8e308. If a group contains NaN, its result depends on the order of the rows
+//! (apache/datafusion#24432). As in PostgreSQL and in the engine's accumulator without groups, NaN is greater than all
+//! other numbers.
 //!
-//! This file maps doubles to integers of the same order, and calls the engine's function for integers.
+//! This file maps doubles to integers that sort in the same order, and calls the engine's function for integers.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl AggregateUDFImpl for Extreme {
     }
 }
 
-/// The extreme of each group.
+/// The minimum or maximum of each group.
 struct DoubleExtremes {
     /// The engine's accumulator for the integers.
     keys: Box<dyn GroupsAccumulator>,

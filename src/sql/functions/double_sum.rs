@@ -2,9 +2,9 @@
 //! partitions.
 //!
 //! Most values of a group have similar exponents. An inline `i128` holds the sum of the values in an exponent window.
-//! This is a range of [`WINDOW_BITS`] exponents that begins near the exponent of the first value. Values with other
-//! exponents are added to [`Limbs`] on the heap. NaNs and infinities are only counted, so that they can be removed from
-//! a moving window.
+//! The window is a range of [`WINDOW_BITS`] exponents that begins near the exponent of the first value. Values with
+//! other exponents are added to [`Limbs`] on the heap. NaNs and infinities are only counted, so that they can be
+//! removed from a moving window.
 
 use std::sync::Arc;
 

@@ -293,7 +293,8 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
         DataType::Duration(_) | DataType::Interval(_) => ("interval", ""),
         _ => ("decimal", ": cast the argument to DOUBLE"),
     };
-    // `alias1` is the name that the engine gives to the argument of a DISTINCT aggregate if there is only one.
+    // `alias1` is the name that the engine gives to the argument of the DISTINCT aggregates if they all have the same
+    // argument.
     let name = if name == "sum(alias1)" { "sum(DISTINCT …)" } else { name };
     DataFusionError::Execution(format!("{kind} out of range in {name}{advice}"))
 }

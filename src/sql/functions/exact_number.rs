@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-/// The number of bits in a digit. The weights of two consecutive limbs differ by the factor `2^DIGIT_BITS`.
+/// The number of bits in a digit. The weights of two consecutive limbs differ by a factor of `2^DIGIT_BITS`.
 const DIGIT_BITS: i32 = 32;
 
 /// A sum of integers times powers of two. A limb has at least 40 bits more than the largest value that is added to it,

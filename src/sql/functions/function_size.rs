@@ -274,7 +274,7 @@ fn scalar_size(scalar: &ScalarValue) -> usize {
 }
 
 /// Returns the average size of a value in bytes. This average is the estimate for each value of a nested type, because
-/// the sizes of single values are not known.
+/// the sizes of the individual values are not known.
 fn average_size(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()) / array.len().max(1)
         + WORD

@@ -40,7 +40,7 @@ impl TableFunctionImpl for TimeSeries {
                 Ok(Expr::Literal(ScalarValue::TimestampNanosecond(nanos, zone.clone()), metadata.clone()))
             }
             Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(step)), _) if step.nanoseconds % 1_000 != 0 => {
-                Err(DataFusionError::Plan("the step of a series must be a multiple of a microsecond".to_owned()))
+                Err(DataFusionError::Plan("the step of a series must be a whole number of microseconds".to_owned()))
             }
             expr => Ok(expr.clone()),
         });

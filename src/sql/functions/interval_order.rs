@@ -68,7 +68,7 @@ impl ScalarUDFImpl for IntervalOrder {
                 let lengths: ArrayRef = Arc::new(nanoseconds(&scalar.to_array()?)?);
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&lengths, 0)?))
             }
-            _ => Err(DataFusionError::Internal("the order of an interval has exactly one argument".to_owned())),
+            _ => Err(DataFusionError::Internal("interval_order needs exactly one argument".to_owned())),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Prepares the text of a number for the engine's cast, so the cast accepts the same texts as PostgreSQL.
+//! Prepares the text of a number for the engine's cast, so the cast accepts the same input as PostgreSQL.
 //!
 //! - Whitespace around the number is removed.
-//! - For a decimal, an exponent is resolved (`1.5e3` becomes `1500`), because the engine does not know it.
+//! - For a decimal, an exponent is expanded (`1.5e3` becomes `1500`), because the engine does not support exponents.
 //! - A number that is out of the range of a floating-point type is refused. The engine would return infinity or 0.
 
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ pub(super) enum Target {
     Decimal,
 }
 
-/// Returns the text that the engine's cast expects, or `None` if the number is out of the range of `target`. A text that
+/// Returns the text that the engine's cast expects, or `None` if the number is out of the range of `target`. Text that
 /// is not a number is only trimmed.
 pub(super) fn number_text(text: &str, target: Target) -> Option<Cow<'_, str>> {
     let text = trim(text);
@@ -48,12 +48,12 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
 }
 
-/// Resolves the exponent of a decimal number, and drops digits that are too far after the point to affect the result.
+/// Expands the exponent of a decimal number, and drops digits that are too far after the point to affect the result.
 /// Returns `None` if there is nothing to change, or if the text is not a number.
 fn without_exponent(text: &str) -> Option<String> {
     // A decimal has at most 38 digits after the point, and the next digit determines how the number is rounded.
     const FRACTION_MAX: usize = 40;
-    // A decimal has at most 38 digits before the point.
+    // A decimal has at most 38 digits before the point, so a number above this limit is always out of range.
     const EXPONENT_MAX: i64 = 1_000;
     let (sign, number) = text.split_at(usize::from(text.starts_with(['+', '-'])));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));

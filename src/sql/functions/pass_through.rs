@@ -31,7 +31,7 @@ impl PassThrough {
     }
 }
 
-/// Returns the function that an expression calls, with its argument, or `None` for any other expression.
+/// If an expression calls one of these functions, returns the function and its argument. Otherwise, returns `None`.
 pub(crate) fn called(expr: &Expr) -> Option<(PassThrough, &Expr)> {
     let Expr::ScalarFunction(call) = expr else { return None };
     let function = call.func.inner().downcast_ref::<PassThroughFunction>()?;

@@ -1,5 +1,5 @@
-//! Computes an aggregate over a moving frame again for each row, for functions that cannot subtract the rows that leave
-//! the frame.
+//! Recomputes an aggregate over the whole moving frame for each row. This is needed for functions that cannot subtract
+//! the rows that leave the frame.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl RecomputedWindow {
         Box::new(Self { function: Arc::clone(function), call, batches: VecDeque::new() })
     }
 
-    /// Merges the batches into one, because frames usually move by single rows.
+    /// Merges the batches into one. Frames usually move by one row at a time, so most batches are small.
     fn merge(&mut self) -> Result<()> {
         let Some(first) = self.batches.front().filter(|_| self.batches.len() > 1) else { return Ok(()) };
         let mut merged = Vec::with_capacity(first.len());

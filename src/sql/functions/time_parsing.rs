@@ -106,7 +106,7 @@ struct Fields {
     offset_minutes: i64,
 }
 
-/// Parses a string, one token of the format after the other.
+/// Parses a string, one token of the format at a time.
 struct Reader<'a> {
     text: &'a str,
     rest: &'a str,

@@ -1,4 +1,4 @@
-//! Aggregates over the frames of windows.
+//! Aggregates over window frames.
 //!
 //! **Moving frames.** A moving frame loses rows at its start. The engine refuses such frames for functions that cannot
 //! subtract rows, such as `string_agg` and `bool_and`. These functions are computed again for each row
@@ -7,9 +7,9 @@
 //! **Order.** If the rows are already sorted in the opposite order, the engine reverses a window. It would also do so for
 //! `array_agg`, and return reversed arrays. Only functions that do not depend on the order of the rows can be reversed.
 //!
-//! **Limits.** A window function returns a result for each row. If a result lists the rows of the window, as
-//! `array_agg` does, n rows return up to n² elements. If computing a result visits all rows of the window, n rows take up
-//! to n² steps. The engine computes the windows of a partition without yielding and without accounting for the memory of
+//! **Limits.** A window function returns a result for each row. If each result lists the rows of the window, as for
+//! `array_agg`, n rows return up to n² elements. If computing a result visits all rows of the window, n rows take up to
+//! n² steps. The engine computes the windows of a partition without yielding and without accounting for the memory of
 //! the results, so neither `query.time_max` nor `query.memory_bytes_max` would stop such a query.
 //!
 //! **Invariant:** an aggregate outside of windows is not limited. It returns one result for each accumulator.
@@ -38,7 +38,7 @@ const VALUES_MAX: usize = 20_000_000;
 
 /// The functions whose results or running times grow with the size of the window.
 const LIMITED: [&str; 4] = ["array_agg", "string_agg", "percentile_disc", "mode"];
-/// The functions that the engine can use for all windows.
+/// The functions that the engine can evaluate over all windows.
 const UNCHANGED: [&str; 11] =
     ["avg", "count", "max", "median", "min", "percentile_cont", "stddev", "stddev_pop", "sum", "var", "var_pop"];
 
@@ -125,7 +125,7 @@ impl WindowCost {
         Box::new(Self { inner, name, values: 0, has_result: false, total_values: 0, total_bytes: 0 })
     }
 
-    /// Adds the values of the current window to the total, and checks it.
+    /// Adds the number of values in the current window to the total, and checks the limit.
     fn count_values(&mut self) -> Result<()> {
         if self.has_result {
             self.total_values += self.values;
@@ -136,7 +136,7 @@ impl WindowCost {
         Ok(())
     }
 
-    /// Adds the size of a result to the total, and checks it.
+    /// Adds the size of a result to the total, and checks the limit.
     fn count_bytes(&mut self, result: &ScalarValue) -> Result<()> {
         if self.has_result {
             self.total_bytes += result.size();

@@ -1,8 +1,9 @@
 //! Removes the ORDER BY in the parentheses of an aggregate whose result does not depend on it, such as
 //! `sum(x ORDER BY y)`.
 //!
-//! The engine would sort the rows for such a call. Per group, it would also pass the values of ORDER BY to functions that
-//! do not expect them: `min` and `max` fail, and `count` and `bit_and` panic (apache/datafusion#25401).
+//! The engine would sort the rows for such a call. In a query with GROUP BY, it would also pass the values of ORDER BY
+//! to functions that do not expect them: `min` and `max` fail, and `count` and `bit_and` panic
+//! (apache/datafusion#25401).
 
 use datafusion::common::tree_node::Transformed;
 use datafusion::config::ConfigOptions;

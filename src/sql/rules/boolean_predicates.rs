@@ -1,7 +1,8 @@
 //! Replaces `IS TRUE`, `IS NOT FALSE`, `IS UNKNOWN` and similar tests with `IS [NOT] DISTINCT FROM`.
 //!
-//! The engine evaluates these tests as `IS [NOT] DISTINCT FROM`, but only its logical plan assumes that their results are
-//! never NULL. If the results are grouped or aggregated, the engine compares both plans and refuses the statement.
+//! The engine evaluates these tests as `IS [NOT] DISTINCT FROM`, but only its logical plan assumes that their results
+//! are never NULL. If the results are grouped or aggregated, the engine compares the schemas of the logical and the
+//! physical plan, and refuses the statement because the schemas differ.
 
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;

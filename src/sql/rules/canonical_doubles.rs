@@ -1,17 +1,17 @@
 //! Makes equal doubles equal wherever the engine compares their bits: 0.0 and -0.0, and all NaNs.
 //!
-//! 0.0 and -0.0 are equal for the comparison operators, GROUP BY, DISTINCT and joins. For the other cases, this rule
-//! replaces `x` with `canonical_double(x)`:
+//! The comparison operators, GROUP BY, DISTINCT and joins already treat 0.0 and -0.0 as equal. For the other cases,
+//! this rule replaces `x` with `canonical_double(x)`:
 //!
 //! ```text
 //!   ORDER BY x, OVER (PARTITION BY x ORDER BY x), count(DISTINCT x), array_agg(y ORDER BY x), DISTINCT ON (x)
 //!   x IN (0.0, 1.0, …) and CASE x WHEN 0.0 …, unless all values are constants other than 0.0 and -0.0
 //! ```
 //!
-//! The engine treats NaNs with different signs as different values, and those with a negative sign as the smallest. The
-//! processor sets the sign of the NaNs that it computes, for example for `inf - inf`. The rule therefore also adds
-//! `positive_nan` to arithmetic, to some functions, and to casts from text. A stored NaN with a
-//! negative sign, which only Arrow and protobuf events can contain, is replaced only in the cases above.
+//! The engine treats NaNs with different signs as different values, and NaNs with a negative sign as the smallest
+//! values. The processor sets the sign of the NaNs that it computes, for example for `inf - inf`. The rule therefore
+//! also adds `positive_nan` to arithmetic, to some functions, and to casts from text. A stored NaN with a negative
+//! sign, which only Arrow and protobuf events can contain, is replaced only in the cases above.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::sql::functions::pass_through::{self, PassThrough};
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
-/// The functions that can return a NaN for arguments that are numbers.
+/// The functions that can return NaN even if none of their arguments is NaN.
 const NAN_FUNCTIONS: [&str; 18] = [
     "acos", "acosh", "asin", "atanh", "cos", "cot", "exp", "ln", "log", "log10", "log2", "mod", "power", "sin", "sqrt",
     "tan", "tanh", "div",
@@ -217,7 +217,7 @@ fn normalize(key: &mut Expr, schema: &DFSchema) -> bool {
     is_double
 }
 
-/// Makes a value that is compared with a key canonical.
+/// Makes a value canonical if it may be 0.0 or -0.0. The value is compared with a canonical key.
 fn to_positive(value: &mut Expr) {
     if may_be_zero(value) {
         *value = PassThrough::CanonicalDouble.call(std::mem::take(value));

@@ -3,7 +3,7 @@
 //! - An overflow of `+`, `-`, `*` or unary minus on integers, durations and intervals is an error.
 //! - A division of doubles by zero is an error.
 //! - A cast of a double or decimal to an integer rounds, and a cast of text to a number ignores whitespace around the
-//!   number. A double that is out of the range of `REAL` cannot be cast to it.
+//!   number. A cast of a double to `REAL` fails if the double is out of range.
 
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;

@@ -56,8 +56,8 @@ impl OptimizerRule for ConstantListRule {
             return Ok(Transformed::no(plan));
         }
         Err(DataFusionError::External(Box::new(Error::limited(format!(
-            "the constant lists of the statement have {bytes} bytes, but at most {LIST_BYTES_MAX} are allowed, because \
-             they are copied for every row: use unnest(…) or generate_series(…) in FROM"
+            "the constant lists of the statement take up {bytes} bytes, but at most {LIST_BYTES_MAX} are allowed, \
+             because they are copied for every row: use unnest(…) or generate_series(…) in FROM"
         )))))
     }
 }

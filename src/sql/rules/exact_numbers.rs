@@ -80,8 +80,8 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
     Ok(Transformed::yes(plan))
 }
 
-/// Casts the numbers in the columns of a UNION to their common type, if an input has a decimal or a double. Until then,
-/// the schema of the UNION contains the types of the first input.
+/// Casts the numbers in the columns of a UNION to their common type, if an input has a decimal or a double. At this
+/// point, the schema of the UNION still contains the types of the first input.
 fn rewrite_union(union: Union, is_changed: &Cell<bool>) -> Result<LogicalPlan> {
     let columns = union.schema.fields().len();
     let kind =
@@ -341,8 +341,8 @@ fn unify_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DF
     true
 }
 
-/// Returns the common type of numbers of different types, of which at least one is a decimal or a double. Returns `None`
-/// for all other types.
+/// Returns the common type of numbers whose types differ, if at least one of the types is a decimal or a double.
+/// Returns `None` otherwise.
 fn common_fraction(kinds: &[DataType]) -> Option<DataType> {
     let mut numbers = kinds.iter().filter(|kind| kind.is_numeric());
     let first = numbers.next()?;

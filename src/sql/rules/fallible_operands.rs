@@ -99,7 +99,7 @@ struct Guards {
 
 impl Guards {
     /// Protects an expression and its subexpressions. `is_filter` is true if only rows for which the expression is true
-    /// are kept, so that NULL can be treated in the same way as false.
+    /// are kept. In that case, NULL can be treated in the same way as false.
     fn rewrite(&self, expr: Expr, is_filter: bool) -> Result<Expr> {
         if !self.can_fail(&expr) {
             return Ok(expr);
@@ -225,8 +225,8 @@ fn guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
 }
 
 /// Returns `rest`, evaluated only on the rows for which `guard` is not false. The result is that of `guard AND rest`.
-/// Returns `rest` alone if the guard would have to be repeated and is large, or if `rest` is not repeatable. In both
-/// cases, the caller combines the result with `guard`.
+/// Returns `rest` alone if the guard would have to be repeated and is large, or if `rest` is not repeatable. In these
+/// two cases, the caller must combine the result with `guard`.
 fn only_guarded_and(guard: Expr, rest: Expr, is_filter: bool) -> Expr {
     if !is_repeatable(&rest) || !(is_filter || is_small(&guard)) {
         return rest;

@@ -1,4 +1,4 @@
-//! Prevents the optimizer from merging IN lists, because it forgets NULL.
+//! Prevents the optimizer from merging IN lists, because it ignores NULL when it merges them.
 //!
 //! The optimizer replaces `x IN (1, 2) AND x IN (3, 4)` with `false`, which is wrong if `x` is NULL, and
 //! `x NOT IN (1, 2) OR x NOT IN (3, 4)` with `true`. It also treats a NULL in a list as an ordinary value
@@ -76,7 +76,7 @@ fn hide(expr: Expr, repeated: &HashSet<Expr>) -> Result<Transformed<Expr>> {
     })
 }
 
-/// Returns the expressions for which a condition contains more than one list. The optimizer moves conditions before it
+/// Returns the expressions that a condition compares with more than one list. The optimizer moves conditions before it
 /// merges lists, so the lists can be anywhere in the condition.
 fn repeated(condition: &Expr) -> Result<HashSet<Expr>> {
     let (mut known, mut repeated) = (HashSet::new(), HashSet::new());
@@ -103,7 +103,7 @@ impl<'a> Set<'a> {
         match expr {
             Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => alternatives(expr).map(|tested| Self { tested }),
             Expr::InList(list) => Some(Self { tested: &list.expr }),
-            // The optimizer replaces `x = ANY (constant array)` by an IN list.
+            // The optimizer replaces `x = ANY (constant array)` with an IN list.
             Expr::ScalarFunction(call) if call.func.name() == "array_has" => {
                 call.args.get(1).map(|tested| Self { tested })
             }

@@ -1,4 +1,4 @@
-//! Adds the sorts that the engine forgets.
+//! Adds sorts that are needed but that the engine omits.
 //!
 //! The engine moves the sort of `… UNION ALL … ORDER BY 1, 2` below the union. If an input selects the same column
 //! twice (`SELECT n, n FROM t`), its sort needs only one key. The engine then no longer knows that the rows of the

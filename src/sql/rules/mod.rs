@@ -36,8 +36,8 @@ pub(super) mod volatile_filters;
 /// Returns the physical optimizer rules of the engine and of this crate.
 pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
-    // This rule finds columns by name, so it can move a filter to the other input of an outer join. Filters on tables are
-    // moved to the scans before, in the logical plan.
+    // This rule finds columns by name, so it can move a filter to the wrong input of an outer join. Filters on tables
+    // have already been moved to the scans in the logical plan.
     rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
     let sorts =
         rules.iter().position(|rule| rule.name() == "EnsureRequirements").map_or(rules.len(), |index| index + 1);

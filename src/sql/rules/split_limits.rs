@@ -1,7 +1,8 @@
 //! Splits a LIMIT with an OFFSET into two nodes: one skips rows, and the other limits them.
 //!
 //! For `SELECT … FROM (SELECT … ORDER BY n LIMIT 6 OFFSET 9) AS q ORDER BY n`, the engine finds that the outer sort is
-//! not needed, and passes the limit on to the inner sort. It passes on 6 instead of 15 rows, so the result would be empty.
+//! not needed, and passes the limit on to the inner sort. It passes on a limit of 6 rows instead of 15, so the result
+//! would be empty.
 
 use std::sync::Arc;
 

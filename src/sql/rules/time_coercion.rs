@@ -212,9 +212,9 @@ fn rewrite_in_subquery(test: &mut InSubquery, schema: &DFSchema) -> Result<bool>
     Ok(true)
 }
 
-/// Prepares the operand of a cast to a timestamp: an integer counts seconds, as in the engine's casts to nanoseconds,
-/// and a string constant is rewritten by [`complete_time`]. Returns true if `inner` was changed, and an error if the
-/// time zone of the timestamp is unknown.
+/// Prepares the operand of a cast to a timestamp. An integer is interpreted as seconds, as in the engine's casts to
+/// nanoseconds, and a string constant is rewritten with [`complete_time`]. Returns true if `inner` was changed, and an
+/// error if the time zone of the timestamp is unknown.
 fn rewrite_cast(inner: &mut Expr, target: &DataType, schema: &DFSchema) -> Result<bool> {
     let DataType::Timestamp(unit, zone) = target else { return Ok(false) };
     if let Some(zone) = zone {
@@ -278,7 +278,7 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
     unify(exprs, &kinds)
 }
 
-/// Casts dates that are combined with timestamps, and rewrites string constants by [`complete_time`]. Converts
+/// Casts dates that are combined with timestamps, and rewrites string constants with [`complete_time`]. Converts
 /// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Returns
 /// true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {

@@ -1,9 +1,9 @@
-//! Prevents the optimizer from moving filters with volatile functions to other rows.
+//! Prevents the optimizer from applying filters with volatile functions to the wrong rows.
 //!
 //! In `SELECT … FROM (SELECT k, count(*) FROM t GROUP BY k) AS q WHERE random() < 0.5`, the optimizer would apply the
 //! condition, which refers to no column, to the rows of `t`. If a query groups by a volatile expression, the optimizer
-//! would evaluate this expression again in a condition on the group. This rule puts a LIMIT that no result reaches below
-//! such a filter, because no condition is moved below a LIMIT.
+//! would evaluate this expression again in a condition on the group. This rule inserts a LIMIT directly below such a
+//! filter. No result reaches the LIMIT, and the optimizer does not move a condition below a LIMIT.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::ROWS_UNLIMITED;
 
-/// The analyzer rule that keeps volatile conditions in their place.
+/// The analyzer rule that keeps volatile conditions in place.
 #[derive(Debug)]
 pub(crate) struct VolatileFilterRule;
 

@@ -273,7 +273,7 @@ fn check_alias(alias: Option<&TableAlias>) -> Result<()> {
     refuse(at.is_some(), "AT after a table alias", "use row_number() OVER ()")
 }
 
-/// Refuses `OVER (w ORDER BY …)` without a definition of `w`. `named_windows.rs` has already replaced the other names.
+/// Refuses `OVER (w ORDER BY …)` if `w` is not defined. `named_windows.rs` has already replaced all defined names.
 fn check_window(spec: &WindowSpec) -> Result<()> {
     let WindowSpec { window_name, partition_by: _, order_by: _, window_frame: _ } = spec;
     match window_name {
@@ -293,7 +293,7 @@ impl IgnoredClauses<'_> {
         let (is_distinct, clauses) = match args {
             FunctionArguments::None => (false, &[][..]),
             FunctionArguments::Subquery(_) => {
-                return refuse(true, &format!("`{name}(SELECT …)`"), "enclose the subquery in parentheses of its own");
+                return refuse(true, &format!("`{name}(SELECT …)`"), "enclose the subquery in its own parentheses");
             }
             FunctionArguments::List(FunctionArgumentList { duplicate_treatment, args: _, clauses }) => {
                 (duplicate_treatment.is_some(), clauses.as_slice())
@@ -309,7 +309,7 @@ impl IgnoredClauses<'_> {
             return Ok(());
         }
         let refuse = |is_used, clause: &str| {
-            let instead = "only aggregate and window functions have this clause";
+            let instead = "only aggregate and window functions accept this clause";
             refuse(is_used, &format!("{clause} with the function `{name}`"), instead)
         };
         refuse(is_distinct, "DISTINCT or ALL")?;

@@ -18,14 +18,14 @@ use crate::sql::syntax::tree::{call_expr, cast, ordinal, text};
 /// The number of fractional digits in the seconds of a timestamp.
 const PRECISION_MAX: usize = 6;
 
-/// Returns the name of the column if the expression is one of these keywords and has no alias.
+/// Returns the output name of a select item without an alias if the item is one of these keywords.
 pub(super) fn keyword(expr: &Expr) -> Option<&'static str> {
     let Expr::Function(function) = expr else { return None };
     let name = name_of(function)?;
     (name != "current_timestamp" || precision(function).is_some()).then_some(name)
 }
 
-/// Returns the replacement of one of these keywords.
+/// Returns the replacement for one of these keywords.
 pub(super) fn rewrite(function: &Function) -> Option<Expr> {
     let precision = precision(function);
     let is_plain = matches!(&function.args, FunctionArguments::None);

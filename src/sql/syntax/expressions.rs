@@ -220,7 +220,7 @@ fn first_match(from: Expr, pattern: Expr, has_escape: bool) -> Result<Expr> {
     Ok(call_expr("array_element", vec![call_expr("regexp_match", vec![from, pattern]), number("1")]))
 }
 
-/// Rewrites a constant timestamp by [`complete_time`], and removes the time from a constant date.
+/// Rewrites a constant timestamp with [`complete_time`], and removes the time from a constant date.
 fn complete(value: &mut ValueWithSpan, kind: &DataType) {
     match (&mut value.value, kind) {
         (Value::SingleQuotedString(text), DataType::Timestamp(_, _)) => _ = complete_time(text),
@@ -266,8 +266,8 @@ fn rewrite_function(function: &mut Function) -> Option<Expr> {
         ("regexp_extract", ""),
     ];
     const DIFFERENCES: [&str; 2] = ["date_diff", "datediff"];
-    // The functions whose last argument is a string of flags, and the number of their arguments. The engine refuses an
-    // empty string (apache/datafusion#25021).
+    // The functions whose last argument is a string of flags, each with its number of arguments. The engine refuses an
+    // empty string of flags (apache/datafusion#25021).
     const FLAGS: [(&str, usize); 3] = [("regexp_like", 3), ("regexp_match", 3), ("regexp_replace", 4)];
     let FunctionArguments::List(list) = &mut function.args else { return None };
     if !list.clauses.is_empty() || list.duplicate_treatment.is_some() || function.over.is_some() {

@@ -1,8 +1,8 @@
 //! Refuses aggregates in the WHERE and ON clauses of subqueries.
 //!
 //! In `SELECT k, (SELECT max(b.y) FROM b WHERE b.y < count(a.x)) FROM a GROUP BY k`, the function `count` is an
-//! aggregate of the outer query, because it refers only to columns of this query. The planner does not support such
-//! aggregates. `decorrelate/outer_aggregates.rs` finds those in all other clauses.
+//! aggregate of the outer query, because it refers only to columns of that query. The planner does not support such
+//! aggregates. `decorrelate/outer_aggregates.rs` finds them in all other clauses.
 
 use std::ops::ControlFlow;
 

@@ -68,8 +68,8 @@ pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState,
     Ok(names_user)
 }
 
-/// Rewrites the names of columns that the planner would take for other columns. Unlike [`check_and_rewrite`], this needs
-/// the columns of the session's tables.
+/// Rewrites the names of columns that the planner would mistake for other columns. Unlike [`check_and_rewrite`], this
+/// function needs the columns of the session's tables.
 pub(crate) fn rewrite_columns(statement: &mut Statement, state: &SessionState) -> Result<()> {
     using_joins::rewrite(statement, state)?;
     order_columns::rewrite(statement, state)

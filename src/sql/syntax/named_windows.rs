@@ -46,8 +46,8 @@ impl VisitorMut for Queries {
         ControlFlow::Continue(())
     }
 
-    /// Replaces the names in the operands of UNION, INTERSECT and EXCEPT, and in all other SELECTs. The order of a query
-    /// has already been handled.
+    /// Replaces the names in the operands of UNION, INTERSECT and EXCEPT, and in all other SELECTs. The ORDER BY of a
+    /// query has already been handled.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         if select.named_window.is_empty() {
             return ControlFlow::Continue(());
@@ -68,8 +68,8 @@ impl VisitorMut for Queries {
     }
 }
 
-/// The definitions of a WINDOW clause, in which each name has been replaced. Visits one SELECT, and skips its
-/// subqueries.
+/// The definitions of a WINDOW clause. The names inside these definitions have already been replaced. As a visitor, it
+/// handles one SELECT and skips its subqueries.
 struct Windows {
     definitions: Vec<(String, WindowSpec)>,
     /// The number of expressions that have been copied so far.
@@ -104,7 +104,7 @@ impl Windows {
         self.copied = count.0;
         if self.copied > COPIED_MAX {
             return Err(Error::limited(format!(
-                "the windows of the WINDOW clause have more than {COPIED_MAX} expressions in total: use fewer of them"
+                "the query copies more than {COPIED_MAX} expressions from one WINDOW clause: use its windows less often"
             )));
         }
         Ok(spec.clone())

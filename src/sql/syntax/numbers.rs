@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::sql::syntax::tree::{binary, call_expr, cast, null, take};
 
-/// Rewrites the number literals and the operators `^` in a statement and its subqueries.
+/// Rewrites the number literals and the `^` operators in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) {
     match statement {
         Statement::Statement(statement) => {

@@ -7,8 +7,8 @@
 //! | `a LIKE b = c` | `a LIKE (b = c)` | `(a LIKE b) = c` |
 //! | `a < b IN (c)` | `(a < b) IN (c)` | `a < (b IN (c))` |
 //!
-//! The parser keeps parentheses as `Nested`. If an operand is an operator with a lower precedence and is not `Nested`,
-//! the parser has therefore grouped the operators incorrectly.
+//! The parser keeps parentheses as `Nested`. If the operator of an operand has a lower precedence and the operand is
+//! not `Nested`, the parser has therefore grouped the operators incorrectly.
 
 use std::ops::ControlFlow;
 
@@ -35,7 +35,7 @@ impl VisitorMut for Precedence {
     }
 }
 
-/// If an operand is an operator with a lower precedence, moves this operator above its parent.
+/// If the operator of an operand has a lower precedence than `expr`, moves that operator above `expr`.
 fn rotate(expr: &mut Expr) {
     if let Some(operand) = last_operand(expr) {
         // `p(l op r)` becomes `p(l) op r`.

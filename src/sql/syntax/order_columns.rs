@@ -31,7 +31,7 @@ pub(crate) fn rewrite(statement: &mut Statement, state: &SessionState) -> Result
 
 struct OrderColumns<'a> {
     columns: FromColumns<'a>,
-    /// For each query around the visited node, the number of WITH queries in scope outside of it.
+    /// For each query around the visited node, the number of WITH queries in scope outside that query.
     scopes: Vec<usize>,
 }
 
@@ -81,7 +81,8 @@ struct Names<'a, 'b> {
     depth: usize,
     columns: &'a FromColumns<'b>,
     select: &'a Select,
-    /// The name and the columns of each FROM item. They are determined once per query, because this can need a plan.
+    /// The name and the columns of each FROM item. They are determined once per query, because this may require
+    /// planning.
     relations: Option<Vec<(Option<String>, Vec<String>)>>,
 }
 
@@ -117,7 +118,7 @@ impl Names<'_, '_> {
         let relations = self.relations.get_or_insert_with(|| {
             let mut relations = Vec::new();
             select.from.iter().for_each(|tree| collect(tree, &mut relations));
-            // An item whose columns are unknown does not prevent the search: the engine reports an ambiguous name.
+            // Items whose columns are unknown are skipped: the engine reports an ambiguous name.
             let named = |relation: &TableFactor| Some((relation_name(relation), columns.of(relation).ok()?));
             relations.into_iter().filter_map(named).collect()
         });
@@ -129,7 +130,7 @@ impl Names<'_, '_> {
     }
 }
 
-/// Adds the items of a FROM item without parentheses.
+/// Appends the relations of a FROM item, including those in parentheses without an alias.
 fn collect<'a>(tree: &'a TableWithJoins, relations: &mut Vec<&'a TableFactor>) {
     for relation in std::iter::once(&tree.relation).chain(tree.joins.iter().map(|join| &join.relation)) {
         match relation {

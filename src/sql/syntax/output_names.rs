@@ -28,9 +28,9 @@ use crate::error::{Error, Result};
 use crate::sql::engine_error_text::root;
 use crate::sql::syntax::tree::{column_name, name_of, ordinal, query_of, quoted, text, visit};
 
-/// The beginning of the `CASE` around a cast, which [`DistinctCasts`] adds.
+/// The beginning of the `CASE` that [`DistinctCasts`] adds around a cast.
 const CAST: &str = "CASE WHEN Utf8(\"";
-/// The end of the condition of this `CASE`, before the cast.
+/// The end of the condition of that `CASE`, before the cast.
 const THEN: &str = "\") IS NOT NULL THEN ";
 
 /// Returns true if the engine refused a statement because of duplicate output names.
@@ -59,7 +59,7 @@ pub(crate) fn to_error(error: &DataFusionError) -> Option<Error> {
 /// Determines which output names are replaced. Each variant includes the names of the preceding variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Replaced {
-    /// The names that more than one item of a select list has.
+    /// The names that several items of a select list share.
     Shared,
     /// Also each alias in a select list with a `*`, because the `*` can contain a column of this name.
     BesideWildcards,
@@ -330,7 +330,7 @@ impl VisitorMut for WithoutCasts {
 }
 
 /// A visitor that encloses each cast in a `CASE` whose condition is always true. The condition contains the type of the
-/// cast, so that the names of the cast and of its operand differ. The optimizer removes the `CASE`.
+/// cast, so the name of the cast differs from that of its operand. The optimizer removes the `CASE`.
 struct DistinctCasts<'a> {
     aliases: &'a mut OutputNames,
 }

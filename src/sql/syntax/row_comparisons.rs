@@ -168,7 +168,7 @@ fn row(expr: &Expr) -> Option<&[Expr]> {
     }
 }
 
-/// Returns `a` for the mark that `token_rewrites` sets in `BETWEEN SYMMETRIC a AND b`.
+/// Returns `a` if `low` is the marker that `token_rewrites` inserts into `BETWEEN SYMMETRIC a AND b`.
 fn symmetric_bound(low: &Expr) -> Option<&Expr> {
     let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = low else { return None };
     match list.args.as_slice() {

@@ -78,7 +78,7 @@ impl VisitorMut for Shorthand {
     }
 }
 
-/// Replaces `(1)` with `1`, because the engine would take `(1)` for a constant instead of a position.
+/// Replaces `(1)` with `1`, because the engine would treat `(1)` as a constant instead of a position.
 fn without_parentheses(expr: &mut Expr) {
     let mut inner = &*expr;
     while let Expr::Nested(nested) = inner {

@@ -8,10 +8,10 @@
 //! | `x IN ((SELECT …), 2)` | `x IN (coalesce((SELECT …)), 2)` |
 //! | `x = ANY ((SELECT …) EXCEPT …)` | `x = ANY (WITH "__first" AS (SELECT 1) (SELECT …) EXCEPT …)` |
 //! | `x BETWEEN SYMMETRIC a AND b` | `x BETWEEN symmetric_bound(a) AND b` (see `row_comparisons`) |
-//! | `'a' 'b'`, `1 'b'` | refused. The parser takes `'b'` for an alias |
-//! | `1_000`, `0b101`, `2x` | refused. The parser takes the characters after the digits for an alias |
+//! | `'a' 'b'`, `1 'b'` | refused. The parser would treat `'b'` as an alias |
+//! | `1_000`, `0b101`, `2x` | refused. The parser would treat the characters after the digits as an alias |
 //! | `__subquery_1` | refused. The name is reserved |
-//! | `a # b` | refused. The parser does not know the operator, and takes `#b` for a name |
+//! | `a # b` | refused. The parser does not know the operator, and would treat `#b` as a name |
 
 use std::collections::BTreeMap;
 
@@ -107,7 +107,7 @@ impl Rewriter<'_> {
 
     fn open_parenthesis(&mut self, position: usize) {
         let before = position.checked_sub(1);
-        // The query of ANY, SOME or ALL begins with a parenthesis itself. The parser would take it for a value.
+        // The query of ANY, SOME or ALL itself begins with a parenthesis. The parser would treat it as a value.
         if before.is_some_and(|before| self.is_any(before, &[Keyword::ANY, Keyword::SOME, Keyword::ALL]))
             && self.token(position + 1) == Some(&Token::LParen)
             && self.is_any(position + 2, &QUERIES)
@@ -116,7 +116,7 @@ impl Rewriter<'_> {
             let query = [Token::LParen, Token::make_keyword("SELECT"), Token::Number("1".into(), false), Token::RParen];
             self.edits.after.insert(self.words[position], with.into_iter().chain(query).collect());
         }
-        // The parser would take a subquery that is the first element of an IN list for the whole list.
+        // The parser would treat a subquery that is the first element of an IN list as the whole list.
         let is_first = before.is_some_and(|before| self.token(before) == Some(&Token::LParen))
             && position.checked_sub(2).is_some_and(|before| self.is_any(before, &[Keyword::IN]))
             && self.is_any(position + 1, &QUERIES);
@@ -155,7 +155,7 @@ impl Rewriter<'_> {
     }
 }
 
-/// Tokens to remove and to insert, by the indexes of tokens.
+/// The tokens to remove and to insert, keyed by token index.
 #[derive(Default)]
 struct Edits {
     /// The indexes of the tokens to remove, in ascending order.
@@ -196,7 +196,7 @@ fn check_name(token: Option<&Token>) -> Result<()> {
 }
 
 /// Returns the number of tokens to remove at the beginning of an ODBC escape: the brace and, in an outer join, the word
-/// `oj`. Returns `None` if the brace begins something else.
+/// `oj`. Returns `None` if the brace does not begin an ODBC escape.
 fn escape_at(first: Option<&Token>, second: Option<&Token>) -> Option<usize> {
     match (first?, second?) {
         (Token::Word(word), Token::SingleQuotedString(_)) if is_named(word, "escape") => Some(1),
@@ -209,7 +209,7 @@ fn check_text(first: Option<&Token>, second: Option<&Token>) -> Result<()> {
     let is_value = |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::Number(..));
     if first.is_some_and(is_value) && matches!(second, Some(Token::SingleQuotedString(_))) {
         return Err(Error::invalid(
-            "a string follows directly after another value: join strings with ||, or write AS before an alias",
+            "a string directly follows another value: join strings with ||, or write AS before an alias",
         ));
     }
     Ok(())
@@ -222,7 +222,7 @@ fn check_number(tokens: &[TokenWithSpan]) -> Result<()> {
             if word.quote_style.is_none() =>
         {
             Err(Error::invalid(format!(
-                "characters directly after a number: `{digits}{}`: write digits only, or a blank and AS before an alias",
+                "`{digits}{}` has characters after the number: write only digits, or a space and AS before an alias",
                 word.value
             )))
         }

@@ -5,7 +5,7 @@
 //! | `TIMESTAMP` | `TIMESTAMP(6)`: microseconds instead of nanoseconds |
 //! | `FLOAT`, `FLOAT(53)` | `DOUBLE` instead of `REAL` |
 //! | `CHARACTER VARYING`, `NVARCHAR` | `VARCHAR` |
-//! | `VARCHAR(3)` | `VARCHAR`, and the caller cuts the value to its length |
+//! | `VARCHAR(3)` | `VARCHAR`, and the caller truncates the value to 3 characters |
 //! | `BIGINT[3]` | `BIGINT[]` |
 
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, CharacterLength, DataType, ExactNumberInfo, TimezoneInfo};
@@ -20,7 +20,7 @@ pub(super) fn rewrite(kind: &mut DataType) -> Option<String> {
     take_text_length(kind)
 }
 
-/// Sets the precision of a timestamp or float type if it differs from that of the engine.
+/// Sets the precision of a timestamp or float type if the engine interprets the type name differently from PostgreSQL.
 fn set_precision(kind: &mut DataType) {
     match kind {
         DataType::Timestamp(precision @ None, _) => *precision = Some(6),

@@ -397,5 +397,5 @@ impl Scope {
 }
 
 fn invalid_name(name: &impl std::fmt::Display) -> Error {
-    Error::invalid(format!("USING ({name}) is not allowed: list the names of columns without their table"))
+    Error::invalid(format!("USING ({name}) is not allowed: list the column names without the table name"))
 }

@@ -1,4 +1,4 @@
-"""Questions about numbers: overflow and division by zero, casts, literals, mathematical functions, and guarded failures."""
+"""Questions about numbers: overflow and division by zero, casts, literals, mathematical functions, and guards against errors."""
 
 from .tables import ROWS
 
@@ -37,7 +37,7 @@ TIME_TEXTS = (
 
 
 def _row(maker):
-    """Returns a table and the number of one of its rows. A question about failures reads one row only."""
+    """Returns a table and the number of one of its rows. A question about failures reads only one row."""
     table = maker.pick("ta", "tb", "tc")
     return table, maker.number(1, ROWS[table])
 
@@ -129,7 +129,7 @@ def casts(maker):
 
 
 def literals(maker):
-    """Literals are exact decimals."""
+    """Literals with a decimal point, which are exact decimals."""
     one = lambda: maker.pick(
         "0.1", "0.2", "0.3", ".06", "0.01", "1.10", "100", "3.", "0.5", "12345678901234567890.5", "-2.25"
     )  # noqa: E731

@@ -11,7 +11,7 @@ _NUMBERS = ("number", "double")
 
 
 def equal_values(one, other, is_inexact):
-    """Returns true if two comparable values are equal. All kinds of numbers are one class."""
+    """Returns true if two comparable values are equal. All kinds of numbers count as one class."""
     (kind, left), (other_kind, right) = one, other
     if kind in _NUMBERS and other_kind in _NUMBERS:
         if kind == other_kind == "number" and not is_inexact:

@@ -6,7 +6,7 @@ from .times import local_time
 
 
 def names(maker):
-    """Output names: repeated, quoted, and of other case; and * with more columns."""
+    """Output names that are repeated, quoted or in mixed case, and * with additional columns."""
     text, _ = maker.table(("ta", "tb", "tc"))
     name = text.split()[-1]
     first, other = maker.rng.sample(["n", "k", "i", "s", "ts", "day", "f"], 2)
@@ -68,7 +68,7 @@ def rows(maker):
 
 
 def limits(maker):
-    """LIMIT and OFFSET of unusual values, and ORDER BY expressions that are not selected."""
+    """LIMIT and OFFSET with unusual values, and ORDER BY expressions that are not selected."""
     text, _ = maker.table()
     name = text.split()[-1]
     end = maker.pick(
@@ -124,7 +124,7 @@ def grouped_subqueries(maker):
 
 
 def typed_literals(maker):
-    """Literals of times, with zones and in other forms."""
+    """Time literals, with zones and in other forms."""
     moment = maker.pick(
         "TIMESTAMPTZ '2024-03-31 12:00:00+02'",
         "TIMESTAMPTZ '2024-03-31 12:00:00-05:30'",

@@ -1,8 +1,8 @@
-"""Where an answer of Glasshouse may differ from that of PostgreSQL.
+"""Lists the cases in which an answer of Glasshouse may differ from that of PostgreSQL.
 
-`DIFFERENCES` are by design. Each is a row of a table in docs/sql.md ("Where Glasshouse differs from PostgreSQL"). `FAULTS` are not:
-they are known, and each has to be removed from the list when it is mended. Every entry has an example, which the suite asks each
-time. An example that no longer differs fails the suite, so both lists can only shrink.
+`DIFFERENCES` are by design. Each is a row of a table in docs/sql.md ("Where Glasshouse differs from PostgreSQL"). `FAULTS` are
+known bugs. When a bug is fixed, remove it from the list. Every entry has an example, which the suite asks in each run. The
+suite fails if the two answers to an example no longer differ, so that obsolete entries are removed.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from .engines import DAY_MICROS, MONTH_DAYS
 
 INT64 = 2**63
 DECIMAL_MAX = decimal.Decimal(10) ** 38
-# Days since 1970 of the first and the last day that Glasshouse stores.
+# The first and the last day that Glasshouse stores, in days since 1970.
 FIRST_DAY, LAST_DAY = -719_162, 2_932_896
-# PostgreSQL's error codes for numbers out of range, also of logarithms and powers.
+# PostgreSQL's error codes for numbers out of range, including those for logarithms and powers.
 OUT_OF_RANGE = ("22003", "2201E", "2201F")
 
 
@@ -26,15 +26,15 @@ OUT_OF_RANGE = ("22003", "2201E", "2201F")
 class Difference:
     """A rule for a kind of question. `covers` is called with the question and two different outcomes."""
 
-    # The first cell of the row in docs/sql.md, without the code marks.
+    # The first cell of the row in docs/sql.md, without backticks.
     title: str
     example: str
     covers: Callable
 
 
 def _converted(convert):
-    """Returns a rule for results that are equal after `convert(value, kinds)` and the other conversions have changed our values.
-    `kinds` are the classes of PostgreSQL's values in the same column."""
+    """Returns a rule for results that are equal after our values have been converted with `convert(value, kinds)` and with the
+    other conversions. `kinds` are the classes of PostgreSQL's values in the same column."""
 
     def covers(question, ours, theirs):
         if (ours.status, theirs.status) != ("rows", "rows") or len(ours.rows) != len(theirs.rows):
@@ -59,7 +59,7 @@ _INTERVAL_UNITS = {"mon": MONTH_DAYS * DAY_MICROS, "day": DAY_MICROS, "hour": 3_
 
 
 def _interval(value, kinds):
-    """Reads an interval from its text, such as `1 mons 2 days 30 mins`."""
+    """Parses the text of an interval, such as `1 mons 2 days 30 mins`."""
     kind, text = value
     if kind != "text" or "interval" not in kinds or not re.fullmatch(r"(-?[\d.]+ (mon|day|hour|min|sec)s?\s?)+", text):
         return value
@@ -73,14 +73,14 @@ def _midnight(value, kinds):
     return ("time", value[1] * DAY_MICROS) if value[0] == "date" and "time" in kinds else value
 
 
-# Each pair turns a part of our text into PostgreSQL's.
+# Each pair converts a part of our text to the text of PostgreSQL.
 _TEXT_FORMS = (
     # A timestamp.
     (r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)", r"\1 \2"),
     (r"(:\d\d\.\d*?[1-9])0+(?=\D|$)", r"\1"),
     (r"(:\d\d)Z", r"\1+00"),
     (r"(:\d\d\.\d+)Z", r"\1+00"),
-    # A double, of 16 digits and more with an exponent.
+    # A double. PostgreSQL writes 16 or more digits with an exponent.
     (r"(?<![\d.])(\d)(\d{15,})\.0(?!\d)", lambda found: f"{found[1]}.{found[2]}".rstrip("0").rstrip(".") + f"e+{len(found[2])}"),
     (r"(?<![\d.])(\d+)\.0(?!\d)", r"\1"),
     (r"(?<=[\d.])e(\d)", r"e+\1"),
@@ -200,7 +200,7 @@ DIFFERENCES = (
 
 
 def _fault(title, pattern, example, area=""):
-    """Returns a fault that every statement or error with the pattern may have, in the areas whose names begin with `area`."""
+    """Returns a fault that covers every statement or error that matches the pattern, in areas whose names begin with `area`."""
 
     def covers(question, ours, theirs):
         return (question.area == "example" or question.area.startswith(area)) and re.search(

@@ -24,7 +24,7 @@ import services  # noqa: E402
 EPOCH_DAYS = datetime.date(1970, 1, 1).toordinal()
 DAY_MICROS = 86_400_000_000
 MONTH_DAYS = 30
-# Words in an error that come from the engine.
+# Words that show that an error message is the engine's own.
 ENGINE_WORDS = r"cannot plan the statement|Physical|ast node|__"
 # The time limit of one question in milliseconds.
 QUESTION_MILLIS_MAX = 20_000
@@ -32,7 +32,8 @@ QUESTION_MILLIS_MAX = 20_000
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The answer of one engine. `status` is "rows", "error", "refused" (the form is not supported, by name) or "broken" (a bug)."""
+    """The answer of one engine. `status` is "rows", "error", "refused" (an error names the unsupported construct) or
+    "broken" (a bug)."""
 
     status: str
     rows: tuple = ()
@@ -88,7 +89,7 @@ def comparable(value):
 
 
 def _days(text):
-    """Returns the days since 1970 of a date in the form YYYY-MM-DD, of any year, also before Christ."""
+    """Converts a date in the form YYYY-MM-DD to the number of days since 1970. The year can be any year, including years BC."""
     year, month, day = (int(part) for part in text.removesuffix(" BC").split("-"))
     year = 1 - year if text.endswith(" BC") else year
     # The calendar repeats after 400 years, which have 146,097 days.
@@ -157,11 +158,11 @@ class Postgres:
         (port,) = processes.free_ports(1)
         service = services.start_postgres(folder, folder, port)
         stack.callback(service.stop)
-        # The client connects to the database that every cluster has.
+        # Connect to `postgres`, the database that exists in every new cluster.
         service.is_ready = lambda: _is_ready(port)
         service.wait()
         with services.connect(port, database="postgres") as connection:
-            # Text is sorted by its bytes, as in Glasshouse, and `upper` knows all letters.
+            # Text is sorted by its bytes, as in Glasshouse, and `upper` supports all letters.
             connection.execute("CREATE DATABASE oracle TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C.UTF-8'")
         self.connection = services.connect(port, database="oracle")
         loaders = {
@@ -198,7 +199,7 @@ def _is_ready(port):
     return False
 
 
-# The divisors of each unit of time, into microseconds.
+# For each unit of time, the factor and the divisor that convert it to microseconds.
 _UNITS = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
 
 
@@ -218,7 +219,7 @@ def _values(column):
 
 
 def _status(code, message):
-    """Returns the status of an error. A refusal in the engine's own words names nothing that a user wrote, so it is a bug."""
+    """Returns the status of an error. A refusal in the engine's own words is a bug, because it names nothing that a user wrote."""
     if code == manager.AdbcStatusCode.NOT_IMPLEMENTED:
         return "broken" if re.search(ENGINE_WORDS, message) else "refused"
     if code == manager.AdbcStatusCode.INVALID_ARGUMENT:

@@ -1,7 +1,7 @@
-"""Generates expressions of a kind over the columns in scope. They are valid in both dialects, and never fail.
+"""Generates expressions of a given kind over the columns in scope. The expressions are valid in both dialects, and never fail.
 
-A kind is "int", "big", "dec", "double", "text", "bool", "date" or "time". Arithmetic is bounded and divisors are guarded, so that
-an expression can stand where the order of evaluation is not fixed. `arithmetic.py` generates the expressions that can fail.
+A kind is "int", "big", "dec", "double", "text", "bool", "date" or "time". Arithmetic is bounded and divisors are guarded, so an
+expression can be used where the order of evaluation is not fixed. `arithmetic.py` generates the expressions that can fail.
 """
 
 import random
@@ -11,7 +11,7 @@ NUMBERS = ("int", "big", "dec", "double")
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 # A double that a decimal with 15 digits after the point cannot hold.
 TINY = "CAST('1e-17' AS DOUBLE PRECISION)"
-# How deep an expression is nested in the common case.
+# The nesting depth of an expression in the common case.
 DEPTH = 2
 
 
@@ -21,11 +21,11 @@ class Expressions:
     def __init__(self, seed):
         self.rng = random.Random(seed)
         self._names = 0
-        # True if the question's result has digits that both engines may choose.
+        # True if the digits of the question's result may differ between the engines.
         self.is_inexact = False
 
     def pick(self, *choices):
-        """Returns one of the choices. A choice that can be called is called."""
+        """Returns one of the choices. If the choice is callable, returns the result of the call."""
         choice = self.rng.choice(choices)
         return choice() if callable(choice) else choice
 
@@ -226,9 +226,9 @@ class Expressions:
         return self.pick("'a%'", "'%b'", "'_b'", "'%'", "''", "'%ü%'", "'a\\%b'", "'a!_b' ESCAPE '!'", "'%a%a%'", "'A%'")
 
     def scalar(self, kind, scope, depth):
-        """Returns an expression with a subquery, where the generator has subqueries."""
+        """Returns an expression with a subquery, if the generator supports subqueries."""
         return self.leaf(kind, scope)
 
     def condition(self, scope, depth):
-        """Returns a condition with a subquery, where the generator has subqueries."""
+        """Returns a condition with a subquery, if the generator supports subqueries."""
         return f"{self.leaf('int', scope)} = {self.leaf('int', scope)}"

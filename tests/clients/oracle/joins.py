@@ -5,7 +5,7 @@ from .ordered import Ordered
 
 
 def joins(maker):
-    """Joins of all kinds, also of derived tables."""
+    """Joins of all kinds, including joins of derived tables."""
     text, scope = maker.joined(more=3)
     kinds = [maker.pick("int", "int", "text", "double", "bool", "date") for _ in range(maker.number(1, 4))]
     values = ", ".join(maker.plain(kind, scope, 1) for kind in kinds)

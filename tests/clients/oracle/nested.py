@@ -1,11 +1,11 @@
-"""Questions about subqueries in every place, and fixed forms of correlation."""
+"""Questions about subqueries in every clause, and about fixed forms of correlation."""
 
 from .expressions import COMPARISONS
 from .ordered import Ordered
 
 
 def subqueries(maker):
-    """Subqueries in every place, up to three levels deep."""
+    """Subqueries in every clause, up to three levels deep."""
     maker.levels = maker.pick(1, 2, 2, 3)
     text, scope = maker.table()
     name = text.split()[-1]
@@ -43,7 +43,7 @@ def _joined_on(maker):
 
 
 def correlated(maker):
-    """Fixed forms of correlation that are easily answered wrongly."""
+    """Fixed forms of correlation for which an engine can easily return wrong results."""
     left, scope = maker.table()
     right, inner = maker.table()
     one, other = left.split()[-1], right.split()[-1]

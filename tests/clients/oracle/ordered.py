@@ -2,4 +2,4 @@
 
 
 class Ordered(str):
-    """A statement whose rows are compared in their order."""
+    """A statement whose rows are compared in order, not as a multiset."""

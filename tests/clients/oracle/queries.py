@@ -8,7 +8,7 @@ SAFE = {name: kind for name, (_, kind) in COLUMNS.items() if kind in ("int", "bi
 
 
 def closed(query):
-    """Returns a query as a member of a set operation."""
+    """Returns a query as an operand of a set operation, in parentheses if necessary."""
     return f"({query})" if " ORDER BY " in query or " LIMIT " in query or "FETCH" in query else query
 
 
@@ -60,7 +60,7 @@ class Queries(Expressions):
         return text, scope
 
     def join_condition(self, left, right, kind):
-        """Returns an ON condition. PostgreSQL requires that the condition of a FULL join has an equality only."""
+        """Returns an ON condition. For a FULL join, it is a single equality, because PostgreSQL supports few other conditions."""
         pairs = [(a, b) for a, one in left for b, other in right if one == other == "int"]
         if not pairs:
             return "true" if kind != "FULL JOIN" else "1 = 1"
@@ -88,7 +88,7 @@ class Queries(Expressions):
     # Queries ---------------------------------------------------------------------------------------------------------
 
     def select(self, kinds, outer=()):
-        """Returns a query with columns c0, c1, … of the kinds. It may be a set operation, and may have a fixed LIMIT."""
+        """Returns a query whose columns c0, c1, … have the given kinds. It may be a set operation or have a constant LIMIT."""
         if self.chance(0.12):
             operation = self.pick("UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL")
             return f"{closed(self.simple(kinds, outer))} {operation} {closed(self.simple(kinds, outer))}"
@@ -123,7 +123,7 @@ class Queries(Expressions):
         return f"{self.aggregate('int', scope)} {self.pick(*COMPARISONS)} {self.number(0, 8)}"
 
     def aggregate(self, kind, scope):
-        """Returns an aggregate of a kind that does not depend on the order of the rows."""
+        """Returns an aggregate of the given kind whose result does not depend on the order of the rows."""
         value = lambda kind=kind: self.plain(kind, scope, 1)  # noqa: E731
         if kind in ("int", "big", "dec", "double"):
             return self.pick(
@@ -145,7 +145,7 @@ class Queries(Expressions):
         return self.expression(kind, scope + (list(outer) if self.chance(0.2) else []), 1)
 
     def where(self, scope, outer=()):
-        """Returns a WHERE clause. If there is an outer query, the clause is mostly correlated."""
+        """Returns a WHERE clause. If there is an outer query, the clause is usually correlated."""
         parts = []
         if outer and self.chance(0.75):
             kind = self.pick("int", "int", "int", "text")
@@ -158,7 +158,7 @@ class Queries(Expressions):
         return f" WHERE {joint.join(f'({part})' for part in parts)}" if parts else ""
 
     def nulls(self):
-        """Returns a direction of ORDER BY."""
+        """Returns a direction and a position of NULLs for ORDER BY. Both can be omitted."""
         return self.pick("", " ASC", " DESC", " NULLS FIRST", " NULLS LAST", " DESC NULLS LAST", " DESC NULLS FIRST")
 
     # Subqueries ------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Queries(Expressions):
         if self.levels <= 0:
             return super().condition(scope, depth)
         kind = self.pick("int", "int", "int", "text", "big", "dec", "date")
-        # The value and the subquery may have different types of numbers.
+        # The value and the subquery may have different numeric types.
         value = self.plain(self.pick(kind, kind, "double", "dec") if kind in NUMBERS else kind, scope, 1)
         query = lambda *kinds: self.inside(lambda: self.select(kinds, scope))  # noqa: E731
         operator = self.pick(*COMPARISONS)

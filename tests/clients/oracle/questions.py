@@ -1,4 +1,4 @@
-"""Makes the question of a seed: a statement, whether ORDER BY fixes the order of its rows, and whether its digits may differ."""
+"""Makes a question from a seed: a statement, whether ORDER BY fixes the order of its rows, and whether its digits may differ."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ class Question:
 
 
 def make_question(seed):
-    """Returns the question of a seed."""
+    """Returns the question that a seed determines."""
     maker = Queries(seed)
     areas, weights = zip(*AREAS)
     (area,) = maker.rng.choices(areas, weights)

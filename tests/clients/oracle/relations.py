@@ -38,7 +38,7 @@ def ordered(maker):
     name = text.split()[-1]
     first = maker.expression(maker.pick(*KINDS), scope, 1)
     while first.startswith(("'", "(-")) or first[0].isdigit() or first in ("true", "false"):
-        # PostgreSQL takes a constant in ORDER BY for the position of a column.
+        # PostgreSQL interprets a constant in ORDER BY as the position of a column.
         first = maker.column(scope, maker.pick("int", "text", "time"))
     order = f"{first}{maker.nulls()}, {name}.n{maker.pick('', ' DESC')}"
     end = maker.pick(

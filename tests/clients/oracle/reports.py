@@ -1,4 +1,4 @@
-"""Questions in the form of reports, as people and BI tools write them, and mixtures of types."""
+"""Questions with the kinds of queries that people and BI tools write for reports, and questions that mix types."""
 
 from .expressions import COMPARISONS, TINY
 from .ordered import Ordered

@@ -1,7 +1,7 @@
 """The small tables that the oracle's questions read, in PostgreSQL and in Glasshouse.
 
-All tables have the same columns. `te` has no rows of the tenant that asks. Rows of a second tenant are in every table of
-Glasshouse, and not in PostgreSQL: if one of them shows, an answer is different.
+All tables have the same columns. `te` has no rows of the tenant that asks. In Glasshouse, every table also contains rows of a
+second tenant. PostgreSQL does not have these rows, so an answer that is based on one of them differs.
 """
 
 import datetime
@@ -9,33 +9,33 @@ import json
 import random
 import urllib.request
 
-# The tenant that asks, and the tenant whose rows must never show.
+# The tenant that asks, and the tenant whose rows must never appear in an answer.
 TENANT, OTHER = "acme", "globex"
 ROWS = {"ta": 14, "tb": 11, "tc": 9, "te": 0}
 OTHER_ROWS = 7
 # The number of requests, and therefore of files, into which the rows of a table are divided.
 FILES = 3
 
-# The name, PostgreSQL's type, and the kind of expression of each column.
+# Each column, with its type in PostgreSQL and its kind of expression.
 COLUMNS = {
     # A number that is unique within a table and never NULL.
     "n": ("integer", "int"),
     # A key with few values.
     "k": ("integer", "int"),
-    # Small integers, and 32-bit integers with extremes.
+    # Small integers, and 32-bit integers that include the extremes.
     "i": ("integer", "int"),
     "x": ("integer", "wild_int"),
-    # Large integers, and 64-bit integers with extremes.
+    # Large integers, and 64-bit integers that include the extremes.
     "b": ("bigint", "big"),
     "y": ("bigint", "wild_big"),
-    # Doubles whose sums are exact, and doubles with extremes.
+    # Doubles whose sums are exact, and doubles that include very large and very small values.
     "d": ("double precision", "double"),
     "z": ("double precision", "wild_double"),
     # Words, and text that looks like numbers.
     "s": ("text", "text"),
     "w": ("text", "digits"),
     "f": ("boolean", "bool"),
-    # Days and instants of our time, and of the years 1 to 9999.
+    # Dates and instants around 2024, and dates and instants in the years 1 to 9999.
     "day": ("date", "date"),
     "far": ("date", "far_date"),
     "ts": ("timestamptz", "time"),
@@ -128,7 +128,7 @@ def fill_postgres(connection, seed):
 
 
 def fill_glasshouse(facts, seed):
-    """Ingests the rows of both tenants over HTTP, each table in several requests. Waits until a query returns them."""
+    """Ingests the rows of both tenants over HTTP, in several requests for each table. Returns after all rows are committed."""
     start = datetime.datetime(2024, 5, 1, tzinfo=datetime.timezone.utc)
     for table in ROWS:
         rows = [

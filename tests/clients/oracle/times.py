@@ -1,6 +1,7 @@
 """Questions about dates, timestamps, intervals and time zones."""
 
-# In PostgreSQL, AT TIME ZONE returns local time. In Glasshouse, that needs another function, which replaces this word.
+# In PostgreSQL, AT TIME ZONE returns local time, so this placeholder is removed. In Glasshouse, it is replaced by the function
+# that returns local time.
 LOCAL_TIME = "LOCAL_TIME"
 PARTS = (
     "year",
@@ -137,7 +138,7 @@ def arithmetic(maker):
 
 
 def zones(maker):
-    """AT TIME ZONE, and local time around the changes of summer time."""
+    """AT TIME ZONE, and local time around the start and end of summer time."""
     text, name = _table(maker)
     zone = maker.pick(*ZONES)
     moment = maker.pick(f"{name}.ts", f"{name}.ts", f"{name}.tf")

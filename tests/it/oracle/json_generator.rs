@@ -20,7 +20,7 @@ const STRINGS: [&[u8]; 22] = [
     b"globex",
     b"ONE",
     b"12",
-    b"a text that is longer than most, to leave the first sixteen bytes",
+    b"a text that is longer than most, and longer than sixteen bytes",
     "é".as_bytes(),
     "😀".as_bytes(),
     br"\u00e9",

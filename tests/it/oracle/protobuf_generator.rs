@@ -21,7 +21,7 @@ const STRINGS: [&[u8]; 11] = [
     "é".as_bytes(),
     "😀".as_bytes(),
     b"b",
-    b"a text that is longer than most, and is no label of sixteen bytes",
+    b"a text that is longer than most, and longer than sixteen bytes",
     b"\xff",
     b"\xc3",
 ];

@@ -1,4 +1,4 @@
-//! Generates random tables. Each consists of its declaration, and of the contract that the server makes of it.
+//! Generates random tables. Each table consists of its declaration and the contract that the server builds from it.
 //!
 //! A [`TableSpec`] is generated from [`Choices`]. The specification contains the server's contract, and the generated
 //! tree of fields, which does not depend on the server's code. If a `.proto` declares the table, the specification also

@@ -5,8 +5,8 @@ use crate::source_tree::{File, Violation};
 /// Text that must not appear in the repository. Each entry is split into two strings, because the rule also checks this
 /// file.
 const BANNED: [(&str, &str); 6] = [
-    (concat!("/wo", "rk/"), "a path of one machine"),
-    (concat!("/ro", "ot/"), "a path of one machine"),
+    (concat!("/wo", "rk/"), "a path that is specific to one machine"),
+    (concat!("/ro", "ot/"), "a path that is specific to one machine"),
     (concat!("TO", "DO"), "unfinished work: do it, or document that it is missing"),
     (concat!("FIX", "ME"), "unfinished work: fix it"),
     (concat!("#[al", "low("), "an exception that never expires: use `#[expect(…, reason = …)]`"),

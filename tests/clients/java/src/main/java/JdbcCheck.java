@@ -611,7 +611,7 @@ public final class JdbcCheck {
       Check.equal(metadata.supportsSubqueriesInExists(), true, "supportsSubqueriesInExists");
       Check.equal(metadata.supportsANSI92EntryLevelSQL(), true, "supportsANSI92EntryLevelSQL");
       // Two groups of methods are not checked. supportsConvert with two types always fails, because the driver compares its own
-      // objects with the protocol's numbers. The driver answers for the case of names and the order of nulls without the server.
+      // objects with the protocol's numbers. The driver does not ask the server about the case of names and the order of nulls.
       Check.equal(metadata.supportsConvert(), true, "supportsConvert");
       Check.equal(metadata.supportsResultSetType(ResultSet.TYPE_FORWARD_ONLY), true, "forward only");
       Check.equal(metadata.getCatalogTerm(), "catalog", "catalog term");

@@ -105,8 +105,8 @@ class Server:
 
     def cpu_seconds(self):
         """Returns the server's user and system CPU time so far, in seconds."""
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        # The kernel's clock for the CPU time of another process, in nanoseconds. /proc/PID/stat only has ticks of 10 ms.
+        return time.clock_gettime((~self.pid << 3) | 2)
 
     def metric(self, name):
         """Returns the sum of a metric over its labels, or 0 if the metric does not exist yet."""

@@ -14,10 +14,8 @@
 //! | `CAST('2026-03-02 10:00' AS DATE)` | `CAST('2026-03-02' AS DATE)` |
 //! | `substring(x FROM 'pattern')` | `array_element(regexp_match(x, 'pattern'), 1)` |
 //! | `~x` | `x XOR -1` |
-//! | `x = ANY (ARRAY[a, b])`, `x <> ALL (ARRAY[a, b])` | `x IN (a, b)`, `x NOT IN (a, b)` |
-//! | `x > ANY (ARRAY[a, b])`, `x > ALL (ARRAY[a, b])` | `x > a OR x > b`, `x > a AND x > b`, because the engine ignores NULL |
 //!
-//! `session_values.rs` describes `current_user` and similar names, and `current_time.rs` describes `LOCALTIMESTAMP` and
+//! `array_comparisons.rs` describes ANY and ALL, `session_values.rs` describes `current_user` and similar names, and `current_time.rs` describes `LOCALTIMESTAMP` and
 //! similar keywords.
 
 use std::ops::ControlFlow;
@@ -31,8 +29,8 @@ use datafusion::sql::sqlparser::ast::{
 use crate::error::{Error, Result};
 use crate::sql::functions::calendar::{complete_time, drop_time};
 use crate::sql::syntax::session_values::{SessionValue, session_value};
-use crate::sql::syntax::tree::{binary, call_expr, cast, null, number, parenthesized, take, text};
-use crate::sql::syntax::{current_time, type_names};
+use crate::sql::syntax::tree::{binary, call_expr, cast, number, parenthesized, take, text};
+use crate::sql::syntax::{array_comparisons, current_time, type_names};
 
 /// Rewrites the expressions in a statement and its subqueries. Replaces `current_user` with `user`, the caller's name.
 /// Returns true if the statement contains `current_user`. If `user` is `None`, the statement has no caller, and
@@ -118,24 +116,7 @@ impl Expressions<'_> {
                 let ones = Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number("1")) };
                 *expr = parenthesized(binary(parenthesized(take(operand)), BinaryOperator::PGBitwiseXor, ones));
             }
-            Expr::AnyOp { left, compare_op, right, is_some: _ } => {
-                let is_supported = *compare_op == BinaryOperator::Eq || is_short(left);
-                if let Some(list) = is_supported.then(|| elements(right)).flatten() {
-                    *expr = parenthesized(match compare_op {
-                        BinaryOperator::Eq => Expr::InList { expr: Box::new(take(left)), list, negated: false },
-                        _ => compare_each(take(left), compare_op, list, BinaryOperator::Or),
-                    });
-                }
-            }
-            Expr::AllOp { left, compare_op, right } => {
-                let is_supported = *compare_op == BinaryOperator::NotEq || is_short(left);
-                if let Some(list) = is_supported.then(|| elements(right)).flatten() {
-                    *expr = parenthesized(match compare_op {
-                        BinaryOperator::NotEq => Expr::InList { expr: Box::new(take(left)), list, negated: true },
-                        _ => compare_each(take(left), compare_op, list, BinaryOperator::And),
-                    });
-                }
-            }
+            Expr::AnyOp { .. } | Expr::AllOp { .. } => array_comparisons::rewrite(expr)?,
             Expr::Function(function) => {
                 if let Some(rewritten) = current_time::rewrite(function).or_else(|| rewrite_function(function)) {
                     *expr = rewritten;
@@ -158,32 +139,6 @@ impl Expressions<'_> {
             }
         }
     }
-}
-
-/// Moves the elements out of an array constructor. Returns `None` for any other expression, and for an empty array.
-fn elements(array: &mut Expr) -> Option<Vec<Expr>> {
-    match array {
-        Expr::Nested(inner) => elements(inner),
-        Expr::Array(array) if !array.elem.is_empty() => Some(std::mem::take(&mut array.elem)),
-        _ => None,
-    }
-}
-
-/// Returns true for a column or a literal, which can be repeated for each element of an array.
-fn is_short(value: &Expr) -> bool {
-    matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_))
-}
-
-/// Compares a value with each of the elements, and joins the comparisons with AND or OR. The tree of comparisons is
-/// balanced, so its depth is small.
-fn compare_each(value: Expr, op: &BinaryOperator, mut elements: Vec<Expr>, join: BinaryOperator) -> Expr {
-    let rest = elements.split_off(elements.len() / 2);
-    if elements.is_empty() {
-        let element = rest.into_iter().next().unwrap_or_else(null);
-        return parenthesized(binary(value, op.clone(), parenthesized(element)));
-    }
-    let left = compare_each(value.clone(), op, elements, join.clone());
-    parenthesized(binary(left, join.clone(), compare_each(value, op, rest, join)))
 }
 
 /// Returns the name of the column for an expression that is replaced by a constant or by the current time.

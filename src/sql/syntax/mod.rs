@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   statement::parse (table_command expands TABLE t, token_rewrites drops tokens that the parser does not know)
-//!     ─► operator_precedence ─► named_windows ─► clauses (refuse what the planner would ignore) ─► misplaced_aggregates (refuse)
+//!     ─► operator_precedence ─► named_windows ─► clauses (refuse what the planner would ignore) ─► volatile_queries and
+//!        misplaced_aggregates (refuse)
 //!     ─► shorthand, row_comparisons, expressions, session_values, current_time (rewrite what the planner does not
 //!        support)
 //!     ─► numbers (exact literals), ordered_aggregates
@@ -27,6 +28,7 @@ use datafusion::sql::parser::Statement;
 use crate::error::Result;
 
 pub(crate) mod ambiguous_names;
+mod array_comparisons;
 pub(crate) mod boolean_texts;
 mod clauses;
 mod current_time;
@@ -49,6 +51,7 @@ pub(crate) mod token_rewrites;
 mod tree;
 mod type_names;
 mod using_joins;
+mod volatile_queries;
 mod wildcards;
 
 /// Checks the clauses of a parsed statement, and rewrites what the planner does not support or plans wrongly.
@@ -60,6 +63,7 @@ pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState,
     operator_precedence::rewrite(statement);
     named_windows::rewrite(statement)?;
     clauses::check(statement, &|name| functions.contains_key(name))?;
+    volatile_queries::check(statement)?;
     misplaced_aggregates::check(statement, &|name| state.aggregate_functions().contains_key(name))?;
     shorthand::rewrite(statement)?;
     let names_user = expressions::rewrite(statement, user)?;

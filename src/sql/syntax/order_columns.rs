@@ -50,7 +50,7 @@ impl VisitorMut for OrderColumns<'_> {
             let mut names = Names { aliases: &aliases, depth: 0, columns: &self.columns, select, relations: None };
             let expressions = order_by.iter_mut().map(|order| &mut order.expr);
             for expr in expressions.filter(|expr| !aliases.is_empty() && column_name(expr).is_none()) {
-                let _ = expr.visit(&mut names);
+                expr.visit(&mut names)?;
             }
         }
         ControlFlow::Continue(())
@@ -75,7 +75,7 @@ fn computed_aliases(select: &Select) -> Vec<String> {
     select.projection.iter().filter_map(alias).collect()
 }
 
-/// A visitor that qualifies the names in an expression, but not those in its subqueries.
+/// A visitor that qualifies the names in an expression. In the subqueries of the expression, it refuses these names.
 struct Names<'a, 'b> {
     aliases: &'a [String],
     depth: usize,
@@ -87,25 +87,30 @@ struct Names<'a, 'b> {
 }
 
 impl VisitorMut for Names<'_, '_> {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<Error> {
         self.depth += 1;
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<Error> {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Identifier(ident) = expr
-            && self.depth == 0
-            && self.aliases.contains(&name_of(ident))
-            && let Some(relation) = self.relation_with(&name_of(ident))
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let Expr::Identifier(ident) = expr else { return ControlFlow::Continue(()) };
+        let name = name_of(ident);
+        if self.aliases.contains(&name)
+            && let Some(relation) = self.relation_with(&name)
         {
-            *expr = Expr::CompoundIdentifier(vec![quoted(relation), quoted(name_of(ident))]);
+            if self.depth > 0 {
+                return ControlFlow::Break(Error::unsupported(format!(
+                    "`{name}` in a subquery of ORDER BY is both a column and an alias: rename the alias"
+                )));
+            }
+            *expr = Expr::CompoundIdentifier(vec![quoted(relation), quoted(name)]);
         }
         ControlFlow::Continue(())
     }

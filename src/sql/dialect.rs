@@ -17,9 +17,10 @@ use crate::sql::functions::{aggregate_functions, arrow_casts, corrected_function
 use crate::sql::rules::aggregate_order::AggregateOrderRule;
 use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
+use crate::sql::rules::computed_keys::ComputedKeyRule;
 use crate::sql::rules::constant_lists::ConstantListRule;
 use crate::sql::rules::exact_numbers::ExactNumbersRule;
-use crate::sql::rules::fallible_operands::GuardRule;
+use crate::sql::rules::fallible_operands::{FilteredArgumentRule, GuardRule};
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
@@ -89,6 +90,8 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(AggregateOrderRule));
     rules.push(Arc::new(CheckedArithmeticRule));
     rules.push(Arc::new(CanonicalDoubleRule));
+    rules.push(Arc::new(ComputedKeyRule));
+    rules.push(Arc::new(FilteredArgumentRule));
     rules.push(Arc::new(VolatileFilterRule));
     rules.push(Arc::new(function_limits::ResultSizeRule));
     rules

@@ -10,19 +10,18 @@
 //!
 //! The engine treats NaNs with different signs as different values, and NaNs with a negative sign as the smallest
 //! values. The processor sets the sign of the NaNs that it computes, for example for `inf - inf`. The rule therefore
-//! also adds `positive_nan` to arithmetic, to some functions, and to casts from text. A stored NaN with a negative
-//! sign, which only Arrow and protobuf events can contain, is replaced only in the cases above.
+//! also adds `positive_nan` to arithmetic, to some functions, and to casts from text. Columns of tables contain no NaN,
+//! because ingestion rejects it.
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
-use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator, Projection, SortExpr, TryCast, Window,
+    BinaryExpr, Cast, Distinct, Expr, ExprSchemable as _, LogicalPlan, Operator, SortExpr, TryCast, Window,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -161,46 +160,16 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     Transformed::new_transformed(expr, is_changed)
 }
 
-/// Computes the normalized keys of windows in a projection below the window node. The engine expects columns as keys: it
-/// fails if it cannot derive how function calls are sorted.
+/// Makes the keys of windows canonical. `computed_keys` then computes the keys in a projection below the window node.
 fn rewrite_window(window: Window) -> Result<Transformed<LogicalPlan>> {
-    let input = Arc::clone(&window.input);
-    let mut columns: Vec<_> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    // The keys that the projection computes. All functions of a window node must have the same keys.
-    let mut computed: Vec<(Expr, Column)> = Vec::new();
-    let names = NamePreserver::new_for_projection();
-    let mut exprs = Vec::with_capacity(window.window_expr.len());
-    for expr in &window.window_expr {
-        let name = names.save(expr);
-        let rewritten = expr.clone().transform_up(|mut expr| {
-            let Expr::WindowFunction(call) = &mut expr else { return Ok(Transformed::no(expr)) };
-            let order = call.params.order_by.iter_mut().map(|key| &mut key.expr);
-            for key in call.params.partition_by.iter_mut().chain(order) {
-                if !normalize(key, input.schema()) {
-                    continue;
-                }
-                let column = match computed.iter().find(|(known, _)| known == key) {
-                    Some((_, column)) => column.clone(),
-                    None => {
-                        let column = Column::new_unqualified(format!("__canonical_double_{}", computed.len()));
-                        columns.push(key.clone().alias(&column.name));
-                        computed.push((key.clone(), column.clone()));
-                        column
-                    }
-                };
-                *key = Expr::Column(column);
-            }
-            Ok(Transformed::yes(expr))
-        })?;
-        exprs.push(name.restore(rewritten.data));
-    }
-    if computed.is_empty() {
-        return Ok(Transformed::no(LogicalPlan::Window(window)));
-    }
-    let rows = Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?));
-    let rows = Arc::new(LogicalPlan::Window(Window::try_new(exprs, rows)?));
-    let columns = window.schema.columns().into_iter().map(Expr::Column).collect();
-    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(columns, rows)?)))
+    let schema = Arc::clone(window.input.schema());
+    rewrite_expressions(LogicalPlan::Window(window), |mut expr| {
+        let Expr::WindowFunction(call) = &mut expr else { return Ok(Transformed::no(expr)) };
+        let partitions =
+            call.params.partition_by.iter_mut().map(|key| normalize(key, &schema)).fold(false, |a, b| a | b);
+        let is_changed = order(&mut call.params.order_by, &schema) | partitions;
+        Ok(Transformed::new_transformed(expr, is_changed))
+    })
 }
 
 fn order(keys: &mut [SortExpr], schema: &DFSchema) -> bool {

@@ -20,14 +20,16 @@
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::expr::{AggregateFunction, Case};
+use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, disjunction, merge_schema};
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, LogicalPlan, Operator, binary_expr, lit};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::sql::functions::is_fallible;
+use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum number of operands that get their own CASE in one condition.
 const NESTED_MAX: usize = 8;
@@ -69,6 +71,42 @@ impl OptimizerRule for GuardRule {
     }
 }
 
+/// The analyzer rule that protects the arguments of aggregates and window functions with a FILTER. It runs before the
+/// optimizer, which would compute an argument that two aggregates share on all rows.
+#[derive(Debug)]
+pub(crate) struct FilteredArgumentRule;
+
+impl AnalyzerRule for FilteredArgumentRule {
+    fn name(&self) -> &'static str {
+        "guard_filtered_arguments"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            if !matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_))
+                || !any_expression(&plan, |expr| filter_of(expr).is_some())?
+            {
+                return Ok(Transformed::no(plan));
+            }
+            let guards = Guards { schema: merge_schema(&plan.inputs()) };
+            rewrite_expressions(plan, |mut expr| {
+                let is_changed = guards.protect_arguments(&mut expr);
+                Ok(Transformed::new_transformed(expr, is_changed))
+            })
+        })
+        .map(|plan| plan.data)
+    }
+}
+
+/// Returns the FILTER of an aggregate or a window function.
+fn filter_of(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::AggregateFunction(call) => call.params.filter.as_deref(),
+        Expr::WindowFunction(call) => call.params.filter.as_deref(),
+        _ => None,
+    }
+}
+
 /// Returns true if an expression of the node contains AND, OR or FILTER, and also an operation that can fail.
 fn has_condition(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
@@ -77,8 +115,7 @@ fn has_condition(plan: &LogicalPlan) -> Result<bool> {
         expr.apply(|expr| {
             match expr {
                 Expr::BinaryExpr(BinaryExpr { op: Operator::And | Operator::Or, .. }) => is_guarded = true,
-                Expr::AggregateFunction(call) => is_guarded |= call.params.filter.is_some(),
-                Expr::WindowFunction(call) => is_guarded |= call.params.filter.is_some(),
+                Expr::AggregateFunction(_) | Expr::WindowFunction(_) => is_guarded |= filter_of(expr).is_some(),
                 Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, .. }) | Expr::Cast(_) => {
                     fails = true;
                 }
@@ -109,15 +146,7 @@ impl Guards {
             expr @ Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => self.rewrite_or(expr, is_filter),
             expr => {
                 let mut expr = expr.map_children(|child| self.rewrite(child, false).map(Transformed::yes))?.data;
-                match &mut expr {
-                    Expr::AggregateFunction(AggregateFunction { params, .. }) => {
-                        self.protect(&mut params.args, params.filter.as_deref());
-                    }
-                    Expr::WindowFunction(call) => {
-                        self.protect(&mut call.params.args, call.params.filter.as_deref());
-                    }
-                    _ => {}
-                }
+                self.protect_arguments(&mut expr);
                 Ok(expr)
             }
         }
@@ -153,18 +182,26 @@ impl Guards {
         Ok((safe, fallible))
     }
 
-    /// Protects the arguments of an aggregate. The engine evaluates the arguments on all rows, and applies the FILTER
-    /// afterwards.
-    fn protect(&self, args: &mut [Expr], filter: Option<&Expr>) {
-        let Some(filter) = filter.filter(|filter| is_repeatable(filter)) else { return };
+    /// Protects the arguments of an aggregate or a window function with a FILTER. The engine evaluates the arguments on all
+    /// rows, and applies the FILTER afterwards. Returns true if an argument has changed.
+    fn protect_arguments(&self, expr: &mut Expr) -> bool {
+        let (args, filter) = match expr {
+            Expr::AggregateFunction(call) => (&mut call.params.args, call.params.filter.as_deref()),
+            Expr::WindowFunction(call) => (&mut call.params.args, call.params.filter.as_deref()),
+            _ => return false,
+        };
+        let Some(filter) = filter.filter(|filter| is_repeatable(filter)) else { return false };
+        let mut is_changed = false;
         for arg in args {
             let is_protected =
                 matches!(arg, Expr::Case(case) if case.when_then_expr.iter().any(|(when, _)| **when == *filter));
             if !is_protected && self.can_fail(arg) {
                 let when_then_expr = vec![(Box::new(filter.clone()), Box::new(std::mem::take(arg)))];
                 *arg = Expr::Case(Case { expr: None, when_then_expr, else_expr: None });
+                is_changed = true;
             }
         }
+        is_changed
     }
 
     /// Returns true if the expression may fail on some rows.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   logical plan ─► exact_numbers (decimals) ─► time_coercion with boolean_predicates ─► interval_comparisons
-//!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles ─► volatile_filters ─► function_limits
+//!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles
+//!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
 //!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts
 //! ```
@@ -20,6 +21,7 @@ pub(super) mod aggregate_order;
 mod boolean_predicates;
 pub(super) mod canonical_doubles;
 pub(super) mod checked_arithmetic;
+pub(super) mod computed_keys;
 pub(super) mod constant_lists;
 pub(super) mod exact_numbers;
 pub(super) mod fallible_operands;

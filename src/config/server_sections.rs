@@ -156,7 +156,7 @@ section! {
              delay those of all other tenants";
         /// The maximum number of queries of one tenant that may wait for a slot.
         tenant_queue_max: usize = count("queries", 32, 0..=100_000),
-            "The default is enough for the remaining queries of a dashboard";
+            "A large dashboard sends more queries at once than may run concurrently. The others wait here";
         /// How long a query may wait for a free slot.
         tenant_queue_wait_max: Duration = time(5 * SECOND, Duration::ZERO..=10 * MINUTE),
             "After the default wait, most people reload the page and send the query again";

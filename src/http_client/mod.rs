@@ -9,7 +9,7 @@
 //!                └─ pause ◄┘ if idempotent, and refused temporarily or not answered
 //! ```
 //!
-//! [`Client::send`] returns a [`Response`] with any status. The call fails with `Invalid` if the URL is not allowed,
+//! [`Client::send`] returns a [`Response`] even if its status is an error. The call fails with `Invalid` if the URL is not allowed,
 //! with `Limited` if the response is too large, and with `Unavailable` if no complete response arrives.
 //!
 //! Requests to loopback addresses never use a proxy. All other requests use the proxy that the environment variables

@@ -80,7 +80,7 @@ fn check_frame(frame: &WindowFrame, kind: &DataType) -> Result<()> {
             DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => is_negative(offset),
             kind if kind.is_numeric() && number.is_none() => {
                 return Err(Error::invalid(format!(
-                    "a RANGE frame over numbers needs a number, but its offset is `{offset}`"
+                    "the offset of a RANGE frame over numbers must be a number, but is `{offset}`"
                 )));
             }
             kind if kind.is_numeric() => number.is_some_and(|number| number < 0.0),

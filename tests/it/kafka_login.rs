@@ -13,7 +13,7 @@ use crate::kafka::offsets_of;
 use crate::requirements::needs;
 use crate::server::{Server, Setup, until};
 
-/// The number of events in one round of messages for a topic.
+/// The number of events in each batch of messages that is sent to a topic.
 const EVENTS: usize = 60;
 const PARTITIONS: i32 = 2;
 

@@ -24,7 +24,7 @@ use crate::lake::{DataFile, Snapshot};
 pub(super) struct WindowCoverage {
     /// Covered files, oldest first.
     covered: VecDeque<CoveredFiles>,
-    /// The files that are not covered, by UTC day.
+    /// The files that the window does not cover, grouped by UTC day.
     uncovered: BTreeMap<i32, UncoveredDay>,
 }
 

@@ -3,8 +3,8 @@
 //! The committer adds requests ([`Pending`]) to a [`Batch`] until the batch is full or its commit is due according to
 //! the [`Pace`].
 //!
-//! A request to an idle table is committed immediately. Under load, the committer makes one commit per `batch_age_max`,
-//! even if the requests are small, because many small files would slow down queries.
+//! A request to an idle table is committed immediately. Under load, the committer makes only one commit per
+//! `batch_age_max`, however small the requests are, because many small files would slow down queries.
 
 use std::sync::Arc;
 use std::time::Duration;

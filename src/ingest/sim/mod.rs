@@ -11,8 +11,8 @@
 //!
 //! A test runs a schedule and then audits the contents of the bucket.
 //!
-//! **Invariant:** the same seed produces the same schedule. All random numbers are seeded, and only one actor runs at a
-//! time, while all others wait for the bucket.
+//! **Invariant:** the same seed produces the same schedule. All random number generators are seeded, and only one
+//! actor runs at a time. The other actors are blocked in a call to the simulated object store.
 
 mod tests;
 

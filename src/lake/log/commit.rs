@@ -63,7 +63,7 @@ impl Table {
     /// Commits files and the progress of sources in one log entry, and returns its version. If another writer commits
     /// first, the commit is retried at the next version. It is not retried if the other writer changed the progress of
     /// the same sources, or changed the table's schema in a way that the contract does not allow. If the result of a
-    /// put is in doubt, the entry is read back. The table's snapshot includes the files before this function returns.
+    /// put is in doubt, the entry is read back. When this function returns, the table's snapshot includes the files.
     ///
     /// Returns `Conflict` if a source's progress does not have the expected value. After this error, the snapshot
     /// contains the actual value. After `Unavailable`, the commit may have succeeded. The caller can safely commit the

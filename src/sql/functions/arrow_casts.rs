@@ -61,7 +61,7 @@ impl ScalarUDFImpl for ArrowCast {
 fn check(kind: &DataType) -> Result<()> {
     if has_fixed_size(kind) {
         return Err(DataFusionError::External(Box::new(Error::unsupported(format!(
-            "casts to types of a fixed size are not supported ({kind}): use List or Binary"
+            "casts to fixed-size types are not supported ({kind}): use List or Binary"
         )))));
     }
     Ok(())

@@ -29,7 +29,7 @@ use crate::sql::syntax::tree::{
 };
 use crate::sql::syntax::wildcards::{self, ScopeColumn};
 
-/// Rewrites all joins with USING or NATURAL in a statement.
+/// Rewrites each USING and NATURAL join in a statement into a join with ON.
 pub(crate) fn rewrite(statement: &mut Statement, state: &SessionState) -> Result<()> {
     let Some(query) = query_of(statement) else { return Ok(()) };
     if is_without_using(query) {

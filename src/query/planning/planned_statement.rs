@@ -20,6 +20,9 @@ use crate::query::planning::reusable_plan::ReusablePlan;
 pub struct Planned {
     /// The logical plan, which may still contain placeholders.
     pub plan: ErasedPlan<LogicalPlan>,
+    /// The plan after the analyzer rules, from which physical plans are built. `None` if the statement has placeholders,
+    /// and for EXPLAIN and DESCRIBE.
+    pub(in crate::query) analyzed: Option<ErasedPlan<LogicalPlan>>,
     /// The declared schema of the result. Clients receive it in responses to GetFlightInfo and GetSchema, and together
     /// with the result.
     pub schema: SchemaRef,

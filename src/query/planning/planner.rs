@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -184,7 +185,7 @@ impl Planner {
         if is_explain || !planned.parameters.fields().is_empty() {
             return Ok(());
         }
-        let physical = self.view().state.create_physical_plan(&planned.plan).await?;
+        let physical = self.new_physical(planned).await?;
         if let Some(reusable) = &planned.reusable {
             reusable.store(physical);
         }
@@ -272,24 +273,26 @@ impl Planner {
         let mut parameters = parameters::of_plan(&plan).map_err(|error| self.to_error(error))?;
         template.iter().for_each(|template| template.complete(&mut parameters));
         let parameters = parameters::schema(&parameters)?;
-        let schema = Arc::new(declared_schema(&*self.coerced_schema(&plan, &parameters)?, &parameters));
+        let analyzed = self.analyzed(&plan, &parameters)?;
+        let schema = analyzed.as_ref().unwrap_or(&plan).schema();
+        let schema = Arc::new(declared_schema(schema, &parameters));
         let (ordered, reusable) = (is_ordered(&plan), ReusablePlan::for_statement(&plan));
+        let analyzed = analyzed.filter(|_| parameters.fields().is_empty()).map(ErasedPlan::new);
         let (plan, more_rows) = (ErasedPlan::new(plan), None);
-        Ok(Planned { plan, schema, parameters, ordered, template, more_rows, reusable })
+        Ok(Planned { plan, analyzed, schema, parameters, ordered, template, more_rows, reusable })
     }
 
-    /// Returns the schema of a plan after type coercion, which may change types (`SELECT 1 UNION ALL SELECT 2.5`). If
-    /// coercion fails because the type of a placeholder is unknown, returns the schema before coercion.
-    fn coerced_schema(&self, plan: &LogicalPlan, parameters: &Schema) -> Result<DFSchemaRef> {
+    /// Returns a plan after the analyzer rules. They include type coercion, so the types of the plan's columns can change
+    /// (`SELECT 1 UNION ALL SELECT 2.5`). Returns `None` for EXPLAIN and DESCRIBE, and if a rule fails because the type of
+    /// a placeholder is unknown.
+    fn analyzed(&self, plan: &LogicalPlan, parameters: &Schema) -> Result<Option<LogicalPlan>> {
         if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
-            return Ok(Arc::clone(plan.schema()));
+            return Ok(None);
         }
         let state = &self.view().state;
         match state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {}) {
-            Ok(coerced) => Ok(Arc::clone(coerced.schema())),
-            Err(_) if parameters.fields().iter().any(|field| field.data_type().is_null()) => {
-                Ok(Arc::clone(plan.schema()))
-            }
+            Ok(analyzed) => Ok(Some(analyzed)),
+            Err(_) if parameters.fields().iter().any(|field| field.data_type().is_null()) => Ok(None),
             Err(error) => Err(self.to_error(error)),
         }
     }
@@ -301,10 +304,11 @@ impl Planner {
         ticket: QueryTicket,
         deadline: QueryDeadline,
     ) -> Result<ResultStream> {
-        match deadline.limit(self.execute(planned)).await {
+        let runtime = self.engine.runtimes.of(Some(self.access.tenant()?.as_str()))?;
+        match deadline.limit(deadline.interrupt(&ticket.stop).cover(self.execute(planned))).await {
             Ok(batches) => {
                 let (schema, config) = (Arc::clone(&planned.schema), self.engine.config.clone());
-                Ok(result_stream::start(&self.engine.threads, batches, schema, deadline, ticket, config))
+                Ok(result_stream::start(runtime, batches, schema, deadline, ticket, config))
             }
             Err(error) => {
                 ticket.end(QueryOutcome::from(&error));
@@ -354,17 +358,25 @@ impl Planner {
     }
 
     async fn execute_plan(&self, planned: &Planned) -> Result<SendableRecordBatchStream> {
-        let physical = self.physical(planned, &planned.plan).await.map_err(|error| self.to_error(error))?;
+        let physical = self.physical(planned).await.map_err(|error| self.to_error(error))?;
         let task = Arc::new(self.engine.task(&physical));
         execute_stream(physical, task).map_err(|error| from_engine(error, &self.engine.config))
     }
 
     /// Returns the physical plan to run, which is either the plan that was built during planning or a new plan.
-    async fn physical(&self, planned: &Planned, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    async fn physical(&self, planned: &Planned) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         match planned.reusable.as_ref().and_then(|reusable| reusable.take()) {
             Some(physical) => physical,
-            None => self.view().state.create_physical_plan(plan).await,
+            None => self.new_physical(planned).await,
         }
+    }
+
+    /// Optimizes a statement's plan, and builds a physical plan. Does not analyze the plan again.
+    async fn new_physical(&self, planned: &Planned) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let state: &SessionState = &self.view().state;
+        let Some(analyzed) = &planned.analyzed else { return state.create_physical_plan(&planned.plan).await };
+        let optimized = state.optimizer().optimize(LogicalPlan::clone(analyzed), state, |_, _| {})?;
+        state.query_planner().create_physical_plan(&optimized, state).await
     }
 
     /// Returns the tables to which a statement refers. If a table is not in this session, the error is the same whether

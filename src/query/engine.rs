@@ -34,10 +34,10 @@ use crate::query::freshness::FreshnessFunction;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::plan_cache::PlanCache;
 use crate::query::planning::reusable_plan::is_repeatable;
-use crate::query::query_runtime::QueryRuntime;
 use crate::query::running_queries::{QueryId, RunningQueries};
 use crate::query::scan::table_source::TableSource;
-use crate::sql::dialect;
+use crate::query::tenant_runtimes::TenantRuntimes;
+use crate::sql::{dialect, interrupt};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Slots};
 
@@ -53,7 +53,7 @@ pub struct Engine {
     pub(in crate::query) running: Arc<RunningQueries>,
     pub(in crate::query) plans: PlanCache,
     /// The threads that plan and run queries.
-    pub(in crate::query) threads: QueryRuntime,
+    pub(in crate::query) runtimes: TenantRuntimes,
     /// The session state that each new session clones. The session then adds its own tables.
     pub(in crate::query) template: ErasedPlan<SessionState>,
     /// The table functions that a statement may call.
@@ -84,9 +84,10 @@ impl Engine {
         let template = template(&config, partitions, &runtime);
         let table_functions = dialect::table_functions().into_iter();
         let slots = Slots::new(config.tenant_queries_max, config.tenant_queue_max, config.tenant_queue_wait_max);
-        let threads = QueryRuntime::start(config.threads)?;
+        let runtimes = TenantRuntimes::new(config.threads);
+        interrupt::install();
         let waiting_max = config.tenant_queries_max.saturating_add(config.tenant_queue_max);
-        let planning = Slots::new((threads.thread_count() / 2).max(1), waiting_max, config.tenant_queue_wait_max);
+        let planning = Slots::new((runtimes.thread_count() / 2).max(1), waiting_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
             clock,
@@ -94,7 +95,7 @@ impl Engine {
             planning,
             running: Arc::default(),
             plans: PlanCache::default(),
-            threads,
+            runtimes,
             template: ErasedPlan::new(template),
             table_functions: table_functions.chain([FreshnessFunction::listed()]).collect(),
             runtime,
@@ -113,7 +114,7 @@ impl Engine {
     /// Cancels the running queries without waiting for them to end. Each query ends when its task next yields. After
     /// this call, the engine accepts no new queries.
     pub fn stop(&self) {
-        self.threads.stop();
+        self.runtimes.stop();
     }
 
     /// Returns the maximum size of a statement in bytes.

@@ -49,6 +49,7 @@ mod scan;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod tenant_runtimes;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl OperatorQuery {
     /// large.
     pub async fn run(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let (query, sql) = (self.clone(), sql.to_owned());
-        self.engine.threads.run(async move { query.plan_and_run(&sql).await }).await
+        self.engine.runtimes.of(None)?.run(async move { query.plan_and_run(&sql).await }).await
     }
 
     async fn plan_and_run(&self, sql: &str) -> Result<Vec<RecordBatch>> {

@@ -1,6 +1,6 @@
-//! The tokio runtime whose threads plan and run queries.
+//! A tokio runtime whose threads plan and run queries. Each active tenant has its own (see `tenant_runtimes.rs`).
 //!
-//! Endpoints wait for the results on their own runtime. The query runtime has `query.threads` threads. Their stacks are
+//! Endpoints wait for the results on their own runtime. A query runtime has `query.threads` threads. Their stacks are
 //! large enough for planning.
 //!
 //! ```text
@@ -35,7 +35,6 @@ const NICE: i32 = 5;
 /// A tokio runtime that runs only queries.
 pub(in crate::query) struct QueryRuntime {
     handle: Handle,
-    threads: usize,
     /// The tokio runtime, or `None` after it has been stopped.
     runtime: Mutex<Option<Runtime>>,
     /// A token that is cancelled when the runtime stops. Without it, a caller would have to wait until the thread of
@@ -44,12 +43,8 @@ pub(in crate::query) struct QueryRuntime {
 }
 
 impl QueryRuntime {
-    /// Starts a runtime with `threads` threads, or with one thread per core if `threads` is 0.
+    /// Starts a runtime with `threads` threads.
     pub(in crate::query) fn start(threads: usize) -> Result<Self> {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            threads => threads,
-        };
         // The runtime's threads for blocking work also call `set_nice`. Query threads start them, so they inherit the
         // lowered priority, and the call has no effect.
         let lowered = nice() + NICE;
@@ -62,12 +57,7 @@ impl QueryRuntime {
             .build()
             .map_err(|error| Error::internal("cannot start the query threads").with_source(error))?;
         let handle = runtime.handle().clone();
-        Ok(Self { handle, threads, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
-    }
-
-    /// Returns the number of threads.
-    pub(in crate::query) fn thread_count(&self) -> usize {
-        self.threads
+        Ok(Self { handle, runtime: Mutex::new(Some(runtime)), stopping: CancellationToken::new() })
     }
 
     /// Runs `work` on the query threads and waits for its result. If the returned future is dropped, the work ends.

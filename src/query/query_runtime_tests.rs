@@ -169,7 +169,7 @@ async fn a_reader_does_not_wait_for_a_plan_that_does_not_yield() {
     });
     let batches = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), blocking));
     let deadline = QueryDeadline::new(Instant::now(), i64::MAX, &limits);
-    let mut result = result_stream::start(&engine.threads, batches, schema, deadline, ticket, limits);
+    let mut result = result_stream::start(engine.runtimes.of(None).unwrap(), batches, schema, deadline, ticket, limits);
     let end = timeout(TIMEOUT, result.batches.next()).await.expect("the reader stops waiting").unwrap();
     let error = end.unwrap_err();
     assert_eq!(error.kind(), Kind::Limited);

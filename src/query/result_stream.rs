@@ -36,6 +36,7 @@ use crate::query::error::from_engine;
 use crate::query::query_runtime::{QueryRuntime, stopped};
 use crate::query::running_queries::{QueryId, QueryTicket};
 use crate::sql::engine_error_text::panicked;
+use crate::sql::interrupt::Interrupt;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
 
@@ -79,7 +80,20 @@ impl QueryDeadline {
 
     /// Waits for the result of `work`, and fails if the deadline passes first.
     pub(in crate::query) async fn limit<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        timeout_at(self.at, work).await.unwrap_or_else(|_| Err(self.error()))
+        match timeout_at(self.at, work).await {
+            Ok(outcome) => outcome.map_err(|error| self.error_or(error)),
+            Err(_) => Err(self.error()),
+        }
+    }
+
+    /// Returns the interrupt that ends a task of the query after the deadline, or after `stop` has been cancelled.
+    pub(in crate::query) fn interrupt(self, stop: &CancellationToken) -> Interrupt {
+        Interrupt::new(stop.clone(), self.at)
+    }
+
+    /// Returns the error of the deadline if it has passed, because `error` may be that of an interrupted operation.
+    fn error_or(self, error: Error) -> Error {
+        if Instant::now() >= self.at { self.error() } else { error }
     }
 
     fn error(self) -> Error {
@@ -113,11 +127,13 @@ struct Reader {
     deadline: QueryDeadline,
     /// The task on the query runtime. Dropping this handle cancels the task.
     _task: AbortOnDropHandle<()>,
+    /// The runtime of the task, which must not be stopped while the task runs.
+    _runtime: Arc<QueryRuntime>,
 }
 
 /// Starts a task that reads `batches` and checks the limits, and returns the stream of results.
 pub(in crate::query) fn start(
-    runtime: &QueryRuntime,
+    runtime: Arc<QueryRuntime>,
     batches: SendableRecordBatchStream,
     schema: SchemaRef,
     deadline: QueryDeadline,
@@ -129,10 +145,17 @@ pub(in crate::query) fn start(
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let (ended, end) = oneshot::channel();
-    let task = runtime.spawn(running.run(sender, ended));
-    let reader = Reader { batches: receiver, end: Some(end), stop, deadline, _task: task };
+    let task = runtime.spawn(deadline.interrupt(&stop).cover(running.run(sender, ended)));
+    let reader = Reader { batches: receiver, end: Some(end), stop, deadline, _task: task, _runtime: runtime };
     let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     ResultStream { id, deadline: ends, batches: batches.boxed() }
+}
+
+impl Drop for Reader {
+    /// Interrupts the query, which may not yield for a long time.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Reader {
@@ -249,7 +272,10 @@ impl RunningPlan {
                 Err(_) => return Some(Err(self.deadline.error())),
                 Ok(Err(panic)) => return Some(Err(panicked(panic))),
                 Ok(Ok(None)) => return None,
-                Ok(Ok(Some(Err(error)))) => return Some(Err(from_engine(error, &self.config))),
+                Ok(Ok(Some(Err(_)))) if self.ticket.stop.is_cancelled() => return Some(Err(cancelled())),
+                Ok(Ok(Some(Err(error)))) => {
+                    return Some(Err(self.deadline.error_or(from_engine(error, &self.config))));
+                }
                 Ok(Ok(Some(Ok(batch)))) if batch.num_rows() == 0 => {}
                 Ok(Ok(Some(Ok(batch)))) => return Some(Ok(batch)),
             }

@@ -18,6 +18,7 @@ use datafusion::catalog::TableProvider as _;
 use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::contract::Contract;
 use crate::error::{Error, Result};
@@ -149,7 +150,13 @@ impl Session {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        self.planner.deadline().limit(self.planner.engine.threads.run(work)).await
+        let Planner { engine, access, .. } = &*self.planner;
+        let deadline = self.planner.deadline();
+        let stop = CancellationToken::new();
+        let work = deadline.interrupt(&stop).cover(work);
+        let _stops_dropped_work = stop.drop_guard();
+        let runtime = engine.runtimes.of(Some(access.tenant()?.as_str()))?;
+        deadline.limit(runtime.run(work)).await
     }
 
     /// Returns the tables that the caller may see, ordered by name.

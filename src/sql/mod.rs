@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_error_text.rs` rewrites the engine's
-//! error texts. Our plan nodes share `plan_node.rs`, and the rules share `plan_expressions.rs`.
+//! error texts. Our plan nodes share `plan_node.rs`, and the rules share `plan_expressions.rs`. `interrupt.rs` ends a
+//! query inside an operation that does not yield.
 //!
 //! **Invariant:** this module does not depend on tables, tenants or sessions. It works only on statements and plans.
 
@@ -16,6 +17,7 @@ pub(crate) mod dialect;
 pub(crate) mod engine_bugs;
 pub(crate) mod engine_error_text;
 pub(crate) mod functions;
+pub(crate) mod interrupt;
 pub(crate) mod plan_expressions;
 pub(crate) mod plan_node;
 mod rules;

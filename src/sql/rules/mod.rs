@@ -5,7 +5,7 @@
 //!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles
 //!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
-//!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts
+//!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts ─► interruptible_joins
 //! ```
 //!
 //! **Invariant:** a rule never adds tables or functions that the session is not allowed to use.
@@ -28,6 +28,7 @@ pub(super) mod fallible_operands;
 pub(super) mod functional_dependencies;
 mod grouping_sets;
 pub(super) mod in_lists;
+mod interruptible_joins;
 pub(super) mod interval_comparisons;
 mod missing_sorts;
 pub(super) mod single_distinct;
@@ -46,5 +47,6 @@ pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + 
     rules.insert(sorts, Arc::new(missing_sorts::MissingSortsRule));
     rules.insert(0, Arc::new(grouping_sets::GroupingSetsRule));
     rules.insert(1, Arc::new(split_limits::SplitLimitsRule));
+    rules.push(Arc::new(interruptible_joins::InterruptibleJoinRule));
     rules
 }

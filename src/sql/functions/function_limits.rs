@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::sql::functions::definition::operator_field;
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
-use crate::sql::plan_expressions::rewrite_expressions;
+use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
@@ -71,7 +71,19 @@ impl AnalyzerRule for ResultSizeRule {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| rewrite_expressions(plan, limit_expr)).map(|plan| plan.data)
+        plan.transform_up_with_subqueries(|plan| match any_expression(&plan, needs_limit)? {
+            true => rewrite_expressions(plan, limit_expr),
+            false => Ok(Transformed::no(plan)),
+        })
+        .map(|plan| plan.data)
+    }
+}
+
+fn needs_limit(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(call) => growth(call.func.name()).is_some(),
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => *op == Operator::StringConcat,
+        _ => false,
     }
 }
 

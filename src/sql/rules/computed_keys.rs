@@ -33,7 +33,9 @@ impl AnalyzerRule for ComputedKeyRule {
         plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Sort(sort) => rewrite_sort(sort),
             LogicalPlan::Window(window) => rewrite_window(window),
-            LogicalPlan::Aggregate(aggregate) => rewrite_aggregate(aggregate),
+            LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.iter().any(has_order) => {
+                rewrite_aggregate(aggregate)
+            }
             plan => Ok(Transformed::no(plan)),
         })
         .map(|plan| plan.data)
@@ -72,6 +74,11 @@ fn rewrite_aggregate(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     }
     let rows = Aggregate::try_new(keys.below(&aggregate.input)?, aggregate.group_expr, exprs)?;
     Ok(Transformed::yes(LogicalPlan::Aggregate(rows)))
+}
+
+fn has_order(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(call) if !call.params.order_by.is_empty())))
+        .unwrap_or(true)
 }
 
 /// The computed keys of one node. Equal keys share a column, because all functions of a window node

@@ -179,3 +179,33 @@ async fn a_reader_does_not_wait_for_a_plan_that_does_not_yield() {
     drop(release);
     timeout(TIMEOUT, idle(&engine)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_that_do_not_yield_end_at_the_deadline_and_delay_no_other_tenant() {
+    let limits = QueryConfig { threads: 1, time_max: Duration::from_secs(2), ..config() };
+    let engine = engine_with(limits).await;
+    let (acme, coda) = (reader("acme").await, reader("coda").await);
+    let pairs = "generate_series(1, 200000) AS a(x) JOIN generate_series(1, 200000) AS b(y)";
+    let statements = [
+        format!("SELECT count(*) FROM {pairs} ON a.x > b.y + 7"),
+        format!("SELECT count(*) FROM {pairs} ON a.x % 7 = 8 + b.y % 2 AND a.x > b.y"),
+        format!("SELECT count(*) FROM {pairs} ON a.x % 2 = b.y % 2 WHERE a.x + b.y < 0"),
+        "SELECT max(a.x + b.x) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(x)"
+            .to_owned(),
+    ];
+    let mut hostile = Vec::new();
+    for sql in statements {
+        let (engine, acme) = (Arc::clone(&engine), acme.clone());
+        hostile.push(tokio::spawn(async move { (ask(&engine, &acme, &sql).await, sql) }));
+    }
+    while !hostile.iter().all(tokio::task::JoinHandle::is_finished) {
+        // Each of these queries has the same time limit.
+        assert_eq!(ask(&engine, &coda, "SELECT 1").await.unwrap(), [["1"]]);
+    }
+    for task in hostile {
+        let (outcome, sql) = task.await.unwrap();
+        let error = outcome.expect_err(&sql);
+        assert!(error.message().contains("query.time_max"), "{sql}: {error:?}");
+    }
+    timeout(TIMEOUT, idle(&engine)).await.expect("all plans have ended");
+}

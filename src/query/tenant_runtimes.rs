@@ -99,3 +99,29 @@ fn shared(runtimes: &HashMap<Option<String>, TenantRuntime>, key: &Option<String
     let chosen = runtimes.iter().max_by_key(|(other, _)| weight(other));
     chosen.map(|(_, known)| Arc::clone(&known.runtime))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn tenants_have_own_runtimes_until_there_are_too_many() {
+        let runtimes = TenantRuntimes::new(1);
+        let runtime = |name: String| runtimes.of(Some(&name)).unwrap();
+        let first: Vec<_> = (0..RUNTIMES_MAX).map(|number| runtime(number.to_string())).collect();
+        for (number, known) in first.iter().enumerate() {
+            assert!(Arc::ptr_eq(known, &runtime(number.to_string())), "a tenant keeps its runtime");
+            assert_eq!(first.iter().filter(|other| Arc::ptr_eq(known, other)).count(), 1, "tenants do not share");
+        }
+        let more = runtime("more".to_owned());
+        assert!(first.iter().any(|known| Arc::ptr_eq(known, &more)), "all runtimes are in use");
+        assert!(Arc::ptr_eq(&more, &runtime("more".to_owned())));
+        drop((first, more));
+        let operator = runtimes.of(None).unwrap();
+        assert_eq!(operator.run(async { Ok(1) }).await.unwrap(), 1, "an idle runtime has been replaced");
+        runtimes.stop();
+        assert_eq!(operator.run(async { Ok(1) }).await.unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(runtimes.of(None).map(drop).unwrap_err().kind(), Kind::Unavailable);
+    }
+}

@@ -13,7 +13,9 @@ use crate::sql::functions::count_distinct::CountDistinctPlanner;
 use crate::sql::functions::generate_series::with_time_series;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::window_aggregates::WindowAggregatePlanner;
-use crate::sql::functions::{aggregate_functions, arrow_casts, corrected_functions, function_limits, time_functions};
+use crate::sql::functions::{
+    aggregate_functions, arrow_casts, corrected_functions, function_limits, pattern_limits, time_functions,
+};
 use crate::sql::rules::aggregate_order::AggregateOrderRule;
 use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
 use crate::sql::rules::checked_arithmetic::CheckedArithmeticRule;
@@ -35,6 +37,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
     let scalar_functions = corrected_functions::with_corrections(scalar_functions);
     let scalar_functions = time_functions::with_time_functions(scalar_functions);
+    let scalar_functions = pattern_limits::with_pattern_limits(scalar_functions);
     SessionStateBuilder::new()
         .with_config(options.into())
         .with_expr_planners(expr_planners())

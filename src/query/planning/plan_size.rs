@@ -9,13 +9,17 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
-use crate::query::planning::statement::{CHAIN_MAX, RELATIONS_MAX, too_long_chain, too_many_relations};
+use crate::query::planning::statement::{
+    CHAIN_MAX, RELATIONS_MAX, WINDOWS_MAX, too_long_chain, too_many_relations, too_many_windows,
+};
 
 /// The maximum nesting depth of an expression, which is the maximum length of an operator chain plus a margin for other
 /// nesting.
 pub(in crate::query) const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
+/// The maximum number of joins without an equality between the two sides. A join with a single row does not count.
+const CROSS_JOINS_MAX: usize = 16;
 /// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, the nodes
 /// of the subplan are counted each time.
 const PARTS_MAX: usize = 1_000_000;
@@ -28,11 +32,14 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
 }
 
-/// Refuses a sent plan that refers to too many tables, or whose literals exceed the maximum size of a statement.
+/// Refuses a sent plan that refers to too many tables, has too many window functions, or whose literals exceed the maximum size of a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
-    let (mut relations, mut bytes) = (0, 0);
+    let (mut relations, mut windows, mut bytes) = (0, 0, 0);
     let walked = plan.apply_with_subqueries(|node| {
         relations += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        if let LogicalPlan::Window(window) = node {
+            windows += window.window_expr.len();
+        }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::Literal(value, _) = expr {
@@ -46,6 +53,9 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
     if relations > RELATIONS_MAX {
         return Err(too_many_relations());
     }
+    if windows > WINDOWS_MAX {
+        return Err(too_many_windows());
+    }
     if bytes > config.sql_bytes_max {
         return Err(Error::limited(format!(
             "the literals of the plan have {bytes} bytes, but at most {} are allowed (limit query.sql_bytes_max)",
@@ -58,6 +68,28 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
 /// Returns the number of bytes that a literal occupies on the heap.
 fn literal_bytes(value: &ScalarValue) -> usize {
     value.size().saturating_sub(size_of::<ScalarValue>())
+}
+
+/// Refuses an optimized plan with too many joins that combine all pairs of rows.
+pub(in crate::query) fn check_cross_joins(plan: &LogicalPlan) -> Result<()> {
+    let mut joins = 0;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Join(join) = node
+            && join.on.is_empty()
+            && join.left.max_rows() != Some(1)
+            && join.right.max_rows() != Some(1)
+        {
+            joins += 1;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    if joins > CROSS_JOINS_MAX {
+        return Err(Error::limited(format!(
+            "the statement has more than {CROSS_JOINS_MAX} joins without an equality: add conditions such as a.id = b.id"
+        )));
+    }
+    Ok(())
 }
 
 /// Counts the nodes and expressions of a plan, and stops when a limit is exceeded.

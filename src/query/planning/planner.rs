@@ -376,6 +376,7 @@ impl Planner {
         let state: &SessionState = &self.view().state;
         let Some(analyzed) = &planned.analyzed else { return state.create_physical_plan(&planned.plan).await };
         let optimized = state.optimizer().optimize(LogicalPlan::clone(analyzed), state, |_, _| {})?;
+        plan_size::check_cross_joins(&optimized).map_err(|error| DataFusionError::External(Box::new(error)))?;
         state.query_planner().create_physical_plan(&optimized, state).await
     }
 

@@ -39,6 +39,9 @@ pub const STACK_BYTES_MIN: usize = 16 << 20;
 /// counts.
 pub(in crate::query) const RELATIONS_MAX: usize = 100;
 
+/// The maximum number of window functions in a statement. The engine's planner compares each of them with all others.
+pub(in crate::query) const WINDOWS_MAX: usize = 100;
+
 /// Parses a single statement, and refuses it unless it is a query.
 pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Statement> {
     if sql.len() > config.sql_bytes_max {
@@ -179,7 +182,7 @@ fn check_sql(statement: &ast::Statement, keyword: &str) -> Result<()> {
         }
         _ => return Err(refused(keyword)),
     }
-    match statement.visit(&mut ReadOnlyCheck { relations: 0, reads: TableReads::default() }) {
+    match statement.visit(&mut ReadOnlyCheck { relations: 0, windows: 0, reads: TableReads::default() }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
@@ -189,6 +192,7 @@ fn check_sql(statement: &ast::Statement, keyword: &str) -> Result<()> {
 /// or an `INSERT` as the body of the query.
 struct ReadOnlyCheck {
     relations: usize,
+    windows: usize,
     reads: TableReads,
 }
 
@@ -219,6 +223,11 @@ impl ast::Visitor for ReadOnlyCheck {
 
     fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Error> {
         self.reads.leave(query).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    }
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Error> {
+        self.windows += usize::from(matches!(expr, ast::Expr::Function(call) if call.over.is_some()));
+        if self.windows > WINDOWS_MAX { ControlFlow::Break(too_many_windows()) } else { ControlFlow::Continue(()) }
     }
 
     fn pre_visit_table_factor(&mut self, relation: &ast::TableFactor) -> ControlFlow<Error> {
@@ -261,6 +270,12 @@ pub(in crate::query) fn too_long_chain() -> Error {
 
 pub(in crate::query) fn too_many_relations() -> Error {
     Error::limited(format!("the statement names more than {RELATIONS_MAX} tables"))
+}
+
+pub(in crate::query) fn too_many_windows() -> Error {
+    Error::limited(format!(
+        "the statement has more than {WINDOWS_MAX} window functions: split it into several statements"
+    ))
 }
 
 fn is_operator(token: &Token) -> bool {
@@ -454,6 +469,8 @@ mod tests {
         }
         let relations = format!("SELECT 1 FROM {}", vec!["t"; RELATIONS_MAX + 1].join(", "));
         assert_eq!(parse(&relations, &config()).unwrap_err().kind(), Kind::Limited);
+        let windows = format!("SELECT {}", vec!["sum(x) OVER ()"; WINDOWS_MAX + 1].join(", "));
+        assert_eq!(parse(&windows, &config()).unwrap_err().kind(), Kind::Limited);
         let list = format!("SELECT x IN ({})", vec!["-1"; 9_000].join(", "));
         parse(&list, &config()).unwrap();
         let long = format!("SELECT '{}'", "x".repeat(config().sql_bytes_max));

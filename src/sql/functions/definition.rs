@@ -123,3 +123,18 @@ pub(super) fn operator_field(operator: &impl ScalarUDFImpl, args: &ReturnFieldAr
     let is_nullable = args.arg_fields.iter().any(|field| field.is_nullable());
     Ok(Arc::new(Field::new(operator.name(), operator.return_type(&kinds)?, is_nullable)))
 }
+
+/// Returns the arguments of `rows` rows, beginning with the row `start`.
+pub(super) fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
+    let values = args.args.iter().map(|value| match value {
+        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
+        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
+    });
+    ScalarFunctionArgs {
+        args: values.collect(),
+        arg_fields: args.arg_fields.clone(),
+        number_rows: rows,
+        return_field: Arc::clone(&args.return_field),
+        config_options: Arc::clone(&args.config_options),
+    }
+}

@@ -34,9 +34,11 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
 
 use crate::error::Error;
-use crate::sql::functions::definition::operator_field;
+use crate::sql::functions::definition::{operator_field, slice};
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
+use crate::sql::functions::pattern_limits::{is_pattern_operator, limit_operator};
+use crate::sql::interrupt;
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum size in bytes of the result of one call on one batch.
@@ -82,12 +84,13 @@ impl AnalyzerRule for ResultSizeRule {
 fn needs_limit(expr: &Expr) -> bool {
     match expr {
         Expr::ScalarFunction(call) => growth(call.func.name()).is_some(),
-        Expr::BinaryExpr(BinaryExpr { op, .. }) => *op == Operator::StringConcat,
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => *op == Operator::StringConcat || is_pattern_operator(*op),
         _ => false,
     }
 }
 
 fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
+    interrupt::check()?;
     Ok(match expr {
         Expr::ScalarFunction(call) => match limited(&call.func) {
             Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
@@ -97,6 +100,10 @@ fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
             let func = Arc::new(ScalarUDF::new_from_impl(LimitedConcat::new()));
             Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args: vec![*left, *right] }))
         }
+        Expr::BinaryExpr(binary) => match limit_operator(&binary)? {
+            Some(call) => Transformed::yes(call),
+            None => Transformed::no(Expr::BinaryExpr(binary)),
+        },
         other => Transformed::no(other),
     })
 }
@@ -125,6 +132,7 @@ impl ScalarUDFImpl for LimitedFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        interrupt::check()?;
         let sizes = estimate(self.growth, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
             let is_untyped = args.arg_fields.iter().all(|field| field.data_type().is_null());
@@ -173,20 +181,6 @@ impl LimitedFunction {
         }
         let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(concat(&results)?))
-    }
-}
-
-fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> ScalarFunctionArgs {
-    let values = args.args.iter().map(|value| match value {
-        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(start, rows)),
-        scalar @ ColumnarValue::Scalar(_) => scalar.clone(),
-    });
-    ScalarFunctionArgs {
-        args: values.collect(),
-        arg_fields: args.arg_fields.clone(),
-        number_rows: rows,
-        return_field: Arc::clone(&args.return_field),
-        config_options: Arc::clone(&args.config_options),
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) mod max_by;
 pub(super) mod mode_and_percentile;
 mod number_text;
 pub(super) mod pass_through;
+pub(super) mod pattern_limits;
 mod percentile_cont;
 mod recomputed_window;
 pub(super) mod rounding_cast;

@@ -16,6 +16,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
 use crate::sql::functions::rounding_cast::cast_operand;
+use crate::sql::interrupt;
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// Replaces the engine's operators with checked operators.
@@ -33,7 +34,8 @@ impl AnalyzerRule for CheckedArithmeticRule {
                 return Ok(Transformed::no(plan));
             }
             let schema = merge_schema(&plan.inputs());
-            rewrite_expressions(plan, |expr| Ok(rewrite(expr, &schema)))
+            // The type of a long chain of operators takes long to determine.
+            rewrite_expressions(plan, |expr| interrupt::check().map(|()| rewrite(expr, &schema)))
         })
         .map(|plan| plan.data)
     }

@@ -29,6 +29,7 @@ use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable as _, Logic
 use datafusion::optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule};
 
 use crate::sql::functions::is_fallible;
+use crate::sql::interrupt;
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum number of operands that get their own CASE in one condition.
@@ -51,6 +52,7 @@ impl OptimizerRule for GuardRule {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>, DataFusionError> {
+        interrupt::check()?;
         // A scan uses its filters only to select files and pages. It evaluates no expressions that can fail.
         if matches!(plan, LogicalPlan::TableScan(_)) || !has_condition(&plan)? {
             return Ok(Transformed::no(plan));

@@ -1,0 +1,179 @@
+//! Limits the size of regular expressions.
+//!
+//! A regular expression is compiled before it is used. `\w{90}` becomes an automaton of many thousand states, and a
+//! function whose patterns come from a column compiles one automaton for each of them. A wrapper around each function with
+//! a pattern estimates the number of states without compiling. The operators `~`, `~*`, `!~` and `!~*` with a pattern that
+//! is not constant become calls of `regexp_like`.
+//!
+//! **Invariant:** the engine compiles only patterns that [`check`] has accepted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, ColumnarValue, Documentation, Expr, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, lit,
+};
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use crate::error::Error;
+use crate::sql::functions::definition::slice;
+use crate::sql::functions::delegate::delegate;
+use crate::sql::interrupt;
+
+/// The functions whose second argument is a regular expression.
+const FUNCTIONS: [&str; 5] = ["regexp_count", "regexp_instr", "regexp_like", "regexp_match", "regexp_replace"];
+/// The maximum estimated number of states of the regular expressions in one call on one batch of rows.
+const STATES_MAX: usize = 100_000;
+/// The number of rows of one call, if the patterns or the flags come from a column.
+const ROWS_PER_CALL: usize = 256;
+
+/// Wraps the functions with a pattern.
+pub(crate) fn with_pattern_limits(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
+    let wrap = |function: Arc<ScalarUDF>| match FUNCTIONS.contains(&function.name()) {
+        true => Arc::new(ScalarUDF::new_from_impl(PatternFunction { inner: function })),
+        false => function,
+    };
+    functions.into_iter().map(wrap).collect()
+}
+
+/// Checks a constant pattern of an operator, and replaces an operator whose pattern is not constant. Returns `None` if the
+/// expression needs no replacement.
+pub(super) fn limit_operator(binary: &BinaryExpr) -> Result<Option<Expr>> {
+    let (ignores_case, negated) = match binary.op {
+        Operator::RegexMatch => (false, false),
+        Operator::RegexIMatch => (true, false),
+        Operator::RegexNotMatch => (false, true),
+        Operator::RegexNotIMatch => (true, true),
+        _ => return Ok(None),
+    };
+    if let Expr::Literal(pattern, _) = &*binary.right {
+        let pattern = pattern.try_as_str().flatten();
+        return pattern.map_or(Ok(()), check).map(|()| None);
+    }
+    let text = |operand: &Expr| Expr::Cast(Cast::new(Box::new(operand.clone()), DataType::Utf8));
+    let mut args = vec![text(&binary.left), text(&binary.right)];
+    args.extend(ignores_case.then(|| lit("i")));
+    let func =
+        Arc::new(ScalarUDF::new_from_impl(PatternFunction { inner: datafusion::functions::regex::regexp_like() }));
+    let call = Expr::ScalarFunction(ScalarFunction { func, args });
+    Ok(Some(if negated { Expr::Not(Box::new(call)) } else { call }))
+}
+
+/// Returns true for the operators that match a regular expression.
+pub(super) fn is_pattern_operator(op: Operator) -> bool {
+    use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
+    matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
+}
+
+/// Fails if a regular expression has too many states. Accepts an invalid regular expression, for which the engine reports
+/// the error.
+fn check(pattern: &str) -> Result<()> {
+    if states(pattern) <= STATES_MAX { Ok(()) } else { Err(too_large()) }
+}
+
+fn too_large() -> DataFusionError {
+    DataFusionError::External(Box::new(Error::limited(format!(
+        "the regular expressions have more than {STATES_MAX} states for one batch of rows: use smaller repetition counts \
+         such as {{1,20}}, ASCII classes such as [a-z0-9] instead of \\w, or a constant pattern"
+    ))))
+}
+
+/// Returns the estimated number of states of a regular expression, or 0 if it is invalid.
+fn states(pattern: &str) -> usize {
+    regex_syntax::parse(pattern).map_or(0, |hir| hir_states(&hir))
+}
+
+/// Returns the estimated number of states of a part of a regular expression. The parser limits the nesting depth.
+fn hir_states(hir: &Hir) -> usize {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len().max(1),
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len().max(1),
+        HirKind::Repetition(repetition) => {
+            let copies = repetition.max.unwrap_or(repetition.min).max(1);
+            hir_states(&repetition.sub).saturating_mul(copies as usize).saturating_add(1)
+        }
+        HirKind::Capture(capture) => hir_states(&capture.sub).saturating_add(2),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().map(hir_states).fold(1, usize::saturating_add)
+        }
+    }
+}
+
+/// A function that checks the size of its patterns.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PatternFunction {
+    inner: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for PatternFunction {
+    delegate! {
+        fn name(&self) -> &str;
+        fn aliases(&self) -> &[String];
+        fn signature(&self) -> &Signature;
+        fn return_type(&self, kinds: &[DataType]) -> Result<DataType>;
+        fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef>;
+        fn schema_name(&self, args: &[Expr]) -> Result<String>;
+        fn documentation(&self) -> Option<&Documentation>;
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.inner().coerce_types(kinds)
+    }
+
+    /// Simplifies only calls with a constant pattern, which can become an operator.
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        match args.get(1) {
+            Some(Expr::Literal(pattern, _)) => {
+                pattern.try_as_str().flatten().map_or(Ok(()), check)?;
+                self.inner.simplify(args, info)
+            }
+            _ => Ok(ExprSimplifyResult::Original(args)),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        interrupt::check()?;
+        let [_, pattern, ..] = args.args.as_slice() else { return self.inner.invoke_with_args(args) };
+        match pattern {
+            ColumnarValue::Scalar(pattern) => pattern.try_as_str().flatten().map_or(Ok(()), check)?,
+            ColumnarValue::Array(patterns) => check_all(patterns)?,
+        }
+        let is_constant = args.args[1..].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        if is_constant || args.number_rows <= ROWS_PER_CALL {
+            return self.inner.invoke_with_args(args);
+        }
+        let mut results = Vec::<ArrayRef>::new();
+        for start in (0..args.number_rows).step_by(ROWS_PER_CALL) {
+            interrupt::check()?;
+            let rows = ROWS_PER_CALL.min(args.number_rows - start);
+            results.push(self.inner.invoke_with_args(slice(&args, start, rows))?.into_array(rows)?);
+        }
+        let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
+        Ok(ColumnarValue::Array(arrow::compute::concat(&results)?))
+    }
+}
+
+/// Fails if the distinct patterns of a batch have too many states in total.
+fn check_all(patterns: &ArrayRef) -> Result<()> {
+    let patterns = cast(patterns, &DataType::Utf8)?;
+    let Some(patterns) = patterns.as_any().downcast_ref::<StringArray>() else { return Ok(()) };
+    let (mut known, mut total) = (HashSet::new(), 0_usize);
+    for pattern in patterns.iter().flatten() {
+        if known.insert(pattern) {
+            total = total.saturating_add(states(pattern));
+            if total > STATES_MAX {
+                return Err(too_large());
+            }
+        }
+    }
+    Ok(())
+}

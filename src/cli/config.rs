@@ -51,6 +51,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
                 return Ok(exit::CONFIG.into());
             }
             write_stdout(&summary(config));
+            if let Ok(verifier) = Verifier::new(&config.auth, &config.policy, Clock::System) {
+                verifier.describe_issuers().iter().for_each(|line| write_stdout(line));
+            }
             for (source, lookups) in unchecked(config) {
                 write_stderr(&format!(
                     "the transform of source `{source}` was not checked, because these lookup tables are not loaded: {}; to check \

@@ -74,7 +74,8 @@ section! {
         /// CA certificates (PEM) to trust for `jwks_url`, in addition to the system's.
         ca_file: Option<PathBuf> = none(),
             "A private provider often has a private CA";
-        /// The claim that names the tenant. It may be a dotted path.
+        /// The claim that names the tenant. It may be a dotted path. A name in double quotes may contain dots:
+        /// `'"https://app.example.com/claims".tenant_id'`.
         tenant_claim: String = plain("tenant"),
             "Providers use different claims, such as `app_metadata.tenant_id`";
         /// The claim that contains the scopes, as a list or as a space-separated string.

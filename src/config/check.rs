@@ -11,6 +11,7 @@ use url::Url;
 
 use super::collection_values::check_name;
 use super::error::ConfigErrors;
+use super::secret_strength;
 use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS, QUARANTINE_SUFFIX};
 use super::{Config, PolicyConfig, TableConfig, check_auth, check_sources, lookups, memory};
 use crate::error::did_you_mean;
@@ -29,6 +30,9 @@ pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     // its lookup tables can be loaded.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {
         *file = base.join(&*file);
+    }
+    if let Some(problem) = secret_strength::shell_path(&config.lake.url) {
+        errors.add("lake.url", problem);
     }
     if !config.lake.url.contains("://") {
         match Url::from_directory_path(base.join(&config.lake.url)) {

@@ -1,6 +1,6 @@
 //! Checks that authentication is secure: each key matches its algorithms, and no endpoint is exposed by mistake.
 //!
-//! Refuses the algorithm `none`, short secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
+//! Refuses the algorithm `none`, short or weak secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
 //! an endpoint, also refuses connections without TLS and the public development secret.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use url::Url;
 use super::error::ConfigErrors;
 use super::loopback::{has_credentials, is_https_or_loopback};
 use super::signing_algorithm::SigningAlgorithm;
-use super::{AuthConfig, Config, IssuerConfig};
+use super::{AuthConfig, Config, IssuerConfig, Secret, secret_strength};
 use crate::error::did_you_mean;
 
 /// The secret in the reference configuration. The secret is public, so it is refused if other hosts can reach an
@@ -31,6 +31,8 @@ pub(super) fn auth(auth: &AuthConfig, errors: &mut ConfigErrors) {
     let handle_secret = &auth.handle_secret;
     if !handle_secret.is_empty() && handle_secret.expose().len() < HANDLE_SECRET_BYTES_MIN {
         errors.add("auth.handle_secret", format!("must have at least {HANDLE_SECRET_BYTES_MIN} bytes"));
+    } else if let Some(problem) = Some(handle_secret).filter(|secret| !secret.is_empty()).and_then(weakness) {
+        errors.add("auth.handle_secret", problem);
     }
     let mut seen = BTreeSet::new();
     for (name, trusted) in &auth.issuers {
@@ -62,6 +64,8 @@ fn issuer(key: &str, issuer: &IssuerConfig, errors: &mut ConfigErrors) {
         {
             let (bytes_min, name) = (strictest.secret_bytes_min(), strictest.name());
             errors.add(&format!("{key}.secret"), format!("must have at least {bytes_min} bytes for {name}"));
+        } else if let Some(problem) = weakness(secret) {
+            errors.add(&format!("{key}.secret"), problem);
         }
     }
     if issuer.ca_file.is_some() && issuer.jwks_url.is_none() {
@@ -70,6 +74,10 @@ fn issuer(key: &str, issuer: &IssuerConfig, errors: &mut ConfigErrors) {
     if let Some(url) = &issuer.jwks_url {
         jwks_url(&format!("{key}.jwks_url"), url, errors);
     }
+}
+
+fn weakness(secret: &Secret) -> Option<String> {
+    secret_strength::weakness(secret.expose())
 }
 
 fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, errors: &mut ConfigErrors) {

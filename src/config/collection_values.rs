@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::{REDACTED, quoted, text, wrong};
+use super::secret_strength;
 use super::section_macro::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, none, required};
 
 /// The maximum length of a table, policy, issuer or column name, in bytes.
@@ -132,6 +133,10 @@ impl Value for BTreeMap<String, String> {
                 RawValue::Bool(yes) => yes.to_string(),
                 other => text(other, &format!("{key}.{name}"), &none::<String>(), errors)?,
             };
+            if let Some(problem) = secret_strength::placeholder(&text) {
+                errors.add(&format!("{key}.{name}"), problem);
+                continue;
+            }
             options.insert(name, text);
         }
         Some(options)

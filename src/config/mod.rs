@@ -30,6 +30,7 @@ mod raw;
 mod reference_page;
 mod scalar_values;
 mod schema_registry;
+mod secret_strength;
 mod section_macro;
 mod server_sections;
 mod show;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::error::ConfigErrors;
 use super::raw::RawValue;
+use super::secret_strength;
 use super::section_macro::{BYTES, KeySpec, ShownValue, Value, none};
 use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
 use crate::error::did_you_mean;
@@ -180,6 +181,10 @@ impl Value for PathBuf {
             errors.add(key, "must not be empty: write a path, or omit the key");
             return None;
         }
+        if let Some(problem) = secret_strength::shell_path(&path) {
+            errors.add(key, problem);
+            return None;
+        }
         Some(path.into())
     }
 
@@ -197,6 +202,10 @@ impl Value for Secret {
         let secret = text(raw, key, spec, errors)?;
         if secret == REDACTED {
             errors.add(key, "is the placeholder that `config show` prints, not a secret");
+            return None;
+        }
+        if let Some(problem) = secret_strength::placeholder(&secret) {
+            errors.add(key, problem);
             return None;
         }
         Some(Self::new(secret))

@@ -160,10 +160,10 @@ section! {
         /// How long a query may wait for a free slot.
         tenant_queue_wait_max: Duration = time(5 * SECOND, Duration::ZERO..=10 * MINUTE),
             "After the default wait, most people reload the page and send the query again";
-        /// The number of threads that plan and run queries; 0 means one per core. These threads have a lower scheduling
-        /// priority than all other threads.
+        /// The number of threads that plan and run the queries of each active tenant; 0 means one per core. These threads
+        /// have a lower scheduling priority than all other threads.
         threads: usize = count("threads", 0, 0..=1_024),
-            "Queries may use the whole machine. Ingest and the endpoints run on their own threads, which have a higher priority";
+            "The queries of one tenant may use the whole machine while no other tenant needs it. Ingest and the endpoints run on their own threads, which have a higher priority";
         /// The number of partitions in a query plan; 0 means one per core.
         partitions: usize = count("partitions", 0, 0..=1_024),
             "A single query should be able to use the whole machine";

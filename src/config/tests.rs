@@ -31,7 +31,7 @@ fn good(text: &str, env: &[(&str, &str)]) -> Config {
 
 /// Parses `text` together with the required keys, and returns the errors.
 #[track_caller]
-fn errors(text: &str, env: &[(&str, &str)]) -> String {
+pub(super) fn errors(text: &str, env: &[(&str, &str)]) -> String {
     match parse(&format!("{text}\n{REQUIRED}"), env) {
         Ok(_) => panic!("no error in {text} {env:?}"),
         Err(errors) => errors.to_string(),
@@ -71,7 +71,7 @@ fn environment_variables_override_the_file() {
         ("GLASSHOUSE__INGEST__QUEUE_BYTES_MAX", "1 GiB"),
         ("GLASSHOUSE__LAKE__URL", "s3://bucket/prefix"),
         ("GLASSHOUSE__LAKE__OPTIONS__AWS_ENDPOINT", "http://127.0.0.1:9000"),
-        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "00000000000000000000000000000000"),
+        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "0123456789abcdef0123456789abcdef"),
         ("GLASSHOUSE__AUTH__ISSUERS__DEV__OPERATORS", "one, two"),
         ("GLASSHOUSE__FLIGHT__TYPES", "native"),
         ("GLASSHOUSE__TABLES__CALLS__RETENTION_DAYS", "30"),
@@ -87,7 +87,7 @@ fn environment_variables_override_the_file() {
     assert_eq!(config.lake.url, "s3://bucket/prefix");
     assert_eq!(config.lake.options["aws_endpoint"], "http://127.0.0.1:9000");
     let dev = &config.auth.issuers["dev"];
-    assert_eq!(dev.secret.as_ref().unwrap().expose(), "0".repeat(32));
+    assert_eq!(dev.secret.as_ref().unwrap().expose(), "0123456789abcdef0123456789abcdef");
     assert_eq!(dev.operators, ["one", "two"]);
     assert_eq!(config.flight.types, TypeProfile::Native);
     assert_eq!(config.tables["calls"].retention_days, 30);
@@ -439,8 +439,8 @@ fn secrets_are_never_shown() {
     let env = [
         ("GLASSHOUSE__LAKE__OPTIONS__AWS_SECRET_ACCESS_KEY", "hunter2"),
         ("GLASSHOUSE__LAKE__OPTIONS__AWS_REGION", "eu-central-1"),
-        ("GLASSHOUSE__AUTH__HANDLE_SECRET", "hunter2hunter2hunter2hunter2hunter2"),
-        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "hunter2hunter2hunter2hunter2hunter2"),
+        ("GLASSHOUSE__AUTH__HANDLE_SECRET", "hunter2-hides-in-the-tall-brown-grass"),
+        ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "hunter2-hides-in-the-tall-brown-grass"),
     ];
     let config = good("", &env);
     let shown = config.show(true);

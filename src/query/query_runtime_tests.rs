@@ -193,19 +193,19 @@ async fn operations_that_do_not_yield_end_at_the_deadline_and_delay_no_other_ten
         "SELECT max(a.x + b.x) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(x)"
             .to_owned(),
     ];
-    let mut hostile = Vec::new();
+    let mut hostile = tokio::task::JoinSet::new();
     for sql in statements {
         let (engine, acme) = (Arc::clone(&engine), acme.clone());
-        hostile.push(tokio::spawn(async move { (ask(&engine, &acme, &sql).await, sql) }));
+        hostile.spawn(async move { (ask(&engine, &acme, &sql).await, sql) });
     }
-    while !hostile.iter().all(tokio::task::JoinHandle::is_finished) {
+    while !hostile.is_empty() {
         // Each of these queries has the same time limit.
         assert_eq!(ask(&engine, &coda, "SELECT 1").await.unwrap(), [["1"]]);
-    }
-    for task in hostile {
-        let (outcome, sql) = task.await.unwrap();
-        let error = outcome.expect_err(&sql);
-        assert!(error.message().contains("query.time_max"), "{sql}: {error:?}");
+        while let Some(ended) = hostile.try_join_next() {
+            let (outcome, sql) = ended.unwrap();
+            let error = outcome.expect_err(&sql);
+            assert!(error.message().contains("query.time_max"), "{sql}: {error:?}");
+        }
     }
     timeout(TIMEOUT, idle(&engine)).await.expect("all plans have ended");
 }

@@ -68,23 +68,29 @@ impl Claims {
     }
 }
 
-/// The path of a claim: one name, or several names joined by dots (`app.tenant`). A URL or URN
-/// (`https://example.com/tenant`) is a single name, even if it contains dots.
+/// The path of a claim: one name, or several names joined by dots (`app.tenant`). A name in double quotes may contain dots
+/// (`"org.id"`, `"https://example.com/claims".tenant`). A URL or URN without quotes (`https://example.com/tenant`) is a
+/// single name, even if it contains dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// Parses a path. Returns `Invalid` if the path contains an empty name.
+    /// Parses a path. Returns `Invalid` if the path contains an empty name, or a quote that is not closed.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let is_one_name = text.contains("://") || text.starts_with("urn:");
-        let steps: Vec<String> =
-            if is_one_name { vec![text.to_owned()] } else { text.split('.').map(str::to_owned).collect() };
-        if steps.iter().any(String::is_empty) {
-            return Err(Error::invalid(format!(
-                "`{text}` is not a claim name: use a name, or names joined by dots such as `app.tenant`"
-            )));
-        }
-        Ok(Self(steps))
+        let is_one_name = !text.contains('"') && (text.contains("://") || text.starts_with("urn:"));
+        let steps = if is_one_name { Some(vec![text.to_owned()]) } else { names(text) };
+        let steps = steps.filter(|steps| steps.iter().all(|step| !step.is_empty()));
+        steps.map(Self).ok_or_else(|| {
+            Error::invalid(format!(
+                "`{text}` is not a claim name: use a name, or names joined by dots such as `app.tenant`, and enclose a \
+                 name that contains dots in double quotes, such as `\"org.id\"`"
+            ))
+        })
+    }
+
+    /// Formats the path for people: the names, from the outermost to the innermost.
+    pub(super) fn describe(&self) -> String {
+        self.0.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" → ")
     }
 
     /// Returns the first name in the path, which is the name of a top-level claim.
@@ -105,6 +111,26 @@ impl ClaimPath {
             object = next.as_object_mut().expect("replaced by an object just above");
         }
         object.insert(last.clone(), value);
+    }
+}
+
+/// Splits a path at the dots outside of double quotes. Returns `None` if a quote is not closed, or is not at the beginning
+/// and the end of a name.
+fn names(text: &str) -> Option<Vec<String>> {
+    let (mut names, mut rest) = (Vec::new(), text);
+    loop {
+        let (name, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => rest.split_at(rest.find('.').unwrap_or(rest.len())),
+        };
+        if name.contains('"') {
+            return None;
+        }
+        names.push(name.to_owned());
+        match after.strip_prefix('.') {
+            Some(next) => rest = next,
+            None => return after.is_empty().then_some(names),
+        }
     }
 }
 

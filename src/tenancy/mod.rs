@@ -28,6 +28,7 @@ mod policy;
 mod fetched_key_set;
 mod issuer_keys;
 mod key_set;
+mod refusal_log;
 mod signature;
 
 #[cfg(test)]

@@ -418,5 +418,32 @@ async fn claim_names_may_be_paths_or_urls() {
     assert!(access.require(Scope::Read).is_ok());
     let flat = with(json!({"app.scopes": ["read"], "https://glasshouse.test/tenant": "acme"}));
     let access = verify(&auth, &signed(HEADER, &flat)).await.unwrap();
-    assert!(access.require(Scope::Read).is_err(), "a dotted name is always a path");
+    assert!(access.require(Scope::Read).is_err(), "a dotted name without quotes is always a path");
+}
+
+#[tokio::test]
+async fn claim_names_in_quotes_may_contain_dots() {
+    let claims = with(json!({
+        "https://app.test/claims": {"tenant_id": "acme", "org.id": "coda", "a-b": {"c": "bell"}},
+        "org.id": "zeta",
+        "tenant": "rival",
+    }));
+    for (path, tenant) in [
+        (r#""https://app.test/claims".tenant_id"#, "acme"),
+        (r#""https://app.test/claims"."org.id""#, "coda"),
+        (r#""https://app.test/claims"."a-b".c"#, "bell"),
+        (r#""org.id""#, "zeta"),
+        (r#""tenant""#, "rival"),
+    ] {
+        let mut auth = auth();
+        auth.issuers.get_mut("dev").unwrap().tenant_claim = path.to_owned();
+        let access = verify(&auth, &signed(HEADER, &claims)).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        assert_eq!(access.tenant().unwrap().as_str(), tenant, "{path}");
+    }
+    for path in [r#""org.id"#, r#"org"id"#, r#""org"id"#, r#""""#, "a..b", r#""a"."#, ""] {
+        let mut auth = auth();
+        auth.issuers.get_mut("dev").unwrap().tenant_claim = path.to_owned();
+        let error = Verifier::new(&auth, &BTreeMap::new(), Clock::System).unwrap_err();
+        assert!(error.message().contains("is not a claim name"), "{path}: {error:?}");
+    }
 }

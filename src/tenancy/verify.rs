@@ -17,6 +17,7 @@ use super::access::{Access, Grant, Scope};
 use super::claims::{ClaimPath, Claims};
 use super::issuer_keys::IssuerKeys;
 use super::policy::Policy;
+use super::refusal_log::RefusalLog;
 use super::signature::{Algorithm, VerificationKey};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
@@ -33,6 +34,7 @@ pub struct Verifier {
     token_bytes_max: usize,
     leeway: i64,
     token_age_max: i64,
+    refusals: RefusalLog,
 }
 
 /// A trusted issuer.
@@ -76,19 +78,44 @@ impl Verifier {
             token_bytes_max: auth.token_bytes_max,
             leeway: seconds(auth.leeway),
             token_age_max: seconds(auth.token_age_max),
+            refusals: RefusalLog::default(),
         })
     }
 
     /// Verifies a compact JWT. Returns `Unauthenticated` with a reason if the token is refused, `Forbidden` if it has
     /// no valid tenant claim, or `Unavailable` if the issuer's keys cannot be fetched.
+    /// Logs why a token is refused.
     pub async fn verify(&self, token: &str) -> Result<Access> {
-        let unverified = Unverified::parse(token, self.token_bytes_max)?;
+        let outcome = match Unverified::parse(token, self.token_bytes_max) {
+            Ok(unverified) => {
+                let outcome = self.verify_parsed(&unverified).await;
+                outcome.map_err(|error| (unverified.claims.text("iss").ok().flatten().map(str::to_owned), error))
+            }
+            Err(error) => Err((None, error)),
+        };
+        outcome.map_err(|(issuer, error)| {
+            let trusted = self.issuers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            self.refusals.add(issuer.as_deref(), &trusted, &error);
+            error
+        })
+    }
+
+    /// Returns a description of each issuer: the claims with the tenant and the scopes.
+    pub fn describe_issuers(&self) -> Vec<String> {
+        let describe = |(name, issuer): (&String, &Issuer)| {
+            let (tenant, scope) = (issuer.tenant_claim.describe(), issuer.scope_claim.describe());
+            format!("tokens of `{name}`: the tenant is in the claim {tenant}, and the scopes are in the claim {scope}")
+        };
+        self.issuers.iter().map(describe).collect()
+    }
+
+    async fn verify_parsed(&self, unverified: &Unverified<'_>) -> Result<Access> {
         let issuer = unverified.claims.text("iss")?.and_then(|iss| self.issuers.get(iss));
         let issuer = issuer.ok_or_else(|| refuse("its `iss` is missing or not trusted"))?;
         let algorithm = issuer.algorithm(&unverified.header)?;
         let key = issuer.keys.find(unverified.header.text("kid")?, algorithm).await?;
-        let claims = unverified.signed_by(&key, algorithm)?;
-        self.grant(issuer, &claims)
+        unverified.check_signature(&key, algorithm)?;
+        self.grant(issuer, &unverified.claims)
     }
 
     /// Fails if no issuer is configured or if the keys of an issuer cannot be fetched. `/readyz` reports the result.
@@ -259,10 +286,10 @@ impl<'a> Unverified<'a> {
         Ok(Self { message, signature, header, claims: Claims::parse(claims)? })
     }
 
-    /// Returns the claims if the signature is valid.
-    fn signed_by(self, key: &VerificationKey, algorithm: Algorithm) -> Result<Claims> {
+    /// Fails if the signature is not valid.
+    fn check_signature(&self, key: &VerificationKey, algorithm: Algorithm) -> Result<()> {
         if key.verify(algorithm, self.message, self.signature) {
-            return Ok(self.claims);
+            return Ok(());
         }
         Err(refuse("its signature is invalid"))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
-use datafusion::common::exec_err;
+use datafusion::common::{exec_err, not_impl_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -71,7 +71,7 @@ impl ScalarUDFImpl for SubqueryValue {
         };
         let rows = cast(&rows.into_array(args.number_rows)?, &DataType::Int64)?;
         if rows.null_count() > 0 {
-            return exec_err!(
+            return not_impl_err!(
                 "the rows of the outer query differ each time they are read (LIMIT without a unique order, random()): \
                  give them a unique ORDER BY, or use a join instead of the subquery"
             );

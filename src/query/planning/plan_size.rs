@@ -18,8 +18,8 @@ use crate::query::planning::statement::{
 pub(in crate::query) const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// The maximum number of joins without an equality between the two sides. A join with a single row does not count. Deeply
-/// nested subqueries become up to about thirty such joins.
+/// The maximum number of joins without an equality between the two sides. A join with a single row does not count.
+/// Nested subqueries also become such joins, in generated statements more than sixteen.
 const CROSS_JOINS_MAX: usize = 60;
 /// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, the nodes
 /// of the subplan are counted each time.

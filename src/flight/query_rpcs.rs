@@ -173,7 +173,8 @@ impl FlightHandler {
         });
         let messages = messages.inspect(move |_| _ = &entry).take_until(self.cut.clone().cancelled_owned());
         // If a client stops reading, `expiring` ends the query at its deadline and releases its memory.
-        Ok(expiring(messages.chain(stopped).boxed(), result.deadline))
+        let deadline = result.deadline;
+        Ok(expiring(messages.chain(stopped).boxed(), deadline.at(), move || deadline.error()))
     }
 
     fn catalog_messages(&self, batch: RecordBatch, schema: SchemaRef) -> BoxStream<'static, Result<FlightData>> {

@@ -11,6 +11,8 @@
 //! ```
 //!
 //! **Invariant:** after the deadline, the stream has been dropped, and only the error that ended it is kept.
+//! **Invariant:** a reader that does not get all items gets an error. The items that are left at the deadline are dropped,
+//! even if the stream would end without an error after them.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +25,12 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline` even if the client does not poll it. If `stream` is polled after `deadline`, it must
-/// return an error.
+/// Ends `stream` at `deadline` even if the client does not poll it. If `stream` is polled after `deadline`, it must soon
+/// end. The reader gets the error `expired` if items were dropped.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
+    expired: impl FnOnce() -> Error + Send + 'static,
 ) -> BoxStream<'static, Result<T>> {
     let shared = Arc::new(Shared(Mutex::new(State { stream: Some(stream), last: None, reader: None })));
     let mut watch = JoinSet::new();
@@ -35,7 +38,12 @@ pub(super) fn expiring<T: Send + 'static>(
     let watched = Arc::downgrade(&shared);
     watch.spawn(async move {
         tokio::time::sleep_until(deadline).await;
-        std::future::poll_fn(|cx| watched.upgrade().map_or(Poll::Ready(()), |shared| shared.poll_end(cx))).await;
+        let (mut expired, mut has_dropped) = (Some(expired), false);
+        std::future::poll_fn(|cx| {
+            let Some(shared) = watched.upgrade() else { return Poll::Ready(()) };
+            shared.poll_end(cx, &mut has_dropped, &mut expired)
+        })
+        .await;
     });
     Expiring { shared, _watch: watch }.boxed()
 }
@@ -64,16 +72,25 @@ impl<T> Shared<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends, and drops the items that it returns. Dropping them is correct, because the
-    /// reader will get an error anyway.
-    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Polls the stream until it ends, and drops the items that it returns. The reader then gets the error of the stream
+    /// or, if the stream ends without one, `expired`.
+    fn poll_end(
+        &self,
+        cx: &mut Context<'_>,
+        has_dropped: &mut bool,
+        expired: &mut Option<impl FnOnce() -> Error>,
+    ) -> Poll<()> {
         loop {
             let mut state = self.lock();
             let Some(stream) = &mut state.stream else { return Poll::Ready(()) };
             match ready!(stream.poll_next_unpin(cx)) {
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => *has_dropped = true,
                 end => {
-                    state.last = end.and_then(Result::err);
+                    state.last = match end {
+                        Some(Err(error)) => Some(error),
+                        _ if *has_dropped => expired.take().map(|expired| expired()),
+                        _ => None,
+                    };
                     let (ended, reader) = (state.stream.take(), state.reader.take());
                     drop(state);
                     // The stream is dropped outside the lock, because dropping a plan takes time.
@@ -135,7 +152,7 @@ mod tests {
     async fn unread_stream_ends_at_its_deadline() {
         let deadline = Instant::now() + Duration::from_millis(500);
         let (items, gone) = counting(deadline);
-        let mut items = expiring(items, deadline);
+        let mut items = expiring(items, deadline, || Error::internal("unused"));
         assert_eq!(items.next().await.unwrap().unwrap(), 0);
         assert!(gone.await.is_err(), "the stream was not dropped at its deadline");
         assert!(Instant::now() >= deadline);
@@ -150,17 +167,32 @@ mod tests {
             tokio::time::sleep_until(deadline).await;
             Err::<u64, _>(Error::limited("the time limit is exceeded"))
         });
-        let mut items = expiring(waiting.boxed(), deadline);
+        let mut items = expiring(waiting.boxed(), deadline, || Error::internal("unused"));
         assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
+    }
+
+    #[tokio::test]
+    async fn reader_gets_an_error_if_items_are_left_at_the_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let (alive, gone) = oneshot::channel::<()>();
+        let items = stream::iter([1, 2, 3]).map(move |item| {
+            _ = &alive;
+            Ok(item)
+        });
+        let mut items = expiring(items.boxed(), deadline, || Error::limited("the time limit is exceeded"));
+        assert_eq!(items.next().await.unwrap().unwrap(), 1);
+        assert!(gone.await.is_err(), "the stream was not dropped at its deadline");
+        assert_eq!(items.next().await.unwrap().unwrap_err().kind(), Kind::Limited);
+        assert!(items.next().await.is_none());
     }
 
     #[tokio::test]
     async fn finished_and_dropped_streams_leave_no_task() {
         let deadline = Instant::now() + Duration::from_secs(300);
-        let whole = expiring(stream::iter([Ok(1), Ok(2)]).boxed(), deadline);
+        let whole = expiring(stream::iter([Ok(1), Ok(2)]).boxed(), deadline, || Error::internal("unused"));
         assert_eq!(whole.map(Result::unwrap).collect::<Vec<_>>().await, [1, 2]);
         let (items, gone) = counting(deadline);
-        drop(expiring(items, deadline));
+        drop(expiring(items, deadline, || Error::internal("unused")));
         assert!(gone.now_or_never().is_some_and(|received| received.is_err()));
     }
 }

@@ -63,6 +63,6 @@ pub use planning::erased_plan::ErasedPlan;
 pub use planning::planned_statement::Planned;
 pub use planning::reusable_plan::ReusablePlan;
 pub use planning::statement::STACK_BYTES_MIN;
-pub use result_stream::ResultStream;
+pub use result_stream::{QueryDeadline, ResultStream};
 pub use running_queries::QueryId;
 pub use session::{Session, VisibleTable};

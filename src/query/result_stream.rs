@@ -51,7 +51,7 @@ pub struct ResultStream {
     pub id: QueryId,
     /// The deadline of the query. After the deadline, the endpoint must disconnect a client that has stopped reading
     /// (see `flight/unread_stream.rs`).
-    pub deadline: Instant,
+    pub deadline: QueryDeadline,
     /// The batches, which have exactly the declared schema. If the query exceeds its time, row or memory limit, the
     /// last item is a `Limited` error.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
@@ -60,7 +60,7 @@ pub struct ResultStream {
 /// The time at which a query must end: when `query.time_max` has passed or when the token expires, whichever is
 /// earlier.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::query) struct QueryDeadline {
+pub struct QueryDeadline {
     at: Instant,
     time_max: Duration,
     /// True if the token expires before `query.time_max` has passed.
@@ -96,7 +96,13 @@ impl QueryDeadline {
         if Instant::now() >= self.at { self.error() } else { error }
     }
 
-    fn error(self) -> Error {
+    /// Returns the time at which the query must end.
+    pub fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Returns the error of a query that did not end before the deadline.
+    pub fn error(self) -> Error {
         if self.token_expires {
             return Error::unauthenticated("the token expired while the query was running: get a new token");
         }
@@ -140,7 +146,7 @@ pub(in crate::query) fn start(
     ticket: QueryTicket,
     config: QueryConfig,
 ) -> ResultStream {
-    let (id, stop, ends) = (ticket.id, ticket.stop.clone(), deadline.at);
+    let (id, stop) = (ticket.id, ticket.stop.clone());
     let running =
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
@@ -148,7 +154,7 @@ pub(in crate::query) fn start(
     let task = runtime.spawn(deadline.interrupt(&stop).cover(running.run(sender, ended)));
     let reader = Reader { batches: receiver, end: Some(end), stop, deadline, _task: task, _runtime: runtime };
     let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
-    ResultStream { id, deadline: ends, batches: batches.boxed() }
+    ResultStream { id, deadline, batches: batches.boxed() }
 }
 
 impl Drop for Reader {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::query::planning::plan_size;
 use crate::query::planning::planned_statement::Planned;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
@@ -21,9 +22,12 @@ use crate::tenancy::Access;
 /// The maximum number of cached plans, across all callers. The limit is low because the size of a plan grows with the
 /// number of files that it reads.
 const PLANS_MAX: usize = 64;
-/// The maximum size, in bytes, of a statement whose plan is cached. Together with [`PLANS_MAX`], it bounds the size of
-/// the cache.
+/// The maximum size, in bytes, of a statement whose plan is cached.
 const STATEMENT_BYTES_MAX: usize = 16 << 10;
+/// The maximum estimated size, in bytes, of all cached logical plans.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+/// The maximum estimated size, in bytes, of one cached logical plan.
+const PLAN_BYTES_MAX: usize = 8 << 20;
 
 /// The plan cache, which all callers share.
 #[derive(Default)]
@@ -40,6 +44,8 @@ struct CachedPlan {
     planned: Planned,
     /// The tables that the plan reads.
     tables: Vec<Arc<SessionTable>>,
+    /// The estimated size of the logical plan in bytes.
+    bytes: usize,
     /// The value of `lookups` when this plan was last used.
     used: u64,
 }
@@ -68,21 +74,29 @@ impl PlanCache {
     }
 
     /// Adds a plan that reads `tables`. Evicts all invalid plans and, if the cache is still full, the least recently
-    /// used plan.
+    /// used plans. Ignores a plan that is too large.
     pub(in crate::query) fn insert(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<SessionTable>>) {
+        let Some(bytes) = plan_size::bytes(&planned.plan).ok().filter(|bytes| *bytes <= PLAN_BYTES_MAX) else { return };
         let mut cache = self.lock();
         cache.plans.retain(|_, plan| plan.is_valid());
-        if cache.plans.len() >= PLANS_MAX {
+        while cache.plans.len() >= PLANS_MAX || cache.bytes().saturating_add(bytes) > CACHE_BYTES_MAX {
             let oldest = cache.plans.iter().min_by_key(|(_, plan)| plan.used).map(|(key, _)| *key);
-            oldest.and_then(|key| cache.plans.remove(&key));
+            let Some(oldest) = oldest else { break };
+            cache.plans.remove(&oldest);
         }
         let used = cache.lookups;
-        cache.plans.insert(key, CachedPlan { planned, tables, used });
+        cache.plans.insert(key, CachedPlan { planned, tables, bytes, used });
     }
 
     /// Locks the cache. No code panics while it changes the cache, so poisoning can be ignored.
     fn lock(&self) -> MutexGuard<'_, CachedPlans> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CachedPlans {
+    fn bytes(&self) -> usize {
+        self.plans.values().map(|plan| plan.bytes).sum()
     }
 }
 
@@ -187,6 +201,21 @@ mod tests {
         ask(&engine, &acme, "SELECT current_user").await.unwrap();
         let user = PlanKey::of(&acme, "SELECT current_user").unwrap();
         assert!(engine.plans.find(user).is_none(), "callers with equal rights share plans");
+    }
+
+    #[tokio::test]
+    async fn large_plans_are_evicted_or_not_cached() {
+        let engine = engine().await;
+        let acme = reader("acme").await;
+        for (columns, statements, cached) in [(100, 3, 3), (3_500, 20, 9), (5_000, 1, 0)] {
+            engine.plans.lock().plans.clear();
+            for first in 0..statements {
+                let columns = vec!["1"; columns].join(",");
+                ask(&engine, &acme, &format!("SELECT {first} IN (SELECT 2 WHERE 3 IN ({columns}))")).await.unwrap();
+            }
+            assert_eq!(size(&engine.plans), cached, "{columns} values");
+            assert!(engine.plans.lock().bytes() <= CACHE_BYTES_MAX);
+        }
     }
 
     fn metrics_below(plan: &Arc<dyn ExecutionPlan>) -> usize {

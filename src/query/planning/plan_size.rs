@@ -24,6 +24,8 @@ const CROSS_JOINS_MAX: usize = 60;
 /// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, the nodes
 /// of the subplan are counted each time.
 const PARTS_MAX: usize = 1_000_000;
+/// The assumed size in bytes of a node or an expression without its literals.
+const PART_BYTES: usize = 1 << 10;
 
 /// Refuses a plan that is too deeply nested or too large.
 pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
@@ -35,22 +37,16 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
 
 /// Refuses a sent plan that refers to too many tables, has too many window functions, or whose literals exceed the maximum size of a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
-    let (mut relations, mut windows, mut bytes) = (0, 0, 0);
+    let (mut relations, mut windows) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {
         relations += usize::from(matches!(node, LogicalPlan::TableScan(_)));
         if let LogicalPlan::Window(window) = node {
             windows += window.window_expr.len();
         }
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::Literal(value, _) = expr {
-                    bytes += literal_bytes(value);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
+        Ok(TreeNodeRecursion::Continue)
     });
     walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    let (_, bytes) = parts_and_literals(plan)?;
     if relations > RELATIONS_MAX {
         return Err(too_many_relations());
     }
@@ -64,6 +60,31 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
         )));
     }
     Ok(())
+}
+
+/// Returns the estimated size of a plan in bytes.
+pub(in crate::query) fn bytes(plan: &LogicalPlan) -> Result<usize> {
+    let (parts, literals) = parts_and_literals(plan)?;
+    Ok(parts.saturating_mul(PART_BYTES).saturating_add(literals))
+}
+
+/// Returns the number of nodes and expressions of a plan, and the size of its literals in bytes.
+fn parts_and_literals(plan: &LogicalPlan) -> Result<(usize, usize)> {
+    let (mut parts, mut bytes) = (0, 0);
+    let walked = plan.apply_with_subqueries(|node| {
+        parts += 1;
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                parts += 1;
+                if let Expr::Literal(value, _) = expr {
+                    bytes += literal_bytes(value);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    Ok((parts, bytes))
 }
 
 /// Returns the number of bytes that a literal occupies on the heap.

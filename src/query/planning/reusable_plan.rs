@@ -6,17 +6,21 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 
 use crate::query::planning::erased_plan::ErasedPlan;
 
 /// The names of the plan nodes whose state can be reset, so that they can run again.
-const REPEATABLE: [&str; 10] = [
+const REPEATABLE: [&str; 12] = [
+    "AdaptiveBatchExec",
     "AggregateExec",
+    "BatchRowsExec",
     "CoalescePartitionsExec",
     "FilterExec",
     "PlaceholderRowExec",
@@ -27,6 +31,10 @@ const REPEATABLE: [&str; 10] = [
     "TenantScan",
     "UnorderedExec",
 ];
+
+/// The maximum size in bytes of the constants in a cached physical plan. The planner may have computed them from a short
+/// statement.
+const CONSTANT_BYTES_MAX: usize = 64 << 10;
 
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
 #[derive(Debug, Default)]
@@ -58,8 +66,11 @@ impl ReusablePlan {
         plan.map(|plan| Ok(Arc::clone(&plan)))
     }
 
-    /// Stores a plan that has never run.
+    /// Stores a plan that has never run. Ignores a plan with large constants.
     pub(in crate::query) fn store(&self, plan: Arc<dyn ExecutionPlan>) {
+        if constant_bytes(&plan).map_or(true, |bytes| bytes > CONSTANT_BYTES_MAX) {
+            return;
+        }
         let is_repeatable = is_repeatable(&plan);
         let plan = ErasedPlan::new(plan);
         if is_repeatable {
@@ -89,6 +100,23 @@ fn is_timeless(plan: &LogicalPlan) -> bool {
         })
     });
     walked.is_ok() && timeless
+}
+
+/// Returns the size of the constants in the expressions of a plan, in bytes.
+fn constant_bytes(plan: &Arc<dyn ExecutionPlan>) -> Result<usize, DataFusionError> {
+    let mut bytes = 0;
+    plan.apply(|node| {
+        node.apply_expressions(&mut |expr| {
+            expr.apply(|expr| {
+                if let Some(literal) = expr.downcast_ref::<Literal>() {
+                    bytes += literal.value().size().saturating_sub(size_of::<ScalarValue>());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(bytes)
 }
 
 /// Returns true if a plan can run again. A sort with a limit cannot run again: it gives its input nodes a dynamic

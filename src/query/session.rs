@@ -153,7 +153,7 @@ impl Session {
         let Planner { engine, access, .. } = &*self.planner;
         let deadline = self.planner.deadline();
         let stop = CancellationToken::new();
-        let work = deadline.interrupt(&stop).cover(work);
+        let work = deadline.interrupt(&stop).cover_planning(work);
         let _stops_dropped_work = stop.drop_guard();
         let runtime = engine.runtimes.of(Some(access.tenant()?.as_str()))?;
         deadline.limit(runtime.run(work)).await

@@ -14,7 +14,8 @@ use crate::sql::functions::generate_series::with_time_series;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::window_aggregates::WindowAggregatePlanner;
 use crate::sql::functions::{
-    aggregate_functions, arrow_casts, corrected_functions, function_limits, pattern_limits, time_functions,
+    aggregate_functions, arrow_casts, corrected_functions, counted_windows, function_limits, pattern_limits,
+    time_functions,
 };
 use crate::sql::rules::aggregate_order::AggregateOrderRule;
 use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
@@ -44,7 +45,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
         .with_scalar_functions(function_limits::with_limits(scalar_functions))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(aggregate_functions::all())
-        .with_window_functions(SessionStateDefaults::default_window_functions())
+        .with_window_functions(counted_windows::with_counts(SessionStateDefaults::default_window_functions()))
         .with_analyzer_rules(analyzer_rules())
         .with_optimizer_rules(optimizer_rules())
         .with_optimizer_rule(Arc::new(GuardRule))

@@ -15,6 +15,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use datafusion::common::runtime::{JoinSetTracer, set_join_set_tracer};
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::sql::batch_memory::{self, BatchMemory};
 
 thread_local! {
     static CURRENT: RefCell<Option<Interrupt>> = const { RefCell::new(None) };
@@ -43,7 +45,13 @@ impl Interrupt {
 
     /// Returns a future that runs `task` and sets this interrupt while it polls the task.
     pub(crate) fn cover<F: Future>(self, task: F) -> impl Future<Output = F::Output> {
-        Covered { task: Box::pin(task), interrupt: self }
+        Covered { task: Box::pin(task), interrupt: self, memory: None }
+    }
+
+    /// Like [`cover`](Self::cover), for a task that plans one statement. The constants that the planner computes are
+    /// limited.
+    pub(crate) fn cover_planning<F: Future>(self, task: F) -> impl Future<Output = F::Output> {
+        Covered { task: Box::pin(task), interrupt: self, memory: Some(BatchMemory::of_constants()) }
     }
 
     fn is_raised(&self) -> bool {
@@ -86,14 +94,16 @@ impl Drop for Restored {
 struct Covered<F> {
     task: Pin<Box<F>>,
     interrupt: Interrupt,
+    /// The memory of the thread at the start of each poll.
+    memory: Option<Arc<BatchMemory>>,
 }
 
 impl<F: Future> Future for Covered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { task, interrupt } = &mut *self;
-        interrupt.during(|| task.as_mut().poll(context))
+        let Self { task, interrupt, memory } = &mut *self;
+        batch_memory::during(memory.clone(), || interrupt.during(|| task.as_mut().poll(context)))
     }
 }
 

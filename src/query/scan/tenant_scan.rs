@@ -25,6 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -144,6 +145,8 @@ struct PartitionRead {
     rows: BatchCoalescer,
     /// The only metric. A time would also measure work on the rows of other tenants.
     output_rows: Count,
+    /// The memory of the last batch of the private plan.
+    memory: MemoryReservation,
     ended: bool,
 }
 
@@ -159,7 +162,10 @@ impl PartitionRead {
             }
             let batch = self.source.next().await.transpose()?;
             match batch {
-                Some(batch) => self.barrier.filter_into(&batch, &mut self.rows)?,
+                Some(batch) => {
+                    self.memory.try_resize(batch.get_array_memory_size())?;
+                    self.barrier.filter_into(&batch, &mut self.rows)?;
+                }
                 None => {
                     self.ended = true;
                     self.rows.finish_buffered_batch()?;
@@ -198,6 +204,7 @@ impl ExecutionPlan for TenantScan {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let batch_rows = context.session_config().batch_size();
+        let memory = Arc::clone(context.memory_pool());
         let source = self.source.execute(partition, context).map_err(hide_error)?;
         let schema = Arc::clone(&self.barrier.schema);
         // With a LIMIT, a batch is returned as soon as it contains `limit` rows, even if that is fewer than the batch
@@ -209,6 +216,7 @@ impl ExecutionPlan for TenantScan {
             rows: BatchCoalescer::new(Arc::clone(&schema), batch_rows)
                 .with_biggest_coalesce_batch_size(Some(batch_rows / 2)),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
+            memory: MemoryConsumer::new("table scan").register(&memory),
             ended: false,
         };
         let batches = stream::try_unfold(reading, |mut reading| async move {

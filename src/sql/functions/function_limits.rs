@@ -34,15 +34,21 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Column, Literal};
 
 use crate::error::Error;
+use crate::sql::batch_memory;
+use crate::sql::functions::counted_functions::{count_result, counted};
 use crate::sql::functions::definition::{operator_field, slice};
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
+use crate::sql::functions::is_operator;
 use crate::sql::functions::pattern_limits::{is_pattern_operator, limit_operator};
 use crate::sql::interrupt;
 use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
+/// The maximum size in bytes of a list that the planner computes. The engine copies a constant for each row, and rewrites
+/// `array_has` with a constant list as an IN list.
+pub(crate) const CONSTANT_LIST_BYTES_MAX: usize = 64 << 10;
 
 /// Wraps the functions whose results can be larger than their arguments, and returns the others unchanged.
 pub(crate) fn with_limits(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
@@ -56,14 +62,25 @@ fn limited(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     (!is_limited).then(|| Arc::new(ScalarUDF::new_from_impl(LimitedFunction { inner: Arc::clone(function), growth })))
 }
 
+/// Wraps a function, or returns `None` if it is already wrapped or cannot be.
+fn wrapped(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
+    if is_operator(function) {
+        return None;
+    }
+    match growth(function.name()) {
+        Some(_) => limited(function),
+        None => counted(function),
+    }
+}
+
 /// Returns true if `function` is the size-limited `||`. The function exists only in analyzed plans, and statements
 /// cannot call it by name.
 pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<LimitedConcat>()
 }
 
-/// An analyzer rule that adds size limits to array literals and to the operator `||`. It runs last. All other functions
-/// are wrapped in the registry, where the planner does not look up these two.
+/// An analyzer rule that wraps the functions that the registry does not wrap: array literals and the operator `||`, which
+/// the planner does not look up there, and the functions that need no limit (`counted_functions.rs`). It runs last.
 #[derive(Debug)]
 pub(crate) struct ResultSizeRule;
 
@@ -83,7 +100,7 @@ impl AnalyzerRule for ResultSizeRule {
 
 fn needs_limit(expr: &Expr) -> bool {
     match expr {
-        Expr::ScalarFunction(call) => growth(call.func.name()).is_some(),
+        Expr::ScalarFunction(_) => true,
         Expr::BinaryExpr(BinaryExpr { op, .. }) => *op == Operator::StringConcat || is_pattern_operator(*op),
         _ => false,
     }
@@ -92,7 +109,7 @@ fn needs_limit(expr: &Expr) -> bool {
 fn limit_expr(expr: Expr) -> Result<Transformed<Expr>> {
     interrupt::check()?;
     Ok(match expr {
-        Expr::ScalarFunction(call) => match limited(&call.func) {
+        Expr::ScalarFunction(call) => match wrapped(&call.func) {
             Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
             None => Transformed::no(Expr::ScalarFunction(call)),
         },
@@ -133,6 +150,24 @@ impl ScalarUDFImpl for LimitedFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         interrupt::check()?;
+        let rows = args.number_rows;
+        let result = self.invoke_within_limit(args)?;
+        if let ColumnarValue::Scalar(scalar) = &result
+            && scalar.data_type().is_nested()
+            && scalar.size() > CONSTANT_LIST_BYTES_MAX
+            && batch_memory::is_planning()
+        {
+            // The planner then keeps the call instead of the list.
+            return Err(too_large(self.name()));
+        }
+        count_result(&result, rows)?;
+        Ok(result)
+    }
+}
+
+impl LimitedFunction {
+    /// Calls the function, unless its result could be too large.
+    fn invoke_within_limit(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let sizes = estimate(self.growth, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
             let is_untyped = args.arg_fields.iter().all(|field| field.data_type().is_null());
@@ -157,9 +192,7 @@ impl ScalarUDFImpl for LimitedFunction {
         }
         self.invoke_in_groups(&args, &sizes)
     }
-}
 
-impl LimitedFunction {
     /// Splits the rows into groups whose estimated result size is within the limit, and calls the function on each
     /// group. Fails as soon as the total size of the results exceeds the limit.
     fn invoke_in_groups(&self, args: &ScalarFunctionArgs, sizes: &[usize]) -> Result<ColumnarValue> {
@@ -185,8 +218,12 @@ impl LimitedFunction {
 }
 
 fn too_large(function: &str) -> DataFusionError {
+    let fix = match growth(function) {
+        Some(FunctionSize::Range) => "use shorter lists, or unnest(…) or generate_series(…) in FROM",
+        _ => "use shorter values",
+    };
     DataFusionError::External(Box::new(Error::limited(format!(
-        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch of rows: use shorter values"
+        "`{function}` would return more than {FUNCTION_BYTES_MAX} bytes for one batch of rows: {fix}"
     ))))
 }
 
@@ -231,6 +268,7 @@ impl ScalarUDFImpl for LimitedConcat {
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) > FUNCTION_BYTES_MAX {
             return Err(too_large("||"));
         }
+        let rows = args.number_rows;
         let (mut fields, mut columns, mut sides) = (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
         for value in args.args {
             match value {
@@ -244,8 +282,10 @@ impl ScalarUDFImpl for LimitedConcat {
         }
         let [left, right] = <[_; 2]>::try_from(sides)
             .map_err(|_| DataFusionError::Internal("|| needs exactly two arguments".to_owned()))?;
-        let options = RecordBatchOptions::new().with_row_count(Some(args.number_rows));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
-        PhysicalBinary::new(left, Operator::StringConcat, right).evaluate(&batch)
+        let result = PhysicalBinary::new(left, Operator::StringConcat, right).evaluate(&batch)?;
+        count_result(&result, rows)?;
+        Ok(result)
     }
 }

@@ -142,13 +142,13 @@ fn range(args: &ScalarFunctionArgs) -> Result<Vec<usize>> {
 }
 
 /// A number for each row, or a single number for all rows.
-enum Measure<N> {
+pub(crate) enum Measure<N> {
     Same(N),
     Each(Vec<N>),
 }
 
 impl<N: Copy> Measure<N> {
-    fn at(&self, row: usize) -> N {
+    pub(crate) fn at(&self, row: usize) -> N {
         match self {
             Self::Same(number) => *number,
             Self::Each(numbers) => numbers[row],
@@ -158,7 +158,7 @@ impl<N: Copy> Measure<N> {
 
 impl Measure<usize> {
     /// Returns the size of each value in bytes. The size of a null is 0.
-    fn sizes(value: Option<&ColumnarValue>) -> Self {
+    pub(crate) fn sizes(value: Option<&ColumnarValue>) -> Self {
         match value {
             None => Self::Same(0),
             Some(ColumnarValue::Scalar(scalar)) => Self::Same(scalar_size(scalar)),
@@ -185,7 +185,7 @@ impl Measure<usize> {
     }
 
     /// Returns the number of elements in each list.
-    fn elements(value: Option<&ColumnarValue>) -> Self {
+    pub(crate) fn elements(value: Option<&ColumnarValue>) -> Self {
         let of = |array: &ArrayRef| match array.data_type() {
             DataType::List(_) => Self::Each(array.as_list::<i32>().offsets().lengths().collect()),
             DataType::LargeList(_) => Self::Each(array.as_list::<i64>().offsets().lengths().collect()),

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
+//!        └─► counted_functions (other functions: count the result)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
 //!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates
-//!             └► window_aggregates ─► recomputed_window
+//!             └► window_aggregates ─► recomputed_window, counted_windows
 //!             └► double_min_max (min, max)
 //!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, pass_through, rounding_cast (operators that cannot be
 //!             called by name)
@@ -21,6 +22,8 @@ pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
 pub(super) mod corrected_functions;
 pub(super) mod count_distinct;
+pub(super) mod counted_functions;
+pub(super) mod counted_windows;
 mod date_difference;
 mod date_part;
 mod date_trunc;

@@ -28,6 +28,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::Error;
+use crate::sql::functions::counted_windows::counted_accumulator;
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::recomputed_window::RecomputedWindow;
 
@@ -39,8 +40,8 @@ const VALUES_MAX: usize = 20_000_000;
 /// The functions whose results or running times grow with the size of the window.
 const LIMITED: [&str; 4] = ["array_agg", "string_agg", "percentile_disc", "mode"];
 /// The functions that the engine can evaluate over all windows.
-const UNCHANGED: [&str; 11] =
-    ["avg", "count", "max", "median", "min", "percentile_cont", "stddev", "stddev_pop", "sum", "var", "var_pop"];
+const UNCHANGED: [&str; 9] =
+    ["avg", "count", "median", "percentile_cont", "stddev", "stddev_pop", "sum", "var", "var_pop"];
 
 /// Wraps the aggregates that are called with OVER.
 #[derive(Debug)]
@@ -81,16 +82,17 @@ impl AggregateUDFImpl for WindowAggregate {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let name = args.name.to_owned();
-        let accumulator = self.inner.accumulator(args)?;
+        let (name, kind) = (args.name.to_owned(), args.return_field.data_type().clone());
+        let accumulator = counted_accumulator(self.inner.accumulator(args)?, &kind);
         Ok(if LIMITED.contains(&self.name()) { WindowCost::boxed(accumulator, name) } else { accumulator })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let name = args.name.to_owned();
-        let accumulator = self.inner.create_sliding_accumulator(args.clone())?;
+        let (name, kind) = (args.name.to_owned(), args.return_field.data_type().clone());
+        let accumulator = counted_accumulator(self.inner.create_sliding_accumulator(args.clone())?, &kind);
         if !accumulator.supports_retract_batch() {
-            return Ok(WindowCost::boxed(RecomputedWindow::boxed(&self.inner, args), name));
+            let recomputed = counted_accumulator(RecomputedWindow::boxed(&self.inner, args), &kind);
+            return Ok(WindowCost::boxed(recomputed, name));
         }
         Ok(if LIMITED.contains(&self.name()) { WindowCost::boxed(accumulator, name) } else { accumulator })
     }

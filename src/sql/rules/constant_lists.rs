@@ -15,9 +15,7 @@ use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use crate::error::Error;
-
-/// The maximum size in bytes of the constant lists in one plan.
-const LIST_BYTES_MAX: usize = 64 << 10;
+use crate::sql::functions::function_limits::CONSTANT_LIST_BYTES_MAX;
 
 /// The optimizer rule that refuses plans with large constant lists. It runs after the rules that compute constants.
 #[derive(Debug)]
@@ -52,11 +50,11 @@ impl OptimizerRule for ConstantListRule {
             })?;
             Ok(TreeNodeRecursion::Continue)
         })?;
-        if bytes <= LIST_BYTES_MAX {
+        if bytes <= CONSTANT_LIST_BYTES_MAX {
             return Ok(Transformed::no(plan));
         }
         Err(DataFusionError::External(Box::new(Error::limited(format!(
-            "the constant lists of the statement take up {bytes} bytes, but at most {LIST_BYTES_MAX} are allowed, \
+            "the constant lists of the statement take up {bytes} bytes, but at most {CONSTANT_LIST_BYTES_MAX} are allowed, \
              because they are copied for every row: use unnest(…) or generate_series(…) in FROM"
         )))))
     }

@@ -6,6 +6,7 @@
 //!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
 //!     ─► physical plan ─► grouping_sets ─► split_limits ─► engine's physical optimizer, with missing_sorts ─► interruptible_joins
+//!     ─► batch_sizes
 //! ```
 //!
 //! **Invariant:** a rule never adds tables or functions that the session is not allowed to use.
@@ -18,6 +19,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 pub(super) mod aggregate_order;
+mod batch_sizes;
 mod boolean_predicates;
 pub(super) mod canonical_doubles;
 pub(super) mod checked_arithmetic;
@@ -48,5 +50,6 @@ pub(super) fn physical_optimizer_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + 
     rules.insert(0, Arc::new(grouping_sets::GroupingSetsRule));
     rules.insert(1, Arc::new(split_limits::SplitLimitsRule));
     rules.push(Arc::new(interruptible_joins::InterruptibleJoinRule));
+    rules.push(Arc::new(batch_sizes::BatchSizeRule));
     rules
 }

@@ -16,7 +16,7 @@ pub(super) fn check(call: &WindowFunction, plan: &LogicalPlan) -> Result<()> {
     check_null_treatment(call)?;
     check_position(call)?;
     if call.params.window_frame.units != WindowFrameUnits::Range {
-        return Ok(());
+        return check_row_frame(&call.params.window_frame);
     }
     let inputs = plan.inputs();
     let key = call.params.order_by.first().zip(inputs.first());
@@ -60,6 +60,22 @@ fn check_position(call: &WindowFunction) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Checks the offsets of a ROWS or GROUPS frame. The engine adds them to positions, and panics if the sum overflows.
+fn check_row_frame(frame: &WindowFrame) -> Result<()> {
+    const OFFSET_MAX: u64 = 1 << 62;
+    for bound in [&frame.start_bound, &frame.end_bound] {
+        if let WindowFrameBound::Preceding(ScalarValue::UInt64(Some(offset)))
+        | WindowFrameBound::Following(ScalarValue::UInt64(Some(offset))) = bound
+            && *offset > OFFSET_MAX
+        {
+            return Err(Error::invalid(format!(
+                "the offset of a window frame is at most {OFFSET_MAX}, but it is {offset}: use UNBOUNDED"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the offsets of a RANGE frame. At this point, the engine stores them as text. Later, it converts them to the

@@ -1,7 +1,7 @@
 //! Parses, checks and plans a statement.
 //!
 //! ```text
-//!   SQL ─► plan_cache ─ if not cached ─► statement (parse, read-only?) ─► planner ─► plan_size, engine bugs ─► Planned
+//!   SQL ─► plan_cache ─ if not cached ─► token_limits, statement (parse, read-only?) ─► planner ─► plan_size, engine bugs ─► Planned
 //!   logical plan ─► plan_size, read-only? ─► logical_plan (tables and functions of the session) ─► planner ──────┘
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! refused.
 
 pub(super) mod erased_plan;
+mod join_limits;
 pub(super) mod logical_plan;
 #[cfg(test)]
 mod logical_plan_tests;
@@ -24,5 +25,6 @@ pub(super) mod reusable_plan;
 pub(super) mod statement;
 pub(super) mod substituted_size;
 pub(super) mod table_reads;
+mod token_limits;
 pub(super) mod unknown_names;
 pub(super) mod values_subqueries;

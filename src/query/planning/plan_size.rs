@@ -5,25 +5,27 @@
 
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::common::{Result as PlanResult, ScalarValue};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
 
 use crate::config::QueryConfig;
 use crate::error::{Error, Result};
-use crate::query::planning::statement::{
-    CHAIN_MAX, RELATIONS_MAX, WINDOWS_MAX, too_long_chain, too_many_relations, too_many_windows,
-};
+use crate::query::planning::join_limits;
+use crate::query::planning::statement::{RELATIONS_MAX, WINDOWS_MAX, too_many_relations, too_many_windows};
+use crate::query::planning::token_limits::{CHAIN_MAX, too_long_chain};
 
 /// The maximum nesting depth of an expression, which is the maximum length of an operator chain plus a margin for other
 /// nesting.
 pub(in crate::query) const EXPR_DEPTH_MAX: usize = CHAIN_MAX + 200;
 /// The maximum nesting depth of plan nodes. Each UNION in a chain of UNIONs adds two levels.
 const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
-/// The maximum number of joins without an equality between the two sides. A join with a single row does not count.
-/// Nested subqueries also become such joins, in generated statements more than sixteen.
-const CROSS_JOINS_MAX: usize = 60;
 /// The maximum number of nodes and expressions in a plan. If a plan refers to the same subplan several times, the nodes
 /// of the subplan are counted each time.
 const PARTS_MAX: usize = 1_000_000;
+/// The maximum number of aggregates and GROUP BY columns of one SELECT.
+const AGGREGATE_COLUMNS_MAX: usize = 500;
+/// The maximum number of grouping sets of one SELECT.
+const GROUPING_SETS_MAX: usize = 128;
 /// The assumed size in bytes of a node or an expression without its literals.
 const PART_BYTES: usize = 1 << 10;
 
@@ -32,7 +34,8 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut counter = SizeCounter::default();
     let walked = plan.visit_with_subqueries(&mut counter);
     counter.outcome?;
-    walked.map(|_| ()).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))
+    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
+    join_limits::check_rows(plan)
 }
 
 /// Refuses a sent plan that refers to too many tables, has too many window functions, or whose literals exceed the maximum size of a statement.
@@ -57,6 +60,30 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
         return Err(Error::limited(format!(
             "the literals of the plan have {bytes} bytes, but at most {} are allowed (limit query.sql_bytes_max)",
             config.sql_bytes_max
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses an aggregation with too many columns or grouping sets. The engine computes all grouping sets of a batch at once.
+fn check_aggregate(aggregate: &Aggregate) -> Result<()> {
+    let columns = aggregate.schema.fields().len();
+    if columns > AGGREGATE_COLUMNS_MAX {
+        return Err(Error::limited(format!(
+            "the statement has more than {AGGREGATE_COLUMNS_MAX} aggregates and GROUP BY columns in one SELECT: split it \
+             into several statements"
+        )));
+    }
+    let sets = aggregate.group_expr.iter().map(|expr| match expr {
+        Expr::GroupingSet(GroupingSet::Cube(columns)) => 1_usize.checked_shl(columns.len().try_into().unwrap_or(64)),
+        Expr::GroupingSet(GroupingSet::Rollup(columns)) => Some(columns.len() + 1),
+        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => Some(sets.len()),
+        _ => Some(1),
+    });
+    let sets = sets.fold(1_usize, |product, sets| product.saturating_mul(sets.unwrap_or(usize::MAX)));
+    if sets > GROUPING_SETS_MAX {
+        return Err(Error::limited(format!(
+            "the statement has more than {GROUPING_SETS_MAX} grouping sets: use fewer columns in CUBE, or list the sets"
         )));
     }
     Ok(())
@@ -90,28 +117,6 @@ fn parts_and_literals(plan: &LogicalPlan) -> Result<(usize, usize)> {
 /// Returns the number of bytes that a literal occupies on the heap.
 fn literal_bytes(value: &ScalarValue) -> usize {
     value.size().saturating_sub(size_of::<ScalarValue>())
-}
-
-/// Refuses an optimized plan with too many joins that combine all pairs of rows.
-pub(in crate::query) fn check_cross_joins(plan: &LogicalPlan) -> Result<()> {
-    let mut joins = 0;
-    let walked = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Join(join) = node
-            && join.on.is_empty()
-            && join.left.max_rows() != Some(1)
-            && join.right.max_rows() != Some(1)
-        {
-            joins += 1;
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    walked.map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
-    if joins > CROSS_JOINS_MAX {
-        return Err(Error::limited(format!(
-            "the statement has more than {CROSS_JOINS_MAX} joins without an equality: add conditions such as a.id = b.id"
-        )));
-    }
-    Ok(())
 }
 
 /// Counts the nodes and expressions of a plan, and stops when a limit is exceeded.
@@ -161,6 +166,11 @@ impl<'n> TreeNodeVisitor<'n> for SizeCounter {
         }
         if self.count_part() == TreeNodeRecursion::Stop {
             return Ok(TreeNodeRecursion::Stop);
+        }
+        if let LogicalPlan::Aggregate(aggregate) = node
+            && let Err(error) = check_aggregate(aggregate)
+        {
+            return Ok(self.refuse(error));
         }
         node.apply_expressions(|expr| expr.visit(&mut ExprCounter { plan: self, depth: 0 }))
     }

@@ -33,7 +33,7 @@ use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::plan_cache::PlanKey;
 use crate::query::planning::planned_statement::{MoreRows, Planned};
 use crate::query::planning::reusable_plan::ReusablePlan;
-use crate::query::planning::{parameters, statement, unknown_names, values_subqueries};
+use crate::query::planning::{join_limits, parameters, statement, unknown_names, values_subqueries};
 use crate::query::planning::{plan_size, substituted_size};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
@@ -376,7 +376,7 @@ impl Planner {
         let state: &SessionState = &self.view().state;
         let Some(analyzed) = &planned.analyzed else { return state.create_physical_plan(&planned.plan).await };
         let optimized = state.optimizer().optimize(LogicalPlan::clone(analyzed), state, |_, _| {})?;
-        plan_size::check_cross_joins(&optimized).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        join_limits::check_cross_joins(&optimized).map_err(|error| DataFusionError::External(Box::new(error)))?;
         state.query_planner().create_physical_plan(&optimized, state).await
     }
 

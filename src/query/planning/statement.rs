@@ -24,14 +24,12 @@ use crate::error::{Error, Result};
 use crate::query::error::from_engine;
 use crate::query::planning::parameters;
 use crate::query::planning::table_reads::TableReads;
+use crate::query::planning::token_limits;
 use crate::sql::syntax::{table_command, token_rewrites};
 
-/// The maximum nesting depth of a statement.
+/// The maximum nesting depth of expressions and queries in a statement.
 const DEPTH_MAX: usize = 50;
 
-/// The maximum length of an operator chain in a statement. A stack of [`STACK_BYTES_MIN`] bytes is large enough for a
-/// chain of this length.
-pub(in crate::query) const CHAIN_MAX: usize = 600;
 /// The minimum stack size in bytes for a thread that plans and runs statements. A chain of `CHAIN_MAX` operators needs
 /// a third of this size.
 pub const STACK_BYTES_MIN: usize = 16 << 20;
@@ -57,7 +55,7 @@ pub(in crate::query) fn parse(sql: &str, config: &QueryConfig) -> Result<Stateme
         .tokenize_with_location()
         .map_err(|error| to_error(DataFusionError::from(ParserError::from(error))))?;
     let keyword = first_keyword(&tokens);
-    check_chains(&tokens)?;
+    token_limits::check(&tokens)?;
     let tokens = parameters::number(token_rewrites::rewrite(table_command::expand(tokens))?)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&dialect)
@@ -239,35 +237,6 @@ impl ast::Visitor for ReadOnlyCheck {
     }
 }
 
-/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. The check runs before
-/// parsing, because each operator adds a level to the syntax tree, and a deep tree could overflow the stack. A comma
-/// ends a chain, and a closing parenthesis ends the chain inside the parentheses.
-fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
-    let (mut levels, mut depth) = (vec![0], 0);
-    for token in tokens {
-        match &token.token {
-            Token::LParen => levels.push(0),
-            Token::RParen if levels.len() > 1 => depth -= levels.pop().unwrap_or(0),
-            Token::Comma => depth -= std::mem::take(levels.last_mut().unwrap_or(&mut 0)),
-            token if is_operator(token) => {
-                depth += 1;
-                levels.iter_mut().next_back().into_iter().for_each(|level| *level += 1);
-            }
-            _ => {}
-        }
-        if depth > CHAIN_MAX {
-            return Err(too_long_chain());
-        }
-    }
-    Ok(())
-}
-
-pub(in crate::query) fn too_long_chain() -> Error {
-    Error::limited(format!(
-        "the statement chains more than {CHAIN_MAX} operators: use IN (…) or a join with VALUES instead"
-    ))
-}
-
 pub(in crate::query) fn too_many_relations() -> Error {
     Error::limited(format!("the statement names more than {RELATIONS_MAX} tables"))
 }
@@ -276,48 +245,6 @@ pub(in crate::query) fn too_many_windows() -> Error {
     Error::limited(format!(
         "the statement has more than {WINDOWS_MAX} window functions: split it into several statements"
     ))
-}
-
-fn is_operator(token: &Token) -> bool {
-    const KEYWORDS: [&str; 16] = [
-        "AND",
-        "OR",
-        "XOR",
-        "NOT",
-        "IS",
-        "LIKE",
-        "ILIKE",
-        "SIMILAR",
-        "BETWEEN",
-        "IN",
-        "AT",
-        "COLLATE",
-        "UNION",
-        "INTERSECT",
-        "EXCEPT",
-        "JOIN",
-    ];
-    match token {
-        Token::Word(word) => {
-            word.quote_style.is_none() && KEYWORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
-        }
-        Token::Number(..) | Token::Char(_) | Token::Whitespace(_) | Token::Period | Token::SemiColon => false,
-        Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => false,
-        token => !is_string(token),
-    }
-}
-
-fn is_string(token: &Token) -> bool {
-    matches!(
-        token,
-        Token::SingleQuotedString(_)
-            | Token::DoubleQuotedString(_)
-            | Token::DollarQuotedString(_)
-            | Token::NationalStringLiteral(_)
-            | Token::EscapedStringLiteral(_)
-            | Token::UnicodeStringLiteral(_)
-            | Token::HexStringLiteral(_)
-    )
 }
 
 /// Called for a statement with a syntax error. Refuses the statement if its first keyword belongs to a statement that
@@ -462,7 +389,24 @@ mod tests {
     #[test]
     fn size_and_depth_of_statements_are_limited() {
         let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-        assert_eq!(parse(&deep, &config()).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(parse(&deep, &config()).unwrap_err().kind(), Kind::Limited);
+        for (repeated, end) in [
+            ("INTERVAL ", "'1 day'"),
+            ("CAST(", "1 1"),
+            ("FLOOR(", "1 1"),
+            ("ARRAY[", "1 1"),
+            ("(", "1 1"),
+            ("CAST(NULL AS Nested(a ", "INT"),
+            ("CAST(NULL AS MAP(TEXT, ", "INT"),
+            ("POINT ", "'1'"),
+            ("CASE (", "1 1"),
+            ("NOT (", "1 1"),
+        ] {
+            for count in [20, 40, 6_000] {
+                let error = parse(&format!("SELECT {}{end}", repeated.repeat(count)), &config()).expect_err(repeated);
+                assert!(matches!(error.kind(), Kind::Limited | Kind::Invalid), "{repeated} {count}: {error:?}");
+            }
+        }
         for chain in ["1 + ", "1 = 1 AND ", "1 = 1 OR ", "f(1, 2) || ", "NOT ", "'x' LIKE ", "1 UNION SELECT "] {
             let error = parse(&format!("SELECT {}1", chain.repeat(4_000)), &config()).expect_err(chain);
             assert!(matches!(error.kind(), Kind::Limited), "{chain}: {error:?}");

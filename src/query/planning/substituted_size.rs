@@ -27,8 +27,8 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let Expanded { size, depth } = sizes.largest;
     if size > CONDITION_SIZE_MAX {
         return Err(Error::limited(format!(
-            "a condition of the statement would have more than {CONDITION_SIZE_MAX} operands, because it uses columns that \
-             are computed from other computed columns: refer to each of them less often"
+            "an expression of the statement would have more than {CONDITION_SIZE_MAX} operands, because it repeats computed \
+             columns, or the arguments of functions such as coalesce: refer to each of them less often"
         )));
     }
     if depth > DEPTH_MAX {
@@ -80,15 +80,17 @@ impl ColumnSizes {
             inputs.push((input.schema().as_ref(), self.of_outputs(input)?));
         }
         plan.apply_subqueries(|subquery| self.of_outputs(subquery).map(|_| TreeNodeRecursion::Continue))?;
-        let mut conditions = Expanded { size: 0, depth: 0 };
+        let (mut conditions, mut own) = (Expanded { size: 0, depth: 0 }, 0);
         plan.apply_expressions(|expr| {
             let Expanded { size, depth } = expanded(expr, &inputs)?;
             conditions.size = conditions.size.saturating_add(size);
             conditions.depth = conditions.depth.max(depth);
+            own = own.max(expanded(expr, &[])?.size);
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
-            conditions.size = 0;
+            // The optimizer does not move other expressions, but simplifies them.
+            conditions.size = own;
         }
         self.largest = self.largest.max(conditions);
         let columns = plan.schema().fields().len();

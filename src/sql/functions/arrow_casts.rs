@@ -17,6 +17,9 @@ use datafusion::logical_expr::{
 use crate::error::Error;
 use crate::sql::functions::delegate::delegate;
 
+/// The maximum number of opening brackets in the text of a type.
+const BRACKETS_MAX: usize = 64;
+
 /// Wraps the functions that cast to any Arrow type, and returns the others unchanged.
 pub(crate) fn without_fixed_sizes(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let wrapped = functions.into_iter().map(|inner| match inner.name() {
@@ -42,12 +45,18 @@ impl ScalarUDFImpl for ArrowCast {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if let Some(Some(kind)) = args.scalar_arguments.get(1) {
+            check_depth(kind.try_as_str().flatten().unwrap_or_default())?;
+        }
         let field = self.inner.return_field_from_args(args)?;
         check(field.data_type())?;
         Ok(field)
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if let Some(Expr::Literal(kind, _)) = args.get(1) {
+            check_depth(kind.try_as_str().flatten().unwrap_or_default())?;
+        }
         let simplified = self.inner.simplify(args, info)?;
         if let ExprSimplifyResult::Simplified(Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. })) =
             &simplified
@@ -56,6 +65,16 @@ impl ScalarUDFImpl for ArrowCast {
         }
         Ok(simplified)
     }
+}
+
+/// Fails if the text of a type is nested too deeply. The engine's parser recurses through it.
+fn check_depth(kind: &str) -> Result<()> {
+    if kind.matches(['(', '<']).count() > BRACKETS_MAX {
+        return Err(DataFusionError::External(Box::new(Error::limited(format!(
+            "the type in arrow_cast has more than {BRACKETS_MAX} brackets: use a simpler type"
+        )))));
+    }
+    Ok(())
 }
 
 fn check(kind: &DataType) -> Result<()> {

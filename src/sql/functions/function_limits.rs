@@ -15,9 +15,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef};
+use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
@@ -167,7 +167,13 @@ impl ScalarUDFImpl for LimitedFunction {
 
 impl LimitedFunction {
     /// Calls the function, unless its result could be too large.
-    fn invoke_within_limit(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke_within_limit(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.growth == FunctionSize::Pad && !args.return_field.data_type().is_nested() {
+            // The engine panics if the length is negative. In PostgreSQL, the result is then empty.
+            if let Some(length) = args.args.get_mut(1) {
+                *length = not_negative(length)?;
+            }
+        }
         let sizes = estimate(self.growth, &args)?;
         if sizes.iter().fold(0, |sum: usize, size| sum.saturating_add(*size)) <= FUNCTION_BYTES_MAX {
             let is_untyped = args.arg_fields.iter().all(|field| field.data_type().is_null());
@@ -215,6 +221,18 @@ impl LimitedFunction {
         let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(concat(&results)?))
     }
+}
+
+/// Replaces negative integers by 0.
+fn not_negative(value: &ColumnarValue) -> Result<ColumnarValue> {
+    Ok(match value.cast_to(&DataType::Int64, None)? {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(number))) => ColumnarValue::Scalar(number.max(0).into()),
+        ColumnarValue::Array(numbers) => {
+            let numbers = numbers.as_primitive::<Int64Type>();
+            ColumnarValue::Array(Arc::new(numbers.unary::<_, Int64Type>(|number| number.max(0))))
+        }
+        null => null,
+    })
 }
 
 fn too_large(function: &str) -> DataFusionError {

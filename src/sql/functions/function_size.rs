@@ -61,7 +61,9 @@ pub(crate) fn growth(function: &str) -> Option<FunctionSize> {
         "concat_ws" => FunctionSize::Separated,
         "concat" | "make_array" | "array_concat" | "array_append" | "array_prepend" | "to_char" | "overlay"
         | "arrays_zip" | "map" => FunctionSize::Sum,
-        "levenshtein" | "array_has_all" | "array_has_any" => FunctionSize::Product,
+        "levenshtein" | "array_has_all" | "array_has_any" | "btrim" | "ltrim" | "rtrim" | "trim" => {
+            FunctionSize::Product
+        }
         _ => return None,
     })
 }

@@ -16,6 +16,9 @@ pub(super) enum Target {
     Decimal,
 }
 
+/// The maximum length of the text of a number in bytes. The engine's cast to a decimal recurses for every 38 digits.
+pub(super) const NUMBER_BYTES_MAX: usize = 1_000;
+
 /// Returns the text that the engine's cast expects, or `None` if the number is out of the range of `target`. Text that
 /// is not a number is only trimmed.
 pub(super) fn number_text(text: &str, target: Target) -> Option<Cow<'_, str>> {

@@ -5,7 +5,7 @@
 //! a pattern estimates the number of states without compiling. The operators `~`, `~*`, `!~` and `!~*` with a pattern that
 //! is not constant become calls of `regexp_like`.
 //!
-//! **Invariant:** the engine compiles only patterns that [`check`] has accepted.
+//! **Invariant:** the engine compiles only patterns that [`checked_states`] has accepted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,12 +25,19 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 use crate::error::Error;
 use crate::sql::functions::definition::slice;
 use crate::sql::functions::delegate::delegate;
+use crate::sql::functions::function_size::Measure;
 use crate::sql::interrupt;
 
 /// The functions whose second argument is a regular expression.
 const FUNCTIONS: [&str; 5] = ["regexp_count", "regexp_instr", "regexp_like", "regexp_match", "regexp_replace"];
 /// The maximum estimated number of states of the regular expressions in one call on one batch of rows.
 const STATES_MAX: usize = 100_000;
+/// The maximum size of a regular expression in bytes.
+const PATTERN_BYTES_MAX: usize = 10_000;
+/// The maximum number of steps for one text.
+const TEXT_STEPS_MAX: usize = 1 << 34;
+/// The maximum number of steps between two checks for an interruption, unless one text needs more.
+const CALL_STEPS_MAX: usize = 1 << 30;
 /// The number of rows of one call, if the patterns or the flags come from a column.
 const ROWS_PER_CALL: usize = 256;
 
@@ -55,7 +62,7 @@ pub(super) fn limit_operator(binary: &BinaryExpr) -> Result<Option<Expr>> {
     };
     if let Expr::Literal(pattern, _) = &*binary.right {
         let pattern = pattern.try_as_str().flatten();
-        return pattern.map_or(Ok(()), check).map(|()| None);
+        return pattern.map_or(Ok(0), checked_states).map(|_| None);
     }
     let text = |operand: &Expr| Expr::Cast(Cast::new(Box::new(operand.clone()), DataType::Utf8));
     let mut args = vec![text(&binary.left), text(&binary.right)];
@@ -72,10 +79,17 @@ pub(super) fn is_pattern_operator(op: Operator) -> bool {
     matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
 }
 
-/// Fails if a regular expression has too many states. Accepts an invalid regular expression, for which the engine reports
-/// the error.
-fn check(pattern: &str) -> Result<()> {
-    if states(pattern) <= STATES_MAX { Ok(()) } else { Err(too_large()) }
+/// Returns the number of states of a regular expression. Fails if it is too large. Accepts an invalid regular expression,
+/// for which the engine reports the error.
+fn checked_states(pattern: &str) -> Result<usize> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(DataFusionError::External(Box::new(Error::limited(format!(
+            "a regular expression has {} bytes, but at most {PATTERN_BYTES_MAX} are allowed: use IN (…) or LIKE",
+            pattern.len()
+        )))));
+    }
+    let states = states(pattern);
+    if states <= STATES_MAX { Ok(states) } else { Err(too_large()) }
 }
 
 fn too_large() -> DataFusionError {
@@ -133,7 +147,7 @@ impl ScalarUDFImpl for PatternFunction {
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match args.get(1) {
             Some(Expr::Literal(pattern, _)) => {
-                pattern.try_as_str().flatten().map_or(Ok(()), check)?;
+                pattern.try_as_str().flatten().map_or(Ok(0), checked_states)?;
                 self.inner.simplify(args, info)
             }
             _ => Ok(ExprSimplifyResult::Original(args)),
@@ -142,38 +156,70 @@ impl ScalarUDFImpl for PatternFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         interrupt::check()?;
-        let [_, pattern, ..] = args.args.as_slice() else { return self.inner.invoke_with_args(args) };
-        match pattern {
-            ColumnarValue::Scalar(pattern) => pattern.try_as_str().flatten().map_or(Ok(()), check)?,
-            ColumnarValue::Array(patterns) => check_all(patterns)?,
-        }
+        let [text, pattern, ..] = args.args.as_slice() else { return self.inner.invoke_with_args(args) };
+        let states = match pattern {
+            ColumnarValue::Scalar(pattern) => pattern.try_as_str().flatten().map_or(Ok(0), checked_states)?,
+            ColumnarValue::Array(patterns) => checked_states_of_all(patterns)?,
+        };
         let is_constant = args.args[1..].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        if is_constant || args.number_rows <= ROWS_PER_CALL {
-            return self.inner.invoke_with_args(args);
-        }
+        let rows_max = if is_constant { usize::MAX } else { ROWS_PER_CALL };
+        let sizes = Measure::sizes(Some(text));
         let mut results = Vec::<ArrayRef>::new();
-        for start in (0..args.number_rows).step_by(ROWS_PER_CALL) {
+        let mut start = 0;
+        while start < args.number_rows {
             interrupt::check()?;
-            let rows = ROWS_PER_CALL.min(args.number_rows - start);
+            let (mut rows, mut steps) = (0, 0_usize);
+            while start + rows < args.number_rows && rows < rows_max {
+                let row_steps = self.steps(sizes.at(start + rows), states)?;
+                if rows > 0 && steps.saturating_add(row_steps) > CALL_STEPS_MAX {
+                    break;
+                }
+                steps = steps.saturating_add(row_steps);
+                rows += 1;
+            }
+            if rows == args.number_rows {
+                return self.inner.invoke_with_args(args);
+            }
             results.push(self.inner.invoke_with_args(slice(&args, start, rows))?.into_array(rows)?);
+            start += rows;
+        }
+        if results.is_empty() {
+            return self.inner.invoke_with_args(args);
         }
         let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(arrow::compute::concat(&results)?))
     }
 }
 
-/// Fails if the distinct patterns of a batch have too many states in total.
-fn check_all(patterns: &ArrayRef) -> Result<()> {
+impl PatternFunction {
+    /// Returns the maximum number of steps for a text. A search takes at most one step for each byte and state. A function
+    /// that searches for all matches may search through the rest of the text for each of them.
+    fn steps(&self, text_bytes: usize, states: usize) -> Result<usize> {
+        let is_repeated = self.inner.name() != "regexp_like";
+        let steps = text_bytes.saturating_mul(if is_repeated { text_bytes.max(states) } else { states });
+        if steps > TEXT_STEPS_MAX {
+            return Err(DataFusionError::External(Box::new(Error::limited(format!(
+                "a text of {text_bytes} bytes is too long for `{}` with this regular expression: use shorter texts, LIKE, or \
+                 replace",
+                self.inner.name()
+            )))));
+        }
+        Ok(steps)
+    }
+}
+
+/// Returns the number of states of the distinct patterns of a batch. Fails if it is too large.
+fn checked_states_of_all(patterns: &ArrayRef) -> Result<usize> {
     let patterns = cast(patterns, &DataType::Utf8)?;
-    let Some(patterns) = patterns.as_any().downcast_ref::<StringArray>() else { return Ok(()) };
+    let Some(patterns) = patterns.as_any().downcast_ref::<StringArray>() else { return Ok(0) };
     let (mut known, mut total) = (HashSet::new(), 0_usize);
     for pattern in patterns.iter().flatten() {
         if known.insert(pattern) {
-            total = total.saturating_add(states(pattern));
+            total = total.saturating_add(checked_states(pattern)?);
             if total > STATES_MAX {
                 return Err(too_large());
             }
         }
     }
-    Ok(())
+    Ok(total)
 }

@@ -9,7 +9,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray as _, Float64Array, LargeStringArray, StringArray, StringViewArray};
+use arrow::array::{
+    Array as _, ArrayData, ArrayRef, AsArray as _, Float64Array, LargeStringArray, OffsetSizeTrait, StringArray,
+    StringViewArray,
+};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, FieldRef, Float32Type, Float64Type,
@@ -22,11 +25,14 @@ use datafusion::logical_expr::{
 };
 
 use crate::sql::functions::definition::operator_field;
-use crate::sql::functions::number_text::{Target, fits_real, number_text};
+use crate::sql::functions::number_text::{NUMBER_BYTES_MAX, Target, fits_real, number_text};
 
 /// Prepares the operand for a cast of `value` from type `from` to type `to`. Returns `None` if the cast needs no
 /// preparation. `is_try` is true for TRY_CAST.
 pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType, is_try: bool) -> Option<Expr> {
+    if is_nested(from) || is_nested(to) {
+        return checked_nested(value, from, to);
+    }
     let target = match to {
         DataType::Float32 => Target::Real,
         kind if kind.is_floating() => Target::Double,
@@ -42,13 +48,47 @@ pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType, is_try:
         | DataType::Decimal128(_, scale)
         | DataType::Decimal256(_, scale) => target == Target::Integer && *scale > 0,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Dictionary(..) => true,
         _ => false,
     };
-    is_affected.then(|| {
-        let signature = Signature::user_defined(Volatility::Immutable);
-        let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { target, is_try, signature }));
-        Expr::ScalarFunction(ScalarFunction { func, args: vec![value.clone()] })
-    })
+    is_affected.then(|| call(value, target, is_try))
+}
+
+/// Prepares the operand for a cast between types that contain other types: only checks the lengths of texts, if they may
+/// become numbers.
+fn checked_nested(value: &Expr, from: &DataType, to: &DataType) -> Option<Expr> {
+    let is_affected = contains(from, &is_text) && contains(to, &DataType::is_decimal);
+    is_affected.then(|| call(value, Target::Decimal, false))
+}
+
+fn call(value: &Expr, target: Target, is_try: bool) -> Expr {
+    let signature = Signature::user_defined(Volatility::Immutable);
+    let func = Arc::new(ScalarUDF::new_from_impl(CastOperand { target, is_try, signature }));
+    Expr::ScalarFunction(ScalarFunction { func, args: vec![value.clone()] })
+}
+
+fn is_nested(kind: &DataType) -> bool {
+    kind.is_nested() && !matches!(kind, DataType::Dictionary(..))
+}
+
+fn is_text(kind: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
+}
+
+/// Returns true if `test` returns true for a type, or for a type inside it.
+fn contains(kind: &DataType, test: &impl Fn(&DataType) -> bool) -> bool {
+    use DataType::{Dictionary, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
+    test(kind)
+        || match kind {
+            List(item) | LargeList(item) | ListView(item) | LargeListView(item) => contains(item.data_type(), test),
+            Map(entries, _) => contains(entries.data_type(), test),
+            Struct(fields) => fields.iter().any(|field| contains(field.data_type(), test)),
+            Union(fields, _) => fields.iter().any(|(_, field)| contains(field.data_type(), test)),
+            Dictionary(_, values) => contains(values, test),
+            RunEndEncoded(_, values) => contains(values.data_type(), test),
+            _ => false,
+        }
 }
 
 /// Returns true if `function` prepares the operand of a cast.
@@ -132,8 +172,10 @@ impl CastOperand {
             }
             DataType::Utf8 => {
                 let texts = array.as_string::<i32>();
-                let is_ready =
-                    |text| matches!(number_text(text, self.target), Some(Cow::Borrowed(same)) if same == text);
+                let is_ready = |text: &str| {
+                    text.len() <= NUMBER_BYTES_MAX
+                        && matches!(number_text(text, self.target), Some(Cow::Borrowed(same)) if same == text)
+                };
                 if texts.iter().flatten().all(is_ready) {
                     return Ok(Arc::clone(array));
                 }
@@ -147,6 +189,10 @@ impl CastOperand {
                 let texts = array.as_string_view().iter();
                 Arc::new(texts.map(|text| self.text(text)).collect::<Result<StringViewArray>>()?)
             }
+            kind if kind.is_nested() || is_text(kind) => {
+                check_lengths(&array.to_data())?;
+                Arc::clone(array)
+            }
             // Reducing the scale of a decimal to 0 rounds half away from zero.
             kind => {
                 let options = CastOptions { safe: false, ..CastOptions::default() };
@@ -158,7 +204,9 @@ impl CastOperand {
     fn text<'a>(&self, text: Option<&'a str>) -> Result<Option<Cow<'a, str>>> {
         match text.map(|text| number_text(text, self.target)) {
             None => Ok(None),
-            Some(Some(text)) => Ok(Some(text)),
+            Some(Some(text)) if text.len() <= NUMBER_BYTES_MAX => Ok(Some(text)),
+            Some(Some(_)) if self.is_try => Ok(None),
+            Some(Some(_)) => Err(too_long()),
             Some(None) => self.out_of_range(),
         }
     }
@@ -172,4 +220,28 @@ impl CastOperand {
             Err(DataFusionError::Execution(format!("a number is out of range for type {kind}")))
         }
     }
+}
+
+/// Fails if a text in the array, or in an array inside it, is too long for a number.
+fn check_lengths(data: &ArrayData) -> Result<()> {
+    let lengths: &mut dyn Iterator<Item = usize> = match data.data_type() {
+        DataType::Utf8 | DataType::Binary => &mut lengths(data.buffer::<i32>(0)),
+        DataType::LargeUtf8 | DataType::LargeBinary => &mut lengths(data.buffer::<i64>(0)),
+        DataType::Utf8View | DataType::BinaryView => {
+            &mut data.buffer::<u128>(0).iter().map(|view| *view as u32 as usize)
+        }
+        _ => &mut std::iter::empty(),
+    };
+    if lengths.take(data.len() + 1).any(|length| length > NUMBER_BYTES_MAX) {
+        return Err(too_long());
+    }
+    data.child_data().iter().try_for_each(check_lengths)
+}
+
+fn lengths<O: OffsetSizeTrait>(offsets: &[O]) -> impl Iterator<Item = usize> {
+    offsets.windows(2).map(|pair| pair[1].as_usize().saturating_sub(pair[0].as_usize()))
+}
+
+fn too_long() -> DataFusionError {
+    DataFusionError::Execution(format!("the text of a number is longer than {NUMBER_BYTES_MAX} bytes"))
 }

@@ -8,13 +8,16 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::error::Result;
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, Signature,
 };
+use datafusion::physical_expr::expressions::Literal;
 
+use crate::error::Error;
 use crate::sql::functions::delegate::delegate;
 
 /// Wraps the functions that do not need sorted input, and returns the others unchanged.
@@ -29,6 +32,9 @@ pub(crate) fn with_own_order(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggre
     });
     wrapped.collect()
 }
+
+/// The maximum number of centroids of an approximate percentile. The engine allocates memory for them in advance.
+const CENTROIDS_MAX: u64 = 10_000;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OwnOrder {
@@ -46,13 +52,25 @@ impl AggregateUDFImpl for OwnOrder {
         fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef>;
         fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>>;
         fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>>;
-        fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>>;
-        fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>>;
         fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool;
-        fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>>;
         fn supports_null_handling_clause(&self) -> bool;
         fn supports_within_group_clause(&self) -> bool;
         fn documentation(&self) -> Option<&Documentation>;
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        self.check_centroids(&args)?;
+        self.inner.accumulator(args)
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        self.check_centroids(&args)?;
+        self.inner.create_sliding_accumulator(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        self.check_centroids(&args)?;
+        self.inner.create_groups_accumulator(args)
     }
 
     /// Returns the function unchanged, because the result does not depend on the order of the input.
@@ -70,5 +88,25 @@ impl AggregateUDFImpl for OwnOrder {
         } else {
             AggregateOrderSensitivity::Insensitive
         }
+    }
+}
+
+impl OwnOrder {
+    /// Fails if an approximate percentile has too many centroids, which are its last argument.
+    fn check_centroids(&self, args: &AccumulatorArgs) -> Result<()> {
+        let position = match self.inner.name() {
+            "approx_percentile_cont" => 2,
+            "approx_percentile_cont_with_weight" => 3,
+            _ => return Ok(()),
+        };
+        let literal = args.exprs.get(position).and_then(|expr| expr.downcast_ref::<Literal>());
+        let centroids = literal.and_then(|literal| literal.value().cast_to(&DataType::UInt64).ok());
+        if matches!(centroids, Some(ScalarValue::UInt64(Some(centroids))) if centroids > CENTROIDS_MAX) {
+            return Err(DataFusionError::External(Box::new(Error::limited(format!(
+                "{} has at most {CENTROIDS_MAX} centroids: use fewer centroids, or percentile_cont",
+                self.inner.name()
+            )))));
+        }
+        Ok(())
     }
 }

@@ -43,6 +43,10 @@ impl AnalyzerRule for ComputedKeyRule {
 }
 
 fn rewrite_sort(mut sort: Sort) -> Result<Transformed<LogicalPlan>> {
+    // The engine would copy a constant for every row.
+    if sort.expr.iter().any(|key| !matches!(key.expr, Expr::Literal(..))) {
+        sort.expr.retain(|key| !matches!(key.expr, Expr::Literal(..)));
+    }
     let mut keys = Keys::default();
     for key in &mut sort.expr {
         keys.replace(&mut key.expr);

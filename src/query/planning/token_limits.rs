@@ -1,0 +1,178 @@
+//! Limits on the nesting of a statement, which are checked on its tokens before it is parsed.
+//!
+//! The parser builds a syntax tree, and recurses through it. Each operator adds a level to the tree. The parser limits the
+//! depth of expressions and queries, but not the depth of types and of some prefixes, so a statement could overflow the
+//! stack. For the words in [`REPARSED`], the parser also has two ways to read what follows. If both fail, it has read
+//! everything inside twice, so the time doubles with each level.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::error::{Error, Result};
+
+/// The maximum length of an operator chain in a statement. A stack of
+/// [`STACK_BYTES_MIN`](crate::query::planning::statement::STACK_BYTES_MIN) bytes is large enough for a chain of this length.
+pub(in crate::query) const CHAIN_MAX: usize = 600;
+/// The maximum nesting depth of brackets.
+const BRACKETS_MAX: usize = 100;
+/// The maximum number of [`REPARSED`] words that are nested in each other.
+const REPARSED_MAX: usize = 16;
+
+/// The words that the parser reads as a special form, and as a function call if that fails, and the words that begin a
+/// statement inside a statement.
+const REPARSED: [&str; 41] = [
+    "ANALYZE",
+    "ARRAY",
+    "BOX",
+    "CASE",
+    "CAST",
+    "CEIL",
+    "CIRCLE",
+    "CONVERT",
+    "COPY",
+    "DELETE",
+    "DESCRIBE",
+    "EXISTS",
+    "EXPLAIN",
+    "EXTRACT",
+    "FLOOR",
+    "INSERT",
+    "INTERVAL",
+    "LAMBDA",
+    "LINE",
+    "LSEG",
+    "MAP",
+    "MATCH",
+    "MERGE",
+    "NOT",
+    "OVERLAY",
+    "PATH",
+    "POINT",
+    "POLYGON",
+    "POSITION",
+    "PREPARE",
+    "PRIOR",
+    "ROW",
+    "SAFE_CAST",
+    "STRUCT",
+    "SUBSTR",
+    "SUBSTRING",
+    "TRIM",
+    "TRY_CAST",
+    "TRY_CONVERT",
+    "TUPLE",
+    "UPDATE",
+];
+
+/// Refuses a statement with too long chains or too deep nesting.
+pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
+    check_chains(tokens)?;
+    check_nesting(tokens)
+}
+
+/// Refuses nested brackets and nested [`REPARSED`] words. Words without a bracket after them, as in `INTERVAL INTERVAL '1'`,
+/// are nested too.
+fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
+    // For each open bracket, the number of reparsed words before it.
+    let (mut brackets, mut reparsed, mut words) = (Vec::new(), 0_usize, 0_usize);
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => {}
+            Token::Word(word) if word.quote_style.is_none() && is_reparsed(&word.value) => words += 1,
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                brackets.push(words);
+                reparsed += std::mem::take(&mut words);
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                reparsed -= brackets.pop().unwrap_or(0);
+                words = 0;
+            }
+            _ => words = 0,
+        }
+        if brackets.len() > BRACKETS_MAX || reparsed.saturating_add(words) > REPARSED_MAX {
+            return Err(too_deep());
+        }
+    }
+    Ok(())
+}
+
+fn is_reparsed(word: &str) -> bool {
+    REPARSED.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+fn too_deep() -> Error {
+    Error::limited(format!(
+        "the statement is nested too deeply: at most {BRACKETS_MAX} brackets, and at most {REPARSED_MAX} calls of functions \
+         such as CAST and EXTRACT, can be nested in each other"
+    ))
+}
+
+/// Refuses chains of operators (`a AND b AND …`, `1 + 1 + …`, `… UNION …`) that are too long. The check runs before
+/// parsing, because each operator adds a level to the syntax tree, and a deep tree could overflow the stack. A comma
+/// ends a chain, and a closing parenthesis ends the chain inside the parentheses.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    let (mut levels, mut depth) = (vec![0], 0);
+    for token in tokens {
+        match &token.token {
+            Token::LParen => levels.push(0),
+            Token::RParen if levels.len() > 1 => depth -= levels.pop().unwrap_or(0),
+            Token::Comma => depth -= std::mem::take(levels.last_mut().unwrap_or(&mut 0)),
+            token if is_operator(token) => {
+                depth += 1;
+                levels.iter_mut().next_back().into_iter().for_each(|level| *level += 1);
+            }
+            _ => {}
+        }
+        if depth > CHAIN_MAX {
+            return Err(too_long_chain());
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::query) fn too_long_chain() -> Error {
+    Error::limited(format!(
+        "the statement chains more than {CHAIN_MAX} operators: use IN (…) or a join with VALUES instead"
+    ))
+}
+
+fn is_operator(token: &Token) -> bool {
+    const KEYWORDS: [&str; 16] = [
+        "AND",
+        "OR",
+        "XOR",
+        "NOT",
+        "IS",
+        "LIKE",
+        "ILIKE",
+        "SIMILAR",
+        "BETWEEN",
+        "IN",
+        "AT",
+        "COLLATE",
+        "UNION",
+        "INTERSECT",
+        "EXCEPT",
+        "JOIN",
+    ];
+    match token {
+        Token::Word(word) => {
+            word.quote_style.is_none() && KEYWORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
+        }
+        Token::Number(..) | Token::Char(_) | Token::Whitespace(_) | Token::Period | Token::SemiColon => false,
+        Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => false,
+        token => !is_string(token),
+    }
+}
+
+fn is_string(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::NationalStringLiteral(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::HexStringLiteral(_)
+    )
+}

@@ -18,12 +18,12 @@ TIME = r"limit query\.time_max"
 MEMORY = r"limit query\.memory_bytes_max"
 RESULT = r"more than 33554432 bytes for one batch"
 LISTS = r"constant lists of the statement take up"
-LITERALS = r"literals of the plan have \d+ bytes"
+LITERALS = r"literals of the plan have \d+ bytes|values of a column exceed 2 GiB"
 TEXT = r"limit query\.sql_bytes_max"
 NESTED = r"nested (too deeply|more than)"
 CHAIN = r"chains more than \d+ operators"
 WINDOWS = r"more than \d+ window functions"
-TABLES = r"references? more than \d+ tables|more than \d+ table references"
+TABLES = r"(names|reads) more than \d+ tables"
 CROSS = r"more than \d+ joins without an equality"
 PARTS = r"more than \d+ nodes and expressions"
 STATES = r"more than \d+ states"
@@ -83,14 +83,14 @@ def results():
         ("dates", "range('0001-01-01'::date, '9999-01-01'::date + CAST(value AS INT), INTERVAL '1 day')"),
         ("array_repeat", "array_repeat('abc', 1000000 + value)"),
         ("nested array_repeat", "array_repeat(array_repeat(1, 1000 + value), 1000)"),
-        ("replace", "replace(repeat('a', 1000 + value), 'a', repeat('b', 100000))"),
-        ("replace of nothing", "replace(repeat('a', 1000 + value), '', repeat('b', 100000))"),
-        ("regexp_replace", "regexp_replace(repeat('a', 1000 + value), 'a', repeat('b', 100000), 'g')"),
-        ("regexp_replace of nothing", "regexp_replace(repeat('a', 1000 + value), '', repeat('b', 100000), 'g')"),
-        ("regexp_replace with groups", "regexp_replace(repeat('a', 1000 + value), '(.*)', repeat('\\1', 100000))"),
+        ("replace", "replace(repeat('a', 100 + value % 7), 'a', repeat('b', 1000))"),
+        ("replace of nothing", "replace(repeat('a', 100 + value % 7), '', repeat('b', 1000))"),
+        ("regexp_replace", "regexp_replace(repeat('a', 100 + value % 7), 'a', repeat('b', 1000), 'g')"),
+        ("regexp_replace of nothing", "regexp_replace(repeat('a', 100 + value % 7), '', repeat('b', 1000), 'g')"),
+        ("regexp_replace with groups", "regexp_replace(repeat('a', 100 + value % 7), '(.*)', repeat('\\1', 1000))"),
         ("concat_ws", "concat_ws(repeat('x', 100000), " + commas(100, lambda index: f"value + {index}") + ")"),
-        ("array_to_string", "array_to_string(range(0, 1000 + value), repeat('x', 100000))"),
-        ("array_replace", "cardinality(array_replace(array_repeat('a', 1000 + value), 'a', repeat('x', 100000)))"),
+        ("array_to_string", "array_to_string(range(0, 100 + value % 7), repeat('x', 1000))"),
+        ("array_replace", "cardinality(array_replace(array_repeat('a', 100 + value % 7), 'a', repeat('x', 1000)))"),
         ("array_sort", "array_sort(range(0, 1000000 + value))[1]"),
         ("array_distinct", "cardinality(array_distinct(range(0, 1000000 + value)))"),
         ("array_union", "cardinality(array_union(range(0, 1000000 + value), range(5, 1000000 - value)))"),
@@ -99,11 +99,11 @@ def results():
         ("array_position", "array_position(range(0, 1000000 + value), 999999)"),
         ("array_remove", "cardinality(array_remove(range(0, 1000000 + value), 5))"),
         ("array_has", "array_has(range(0, 1000000 + value), value)"),
-        ("array_has_any", "array_has_any(range(0, 1000000 + value), range(-9000 - value, -5))"),
-        ("array_concat", "cardinality(array_concat(" + commas(100, lambda index: "range(0, 100000 + value)") + "))"),
+        ("array_has_any", "array_has_any(range(0, 200 + value % 7), range(-200 - value % 7, -5))"),
+        ("array_concat", "cardinality(array_concat(" + commas(100, lambda index: "range(0, 100 + value % 7)") + "))"),
         ("string_to_array", "cardinality(string_to_array(repeat('a,', 1000000 + value), ','))"),
         ("md5", "md5(repeat('a', 1000000 + value))"),
-        ("levenshtein", "levenshtein(repeat('a', 5000 + value), repeat('b', 5000))"),
+        ("levenshtein", "levenshtein(repeat('a', 1000 + value % 7), repeat('b', 1000))"),
         ("split_part", "split_part(repeat('a,', 1000000 + value), ',', 999999)"),
         ("upper", "upper(repeat('ŉ', 1000000 + value))"),
     ):
@@ -222,6 +222,86 @@ def memory():
     other("except all of concatenations", "SELECT count(*) FROM (SELECT id || id FROM samples EXCEPT ALL SELECT id || 'x' FROM samples) AS t")
 
 
+def groups():
+    """Aggregates that keep much memory for each of 300,000 groups."""
+    source = "samples CROSS JOIN (SELECT repeat('x', 10000 + value) AS s FROM generate_series(1, 1) AS w(value)) AS a"
+    for name, call in (
+        ("any_value", "any_value(s)"),
+        ("first_value", "first_value(s ORDER BY at)"),
+        ("last_value", "last_value(s)"),
+        ("nth_value", "nth_value(s, 1 ORDER BY at)"),
+        ("min", "min(s)"),
+        ("max of concatenations", "max(s || id)"),
+        ("min_by", "min_by(s, at)"),
+        ("array_agg", "array_agg(s)"),
+        ("string_agg", "string_agg(s, ',')"),
+        ("mode", "mode(s)"),
+        ("percentile_disc", "percentile_disc(0.5) WITHIN GROUP (ORDER BY s)"),
+        ("count of distinct values", "count(DISTINCT s)"),
+        ("max of lists", "max(make_array(s))"),
+        ("array_agg of structs", "array_agg(named_struct('a', s, 'b', id))"),
+    ):
+        other(f"300,000 groups: {name}", f"SELECT count(v) FROM (SELECT id, {call} AS v FROM {source} GROUP BY id) AS t")
+    for name, call in (
+        ("approx_distinct", "approx_distinct(small)"),
+        ("approx_percentile_cont", "approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY ratio)"),
+        ("approx_median", "approx_median(ratio)"),
+        ("percentile_cont", "percentile_cont(0.5) WITHIN GROUP (ORDER BY ratio)"),
+        ("median", "median(ratio)"),
+        ("distinct sums", "sum(DISTINCT small), sum(DISTINCT big), sum(DISTINCT ratio), count(DISTINCT label), count(DISTINCT day)"),
+        ("statistics", commas(50, lambda index: f"corr(small + {index}, ratio), regr_slope(small + {index}, ratio)")),
+    ):
+        other(f"300,000 groups: {name}", f"SELECT id, {call} FROM samples GROUP BY id")
+
+
+def extremes():
+    """Arguments at the ends of their types, from which an engine may compute a size or a bound."""
+    for name, sql in (
+        ("LIMIT", "SELECT id FROM samples ORDER BY ratio LIMIT 9223372036854775807"),
+        ("a large LIMIT", "SELECT id FROM samples ORDER BY ratio LIMIT 20000000000"),
+        ("OFFSET", "SELECT id FROM samples ORDER BY ratio LIMIT 9223372036854775807 OFFSET 9223372036854775807"),
+        ("FETCH", "SELECT id FROM samples ORDER BY ratio FETCH FIRST 9223372036854775807 ROWS WITH TIES"),
+        ("centroids", "SELECT approx_percentile_cont(0.5, 2000000000) WITHIN GROUP (ORDER BY ratio) FROM samples"),
+        ("more centroids", "SELECT approx_percentile_cont(0.5, 9223372036854775807) WITHIN GROUP (ORDER BY ratio) FROM samples"),
+        ("centroids of groups", "SELECT id, approx_percentile_cont(0.5, 1000000) WITHIN GROUP (ORDER BY ratio) FROM samples GROUP BY id"),
+        ("ntile", "SELECT max(n) FROM (SELECT ntile(9223372036854775807) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("lag", "SELECT max(n) FROM (SELECT lag(id, 9223372036854775807) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("negative lag", "SELECT max(n) FROM (SELECT lag(id, -9223372036854775808) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("lead", "SELECT max(n) FROM (SELECT lead(id, 9223372036854775807) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("nth_value", "SELECT max(n) FROM (SELECT nth_value(id, 9223372036854775807) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("negative nth_value", "SELECT max(n) FROM (SELECT nth_value(id, -9223372036854775808) OVER (ORDER BY id) AS n FROM samples) AS t"),
+        ("frame of rows", "SELECT max(n) FROM (SELECT sum(small) OVER (ORDER BY id ROWS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615 FOLLOWING) AS n FROM samples) AS t"),
+        ("frame of following rows", "SELECT max(n) FROM (SELECT sum(small) OVER (ORDER BY id ROWS BETWEEN 9223372036854775807 FOLLOWING AND UNBOUNDED FOLLOWING) AS n FROM samples) AS t"),
+        ("frame of groups", "SELECT max(n) FROM (SELECT sum(small) OVER (ORDER BY id GROUPS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615 FOLLOWING) AS n FROM samples) AS t"),
+        ("frame of a range", "SELECT max(n) FROM (SELECT sum(small) OVER (ORDER BY big RANGE BETWEEN 9223372036854775807 PRECEDING AND 9223372036854775807 FOLLOWING) AS n FROM samples) AS t"),
+        ("frame of times", "SELECT max(n) FROM (SELECT sum(small) OVER (ORDER BY at RANGE BETWEEN INTERVAL '178000000 years' PRECEDING AND INTERVAL '99999999999 days' FOLLOWING) AS n FROM samples) AS t"),
+        ("series at the end", "SELECT count(*) FROM generate_series(9223372036854775800, 9223372036854775807)"),
+        ("series backwards", "SELECT count(*) FROM generate_series(9223372036854775807, -9223372036854775808, -9223372036854775808)"),
+        ("series of a large step", "SELECT count(*) FROM generate_series(-9223372036854775808, 9223372036854775807, 9223372036854775807)"),
+        ("lists at the end", f"SELECT cardinality(generate_series(9223372036854775799 + value, 9223372036854775807)), cardinality(range(9223372036854775799 + value, 9223372036854775807, 9223372036854775807)) FROM {ONE}"),
+        ("lists backwards", f"SELECT cardinality(generate_series(9223372036854775806 + value, -9223372036854775808, -9223372036854775807)) FROM {ONE}"),
+        ("dates at the end", "SELECT cardinality(generate_series('9999-12-01'::date, '9999-12-31'::date, INTERVAL '1 month')), cardinality(range('0001-01-01'::date, '9999-12-31'::date, INTERVAL '2147483647 months'))"),
+        ("times at the end", "SELECT cardinality(generate_series('2262-04-11'::timestamp, '2262-04-11 23:47:16'::timestamp, INTERVAL '1 hour'))"),
+        ("subscripts", f"SELECT make_array(value, 2)[-9223372036854775808], make_array(value, 2)[9223372036854775807], array_slice(make_array(value), 9223372036854775807, -9223372036854775808, -9223372036854775808) FROM {ONE}"),
+        ("array_resize", f"SELECT cardinality(array_resize(make_array(value), 9223372036854775807)) FROM {ONE}"),
+        ("negative array_resize", f"SELECT cardinality(array_resize(make_array(value), -9223372036854775808)) FROM {ONE}"),
+        ("array_remove_n", f"SELECT array_remove_n(make_array(value), 1, -9223372036854775808) FROM {ONE}"),
+        ("divisions", f"SELECT (-9223372036854775807 - value) / -1, (-9223372036854775807 - value) % -1, -(-9223372036854775807 - value), abs(-9223372036854775807 - value) FROM {ONE}"),
+        ("decimals", f"SELECT CAST(value AS DECIMAL(38, 37)) * CAST(value AS DECIMAL(38, 37)) / CAST(value AS DECIMAL(38, 37)) FROM {ONE}"),
+        ("decimals with a negative scale", f"SELECT CAST(value AS DECIMAL(38, -100)), arrow_cast(value, 'Decimal128(38, 127)') FROM {ONE}"),
+        ("doubles", f"SELECT to_timestamp(1e300 * value), to_timestamp('NaN'::double * value), CAST(1e300 * value AS DECIMAL(38, 0)), CAST('inf'::double * value AS BIGINT) FROM {ONE}"),
+        ("intervals", f"SELECT value * INTERVAL '9223372036854775807 months', INTERVAL '2147483647 months' * value, INTERVAL '2147483647 days' * 2147483647 FROM {ONE}"),
+        ("ages", f"SELECT age('9999-12-31'::timestamp, '0001-01-01'::timestamp), '9999-12-31'::timestamp - '0001-01-01'::timestamp, date_diff('microsecond', '0001-01-01'::timestamp, '9999-12-31'::timestamp)"),
+        ("truncated times", "SELECT date_trunc('millennium', '0001-01-01'::timestamp), date_trunc('week', '0001-01-01'::timestamp), last_day('9999-12-31'::date), '9999-12-31'::date + 1"),
+        ("time_bucket", f"SELECT time_bucket(INTERVAL '2147483647 months', at), date_bin(INTERVAL '1 nanosecond', at, '0001-01-01'::timestamp), date_bin(INTERVAL '-1 day', at), date_bin(INTERVAL '0 days', at) FROM samples LIMIT 1"),
+        ("power of decimals", f"SELECT power(CAST(value AS DECIMAL(38, 10)) * 99999, 99999), round(CAST(value AS DECIMAL(38, 10)), 2147483647), trunc(CAST(value AS DECIMAL(38, 10)), -2147483648) FROM {ONE}"),
+        ("make_time", f"SELECT make_time(2147483647, CAST(value AS INT), -2147483648), make_date(-2147483648, CAST(value AS INT), 2147483647) FROM {ONE}"),
+        ("regexp_instr", f"SELECT regexp_instr('abc', 'b', 9223372036854775807, 9223372036854775806 + value), regexp_count('abc', 'b', 9223372036854775806 + value) FROM {ONE}"),
+        ("split_part", f"SELECT split_part('a,b', ',', -9223372036854775807 - value), substring_index('a,b', ',', -9223372036854775807 - value), overlay('abc' PLACING 'x' FROM -9223372036854775807 - value FOR 9223372036854775807) FROM {ONE}"),
+    ):
+        other(f"extreme {name}", sql)
+
+
 def time_limit():
     """Statements without an end, or with a very late one."""
     for name, sql in (
@@ -233,13 +313,13 @@ def time_limit():
         ("join of equal keys", "SELECT count(*) FROM samples AS a JOIN samples AS b ON a.small % 2 = b.small % 2 AND a.id > b.id"),
         ("full join with an inequality", "SELECT count(*) FROM samples AS a FULL JOIN samples AS b ON a.id > b.id"),
         ("semi join with an inequality", "SELECT count(*) FROM samples AS a WHERE EXISTS (SELECT 1 FROM samples AS b WHERE b.small > a.small + 400000)"),
-        ("cross join of 8 tables", "SELECT count(*) FROM " + commas(8, lambda index: f"samples AS e{index}") + " WHERE e0.id || e7.id <> e3.id || e4.id"),
         ("EXPLAIN ANALYZE of a cross join", "EXPLAIN ANALYZE SELECT count(*) FROM samples AS a JOIN samples AS b ON a.ratio > b.ratio + 1"),
-        ("moving percentile", "SELECT max(s) FROM (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY ratio) OVER (ORDER BY at ROWS 100000 PRECEDING) AS s FROM samples) AS t"),
+        ("moving percentile", "SELECT max(s) FROM (SELECT median(ratio) OVER (ORDER BY at ROWS 100000 PRECEDING) AS s FROM samples) AS t"),
         ("cross join of 20 VALUES", f"SELECT count(*) FROM {values(20)} WHERE v0.x + v19.x > 1"),
     ):
         named(TIME, name, sql)
     for name, sql in (
+        ("cross join of 8 tables", "SELECT count(*) FROM " + commas(8, lambda index: f"samples AS e{index}") + " WHERE e0.id || e7.id <> e3.id || e4.id"),
         ("cross join of 40 VALUES", f"SELECT count(*) FROM {values(40)}"),
         ("distinct of 10^12 rows", "SELECT count(DISTINCT value) FROM generate_series(1, 1000000000000) AS g(value)"),
         ("sort of 10^12 rows", "SELECT value FROM generate_series(1, 1000000000000) AS g(value) ORDER BY value % 7"),
@@ -253,10 +333,10 @@ def time_limit():
         ("IN list of 30,000 numbers", "SELECT count(*) FROM samples WHERE big IN (" + commas(30_000, str) + ")"),
         ("IN list of 10,000 texts", "SELECT count(*) FROM samples WHERE id IN (" + commas(10_000, lambda index: f"'acme-{index}'") + ")"),
         ("IN list of 10,000 expressions", "SELECT count(*) FROM samples WHERE big IN (" + commas(10_000, lambda index: f"small+{index}") + ")"),
-        ("conversion of each time", "SELECT count(DISTINCT date_trunc('hour', at AT TIME ZONE z)) FROM samples, (VALUES ('America/New_York'), ('Asia/Kolkata'), ('Pacific/Apia'), ('Europe/London')) AS t(z)"),
-        ("time zone per row", f"SELECT max(CAST(value AS TIMESTAMP) AT TIME ZONE 'America/New_York') FROM generate_series('0001-01-01'::timestamp, '9999-01-01'::timestamp, INTERVAL '1 minute') AS g(value)"),
+        ("conversion of each time", "SELECT " + commas(50, lambda index: f"count(DISTINCT date_trunc('hour', (at + INTERVAL '{index} days') AT TIME ZONE 'America/New_York'))") + " FROM samples"),
+        ("time zone per row", f"SELECT max(CAST(value AS TIMESTAMP) AT TIME ZONE 'America/New_York') FROM generate_series('1700-01-01'::timestamp, '2200-01-01'::timestamp, INTERVAL '1 minute') AS g(value)"),
         ("to_char of each time", "SELECT max(length(to_char(at, repeat('%Y', 100)))) FROM samples"),
-        ("time patterns of each time", "SELECT max(to_timestamp(id, '%+', '%c', '%Y-%m-%d')) FROM samples"),
+        ("time patterns of each time", "SELECT max(to_timestamp(CAST(at AS TEXT), '%c', '%+', '%Y-%m-%d', '%Y-%m-%dT%H:%M:%SZ')) FROM samples"),
         ("hashes of hashes", "SELECT count(DISTINCT " + nest(40, "sha512(", "id", ")") + ") FROM samples"),
     ):
         other(name, sql)
@@ -300,23 +380,26 @@ def batches():
         ("array_slice with steps", "cardinality(array_slice(range(0, 1500000 + value), 1, 1500000, 1))"),
         ("array_reverse", "array_reverse(range(0, 1500000 + value))[1]"),
         ("string_to_array of single characters", "cardinality(string_to_array(repeat('a,', 15000000 + value), ','))"),
-        ("encode twice", "length(encode(encode(repeat('a', 15000000 + value)::bytea, 'hex')::bytea, 'hex'))"),
+        ("encode twice", "length(encode(encode(repeat('a', 15000000 + value), 'hex'), 'hex'))"),
         ("upper of expanding characters", "length(upper(repeat('ΐ', 15000000 + value)))"),
         ("initcap of a long text", "length(initcap(repeat('ab ', 10000000 + value)))"),
         ("reverse of a long text", "length(reverse(repeat('ab ', 10000000 + value)))"),
         ("overlay of a long text", "length(overlay(repeat('ab ', 10000000 + value) PLACING 'x' FROM 9000000 FOR 2))"),
         ("cast to a decimal", "TRY_CAST(repeat('9', 30000000 + value) AS DECIMAL(38, 10))"),
+        ("cast of decimals to a decimal", "TRY_CAST('0.' || repeat('9', 30000000 + value) AS DECIMAL(38, 10))"),
+        ("cast of points to a decimal", "TRY_CAST(repeat('.', 30000000 + value) AS DECIMAL(38, 10))"),
+        ("cast of an exponent to a decimal", "TRY_CAST('1e' || repeat('9', 30000000 + value) AS DECIMAL(38, 10))"),
+        ("cast of bytes to a decimal", "value * 1.5 = repeat('9', 30000000 + value)"),
         ("cast to a double", "TRY_CAST(repeat('9', 30000000 + value) AS DOUBLE)"),
         ("cast to a timestamp", "TRY_CAST(repeat('9', 30000000 + value) AS TIMESTAMP)"),
         ("cast to an interval", "TRY_CAST(repeat('1 day ', 5000000 + value) AS INTERVAL)"),
         ("cast to a number, with an error", "CAST(repeat('9', 30000000 + value) AS BIGINT)"),
         ("cast to a date, with an error", "CAST(repeat('9', 30000000 + value) AS DATE)"),
         ("cast to an interval, with an error", "CAST(repeat('1 foo ', 5000000 + value) AS INTERVAL)"),
-        ("cast to bytes", "octet_length(repeat('ab', 15000000 + value)::bytea)"),
+        ("cast to bytes", "length(encode(repeat('ab', 15000000 + value)::bytea, 'base64'))"),
         ("to_timestamp with an error", "to_timestamp(repeat('9', 30000000 + value))"),
         ("decode with an error", "decode(repeat('z', 30000000 + value), 'hex')"),
-        ("date_trunc with an error", "date_trunc(repeat('z', 30000000 + value), now())"),
-        ("pattern with an error", "regexp_like('a', repeat('(', 30000000 + value))"),
+                ("pattern with an error", "regexp_like('a', repeat('(', 30000000 + value))"),
         ("pattern of many alternatives", "regexp_like('a', repeat('abc|', 20000 + value) || 'd')"),
         ("pattern of many groups", "regexp_like('a', repeat('(', 1000 + value) || repeat(')', 1000 + value))"),
         ("power tower", nest(40, "power(", "value", ", 2.5)")),
@@ -330,7 +413,7 @@ def batches():
         ("date_bin of extremes", "date_bin(INTERVAL '1 nanosecond', now() + value * INTERVAL '1 day', '0001-01-01'::timestamp), date_bin(INTERVAL '100000 years', now() + value * INTERVAL '1 day')"),
         ("months of extremes", "make_date(2147483647, 1, CAST(value AS INT))"),
         ("to_char of extremes", "to_char(now() + value * INTERVAL '1 day', '%999999999Y')"),
-        ("to_char with padding", "to_char(value * 1.5, repeat('9', 256))"),
+        ("to_char with padding", "to_char(now() + value * INTERVAL '1 day', repeat('%A', 128))"),
         ("factorial and others", "factorial(20 + value), gcd(-9223372036854775807 - value, 0), lcm(9223372036854775806 + value, 2), chr(2147483647 + value)"),
         ("uuid of many rows", "count(DISTINCT uuid())"),
     ):
@@ -358,6 +441,116 @@ def patterns():
     other("ILIKE pattern per row", "SELECT count(*) FROM samples WHERE label ILIKE '%' || id || '%a%b%c%'")
     other("200 patterns", "SELECT " + commas(200, lambda index: f"regexp_like(id, '^acme-{index}[0-9]*$')") + " FROM samples LIMIT 10")
     other("500 LIKE conditions", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"label LIKE '%{index}%a%b%'" for index in range(500)))
+
+
+def parsing():
+    """Nested syntax, with and without an error in it. A parser that tries several readings may try each one at each level."""
+    for name, before, after in (
+        ("CAST", "CAST(", " AS INT)"),
+        ("TRY_CAST", "TRY_CAST(", " AS INT)"),
+        ("SAFE_CAST", "SAFE_CAST(", " AS INT)"),
+        ("CONVERT", "CONVERT(", ", INT)"),
+        ("CASE", "CASE WHEN true THEN ", " END"),
+        ("CASE operands", "CASE ", " WHEN 1 THEN 1 END"),
+        ("EXTRACT", "EXTRACT(year FROM ", ")"),
+        ("CEIL", "CEIL(", ")"),
+        ("FLOOR", "FLOOR(", " TO DAY)"),
+        ("POSITION", "POSITION('a' IN ", ")"),
+        ("SUBSTRING", "SUBSTRING(", " FROM 1 FOR 2)"),
+        ("OVERLAY", "OVERLAY(", " PLACING 'a' FROM 1)"),
+        ("TRIM", "TRIM(BOTH 'a' FROM ", ")"),
+        ("EXISTS", "EXISTS(SELECT ", ")"),
+        ("NOT EXISTS", "NOT EXISTS(SELECT ", ")"),
+        ("INTERVAL", "INTERVAL ", ""),
+        ("INTERVAL with parentheses", "INTERVAL (", ") DAY"),
+        ("DATE", "DATE ", ""),
+        ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE ", ""),
+        ("ARRAY", "ARRAY[", "]"),
+        ("ARRAY of queries", "ARRAY(SELECT ", ")"),
+        ("MAP", "MAP {'a': ", "}"),
+        ("dictionaries", "{'a': ", "}"),
+        ("STRUCT", "STRUCT(", " AS a)"),
+        ("PRIOR", "PRIOR ", ""),
+        ("MATCH", "MATCH (a) AGAINST (", ")"),
+        ("LAMBDA", "LAMBDA a : ", ""),
+        ("lambdas", "f(a -> ", ")"),
+        ("lambdas with parentheses", "f((a, b) -> ", ")"),
+        ("calls", "abs(", ")"),
+        ("calls with names", "abs(a => ", ")"),
+        ("calls with a window", "sum(", ") OVER ()"),
+        ("calls with a filter", "sum(", ") FILTER (WHERE true)"),
+        ("windows", "sum(1) OVER (ORDER BY ", ")"),
+        ("rows", "ROW(", ", 1)"),
+        ("tuples", "(1, ", ")"),
+        ("parentheses", "(", ")"),
+        ("parentheses with casts", "(", "::int)"),
+        ("lists", "[", "]"),
+        ("subscripts", "[1][", "]"),
+        ("signs", "+ - ", ""),
+        ("NOT", "NOT ", ""),
+        ("BETWEEN", "1 BETWEEN ", " AND 2"),
+        ("IN", "1 IN (", ")"),
+        ("LIKE", "'a' LIKE ", " ESCAPE '!'"),
+        ("AT TIME ZONE", "now() AT TIME ZONE ", ""),
+        ("ODBC calls", "{fn abs(", ")}"),
+        ("subqueries", "(SELECT ", ")"),
+        ("WITH", "(WITH a AS (SELECT 1) SELECT ", ")"),
+        ("VALUES", "(VALUES (", "))"),
+        ("quantifiers", "1 = ANY(SELECT ", ")"),
+        ("GROUPING SETS", "(SELECT 1 GROUP BY GROUPING SETS ((", ")))"),
+    ):
+        for depth, inner, kind in ((40, "1", "a few"), (40, "1 1", "a few, with an error,"), (6_000, "1", "very many")):
+            other(f"nested {kind} {name}", f"SELECT {nest(depth, before, inner, after)}")
+    for name, before, after in (
+        ("parentheses", "(", ")"),
+        ("joins", "(a CROSS JOIN ", ")"),
+        ("subqueries", "(SELECT * FROM ", ") AS t"),
+        ("LATERAL", "LATERAL (SELECT * FROM ", ") AS t"),
+        ("unnest", "unnest(", ")"),
+        ("tables", "TABLE(", ")"),
+        ("ODBC joins", "{oj ", "}"),
+        ("PIVOT", "(SELECT * FROM ", ") PIVOT (sum(a) FOR b IN ('x'))"),
+        ("WITH", "(WITH a AS (SELECT 1) SELECT * FROM ", ") AS t"),
+        ("UNION", "(SELECT 1 UNION SELECT * FROM ", ") AS t"),
+    ):
+        for depth, inner, kind in ((40, "samples", "a few"), (40, "samples 1", "a few, with an error,"), (6_000, "samples", "very many")):
+            other(f"FROM with {kind} {name}", f"SELECT 1 FROM {nest(depth, before, inner, after)}")
+    for name, before, after in (
+        ("ARRAY", "ARRAY<", ">"),
+        ("STRUCT", "STRUCT<a ", ">"),
+        ("structs with parentheses", "STRUCT(a ", ")"),
+        ("MAP", "MAP(TEXT, ", ")"),
+        ("Nullable", "Nullable(", ")"),
+        ("Tuple", "Tuple(", ")"),
+        ("Nested", "Nested(a ", ")"),
+        ("UNION", "UNION(a ", ")"),
+        ("TABLE", "TABLE(a ", ")"),
+        ("brackets", "", "[]"),
+    ):
+        for depth in (40, 6_000):
+            other(f"{depth} types: {name}", f"SELECT CAST(NULL AS {nest(depth, before, 'INT', after)})")
+    for name, before, after in (
+        ("List", "List(", ")"),
+        ("Struct", 'Struct("a": ', ")"),
+        ("FixedSizeList", "FixedSizeList(2, ", ")"),
+        ("Dictionary", "Dictionary(Int32, ", ")"),
+        ("Map", 'Map("entries": Struct("key": Utf8, "value": ', "), unsorted)"),
+        ("unknown types", "Unknown(", ")"),
+    ):
+        for depth in (40, 6_000):
+            other(f"{depth} Arrow types: {name}", f"SELECT arrow_cast(NULL, '{nest(depth, before, 'Int32', after)}')")
+    for name, sql in (
+        ("MATCH_RECOGNIZE", f"SELECT * FROM samples MATCH_RECOGNIZE (PATTERN ({nest(6_000, '(', 'a', ')')}) DEFINE a AS true)"),
+        ("BEGIN", "BEGIN " * 6_000 + "SELECT 1"),
+        ("PREPARE", "PREPARE a AS " * 6_000 + "SELECT 1"),
+        ("DECLARE", "DECLARE a CURSOR FOR " * 6_000 + "SELECT 1"),
+        ("IF", "IF true THEN " * 6_000 + "SELECT 1;" + " END IF;" * 6_000),
+        ("CREATE TABLE", f"CREATE TABLE a (b INT CHECK ({nest(6_000, '(', 'true', ')')}))"),
+        ("CREATE VIEW", nest(6_000, "CREATE VIEW a AS ", "SELECT 1", "")),
+        ("ANALYZE", "EXPLAIN ANALYZE VERBOSE " * 6_000 + "SELECT 1"),
+        ("INSERT", "WITH a AS (INSERT INTO a " * 6_000 + "SELECT 1" + ")" * 6_000),
+    ):
+        other(f"statements in statements: {name}", sql)
 
 
 def planning():
@@ -445,19 +638,19 @@ def planning():
         ("2,000 group keys", "SELECT count(*) FROM samples GROUP BY " + commas(2_000, lambda index: f"small + {index}")),
         ("2,000 sort keys", "SELECT id FROM samples ORDER BY " + commas(2_000, lambda index: f"small + {index}")),
         ("2,000 filters of aggregates", "SELECT " + commas(2_000, lambda index: f"count(*) FILTER (WHERE small > {index})") + " FROM samples"),
-        ("2,000 rows of VALUES", "SELECT count(*) FROM (VALUES " + commas(20_000, lambda index: f"({index}, 'a')") + ") AS v(a, b)"),
+        ("15,000 rows of VALUES", "SELECT count(*) FROM (VALUES " + commas(15_000, lambda index: f"({index}, 'a')") + ") AS v(a, b)"),
         ("100 windows with different orders", "SELECT " + commas(99, lambda index: f"sum(small) OVER (ORDER BY small % {index + 2}, id)") + " FROM samples"),
         ("90 correlated subqueries", "SELECT " + commas(90, lambda index: f"(SELECT max(b.small) FROM samples AS b WHERE b.id = a.id AND b.small > {index})") + " FROM samples AS a"),
         ("90 EXISTS", "SELECT count(*) FROM samples AS a WHERE " + " OR ".join(f"EXISTS (SELECT 1 FROM samples AS b WHERE b.id = a.id AND b.small = {index})" for index in range(90))),
-        ("20 nested scalar subqueries", "SELECT " + nest(20, "(SELECT max(small) + ", "1", " FROM samples)")),
-        ("45 nested subqueries", f"SELECT count(*) FROM {nest(45, '(SELECT * FROM ', 'samples', ') AS t')}"),
-        ("nested correlated subqueries", nest(20, "SELECT count(*) FROM samples AS a WHERE a.small IN (SELECT b.small FROM samples AS b WHERE b.id = a.id AND b.small IN (", "SELECT 1", "))")),
+        ("10 nested scalar subqueries", "SELECT " + nest(10, "(SELECT max(small) + ", "1", " FROM samples)")),
+        ("20 nested subqueries", f"SELECT count(*) FROM {nest(20, '(SELECT * FROM ', 'samples', ') AS t')}"),
+        ("nested correlated subqueries", nest(6, "SELECT count(*) FROM samples AS a WHERE a.small IN (SELECT b.small FROM samples AS b WHERE b.id = a.id AND b.small IN (", "SELECT 1", "))")),
         ("nested lateral joins", "SELECT count(*) FROM samples AS a0 " + " ".join(f"CROSS JOIN LATERAL (SELECT b.id, b.small FROM samples AS b WHERE b.id = a{index}.id) AS a{index + 1}" for index in range(40))),
         ("conditions in conjunctive form", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"(small > {index} AND big < {index})" for index in range(250))),
         ("conditions of two tables", "SELECT count(*) FROM samples AS a JOIN samples AS b ON " + " OR ".join(f"(a.small = {index} AND b.small = {index + 1})" for index in range(150))),
-        ("a sum that subqueries double", f"SELECT max(x) FROM {nest(40, '(SELECT x + x AS x FROM ', '(SELECT small::double AS x FROM samples) AS t', ') AS t')}"),
-        ("a condition that subqueries double", f"SELECT count(*) FROM {nest(40, '(SELECT x AND NOT x OR x AS x FROM ', '(SELECT flag AS x FROM samples) AS t', ') AS t')} WHERE x"),
-        ("a CASE that subqueries double", f"SELECT max(x) FROM {nest(24, '(SELECT CASE WHEN x > 1 THEN x WHEN x < 0 THEN x + 1 ELSE x END AS x FROM ', '(SELECT small AS x FROM samples) AS t', ') AS t')}"),
+        ("a sum that subqueries double", f"SELECT max(x) FROM {nest(20, '(SELECT x + x AS x FROM ', '(SELECT small::double AS x FROM samples) AS t', ') AS t')}"),
+        ("a condition that subqueries double", f"SELECT count(*) FROM {nest(20, '(SELECT (x AND NOT x OR x) AS x FROM ', '(SELECT flag AS x FROM samples) AS t', ') AS t')} WHERE x"),
+        ("a CASE that subqueries double", f"SELECT max(x) FROM {nest(18, '(SELECT CASE WHEN x > 1 THEN x WHEN x < 0 THEN x + 1 ELSE x END AS x FROM ', '(SELECT small AS x FROM samples) AS t', ') AS t')}"),
         ("20 columns that subqueries mix", f"SELECT max(a) FROM {nest(20, '(SELECT a + b AS a, a - b AS b FROM ', '(SELECT small::double AS a, ratio AS b FROM samples) AS t', ') AS t')}"),
         ("a CASE that WITH queries double", chain_of_ctes(30, "SELECT small AS x FROM samples", lambda last: f"SELECT CASE WHEN x > 1 THEN x WHEN x < 0 THEN x + 1 ELSE x END AS x FROM {last}") + " SELECT max(x) FROM c30"),
         ("orders of 40 monotonic functions", "SELECT " + commas(40, lambda index: f"date_trunc('hour', at) + INTERVAL '{index} hours' AS c{index}") + " FROM samples ORDER BY " + commas(40, lambda index: f"c{index}")),
@@ -480,8 +673,8 @@ def planning():
         ("a syntax error after 200,000 bytes", f"SELECT {'x, ' * 60_000} FROM FROM"),
         ("an open string", "SELECT '" + "x" * 200_000),
         ("200,000 semicolons", "SELECT 1" + ";" * 200_000),
-        ("60,000 unknown columns", "SELECT " + commas(30_000, lambda index: f"x{index}") + " FROM samples"),
-        ("stars of 90 tables", "SELECT " + commas(90, lambda index: f"s{index}.*") + " FROM " + commas(50, lambda index: f"samples AS s{index}") + commas(1, lambda _: "") + " LIMIT 1"),
+        ("30,000 unknown columns", "SELECT " + commas(30_000, lambda index: f"x{index}") + " FROM samples"),
+        ("stars of 50 tables", "SELECT " + commas(50, lambda index: f"s{index}.*") + " FROM " + commas(50, lambda index: f"samples AS s{index}") + " LIMIT 1"),
         ("5,000 stars", "SELECT " + commas(5_000, lambda index: "*") + " FROM samples LIMIT 1"),
         ("a large list type", "SELECT arrow_cast(make_array(1), 'FixedSizeList(2000000000, Int32)')"),
         ("a large binary type", "SELECT arrow_cast(NULL, 'FixedSizeBinary(2000000000)')"),
@@ -490,16 +683,19 @@ def planning():
         ("a large decimal type", "SELECT arrow_cast(value, 'Decimal256(76, -128)') * arrow_cast(value, 'Decimal256(76, 76)') FROM generate_series(1, 10) AS g(value)"),
         ("a large dictionary type", f"SELECT arrow_cast(value::text, 'Dictionary(UInt8, Utf8)') FROM {ROWS}"),
         ("a large run-end type", f"SELECT arrow_cast(value, 'RunEndEncoded(Int16, Int64)') FROM {ROWS}"),
-        ("a large union type", f"SELECT arrow_cast(value, 'Struct({commas(2_000, lambda index: f'c{index} Int64')})') FROM {ROWS}"),
+        ("a large struct type", f"SELECT arrow_cast(NULL, 'Struct({commas(2_000, lambda index: chr(34) + f'c{index}' + chr(34) + ': Int64')})') FROM {ROWS}"),
     ):
         other(name, sql)
 
 
 results()
 memory()
+groups()
+extremes()
 time_limit()
 batches()
 patterns()
+parsing()
 planning()
 
 # Statements with constants that are evaluated during planning, and whose plans the server keeps.

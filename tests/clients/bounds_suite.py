@@ -41,7 +41,7 @@ FREED_BYTES_MAX = 256 << 20
 # The part of a core that an idle server may use, and the time until it is idle.
 IDLE_LOAD_MAX, IDLE_SECONDS_MAX = 0.2, 30
 # The status codes of errors that a statement may cause, as the driver reports them.
-CODES = re.compile(r"\((ResourceExhausted|InvalidArgument|Unimplemented|NotFound)\b")
+CODES = re.compile(r"\((ResourceExhausted|InvalidArgument|Unimplemented|NotFound|PermissionDenied)\b")
 # The maximum length of an error.
 ERROR_CHARACTERS_MAX = 4_000
 # Text of the engine or of a panic, which must not appear in an error.
@@ -117,8 +117,12 @@ def run(cursor, statement):
 
 
 def run_hostile(facts, statements):
-    """Runs named statements over several connections. Returns the error of each one, or None if it returned rows."""
-    waiting, errors = queue.SimpleQueue(), {}
+    """Runs named statements over several connections.
+
+    Returns the error of each one, or None if it returned rows, and a description of the run.
+    """
+    started = time.monotonic()
+    waiting, errors, ended = queue.SimpleQueue(), {}, set()
     for each in statements.items():
         waiting.put(each)
 
@@ -135,6 +139,8 @@ def run_hostile(facts, statements):
                         run(cursor, statement)
                 except Exception as caught:  # noqa: BLE001: the check evaluates the error
                     error = str(caught)
+                if not os.path.exists(f"/proc/{facts['pid']}/exe"):
+                    ended.add(name)
                 end = time.monotonic()
                 during = [size for when, size in list(MEASURED.samples) if begin - 0.1 <= when <= end] or [0]
                 MEASURED.statements.append((end - begin, max(during) - during[0], name, error))
@@ -145,9 +151,10 @@ def run_hostile(facts, statements):
         thread.start()
     for thread in threads:
         thread.join()
-    missing = sorted(set(statements) - set(errors))
-    assert not missing, f"the server ended; these statements did not run: {missing}"
-    return errors
+    missing = len(statements) - len(errors)
+    assert not ended and not missing, f"the server ended while it ran {sorted(ended)}; {missing} statements did not run"
+    refused_count = sum(error is not None for error in errors.values())
+    return errors, f"{len(errors)} statements in {time.monotonic() - started:.0f} s, {refused_count} of them refused"
 
 
 def unexpected(name, error):
@@ -158,7 +165,7 @@ def unexpected(name, error):
 
 
 def none_of(problems):
-    assert not problems, f"{len(problems)} statements: " + "\n".join(sorted(problems))
+    assert not problems, f"{len(problems)} statements:\n" + "\n".join(sorted(problems))
 
 
 def slowest():
@@ -239,7 +246,7 @@ def a_slow_reader_gets_all_rows_or_an_error(facts):
 
 @check
 def named_limits_refuse_statements(facts):
-    errors = run_hostile(facts, {name: statement for name, (statement, _) in hostile.NAMED.items()})
+    errors, figures = run_hostile(facts, {name: statement for name, (statement, _) in hostile.NAMED.items()})
     problems = []
     for name, error in errors.items():
         limit = hostile.NAMED[name][1]
@@ -248,28 +255,28 @@ def named_limits_refuse_statements(facts):
             problems.append(f"{name}: expected an error that matches {limit!r}, got {error and error[:300]}")
         problems += unexpected(name, error)
     none_of(problems)
-    return f"{len(errors)} statements"
+    return figures
 
 
 @check
 def other_statements_return_rows_or_exceed_a_limit(facts):
-    errors = run_hostile(facts, hostile.OTHERS)
+    errors, figures = run_hostile(facts, hostile.OTHERS)
     none_of([line for name, error in errors.items() for line in unexpected(name, error)])
-    refused = sum(error is not None for error in errors.values())
-    return f"{len(errors)} statements, {refused} of them refused"
+    return figures
 
 
 @check
 def many_prepared_statements_fit_into_memory(facts):
-    errors = run_hostile(facts, {f"kept plan {index}: {sql[:60]}": sql for index, sql in enumerate(hostile.KEPT)})
+    errors, figures = run_hostile(facts, {f"kept plan {index}: {sql[:60]}": sql for index, sql in enumerate(hostile.KEPT)})
     none_of([line for name, error in errors.items() for line in unexpected(name, error)])
-    return f"{len(errors)} statements"
+    return figures
 
 
 @check
 def many_rows_of_parameters_end(facts):
-    errors = run_hostile(facts, {f"bound rows {index}": hostile.BOUND_ROWS for index in range(CONNECTIONS)})
+    errors, figures = run_hostile(facts, {f"bound rows {index}": hostile.BOUND_ROWS for index in range(CONNECTIONS)})
     none_of([line for name, error in errors.items() for line in unexpected(name, error)])
+    return figures
 
 
 @check
@@ -298,7 +305,7 @@ def the_other_tenant_is_served(facts):
     slowest_seconds, end = max(MEASURED.served)
     ends = [when for _, when in MEASURED.served]
     late = sum(seconds > SERVED_SECONDS for seconds, _ in MEASURED.served)
-    equal(MEASURED.failures, [])
+    equal(MEASURED.failures[:3], [], f"{len(MEASURED.failures)} errors")
     figures = f"{len(ends)} times SELECT 1, the slowest in {slowest_seconds * 1000:.0f} ms, {late} longer than {SERVED_SECONDS} s"
     assert slowest_seconds < SERVED_SECONDS_MAX and time.monotonic() - max(ends) < SERVED_SECONDS_MAX, f"{figures}, at {end}"
     return figures

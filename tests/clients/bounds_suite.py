@@ -1,6 +1,6 @@
 """Checks that the statements of a hostile tenant neither stop the server nor freeze it for other tenants.
 
-Several connections of one tenant run the statements of hostile_statements.py at the same time. Meanwhile, another tenant
+Several connections of one tenant run the statements of hostile.py at the same time. Meanwhile, another tenant
 runs `SELECT 1` continually, and the suite samples the resident memory of the server's process. The facts contain the
 process id (`pid`) and the limits of the server (`time_seconds_max`, `memory_bytes_max`).
 
@@ -20,7 +20,9 @@ import adbc_driver_flightsql as driver
 import adbc_driver_flightsql.dbapi as dbapi
 import pyarrow as pa
 
-import hostile_statements as hostile
+import hostile
+import hostile_statements
+import hostile_syntax  # noqa: F401: adds its statements to `hostile`
 import rows
 from checks import check, equal, main
 from flightsql import Refused, client, packed
@@ -267,14 +269,14 @@ def other_statements_return_rows_or_exceed_a_limit(facts):
 
 @check
 def many_prepared_statements_fit_into_memory(facts):
-    errors, figures = run_hostile(facts, {f"kept plan {index}: {sql[:60]}": sql for index, sql in enumerate(hostile.KEPT)})
+    errors, figures = run_hostile(facts, {f"kept plan {index}: {sql[:60]}": sql for index, sql in enumerate(hostile_statements.KEPT)})
     none_of([line for name, error in errors.items() for line in unexpected(name, error)])
     return figures
 
 
 @check
 def many_rows_of_parameters_end(facts):
-    errors, figures = run_hostile(facts, {f"bound rows {index}": hostile.BOUND_ROWS for index in range(CONNECTIONS)})
+    errors, figures = run_hostile(facts, {f"bound rows {index}": hostile_statements.BOUND_ROWS for index in range(CONNECTIONS)})
     none_of([line for name, error in errors.items() for line in unexpected(name, error)])
     return figures
 

@@ -1,75 +1,10 @@
-"""The statements of a hostile tenant, for bounds_suite.py.
-
-Each statement tries to take much processor time or memory, to recurse deeply, or to make the server panic. `NAMED` lists
-the statements that the server must refuse, each with the error that names the limit. `OTHERS` lists statements that may
-return rows, or fail with the error of any limit.
-
-A statement is a text, or a pair of a text and a bound value. The table `samples` has 300,000 rows (see bounds_suite.py).
-"""
+"""Hostile statements that are expensive to run: large values, many groups, endless loops, and arguments at the ends of their types."""
 
 import pyarrow as pa
 
-ROWS = "generate_series(1, 8192) AS g(value)"
-ONE = "generate_series(1, 1) AS g(value)"
-MEBI = 1 << 20
-
-# The errors of limits, as regular expressions.
-TIME = r"limit query\.time_max"
-MEMORY = r"limit query\.memory_bytes_max"
-RESULT = r"more than 33554432 bytes for one batch"
-LISTS = r"constant lists of the statement take up"
-LITERALS = r"literals of the plan have \d+ bytes|values of a column exceed 2 GiB"
-TEXT = r"limit query\.sql_bytes_max"
-NESTED = r"nested (too deeply|more than)"
-CHAIN = r"chains more than \d+ operators"
-WINDOWS = r"more than \d+ window functions"
-TABLES = r"(names|reads) more than \d+ tables"
-CROSS = r"more than \d+ joins without an equality"
-PARTS = r"more than \d+ nodes and expressions"
-STATES = r"more than \d+ states"
-SETS = r"more than \d+ grouping sets"
-FRAMES = r"windows of .* have more than"
-PLACEHOLDERS = r"placeholders, but at most"
-FORMAT = r"format of `\w+` has more than"
-ROW = r"one row takes \d+ bytes"
-
-NAMED = {}
-OTHERS = {}
-
-
-def named(limit, name, statement):
-    """Adds a statement that must be refused with an error that matches `limit`."""
-    assert name not in NAMED and name not in OTHERS, name
-    NAMED[name] = (statement, limit)
-
-
-def other(name, statement):
-    """Adds a statement that may return rows or exceed a limit."""
-    assert name not in NAMED and name not in OTHERS, name
-    OTHERS[name] = statement
-
-
-def commas(count, each):
-    """Joins `count` texts, which `each` makes from their index."""
-    return ", ".join(each(index) for index in range(count))
-
-
-def unions(count, each):
-    return " UNION ALL ".join(each(index) for index in range(count))
-
-
-def nest(count, before, inner, after):
-    return before * count + inner + after * count
-
-
-def chain_of_ctes(count, first, each):
-    """Returns a statement with `count` WITH queries. Each one is made by `each` from the name of the previous one."""
-    queries = [f"c0 AS ({first})"] + [f"c{index} AS ({each(f'c{index - 1}')})" for index in range(1, count + 1)]
-    return "WITH " + ", ".join(queries)
-
-
-def values(count):
-    return commas(count, lambda index: f"(VALUES (1), (2), (3)) AS v{index}(x)")
+from hostile import (
+    FRAMES, MEMORY, ONE, RESULT, ROW, ROWS, STATES, TIME, chain_of_ctes, commas, named, nest, other, unions, values,
+)
 
 
 def results():
@@ -124,6 +59,15 @@ def results():
     named(RESULT, "a value that 40 WITH queries double", chain_of_ctes(40, "SELECT id AS x FROM samples", lambda last: f"SELECT x || x AS x FROM {last} OFFSET 1") + " SELECT max(length(x)) FROM c40")
     named(RESULT, "replace 12 times", "SELECT max(length(" + nest(12, "replace(", "id", ", '0', '00000000')") + ")) FROM samples")
     named(RESULT, "regexp_replace 12 times", "SELECT max(length(" + nest(12, "regexp_replace(", "id", ", '0', '00000000', 'g')") + ")) FROM samples")
+    for name, call in (
+        ("array_agg", "array_agg(id) OVER (ORDER BY at ROWS 5000 PRECEDING)"),
+        ("array_agg of all preceding rows", "array_agg(id) OVER (ORDER BY at)"),
+        ("string_agg", "string_agg(id, ',') OVER (ORDER BY at ROWS 5000 PRECEDING)"),
+        ("string_agg of all preceding rows", "string_agg(id, ',') OVER (ORDER BY at)"),
+        ("mode", "mode(small) OVER (ORDER BY at ROWS 100000 PRECEDING)"),
+    ):
+        named(FRAMES, f"window of {name}", f"SELECT {call} AS v FROM samples")
+    named(ROW, "a row of 8 MB", f"SELECT repeat('x', 8000000 + value) AS s FROM {ONE}")
     named(RESULT, "a range of 10^12", "SELECT cardinality(range(0, 1000000000000))")
     named(RESULT, "array_repeat of NULL", f"SELECT cardinality(array_repeat(NULL, 1000000000 + value)) FROM {ONE}")
     named(RESULT, "array_repeat of an empty list", f"SELECT cardinality(array_repeat(make_array(), 1000000000 + value)) FROM {ONE}")
@@ -437,6 +381,8 @@ def extremes():
 
 def time_limit():
     """Statements without an end, or with a very late one."""
+    named(MEMORY, "sort of 10^12 rows", "SELECT value FROM generate_series(1, 1000000000000) AS g(value) ORDER BY value % 7")
+    named(MEMORY, "window over 10^12 rows", "SELECT max(n) FROM (SELECT sum(value) OVER (ORDER BY value % 7) AS n FROM generate_series(1, 1000000000000) AS g(value)) AS t")
     for name, sql in (
         ("endless recursion", "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"),
         ("count of 10^12 rows", "SELECT sum(value) FROM generate_series(1, 1000000000000) AS g(value)"),
@@ -455,8 +401,6 @@ def time_limit():
         ("cross join of 8 tables", "SELECT count(*) FROM " + commas(8, lambda index: f"samples AS e{index}") + " WHERE e0.id || e7.id <> e3.id || e4.id"),
         ("cross join of 40 VALUES", f"SELECT count(*) FROM {values(40)}"),
         ("distinct of 10^12 rows", "SELECT count(DISTINCT value) FROM generate_series(1, 1000000000000) AS g(value)"),
-        ("sort of 10^12 rows", "SELECT value FROM generate_series(1, 1000000000000) AS g(value) ORDER BY value % 7"),
-        ("window over 10^12 rows", "SELECT max(n) FROM (SELECT sum(value) OVER (ORDER BY value % 7) AS n FROM generate_series(1, 1000000000000) AS g(value)) AS t"),
         ("microseconds of a century", "SELECT count(DISTINCT value) FROM generate_series('1924-01-01'::timestamp, '2024-01-01'::timestamp, INTERVAL '1 microsecond') AS g(value)"),
         ("moving max of texts", "SELECT max(s) FROM (SELECT max(id) OVER (ORDER BY at ROWS BETWEEN 100000 PRECEDING AND 100000 FOLLOWING) AS s FROM samples) AS t"),
         ("correlated subquery", "SELECT max((SELECT count(*) FROM samples AS b WHERE b.small > a.small)) FROM samples AS a"),
@@ -568,262 +512,6 @@ def patterns():
     other("500 LIKE conditions", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"label LIKE '%{index}%a%b%'" for index in range(500)))
 
 
-def parsing():
-    """Nested syntax, with and without an error in it. A parser that tries several readings may try each one at each level."""
-    for name, before, after in (
-        ("CAST", "CAST(", " AS INT)"),
-        ("TRY_CAST", "TRY_CAST(", " AS INT)"),
-        ("SAFE_CAST", "SAFE_CAST(", " AS INT)"),
-        ("CONVERT", "CONVERT(", ", INT)"),
-        ("CASE", "CASE WHEN true THEN ", " END"),
-        ("CASE operands", "CASE ", " WHEN 1 THEN 1 END"),
-        ("EXTRACT", "EXTRACT(year FROM ", ")"),
-        ("CEIL", "CEIL(", ")"),
-        ("FLOOR", "FLOOR(", " TO DAY)"),
-        ("POSITION", "POSITION('a' IN ", ")"),
-        ("SUBSTRING", "SUBSTRING(", " FROM 1 FOR 2)"),
-        ("OVERLAY", "OVERLAY(", " PLACING 'a' FROM 1)"),
-        ("TRIM", "TRIM(BOTH 'a' FROM ", ")"),
-        ("EXISTS", "EXISTS(SELECT ", ")"),
-        ("NOT EXISTS", "NOT EXISTS(SELECT ", ")"),
-        ("INTERVAL", "INTERVAL ", ""),
-        ("INTERVAL with parentheses", "INTERVAL (", ") DAY"),
-        ("DATE", "DATE ", ""),
-        ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE ", ""),
-        ("ARRAY", "ARRAY[", "]"),
-        ("ARRAY of queries", "ARRAY(SELECT ", ")"),
-        ("dictionaries", "{'a': ", "}"),
-        ("STRUCT", "STRUCT(", " AS a)"),
-        ("PRIOR", "PRIOR ", ""),
-        ("MATCH", "MATCH (a) AGAINST (", ")"),
-        ("LAMBDA", "LAMBDA a : ", ""),
-        ("lambdas", "f(a -> ", ")"),
-        ("lambdas with parentheses", "f((a, b) -> ", ")"),
-        ("calls", "abs(", ")"),
-        ("calls of named_struct", "named_struct('a', ", ")"),
-        ("calls of struct", "struct(1, ", ")"),
-        ("calls of make_array", "make_array(", ")"),
-        ("calls of array_repeat", "array_repeat(", ", 2)"),
-        ("calls of map", "map(['a'], [", "])"),
-        ("calls of coalesce", "coalesce(NULL, ", ", 1)"),
-        ("calls of nullif", "nullif(", ", 2)"),
-        ("calls of greatest", "greatest(", ", 1, 2)"),
-        ("calls of concat", "concat(", ", 'a')"),
-        ("calls of regexp_replace", "regexp_replace(", ", 'a', 'aa', 'g')"),
-        ("calls of arrow_cast", "arrow_cast(", ", 'Int64')"),
-        ("calls of round", "round(", ", 2)"),
-        ("calls of date_trunc", "date_trunc('day', ", ")"),
-        ("calls with names", "abs(a => ", ")"),
-        ("calls with a window", "sum(", ") OVER ()"),
-        ("calls with a filter", "sum(", ") FILTER (WHERE true)"),
-        ("windows", "sum(1) OVER (ORDER BY ", ")"),
-        ("rows", "ROW(", ", 1)"),
-        ("tuples", "(1, ", ")"),
-        ("parentheses", "(", ")"),
-        ("parentheses with casts", "(", "::int)"),
-        ("lists", "[", "]"),
-        ("subscripts", "[1][", "]"),
-        ("signs", "+ - ", ""),
-        ("NOT", "NOT ", ""),
-        ("BETWEEN", "1 BETWEEN ", " AND 2"),
-        ("IN", "1 IN (", ")"),
-        ("LIKE", "'a' LIKE ", " ESCAPE '!'"),
-        ("AT TIME ZONE", "now() AT TIME ZONE ", ""),
-        ("ODBC calls", "{fn abs(", ")}"),
-        ("subqueries", "(SELECT ", ")"),
-        ("WITH", "(WITH a AS (SELECT 1) SELECT ", ")"),
-        ("VALUES", "(VALUES (", "))"),
-        ("quantifiers", "1 = ANY(SELECT ", ")"),
-        ("GROUPING SETS", "(SELECT 1 GROUP BY GROUPING SETS ((", ")))"),
-    ):
-        for depth, inner, kind in ((40, "1", "a few"), (40, "1 1", "a few, with an error,"), (6_000, "1", "very many")):
-            other(f"nested {kind} {name}", f"SELECT {nest(depth, before, inner, after)}")
-    for name, before, after in (
-        ("parentheses", "(", ")"),
-        ("joins", "(a CROSS JOIN ", ")"),
-        ("subqueries", "(SELECT * FROM ", ") AS t"),
-        ("LATERAL", "LATERAL (SELECT * FROM ", ") AS t"),
-        ("unnest", "unnest(", ")"),
-        ("tables", "TABLE(", ")"),
-        ("ODBC joins", "{oj ", "}"),
-        ("PIVOT", "(SELECT * FROM ", ") PIVOT (sum(a) FOR b IN (1))"),
-        ("WITH", "(WITH a AS (SELECT 1) SELECT * FROM ", ") AS t"),
-        ("UNION", "(SELECT 1 UNION SELECT * FROM ", ") AS t"),
-    ):
-        for depth, inner, kind in ((40, "samples", "a few"), (40, "samples 1", "a few, with an error,"), (5_000, "samples", "very many")):
-            other(f"FROM with {kind} {name}", f"SELECT 1 FROM {nest(depth, before, inner, after)}")
-    for name, before, after in (
-        ("ARRAY", "ARRAY<", ">"),
-        ("STRUCT", "STRUCT<a ", ">"),
-        ("structs with parentheses", "STRUCT(a ", ")"),
-        ("MAP", "MAP(TEXT, ", ")"),
-        ("Nullable", "Nullable(", ")"),
-        ("Tuple", "Tuple(", ")"),
-        ("Nested", "Nested(a ", ")"),
-        ("UNION", "UNION(a ", ")"),
-        ("TABLE", "TABLE(a ", ")"),
-        ("brackets", "", "[]"),
-    ):
-        for depth in (40, 6_000):
-            other(f"{depth} types: {name}", f"SELECT CAST(NULL AS {nest(depth, before, 'INT', after)})")
-    for name, before, after in (
-        ("List", "List(", ")"),
-        ("Struct", 'Struct("a": ', ")"),
-        ("FixedSizeList", "FixedSizeList(2, ", ")"),
-        ("Dictionary", "Dictionary(Int32, ", ")"),
-        ("unknown types", "Unknown(", ")"),
-    ):
-        for depth in (40, 6_000):
-            other(f"{depth} Arrow types: {name}", f"SELECT arrow_cast(NULL, '{nest(depth, before, 'Int32', after)}')")
-    for name, sql in (
-        ("MATCH_RECOGNIZE", f"SELECT * FROM samples MATCH_RECOGNIZE (PATTERN ({nest(6_000, '(', 'a', ')')}) DEFINE a AS true)"),
-        ("BEGIN", "BEGIN " * 6_000 + "SELECT 1"),
-        ("PREPARE", "PREPARE a AS " * 6_000 + "SELECT 1"),
-        ("DECLARE", "DECLARE a CURSOR FOR " * 6_000 + "SELECT 1"),
-        ("IF", "IF true THEN " * 6_000 + "SELECT 1;" + " END IF;" * 6_000),
-        ("CREATE TABLE", f"CREATE TABLE a (b INT CHECK ({nest(6_000, '(', 'true', ')')}))"),
-        ("CREATE VIEW", nest(6_000, "CREATE VIEW a AS ", "SELECT 1", "")),
-        ("ANALYZE", "EXPLAIN ANALYZE VERBOSE " * 6_000 + "SELECT 1"),
-        ("INSERT", "WITH a AS (INSERT INTO a " * 6_000 + "SELECT 1" + ")" * 6_000),
-    ):
-        other(f"statements in statements: {name}", sql)
-
-
-def planning():
-    """Statements that are expensive to parse or plan."""
-    deep = 60
-    for name, sql in (
-        ("parentheses", "SELECT " + nest(5_000, "(", "1", ")")),
-        ("parentheses in FROM", "SELECT * FROM " + nest(5_000, "(", "samples", ")")),
-        ("NOT", "SELECT " + nest(10_000, "NOT ", "true", "")),
-        ("minus", "SELECT " + nest(10_000, "- ", "1", "")),
-        ("CAST", "SELECT " + nest(5_000, "CAST(", "1", " AS INT)")),
-        ("casts", "SELECT 1" + "::int" * 10_000),
-        ("CASE", "SELECT " + nest(5_000, "CASE WHEN true THEN ", "1", " END")),
-        ("functions", "SELECT " + nest(5_000, "abs(", "1", ")")),
-        ("lists", "SELECT " + nest(5_000, "[", "1", "]")),
-        ("subscripts", "SELECT a" + "[1]" * 5_000 + " FROM (SELECT [1] AS a) AS t"),
-        ("subqueries", f"SELECT count(*) FROM {nest(deep, '(SELECT * FROM ', 'samples', ') AS t')}"),
-        ("EXISTS", nest(deep, "SELECT 1 WHERE EXISTS (", "SELECT 1", ")")),
-        ("scalar subqueries", "SELECT " + nest(deep, "(SELECT 1 + ", "1", ")")),
-        ("IN subqueries", nest(deep, "SELECT 1 WHERE 1 IN (", "SELECT 1", ")")),
-        ("WITH queries", nest(deep, "WITH t AS (", "SELECT 1 AS x", ") SELECT * FROM t")),
-        ("set operations", nest(deep, "(SELECT 1 UNION ALL ", "SELECT 1", ")")),
-        ("joins", f"SELECT 1 FROM {nest(deep, '(VALUES (1)) AS v(x) JOIN (', '(VALUES (1)) AS w(x)', ' CROSS JOIN (VALUES (1)) AS u(x)) ON true')}"),
-        ("types", "SELECT arrow_cast(NULL, '" + nest(5_000, "List(", "Int64", ")") + "')"),
-        ("types of casts", "SELECT CAST(NULL AS " + nest(5_000, "ARRAY<", "INT", ">") + ")"),
-        ("types of lists", "SELECT CAST(NULL AS INT" + "[]" * 5_000 + ")"),
-        ("patterns", f"SELECT regexp_like(id, '{nest(5_000, '(', 'a', ')')}') FROM samples"),
-        ("intervals", "SELECT " + nest(5_000, "INTERVAL ", "'1 day'", "")),
-        ("comments", "SELECT 1 " + nest(20_000, "/*", "", "*/")),
-        ("windows", "SELECT " + nest(deep, "sum(", "1", ") OVER ()")),
-        ("extracts", "SELECT " + nest(1_000, "extract(year FROM ", "now()", ")")),
-        ("ODBC calls", "SELECT " + nest(1_000, "{fn abs(", "1", ")}")),
-        ("time zones", "SELECT now()" + " AT TIME ZONE 'UTC'" * 5_000),
-        ("COLLATE", "SELECT 'a'" + " COLLATE c" * 5_000),
-        ("IS NULL", "SELECT 1" + " IS NULL" * 5_000),
-        ("lambdas", "SELECT " + nest(1_000, "x -> ", "1", "")),
-        ("subquery aliases", nest(deep, "SELECT * FROM (", "SELECT 1 AS x", ") AS t")),
-        ("EXPLAIN", "EXPLAIN " * 1_000 + "SELECT 1"),
-        ("VALUES", nest(deep, "SELECT * FROM (VALUES ((", "SELECT 1", "))) AS t")),
-    ):
-        other(f"deep {name}", sql)
-    for name, sql in (
-        ("AND", "SELECT count(*) FROM samples WHERE " + " AND ".join(f"small <> {index}" for index in range(2_000))),
-        ("OR", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"small = {index}" for index in range(2_000))),
-        ("plus", "SELECT " + "+".join(["1"] * 5_000)),
-        ("concatenations", "SELECT " + "||".join(["'a'"] * 5_000)),
-        ("UNION", unions(2_000, lambda index: f"SELECT {index}")),
-        ("branches", "SELECT CASE " + " ".join(f"WHEN small = {index} THEN {index}" for index in range(3_000)) + " END FROM samples"),
-    ):
-        other(f"2,000 or more: {name}", sql)
-    named(TEXT, "a statement of 1 MB", f"SELECT '{'x' * MEBI}'")
-    named(TEXT, "a list of 100,000 numbers", "SELECT 1 IN (" + commas(100_000, str) + ")")
-    named(WINDOWS, "600 window functions", "SELECT " + commas(600, lambda index: f"sum(small + {index}) OVER (PARTITION BY label ORDER BY at, {index} + ratio)") + " FROM samples")
-    named(CROSS, "cross join of 63 VALUES", f"SELECT count(*) FROM {values(63)}")
-    named(CROSS, "cross join of 90 VALUES", f"SELECT count(*) FROM {values(90)}")
-    named(LISTS, "a constant list for each row", f"SELECT range(0, 1000000) AS s FROM {ROWS}")
-    named(LISTS, "a constant nested list", f"SELECT cardinality(array_repeat(array_repeat(array_repeat(1, 100), 100), 10 + value)) FROM {ROWS}")
-    named(LITERALS, "a folded literal of 1 MB", f"SELECT repeat('x', 1000000) AS s FROM {ROWS}")
-    named(SETS, "a cube of 12 columns", "SELECT count(*) FROM samples GROUP BY CUBE (" + commas(12, lambda index: f"small + {index}") + ")")
-    named(SETS, "a cube of 40 columns", "SELECT count(*) FROM samples GROUP BY CUBE (" + commas(40, lambda index: f"small + {index}") + ")")
-    named(SETS, "a product of cubes", "SELECT count(*) FROM samples GROUP BY " + commas(6, lambda index: f"CUBE (small + {index}, big + {index}, ratio + {index})"))
-    named(SETS, "a rollup of 2,000 columns", "SELECT count(*) FROM samples GROUP BY ROLLUP (" + commas(2_000, lambda index: f"small + {index}") + ")")
-    named(PLACEHOLDERS, "2,000 placeholders", ("SELECT " + commas(2_000, lambda index: "?"), "x"))
-    named(FORMAT, "a long format of to_char", "SELECT to_char(at, repeat('%Y', 1000)) FROM samples")
-    named(TABLES, "200 tables", "SELECT count(*) FROM samples AS s " + " ".join(f"JOIN samples AS s{index} ON s{index}.id = s.id" for index in range(200)))
-    for name, sql in (
-        ("16 doubling WITH queries", chain_of_ctes(16, "SELECT 1 AS x", lambda last: f"SELECT * FROM {last} UNION ALL SELECT * FROM {last}") + " SELECT count(*) FROM c16"),
-        ("9 doubling WITH queries", chain_of_ctes(9, "SELECT id FROM samples", lambda last: f"SELECT * FROM {last} UNION ALL SELECT * FROM {last}") + " SELECT count(*) FROM c9"),
-        ("6 doubling joins", chain_of_ctes(6, "SELECT id AS x FROM samples LIMIT 2", lambda last: f"SELECT a.x FROM {last} AS a JOIN {last} AS b ON a.x = b.x") + " SELECT count(*) FROM c6"),
-        ("9 intersecting WITH queries", chain_of_ctes(9, "SELECT id FROM samples", lambda last: f"SELECT * FROM {last} INTERSECT SELECT * FROM {last}") + " SELECT count(*) FROM c9"),
-        ("EXPLAIN VERBOSE of 9 WITH queries", "EXPLAIN VERBOSE " + chain_of_ctes(9, "SELECT id FROM samples", lambda last: f"SELECT * FROM {last} UNION ALL SELECT * FROM {last}") + " SELECT count(*) FROM c9"),
-        ("99 joins with an equality", "SELECT count(*) FROM samples AS e0 " + " ".join(f"JOIN samples AS e{index} ON e{index}.id = e{index - 1}.id" for index in range(1, 99))),
-        ("99 left joins", "SELECT count(*) FROM samples AS e0 " + " ".join(f"LEFT JOIN samples AS e{index} ON e{index}.id = e0.id AND e{index}.ratio > e0.ratio" for index in range(1, 99))),
-        ("99 natural joins", "SELECT count(*) FROM samples AS e0 " + " ".join(f"NATURAL JOIN samples AS e{index}" for index in range(1, 99))),
-        ("99 joins with USING", "SELECT * FROM samples AS e0 " + " ".join(f"FULL JOIN samples AS e{index} USING (id, small, label)" for index in range(1, 99))),
-        ("60 joins of all columns", "SELECT * FROM samples AS e0 " + " ".join(f"JOIN samples AS e{index} ON e{index}.id = e0.id" for index in range(1, 60)) + " ORDER BY " + commas(60, lambda index: f"e{index}.label")),
-        ("cross join of 90 equal VALUES", f"SELECT count(*) FROM {values(90)} WHERE " + " AND ".join(f"v{index}.x = v{index + 1}.x" for index in range(89))),
-        ("information_schema 6 times", "SELECT count(*) FROM " + commas(6, lambda index: f"information_schema.columns AS c{index}")),
-        ("freshness 40 times", "SELECT count(*) FROM " + commas(40, lambda index: f"freshness('samples') AS f{index}")),
-        ("500 additions", "SELECT " + " + ".join(f"levenshtein(repeat('a', 500 + value), repeat('b', {index}))" for index in range(500)) + f" FROM {ROWS}"),
-        ("200 calls", "SELECT " + " + ".join(f"length(concat(id, {index}))" for index in range(200)) + " FROM samples"),
-        ("5,000 columns", "SELECT " + commas(5_000, lambda index: f"small + {index} AS c{index}") + " FROM samples LIMIT 1"),
-        ("5,000 aggregates", "SELECT " + commas(5_000, lambda index: f"sum(small + {index})") + " FROM samples"),
-        ("2,000 distinct aggregates", "SELECT " + commas(2_000, lambda index: f"count(DISTINCT small + {index})") + " FROM samples"),
-        ("2,000 group keys", "SELECT count(*) FROM samples GROUP BY " + commas(2_000, lambda index: f"small + {index}")),
-        ("2,000 sort keys", "SELECT id FROM samples ORDER BY " + commas(2_000, lambda index: f"small + {index}")),
-        ("2,000 filters of aggregates", "SELECT " + commas(2_000, lambda index: f"count(*) FILTER (WHERE small > {index})") + " FROM samples"),
-        ("15,000 rows of VALUES", "SELECT count(*) FROM (VALUES " + commas(15_000, lambda index: f"({index}, 'a')") + ") AS v(a, b)"),
-        ("100 windows with different orders", "SELECT " + commas(99, lambda index: f"sum(small) OVER (ORDER BY small % {index + 2}, id)") + " FROM samples"),
-        ("90 correlated subqueries", "SELECT " + commas(90, lambda index: f"(SELECT max(b.small) FROM samples AS b WHERE b.id = a.id AND b.small > {index})") + " FROM samples AS a"),
-        ("90 EXISTS", "SELECT count(*) FROM samples AS a WHERE " + " OR ".join(f"EXISTS (SELECT 1 FROM samples AS b WHERE b.id = a.id AND b.small = {index})" for index in range(90))),
-        ("10 nested scalar subqueries", "SELECT " + nest(10, "(SELECT max(small) + ", "1", " FROM samples)")),
-        ("20 nested subqueries", f"SELECT count(*) FROM {nest(20, '(SELECT * FROM ', 'samples', ') AS t')}"),
-        ("nested correlated subqueries", nest(6, "SELECT count(*) FROM samples AS a WHERE a.small IN (SELECT b.small FROM samples AS b WHERE b.id = a.id AND b.small IN (", "SELECT 1", "))")),
-        ("nested lateral joins", "SELECT count(*) FROM samples AS a0 " + " ".join(f"CROSS JOIN LATERAL (SELECT b.id, b.small FROM samples AS b WHERE b.id = a{index}.id) AS a{index + 1}" for index in range(40))),
-        ("conditions in conjunctive form", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"(small > {index} AND big < {index})" for index in range(250))),
-        ("conditions of two tables", "SELECT count(*) FROM samples AS a JOIN samples AS b ON " + " OR ".join(f"(a.small = {index} AND b.small = {index + 1})" for index in range(150))),
-        ("a sum that subqueries double", f"SELECT max(x) FROM {nest(20, '(SELECT x + x AS x FROM ', '(SELECT small::double AS x FROM samples) AS t', ') AS t')}"),
-        ("a condition that subqueries double", f"SELECT count(*) FROM {nest(20, '(SELECT (x AND NOT x OR x) AS x FROM ', '(SELECT flag AS x FROM samples) AS t', ') AS t')} WHERE x"),
-        ("a CASE that subqueries double", f"SELECT max(x) FROM {nest(18, '(SELECT CASE WHEN x > 1 THEN x WHEN x < 0 THEN x + 1 ELSE x END AS x FROM ', '(SELECT small AS x FROM samples) AS t', ') AS t')}"),
-        ("20 columns that subqueries mix", f"SELECT max(a) FROM {nest(20, '(SELECT a + b AS a, a - b AS b FROM ', '(SELECT small::double AS a, ratio AS b FROM samples) AS t', ') AS t')}"),
-        ("a CASE that WITH queries double", chain_of_ctes(30, "SELECT small AS x FROM samples", lambda last: f"SELECT CASE WHEN x > 1 THEN x WHEN x < 0 THEN x + 1 ELSE x END AS x FROM {last}") + " SELECT max(x) FROM c30"),
-        ("orders of 40 monotonic functions", "SELECT " + commas(40, lambda index: f"date_trunc('hour', at) + INTERVAL '{index} hours' AS c{index}") + " FROM samples ORDER BY " + commas(40, lambda index: f"c{index}")),
-        ("equal columns", "SELECT count(*) FROM samples AS a JOIN samples AS b ON a.id = b.id AND a.small = b.small AND a.big = b.big AND a.label = b.label AND a.day = b.day AND a.ratio = b.ratio WHERE a.small = a.big AND a.big = a.ratio AND a.ratio = a.ratio32 AND b.small = b.big"),
-        ("unions of 90 tables", "SELECT count(*) FROM (" + unions(90, lambda index: f"SELECT id, small + {index} FROM samples") + ") AS t"),
-        ("distinct unions of 90 tables", "SELECT count(*) FROM (" + " UNION ".join(f"SELECT id, small + {index} FROM samples" for index in range(90)) + ") AS t"),
-        ("intersections of 90 tables", " INTERSECT ALL ".join(f"SELECT id, small FROM samples WHERE small <> {index}" for index in range(90))),
-        ("exceptions of 90 tables", " EXCEPT ALL ".join(f"SELECT id, small FROM samples WHERE small <> {index}" for index in range(90))),
-        ("unions with 500 columns", "SELECT count(*) FROM (" + unions(20, lambda union: "SELECT " + commas(500, lambda index: f"{index} AS c{index}")) + ") AS t"),
-        ("a name of 200,000 bytes", f'SELECT 1 AS "{"x" * 200_000}"'),
-        ("an unknown name of 200,000 bytes", f'SELECT "{"x" * 200_000}" FROM samples'),
-        ("an unknown table of 200,000 bytes", f'SELECT 1 FROM "{"x" * 200_000}"'),
-        ("an unknown function of 200,000 bytes", f'SELECT "{"x" * 200_000}"(1)'),
-        ("a wrong number of 200,000 digits", f"SELECT {'9' * 200_000}"),
-        ("a wrong number of 200,000 decimals", f"SELECT 0.{'9' * 200_000}"),
-        ("a wrong cast of 200,000 bytes", f"SELECT CAST('{'x' * 200_000}' AS INT)"),
-        ("a wrong interval of 200,000 bytes", f"SELECT INTERVAL '{'x' * 200_000}'"),
-        ("a wrong timestamp of 200,000 bytes", f"SELECT TIMESTAMP '{'x' * 200_000}'"),
-        ("a wrong pattern of 200,000 bytes", f"SELECT regexp_like('a', '{'(' * 200_000}')"),
-        ("a syntax error after 200,000 bytes", f"SELECT {'x, ' * 60_000} FROM FROM"),
-        ("an open string", "SELECT '" + "x" * 200_000),
-        ("200,000 semicolons", "SELECT 1" + ";" * 200_000),
-        ("30,000 unknown columns", "SELECT " + commas(30_000, lambda index: f"x{index}") + " FROM samples"),
-        ("stars of 50 tables", "SELECT " + commas(50, lambda index: f"s{index}.*") + " FROM " + commas(50, lambda index: f"samples AS s{index}") + " LIMIT 1"),
-        ("5,000 stars", "SELECT " + commas(5_000, lambda index: "*") + " FROM samples LIMIT 1"),
-        ("a large list type", "SELECT arrow_cast(make_array(1), 'FixedSizeList(2000000000, Int32)')"),
-        ("a large binary type", "SELECT arrow_cast(NULL, 'FixedSizeBinary(2000000000)')"),
-        ("nulls of a large binary type", f"SELECT arrow_cast(NULL, 'FixedSizeBinary(2000000)'), value FROM {ROWS}"),
-        ("nulls of a large list type", f"SELECT arrow_cast(NULL, 'FixedSizeList(1000000, Int64)'), value FROM {ROWS}"),
-        ("a large decimal type", "SELECT arrow_cast(value, 'Decimal256(76, -128)') * arrow_cast(value, 'Decimal256(76, 76)') FROM generate_series(1, 10) AS g(value)"),
-        ("a large dictionary type", f"SELECT arrow_cast(value::text, 'Dictionary(UInt8, Utf8)') FROM {ROWS}"),
-        ("a large run-end type", f"SELECT arrow_cast(value, 'RunEndEncoded(Int16, Int64)') FROM {ROWS}"),
-        ("a large struct type", f"SELECT arrow_cast(NULL, 'Struct({commas(2_000, lambda index: chr(34) + f'c{index}' + chr(34) + ': Int64')})') FROM {ROWS}"),
-    ):
-        other(name, sql)
-
-
 results()
 memory()
 groups()
@@ -831,8 +519,6 @@ extremes()
 time_limit()
 batches()
 patterns()
-parsing()
-planning()
 
 # Statements with constants that are evaluated during planning, and whose plans the server keeps.
 KEPT = [f"SELECT max(length(repeat('x{index}', 100000))), max(id) FROM samples LIMIT 0" for index in range(20)]

@@ -1,8 +1,8 @@
 //! Starts the test of the limits of statements. A hostile tenant runs hundreds of statements, while the suite checks that
 //! the server neither stops nor freezes for another tenant.
 //!
-//! The statements are in `tests/clients/hostile_statements.py`, and the checks in `tests/clients/bounds_suite.py`. The
-//! server has small limits, so that the statements reach them quickly.
+//! The statements are in `tests/clients/hostile_statements.py` and `hostile_syntax.py`, and the checks in
+//! `bounds_suite.py`. The server has small limits, so that the statements reach them quickly.
 
 use serde_json::json;
 

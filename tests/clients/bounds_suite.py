@@ -1,8 +1,8 @@
 """Checks that the statements of a hostile tenant neither stop the server nor freeze it for other tenants.
 
-Several connections of one tenant run the statements of hostile.py at the same time. Meanwhile, another tenant
-runs `SELECT 1` continually, and the suite samples the resident memory of the server's process. The facts contain the
-process id (`pid`) and the limits of the server (`time_seconds_max`, `memory_bytes_max`).
+Several connections of one tenant run the statements of hostile.py at the same time. Meanwhile, another tenant runs `SELECT 1`
+continually, and the suite samples the resident memory of the server's process. The facts contain the process id (`pid`) and
+the limits of the server (`time_seconds_max`, `memory_bytes_max`).
 
 The checks run in order: the first ones run the statements, and the others evaluate what was measured meanwhile. A limit on
 a measured time allows for slow hosts. The details of each check contain the figures.
@@ -35,7 +35,7 @@ CONNECTIONS = 4
 # The time for a call of a client. A statement that takes longer fails with a status that `CODES` does not contain.
 CALL_SECONDS_MAX = "60"
 # The time after `query.time_max` within which a statement ends: what the server promises, and what the checks accept.
-LATE_SECONDS, LATE_SECONDS_MAX = 2, 10
+LATE_SECONDS, LATE_SECONDS_MAX = 2, 20
 # The time that `SELECT 1` of another tenant takes: what the server promises, and what the checks accept.
 SERVED_SECONDS, SERVED_SECONDS_MAX = 1, 5
 # The allocator keeps this much freed memory per core (see docs/memory.md).
@@ -47,7 +47,7 @@ CODES = re.compile(r"\((ResourceExhausted|InvalidArgument|Unimplemented|NotFound
 # The maximum length of an error.
 ERROR_CHARACTERS_MAX = 4_000
 # Text of the engine or of a panic, which must not appear in an error.
-LEAKED = re.compile(r"panicked|Internal error|ScalarValue|DataFusion error|\bOk\(|\bSome\(", re.IGNORECASE)
+LEAKED = re.compile(r"panicked|internal error|ScalarValue|DataFusion error|\bast node\b|\bOk\(|\bSome\(|\w \{ \w+: ", re.IGNORECASE)
 
 
 class Measurements:
@@ -57,7 +57,7 @@ class Measurements:
         self.statements = []  # (seconds, bytes of growth, name, error)
         self.served = []  # (seconds, end)
         self.failures = []  # errors of the other tenant
-        self.base = self.peak = 0
+        self.base = 0
         self.samples = []  # (time, resident bytes)
         self.stop = threading.Event()
 
@@ -72,10 +72,10 @@ def connect(facts, caller):
     return dbapi.connect(f"grpc://{facts['flight']}", db_kwargs=options, autocommit=True)
 
 
-def resident(facts):
-    """Returns the resident memory of the server in bytes."""
+def resident(facts, line="VmRSS"):
+    """Returns the resident memory of the server in bytes, or its peak (`VmHWM`)."""
     with open(f"/proc/{facts['pid']}/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+        return next(int(found.split()[1]) * 1024 for found in file if found.startswith(line))
 
 
 def processor_seconds(facts):
@@ -212,9 +212,7 @@ def load(facts):
     def sample():
         while not MEASURED.stop.is_set():
             with contextlib.suppress(OSError, StopIteration):
-                size = resident(facts)
-                MEASURED.peak = max(MEASURED.peak, size)
-                MEASURED.samples.append((time.monotonic(), size))
+                MEASURED.samples.append((time.monotonic(), resident(facts)))
             MEASURED.stop.wait(0.01)
 
     for task in (ask, sample):
@@ -299,7 +297,7 @@ def statements_end_in_time(facts):
     none_of([f"{name}: {seconds:.1f} s" for seconds, _, name, _ in MEASURED.statements if seconds > limit])
     late = [name for seconds, _, name, _ in MEASURED.statements if seconds > facts["time_seconds_max"] + LATE_SECONDS]
     promised = facts["time_seconds_max"] + LATE_SECONDS
-    return f"{len(MEASURED.statements)} statements, {len(late)} of them longer than {promised} s {late}; {slowest()}"
+    return f"{len(MEASURED.statements)} statements, {len(late)} of them longer than {promised} s {late}"
 
 
 @check
@@ -317,13 +315,13 @@ def the_other_tenant_is_served(facts):
 def memory_stays_within_the_limits(facts):
     cores = os.cpu_count()
     documented = MEASURED.base + CONNECTIONS * facts["memory_bytes_max"] + cores * FREED_BYTES_MAX
-    limit = documented * 3 // 2
+    limit, peak = documented * 3 // 2, resident(facts, "VmHWM")
     figures = (
-        f"{mib(MEASURED.base)} before, {mib(MEASURED.peak)} at the peak; {mib(limit)} allowed: half more than the sum of the "
+        f"{mib(MEASURED.base)} before, {mib(peak)} at the peak; {mib(limit)} allowed: half more than the sum of the "
         f"memory before, {CONNECTIONS} statements of {mib(facts['memory_bytes_max'])}, and {mib(FREED_BYTES_MAX)} of freed "
         f"memory for each of {cores} cores"
     )
-    assert MEASURED.peak <= limit, f"{figures}; {slowest()}"
+    assert peak <= limit, f"{figures}; {slowest()}"
     return figures
 
 

@@ -10,6 +10,8 @@ A statement is a text, or a pair of a text and a bound value. The table `samples
 ROWS = "generate_series(1, 8192) AS g(value)"
 ONE = "generate_series(1, 1) AS g(value)"
 MEBI = 1 << 20
+# A size that is just below the default of `query.sql_bytes_max`, 256 KiB.
+SQL_BYTES_MAX = 255_000
 
 # The errors of limits, as regular expressions.
 TIME = r"limit query\.time_max"
@@ -63,6 +65,11 @@ def chain_of_ctes(count, first, each):
     """Returns a statement with `count` WITH queries. Each one is made by `each` from the name of the previous one."""
     queries = [f"c0 AS ({first})"] + [f"c{index} AS ({each(f'c{index - 1}')})" for index in range(1, count + 1)]
     return "WITH " + ", ".join(queries)
+
+
+def nest_most(before, inner, after):
+    """Nests as often as possible in a statement of `SQL_BYTES_MAX` bytes."""
+    return nest(SQL_BYTES_MAX // len(before + after), before, inner, after)
 
 
 def values(count):

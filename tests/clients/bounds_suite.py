@@ -75,7 +75,9 @@ def connect(facts, caller):
 def resident(facts, line="VmRSS"):
     """Returns the resident memory of the server in bytes, or its peak (`VmHWM`)."""
     with open(f"/proc/{facts['pid']}/status", encoding="utf-8") as file:
-        return next(int(found.split()[1]) * 1024 for found in file if found.startswith(line))
+        sizes = [int(found.split()[1]) * 1024 for found in file if found.startswith(line)]
+    assert sizes, "the server has ended"
+    return sizes[0]
 
 
 def processor_seconds(facts):
@@ -211,7 +213,7 @@ def load(facts):
 
     def sample():
         while not MEASURED.stop.is_set():
-            with contextlib.suppress(OSError, StopIteration):
+            with contextlib.suppress(OSError, AssertionError):
                 MEASURED.samples.append((time.monotonic(), resident(facts)))
             MEASURED.stop.wait(0.01)
 

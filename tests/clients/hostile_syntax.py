@@ -116,15 +116,21 @@ def parsing():
         other(f"40 Arrow types: {name}", f"SELECT arrow_cast(NULL, '{nest(40, before, 'Int32', after)}')")
         other(f"very many Arrow types: {name}", f"SELECT arrow_cast(NULL, '{nest_most(before, 'Int32', after)}')")
     for name, sql in (
-        ("MATCH_RECOGNIZE", f"SELECT * FROM samples MATCH_RECOGNIZE (PATTERN ({nest(6_000, '(', 'a', ')')}) DEFINE a AS true)"),
-        ("BEGIN", "BEGIN " * 6_000 + "SELECT 1"),
-        ("PREPARE", "PREPARE a AS " * 6_000 + "SELECT 1"),
-        ("DECLARE", "DECLARE a CURSOR FOR " * 6_000 + "SELECT 1"),
-        ("IF", "IF true THEN " * 6_000 + "SELECT 1;" + " END IF;" * 6_000),
-        ("CREATE TABLE", f"CREATE TABLE a (b INT CHECK ({nest(6_000, '(', 'true', ')')}))"),
-        ("CREATE VIEW", nest(6_000, "CREATE VIEW a AS ", "SELECT 1", "")),
-        ("ANALYZE", "EXPLAIN ANALYZE VERBOSE " * 6_000 + "SELECT 1"),
-        ("INSERT", "WITH a AS (INSERT INTO a " * 6_000 + "SELECT 1" + ")" * 6_000),
+        ("MATCH_RECOGNIZE", f"SELECT * FROM samples MATCH_RECOGNIZE (PATTERN ({nest_most('(', 'a', ')')}) DEFINE a AS true)"),
+        ("BEGIN", nest_most("BEGIN ", "SELECT 1", "")),
+        ("PREPARE", nest_most("PREPARE a AS ", "SELECT 1", "")),
+        ("DECLARE", nest_most("DECLARE a CURSOR FOR ", "SELECT 1", "")),
+        ("IF", nest_most("IF true THEN ", "SELECT 1;", " END IF;")),
+        ("WHILE", nest_most("WHILE true BEGIN ", "SELECT 1;", " END;")),
+        ("CASE", nest_most("CASE WHEN true THEN ", "SELECT 1;", " END CASE;")),
+        ("CREATE TABLE", f"CREATE TABLE a (b INT CHECK ({nest_most('(', 'true', ')')}))"),
+        ("CREATE TABLE with types", f"CREATE TABLE a (b {nest_most('Nullable(', 'INT', ')')})"),
+        ("CREATE VIEW", nest_most("CREATE VIEW a AS ", "SELECT 1", "")),
+        ("CREATE SCHEMA", nest_most("CREATE SCHEMA a ", "SELECT 1", "")),
+        ("EXPLAIN ANALYZE", nest_most("EXPLAIN ANALYZE VERBOSE ", "SELECT 1", "")),
+        ("INSERT", nest_most("WITH a AS (INSERT INTO a ", "SELECT 1", ")")),
+        ("MERGE", nest_most("MERGE INTO a USING (", "SELECT 1", ") AS b ON true")),
+        ("COPY", nest_most("COPY (", "SELECT 1", ") TO 'a'")),
     ):
         other(f"statements in statements: {name}", sql)
 

@@ -11,7 +11,7 @@ use crate::requirements::needs;
 use crate::server::{Server, Setup};
 
 /// The time limit of a query in seconds.
-const TIME_SECONDS_MAX: u64 = 2;
+const TIME_SECONDS_MAX: u64 = 1;
 /// The memory limit of a query in MiB.
 const MEMORY_MIB_MAX: u64 = 256;
 /// The number of queries that the hostile tenant may run at the same time. The suite opens as many connections.

@@ -194,8 +194,8 @@ def load(facts):
         equal(receipt["accepted"], part, receipt)
 
     with connect(facts, "reader") as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(DISTINCT id), max(label), max(ratio) FROM samples")
-        equal(cursor.fetchone()[0], ROWS)
+        cursor.execute("SELECT count(id) FROM samples")
+        equal(cursor.fetchone(), (ROWS,))
     MEASURED.base = resident(facts)
 
     def ask():
@@ -331,7 +331,7 @@ def memory_stays_within_the_limits(facts):
 def the_server_still_answers(facts):
     MEASURED.stop.set()
     with connect(facts, "reader") as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(DISTINCT id) FROM samples")
+        cursor.execute("SELECT count(id) FROM samples")
         equal(cursor.fetchone(), (ROWS,))
     with connect(facts, "globex") as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM samples")

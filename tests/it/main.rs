@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a failing test prints the server's output")]
 
 mod bi;
+mod bounds;
 mod broker;
 mod cli;
 mod client_suite;

@@ -5,7 +5,7 @@
 //! stack. For the words in [`REPARSED`], the parser also has two ways to read what follows. If both fail, it has read
 //! everything inside twice, so the time doubles with each level.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use crate::error::{Error, Result};
 
@@ -16,11 +16,11 @@ pub(in crate::query) const CHAIN_MAX: usize = 600;
 const BRACKETS_MAX: usize = 100;
 /// The maximum number of [`REPARSED`] words that are nested in each other.
 const REPARSED_MAX: usize = 16;
+/// The maximum number of [`STATEMENTS`] words.
+const STATEMENTS_MAX: usize = 64;
 
-/// The words that the parser reads as a special form, and as a function call if that fails, and the words that begin a
-/// statement inside a statement.
-const REPARSED: [&str; 41] = [
-    "ANALYZE",
+/// The words that the parser reads as a special form, and as a function call if that fails.
+const REPARSED: [&str; 32] = [
     "ARRAY",
     "BOX",
     "CASE",
@@ -28,28 +28,21 @@ const REPARSED: [&str; 41] = [
     "CEIL",
     "CIRCLE",
     "CONVERT",
-    "COPY",
-    "DELETE",
-    "DESCRIBE",
     "EXISTS",
-    "EXPLAIN",
     "EXTRACT",
     "FLOOR",
-    "INSERT",
     "INTERVAL",
     "LAMBDA",
     "LINE",
     "LSEG",
     "MAP",
     "MATCH",
-    "MERGE",
     "NOT",
     "OVERLAY",
     "PATH",
     "POINT",
     "POLYGON",
     "POSITION",
-    "PREPARE",
     "PRIOR",
     "ROW",
     "SAFE_CAST",
@@ -60,8 +53,10 @@ const REPARSED: [&str; 41] = [
     "TRY_CAST",
     "TRY_CONVERT",
     "TUPLE",
-    "UPDATE",
 ];
+/// The words that begin a statement, which the parser also accepts inside other statements.
+const STATEMENTS: [&str; 9] =
+    ["COPY", "CREATE", "DECLARE", "DESCRIBE", "EXPLAIN", "INSERT", "MERGE", "PREPARE", "WHILE"];
 
 /// Refuses a statement with too long chains or too deep nesting.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
@@ -73,11 +68,12 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
 /// are nested too.
 fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
     // For each open bracket, the number of reparsed words before it.
-    let (mut brackets, mut reparsed, mut words) = (Vec::new(), 0_usize, 0_usize);
+    let (mut brackets, mut reparsed, mut words, mut statements) = (Vec::new(), 0_usize, 0_usize, 0);
     for token in tokens {
         match &token.token {
             Token::Whitespace(_) => {}
-            Token::Word(word) if word.quote_style.is_none() && is_reparsed(&word.value) => words += 1,
+            Token::Word(word) if is_keyword(word, &REPARSED) => words += 1,
+            Token::Word(word) if is_keyword(word, &STATEMENTS) => statements += 1,
             Token::LParen | Token::LBracket | Token::LBrace => {
                 brackets.push(words);
                 reparsed += std::mem::take(&mut words);
@@ -88,15 +84,16 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
             }
             _ => words = 0,
         }
-        if brackets.len() > BRACKETS_MAX || reparsed.saturating_add(words) > REPARSED_MAX {
+        let is_reparsed_often = reparsed.saturating_add(words) > REPARSED_MAX;
+        if brackets.len() > BRACKETS_MAX || is_reparsed_often || statements > STATEMENTS_MAX {
             return Err(too_deep());
         }
     }
     Ok(())
 }
 
-fn is_reparsed(word: &str) -> bool {
-    REPARSED.iter().any(|known| word.eq_ignore_ascii_case(known))
+fn is_keyword(word: &Word, keywords: &[&str]) -> bool {
+    word.quote_style.is_none() && keywords.iter().any(|keyword| word.value.eq_ignore_ascii_case(keyword))
 }
 
 fn too_deep() -> Error {
@@ -155,9 +152,7 @@ fn is_operator(token: &Token) -> bool {
         "JOIN",
     ];
     match token {
-        Token::Word(word) => {
-            word.quote_style.is_none() && KEYWORDS.iter().any(|known| word.value.eq_ignore_ascii_case(known))
-        }
+        Token::Word(word) => is_keyword(word, &KEYWORDS),
         Token::Number(..) | Token::Char(_) | Token::Whitespace(_) | Token::Period | Token::SemiColon => false,
         Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => false,
         token => !is_string(token),

@@ -53,6 +53,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
             write_stdout(&summary(config));
             if let Ok(verifier) = Verifier::new(&config.auth, &config.policy, Clock::System) {
                 verifier.describe_issuers().iter().for_each(|line| write_stdout(line));
+                if let Some(count) = verifier.revocation_count() {
+                    write_stdout(&format!("revocations of tokens: {count}"));
+                }
             }
             for (source, lookups) in unchecked(config) {
                 write_stderr(&format!(
@@ -66,7 +69,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the columns
+/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the file with revocations, the columns
 /// of policies, librdkafka options, files of lookup tables, and transforms.
 fn errors(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);

@@ -42,6 +42,10 @@ section! {
         /// a new secret at each start.
         handle_secret: Secret = none(),
             "Servers behind the same address need the same secret. The secret must be at least 32 bytes long";
+        /// A TOML file with the revoked tokens. `glasshouse revoke` adds to it, and the server reads it again when it
+        /// changes. The file must exist when the server starts. It may be empty.
+        revocations_file: Option<PathBuf> = none(),
+            "Without it, a leaked token is accepted until it expires";
     }
 }
 

@@ -26,6 +26,10 @@ pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
+    if let Some(file) = &mut config.auth.revocations_file {
+        // `paths` does not return it, because `glasshouse revoke` creates it.
+        *file = base.join(&*file);
+    }
     // `paths` does not return the files of lookup tables, because they do not have to exist yet. A source waits until
     // its lookup tables can be loaded.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {

@@ -20,6 +20,7 @@ pub(crate) fn auth() -> AuthConfig {
         jwks_bytes_max: 64 * 1024,
         jwks_keys_max: 16,
         handle_secret: Secret::default(),
+        revocations_file: None,
     }
 }
 

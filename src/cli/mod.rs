@@ -169,6 +169,15 @@ impl Failure {
 /// The maximum time to wait for the runtime's threads after the command has finished.
 const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
 
+/// Creates missing files with shared secrets, unless other hosts can reach the server. Returns a line for each new file.
+fn create_missing_secrets(config: &Config) -> Result<Vec<String>> {
+    if config.is_exposed() {
+        return Ok(Vec::new());
+    }
+    let created = crate::tenancy::create_missing_secrets(&config.auth)?;
+    Ok(created.iter().map(|path| format!("created {} with a new secret that signs tokens", path.display())).collect())
+}
+
 /// Runs a command's future on a runtime with one thread per core. Each thread has the stack size that SQL statements
 /// need.
 fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {

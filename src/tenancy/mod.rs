@@ -2,7 +2,7 @@
 //! tenant.
 //!
 //! ```text
-//!   token ─► verify ─ shape, issuer, algorithm ─► issuer_keys (secret, PEM, JWKS file; JWKS URL: fetched_key_set)
+//!   token ─► verify ─ shape, issuer, algorithm ─► issuer_keys (secret, secret file, PEM, JWKS file; JWKS URL: fetched_key_set)
 //!              │                                     │
 //!              │                                     ▼
 //!              │◄───────────────────────────────── signature: is it valid?
@@ -32,6 +32,7 @@ mod key_set;
 mod refusal_log;
 mod revocation_file;
 mod revocations;
+mod secret_file;
 mod signature;
 
 #[cfg(test)]
@@ -48,4 +49,5 @@ pub use development_token::DevelopmentToken;
 pub use query_slots::{Slot, Slots};
 pub use revocation_file::{Appended, RELOAD_INTERVAL, append_revocation, revocations};
 pub use revocations::{Revocation, RevokedTokens, parse_issued_before};
+pub use secret_file::{assume_missing_secrets, create_missing_secrets};
 pub use verify::{Verifier, revocation_of};

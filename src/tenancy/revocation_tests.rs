@@ -93,7 +93,7 @@ fn an_invalid_file_is_refused_with_the_line_and_the_fix() {
         (entry(""), "line 3: nothing is revoked: add `token_id`, `subject` or `issued_before`"),
         (entry("tenant = \"acme\""), "line 3: `tenant` needs `issued_before`"),
         (entry("tenant = \"\"\nissued_before = 2027-01-15T08:00:00Z"), "line 3: `` is not a valid tenant id"),
-        (entry("token_id = \"t\"\nsubject = \"s\""), "line 3: `token_id` must be the only one of its kind"),
+        (entry("token_id = \"t\"\nsubject = \"s\""), "line 3: `token_id` cannot be combined with another key"),
         (entry("token_id = \"\""), "line 3: `token_id` must have 1 to 256 bytes"),
         (entry("subject = \"a\\u0000\""), "line 3: `subject` must have 1 to 256 bytes and no control characters"),
         (entry("issued_before = 1800000000"), "line 5: `1800000000` is not a time such as 2026-01-31T12:00:00Z"),

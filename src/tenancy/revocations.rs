@@ -275,9 +275,11 @@ impl RevokedTokens {
             (None, None, None, Some(issued_before)) => Ok(Self::Issuer { issued_before }),
             (None, None, Some(_), None) => Err("`tenant` needs `issued_before`: add the time of the revocation".into()),
             (None, None, None, None) => Err("nothing is revoked: add `token_id`, `subject` or `issued_before`".into()),
-            _ => Err("`token_id` must be the only one of its kind, and `tenant` can only be combined with \
-                      `issued_before`: use several revocations"
-                .into()),
+            _ => Err(
+                "`token_id` cannot be combined with another key, and `tenant` only with `issued_before`: use several \
+                      revocations"
+                    .into(),
+            ),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn issuer() -> IssuerConfig {
         audience: "glasshouse".to_owned(),
         algorithms: vec!["HS256".to_owned()],
         secret: Some(Secret::new("a secret of at least thirty-two bytes")),
+        secret_file: None,
         pem_file: None,
         jwks_file: None,
         jwks_url: None,

@@ -5,8 +5,9 @@
 //! the number of uploaded events that are in the table after the upload.
 //!
 //! Tables are declared in the configuration. A client can append events to a table, but cannot create, replace or drop
-//! tables. If the token is revoked during the upload, the upload ends with an error. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
-//! upload fails, and the error contains the first reasons.
+//! tables. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
+//! upload fails, and the error contains the first reasons. If the token is revoked during the upload, the upload ends
+//! with an error. Groups that were submitted before are still stored.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
 

@@ -1,6 +1,6 @@
 //! The result stream of a running query. The batches have the declared schema, and the stream ends after the last row
-//! or when a limit is reached or the token is revoked. A task on the query runtime reads the engine's stream, and the endpoint reads
-//! [`ResultStream::batches`].
+//! or when a limit is reached or the token is revoked. A task on the query runtime reads the engine's stream, and the
+//! endpoint reads [`ResultStream::batches`].
 //!
 //! ```text
 //!   query runtime: plan ─► limits ─► declared schema ─► channel of a few batches ─┬─► endpoint's runtime: ResultStream

@@ -72,7 +72,8 @@ fn read(path: &Path, algorithms: &[String]) -> Result<Secret> {
     })?;
     let mode = file.metadata().map_err(|error| unreadable(path, error))?.permissions().mode();
     if mode & 0o004 != 0 {
-        tracing::warn!(file = %path.display(), "every user of this host can read the secret: remove this permission (chmod o-r)");
+        let file = path.display();
+        tracing::warn!(%file, "every user of this host can read the secret: remove this permission (chmod o-r)");
     }
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| unreadable(path, error))?;
     if text.len() as u64 > FILE_BYTES_MAX {

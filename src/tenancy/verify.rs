@@ -2,8 +2,8 @@
 //! token is refused, without internal details.
 //!
 //! First, the size, shape, header, issuer, algorithm, key and signature of the token are checked, in this order. Then
-//! the signed claims are checked: audience, times, subject, tenant, scopes, revocations and policy. The checks follow RFC 8725. No
-//! check is optional.
+//! the signed claims are checked: audience, times, subject, tenant, scopes, policy and revocations. The checks follow RFC
+//! 8725. No check is optional.
 //!
 //! **Invariant:** an error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
 //! **Invariant:** a token with `crit` or `b64` in its header is refused.

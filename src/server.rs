@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
-//!   run     in parallel under the supervisor: flight, http, lookup tables, sources, followers of other writers
+//!   run     in parallel under the supervisor: flight, http, lookup tables, sources, followers of other writers,
+//!           revocations of tokens
 //!   stop    close the listeners ► finish or abort requests ► stop the sources ► commit admitted events ► stop the tasks
 //! ```
 //!
@@ -31,7 +32,7 @@ use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, OperatorQuery};
 use crate::supervise::{self, AtStop, Deadline, Stop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
-use crate::tenancy::Verifier;
+use crate::tenancy::{RELOAD_INTERVAL, Verifier};
 use crate::transform::{LookupQuery, Lookups, Transform};
 use crate::{flight, http};
 
@@ -152,6 +153,7 @@ impl Server {
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         let metrics = http_services.metrics.clone();
         let mut tasks = Tasks::default();
+        tasks.follow_revocations(&supervisor, &http_services, following.clone());
         let serving = http::serve(http_listener, http_services, config.http, closing.clone());
         tasks.serve(&supervisor, "http", serving);
         let secret = config.auth.handle_secret;
@@ -189,6 +191,17 @@ struct Tasks {
 }
 
 impl Tasks {
+    /// Starts the task that reads the file with the revoked tokens, and that cancels the queries of revoked tokens.
+    fn follow_revocations(&mut self, supervisor: &Supervisor, services: &http::HttpServices, stop: CancellationToken) {
+        let (verifier, engine) = (services.verifier.clone(), services.engine.clone());
+        let (supervisor, metrics) = (supervisor.clone(), services.metrics.clone());
+        self.background.spawn(async move {
+            let task = Task::new(TaskKind::Revocations, "auth.revocations_file");
+            let run = || verifier.follow_revocations(RELOAD_INTERVAL, &metrics, &stop, || engine.cancel_revoked());
+            supervisor.keep(task, &stop, AtStop::End, run).await;
+        });
+    }
+
     /// Starts an endpoint. If the endpoint panics, the server shuts down: its listener has been dropped, so the
     /// endpoint cannot be restarted.
     fn serve(

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
 use crate::server;
-use crate::tenancy::Verifier;
+use crate::tenancy::{Verifier, assume_missing_secrets};
 use crate::transform::Lookups;
 
 /// Check or show the configuration.
@@ -51,8 +51,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
                 return Ok(exit::CONFIG.into());
             }
             write_stdout(&summary(config));
-            if let Ok(verifier) = Verifier::new(&config.auth, &config.policy, Clock::System) {
+            if let Ok(verifier) = verifier(config) {
                 verifier.describe_issuers().iter().for_each(|line| write_stdout(line));
+                if let Some(count) = verifier.revocation_count() {
+                    write_stdout(&format!("revocations of tokens: {count}"));
+                }
             }
             for (source, lookups) in unchecked(config) {
                 write_stderr(&format!(
@@ -66,16 +69,25 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the columns
+/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the file with revocations, the columns
 /// of policies, librdkafka options, files of lookup tables, and transforms.
 fn errors(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
-    let keys = Verifier::new(&config.auth, &config.policy, Clock::System).err();
+    let keys = verifier(config).err();
     let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::default());
     let unloaded = lookups.load_files().into_iter().map(|(_, error)| error);
     let known = contracts.as_deref().ok();
     let sources = server::sources(config, known, &lookups, &Clock::System, &Arc::default()).err();
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
+}
+
+/// Creates the verifier that the server would create. The server would also create missing files with secrets, unless
+/// other hosts can reach it.
+fn verifier(config: &Config) -> Result<Verifier> {
+    match config.is_exposed() {
+        true => Verifier::new(&config.auth, &config.policy, Clock::System),
+        false => Verifier::new(&assume_missing_secrets(&config.auth), &config.policy, Clock::System),
+    }
 }
 
 /// Returns the sources whose transforms cannot be checked yet. Each source is paired with the lookup tables that its
@@ -128,6 +140,17 @@ mod tests {
     #[test]
     fn the_reference_configuration_has_no_errors() {
         assert_eq!(check(&[]), "");
+    }
+
+    #[test]
+    fn missing_files_are_reported() {
+        let secret = ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET_FILE", "missing/secret");
+        assert_eq!(check(&[secret]), "", "the server creates this file");
+        let exposed = [("GLASSHOUSE__HTTP__LISTEN", "[::]:1"), ("GLASSHOUSE__HTTP__PLAINTEXT_ALLOWED", "true"), secret];
+        let error = check(&exposed);
+        assert!(error.contains("missing/secret: does not exist: create it with `umask 077; openssl rand"), "{error}");
+        let error = check(&[secret, ("GLASSHOUSE__AUTH__REVOCATIONS_FILE", "missing/revocations.toml")]);
+        assert!(error.contains("auth.revocations_file: ") && error.contains("create an empty file"), "{error}");
     }
 
     #[test]

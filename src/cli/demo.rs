@@ -64,6 +64,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<ExitCode> {
     let flight_tls = config.flight.tls_cert.is_some();
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();
+    super::create_missing_secrets(&config)?.iter().for_each(|line| super::write_stderr(line));
     super::block_on(async {
         let clock = Clock::System;
         let tokens = tokens(&config, &clock)?;

@@ -2,7 +2,7 @@
 //! exit code. Each command has its own file.
 //!
 //! ```text
-//!   arguments ─► Cli ─► serve, demo, token, config, transform (use the checked configuration)
+//!   arguments ─► Cli ─► serve, demo, token, revoke, config, transform (use the checked configuration)
 //!                   └─► ingest, quarantine, sources, query, tables, health (send requests to a running server)
 //!                   └─► completions
 //! ```
@@ -16,6 +16,7 @@ mod serve;
 mod demo;
 pub mod demo_events;
 
+mod revoke;
 mod token;
 
 mod client;
@@ -73,6 +74,7 @@ enum Command {
     Serve(serve::Args),
     Demo(demo::Args),
     Token(token::Args),
+    Revoke(revoke::Args),
     Ingest(ingest::Args),
     Quarantine(quarantine::Args),
     Sources(sources::Args),
@@ -109,6 +111,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Serve(args) => serve::run(args, load()?)?,
         Command::Demo(args) => demo::run(args, load()?)?,
         Command::Token(args) => token::run(args, &load()?)?,
+        Command::Revoke(args) => revoke::run(args, &load()?)?,
         Command::Ingest(args) => ingest::run(args)?,
         Command::Quarantine(args) => quarantine::run(args)?,
         Command::Sources(args) => sources::run(args)?,
@@ -165,6 +168,15 @@ impl Failure {
 
 /// The maximum time to wait for the runtime's threads after the command has finished.
 const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
+
+/// Creates missing files with shared secrets, unless other hosts can reach the server. Returns a line for each new file.
+fn create_missing_secrets(config: &Config) -> Result<Vec<String>> {
+    if config.is_exposed() {
+        return Ok(Vec::new());
+    }
+    let created = crate::tenancy::create_missing_secrets(&config.auth)?;
+    Ok(created.iter().map(|path| format!("created {} with a new secret that signs tokens", path.display())).collect())
+}
 
 /// Runs a command's future on a runtime with one thread per core. Each thread has the stack size that SQL statements
 /// need.

@@ -28,6 +28,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: Config) -> Result<ExitCode> {
     telemetry::start_logging(&config.log)?;
     supervise::install_panic_hook();
+    super::create_missing_secrets(&config)?.iter().for_each(|line| tracing::info!("{line}"));
     super::block_on(async {
         let server = Server::build(config, Clock::System).await?;
         let (flight, http) = server.addresses()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 
-use super::write_stdout;
+use super::{write_stderr, write_stdout};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::Result;
@@ -53,6 +53,7 @@ pub(crate) struct Args {
 
 /// Prints only the token, so scripts can store the output in a variable.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
+    super::create_missing_secrets(config)?.iter().for_each(|line| write_stderr(line));
     write_stdout(&args.mint().sign(&config.auth, &Clock::System)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -42,11 +42,16 @@ section! {
         /// a new secret at each start.
         handle_secret: Secret = none(),
             "Servers behind the same address need the same secret. The secret must be at least 32 bytes long";
+        /// A TOML file with the revoked tokens. `glasshouse revoke` adds to it, and the server reads it again when it
+        /// changes. The file must exist when the server starts. It may be empty.
+        revocations_file: Option<PathBuf> = none(),
+            "Without it, a leaked token is accepted until it expires";
     }
 }
 
 section! {
-    /// One trusted issuer. Exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url` provides the issuer's keys.
+    /// One trusted issuer. Exactly one of `secret`, `secret_file`, `pem_file`, `jwks_file` and `jwks_url`
+    /// provides the issuer's keys.
     IssuerConfig {
         /// The exact value of the `iss` claim.
         issuer: String = required(""),
@@ -61,6 +66,11 @@ section! {
         /// A shared secret, for HS algorithms only.
         secret: Option<Secret> = none(),
             "Set it in the environment: `GLASSHOUSE__AUTH__ISSUERS__NAME__SECRET`";
+        /// A file with a shared secret, for HS algorithms only. A line break at its end is ignored. If the file does not
+        /// exist and all endpoints listen on loopback addresses, `serve`, `demo` and `token` create it with a random
+        /// secret.
+        secret_file: Option<PathBuf> = none(),
+            "Docker, Kubernetes and systemd provide secrets as files";
         /// A file with a public key (PEM).
         pem_file: Option<PathBuf> = none(),
             "Use it for a key that the issuer does not rotate";

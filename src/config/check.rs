@@ -26,6 +26,12 @@ pub(super) fn resolve(config: &mut Config, errors: &mut ConfigErrors) {
     for (_, path) in paths(config) {
         *path = base.join(&*path);
     }
+    check_auth::override_secrets(&mut config.auth, errors);
+    // `paths` does not return these files, because commands may create them. `tenancy` reads them.
+    let secrets = config.auth.issuers.values_mut().filter_map(|issuer| issuer.secret_file.as_mut());
+    for file in secrets.chain(&mut config.auth.revocations_file) {
+        *file = base.join(&*file);
+    }
     // `paths` does not return the files of lookup tables, because they do not have to exist yet. A source waits until
     // its lookup tables can be loaded.
     for file in config.lookups.values_mut().filter_map(|lookup| lookup.file.as_mut()) {

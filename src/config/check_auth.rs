@@ -1,7 +1,7 @@
 //! Checks that authentication is secure: each key matches its algorithms, and no endpoint is exposed by mistake.
 //!
 //! Refuses the algorithm `none`, short or weak secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
-//! an endpoint, also refuses connections without TLS and the public development secret.
+//! an endpoint, also refuses connections without TLS.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,10 +13,6 @@ use super::loopback::{has_credentials, is_https_or_loopback};
 use super::signing_algorithm::SigningAlgorithm;
 use super::{AuthConfig, Config, IssuerConfig, Secret, secret_strength};
 use crate::error::did_you_mean;
-
-/// The secret in the reference configuration. The secret is public, so it is refused if other hosts can reach an
-/// endpoint.
-pub(super) const DEVELOPMENT_SECRET: &str = "glasshouse-development-secret-do-not-use-elsewhere";
 
 /// The minimum length of the secret that signs handles, in bytes. The secret is an HMAC-SHA-256 key, which should be at
 /// least as long as the hash.
@@ -48,31 +44,45 @@ pub(super) fn auth(auth: &AuthConfig, errors: &mut ConfigErrors) {
 }
 
 fn issuer(key: &str, issuer: &IssuerConfig, errors: &mut ConfigErrors) {
-    let sources =
-        [issuer.secret.is_some(), issuer.pem_file.is_some(), issuer.jwks_file.is_some(), issuer.jwks_url.is_some()];
+    let sources = [
+        issuer.secret.is_some(),
+        issuer.secret_file.is_some(),
+        issuer.pem_file.is_some(),
+        issuer.jwks_file.is_some(),
+        issuer.jwks_url.is_some(),
+    ];
     if sources.into_iter().filter(|set| *set).count() != 1 {
-        errors.add(key, "set exactly one of `secret`, `pem_file`, `jwks_file`, `jwks_url`");
+        errors.add(key, "set exactly one of `secret`, `secret_file`, `pem_file`, `jwks_file`, `jwks_url`");
     }
     for (index, algorithm) in issuer.algorithms.iter().enumerate() {
         let key = format!("{key}.algorithms[{index}]");
         algorithm_fits(&key, algorithm, issuer, errors);
     }
-    if let Some(secret) = &issuer.secret {
-        let known = issuer.algorithms.iter().filter_map(|name| SigningAlgorithm::parse(name));
-        if let Some(strictest) = known.max_by_key(|algorithm| algorithm.secret_bytes_min())
-            && secret.expose().len() < strictest.secret_bytes_min()
-        {
-            let (bytes_min, name) = (strictest.secret_bytes_min(), strictest.name());
-            errors.add(&format!("{key}.secret"), format!("must have at least {bytes_min} bytes for {name}"));
-        } else if let Some(problem) = weakness(secret) {
-            errors.add(&format!("{key}.secret"), problem);
-        }
+    if let Some(secret) = &issuer.secret
+        && let Some(problem) = shared_secret_problem(secret, &issuer.algorithms)
+    {
+        errors.add(&format!("{key}.secret"), problem);
     }
     if issuer.ca_file.is_some() && issuer.jwks_url.is_none() {
         errors.add(&format!("{key}.ca_file"), "can only be used with `jwks_url`");
     }
     if let Some(url) = &issuer.jwks_url {
         jwks_url(&format!("{key}.jwks_url"), url, errors);
+    }
+}
+
+/// Returns what is wrong with a secret that signs tokens with these algorithms, or `None`.
+pub(crate) fn shared_secret_problem(secret: &Secret, algorithms: &[String]) -> Option<String> {
+    if let Some(problem) = secret_strength::placeholder(secret.expose()) {
+        return Some(problem.to_owned());
+    }
+    let known = algorithms.iter().filter_map(|name| SigningAlgorithm::parse(name));
+    match known.max_by_key(|algorithm| algorithm.secret_bytes_min()) {
+        Some(strictest) if secret.expose().len() < strictest.secret_bytes_min() => {
+            let (bytes_min, name) = (strictest.secret_bytes_min(), strictest.name());
+            Some(format!("must have at least {bytes_min} bytes for {name}"))
+        }
+        _ => weakness(secret),
     }
 }
 
@@ -90,10 +100,11 @@ fn algorithm_fits(key: &str, algorithm: &str, issuer: &IssuerConfig, errors: &mu
         let message = format!("unknown algorithm `{algorithm}`{guess}; known algorithms are {}", names.join(", "));
         return errors.add(key, message);
     };
-    match (known.is_shared(), issuer.secret.is_some()) {
-        (true, false) => {
-            errors.add(key, format!("{algorithm} needs a `secret`; with a public key, anyone could sign tokens"))
-        }
+    match (known.is_shared(), issuer.secret.is_some() || issuer.secret_file.is_some()) {
+        (true, false) => errors.add(
+            key,
+            format!("{algorithm} needs a `secret` or `secret_file`; with a public key, anyone could sign tokens"),
+        ),
         (false, true) => errors.add(key, format!("{algorithm} needs a public key, not a `secret`")),
         _ => {}
     }
@@ -133,15 +144,24 @@ pub(super) fn endpoints(config: &Config, errors: &mut ConfigErrors) {
     if is_exposed(http.listen) && !http.plaintext_allowed {
         errors.add("http.listen", format!("{} {problem}: set http.plaintext_allowed behind a TLS proxy", http.listen));
     }
-    let development = |issuer: &IssuerConfig| issuer.secret.as_ref().is_some_and(|s| s.expose() == DEVELOPMENT_SECRET);
-    for (name, _) in config.auth.issuers.iter().filter(|(_, issuer)| development(issuer)) {
-        if is_exposed(flight.listen) || is_exposed(http.listen) {
-            let key = format!("auth.issuers.{name}.secret");
-            errors.add(
-                &key,
-                "is the public development secret, with which anyone can sign tokens: use another secret, or listen on loopback only",
-            );
+}
+
+/// Removes `secret` or `secret_file` if the file sets it and the environment sets the other one, which overrides it.
+pub(super) fn override_secrets(auth: &mut AuthConfig, errors: &ConfigErrors) {
+    for (name, issuer) in &mut auth.issuers {
+        let is_variable = |field| errors.is_variable(&format!("auth.issuers.{name}.{field}"));
+        match (is_variable("secret"), is_variable("secret_file")) {
+            (true, false) => issuer.secret_file = None,
+            (false, true) => issuer.secret = None,
+            _ => {}
         }
+    }
+}
+
+impl Config {
+    /// Returns true if other hosts can reach an endpoint.
+    pub fn is_exposed(&self) -> bool {
+        is_exposed(self.flight.listen) || is_exposed(self.http.listen)
     }
 }
 

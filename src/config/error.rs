@@ -65,6 +65,11 @@ impl ConfigErrors {
         self.locations.contains_key(key)
     }
 
+    /// Returns true if an environment variable sets `key`.
+    pub(super) fn is_variable(&self, key: &str) -> bool {
+        matches!(self.locations.get(key), Some(KeyLocation::Variable(_)))
+    }
+
     /// Adds an error about `key`. If `key` has no location, the error gets the location of the closest enclosing key.
     pub(super) fn add(&mut self, key: &str, message: impl Into<String>) {
         let mut enclosing = Some(key);

@@ -53,6 +53,7 @@ pub use tables::{
     TableConfig,
 };
 
+pub(crate) use check_auth::shared_secret_problem;
 pub(crate) use program_name::program;
 pub(crate) use scalar_values::parse_time;
 pub(crate) use signing_algorithm::{KeyKind, SigningAlgorithm};

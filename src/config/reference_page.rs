@@ -84,7 +84,7 @@ pub(super) fn page() -> String {
         ("[auth]", "The trusted token issuers and the limits of tokens and keys.", AuthConfig::default().lines()),
         (
             "[auth.issuers.NAME]",
-            "One trusted issuer. Set exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`.",
+            "One trusted issuer. Set exactly one of `secret`, `secret_file`, `pem_file`, `jwks_file` and `jwks_url`.",
             IssuerConfig::default().lines(),
         ),
         ("[query]", "The limits on queries, and the threads and memory that they use.", QueryConfig::default().lines()),
@@ -129,7 +129,8 @@ const RULES_ACROSS_KEYS: &str = "\
   hash. All other algorithms require a public key. The algorithm `none` is refused.
 - A `jwks_url` must use `https`, or `http` with a loopback address. No two issuers may have the same `issuer`.
 - If other hosts can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
-  `plaintext_allowed`, and the public development secret is refused.
+  `plaintext_allowed`, and a missing `secret_file` is an error. Otherwise, the server creates it.
+- `secret` and `secret_file` in the environment override both keys of the file.
 ";
 
 fn row(key: &str, about: &KeyInfo) -> String {

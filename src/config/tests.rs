@@ -343,6 +343,8 @@ fn algorithms_must_fit_the_key_of_the_issuer() {
         ("algorithms = [\"HS256\"]\nsecret = \"short\"".to_owned(), "must have at least 32 bytes for HS256"),
         ("algorithms = [\"HS256\"]\npem_file = \"key.pem\"".to_owned(), "HS256 needs a `secret`"),
         (format!("algorithms = [\"HS256\"]\n{secret}\npem_file = \"k\""), "exactly one of"),
+        (format!("algorithms = [\"HS256\"]\n{secret}\nsecret_file = \"s\""), "exactly one of"),
+        ("algorithms = [\"RS256\"]\nsecret_file = \"s\"".to_owned(), "RS256 needs a public key, not a `secret`"),
         ("algorithms = [\"RS256\"]".to_owned(), "exactly one of"),
         (format!("algorithms = []\n{secret}"), "algorithms: must not be empty"),
         (secret.to_owned(), "algorithms: is missing"),
@@ -367,14 +369,10 @@ fn algorithms_must_fit_the_key_of_the_issuer() {
 
 #[test]
 fn endpoints_are_not_exposed_by_mistake() {
-    let dev = |listen: &str| {
-        let text = REQUIRED.replace("0123456789abcdef0123456789abcdef", check_auth::DEVELOPMENT_SECRET);
-        parse(&format!("{listen}\n{text}"), &[])
-    };
+    let dev = |listen: &str| parse(&format!("{listen}\n{REQUIRED}"), &[]);
     let open = "flight.plaintext_allowed = true\nflight.listen = \"0.0.0.0:1\"";
-    assert!(dev("").is_ok());
-    assert!(good(open, &[]).flight.plaintext_allowed);
-    assert!(dev(open).unwrap_err().to_string().contains("public development secret"));
+    assert!(!dev("").unwrap().is_exposed());
+    assert!(good(open, &[]).flight.plaintext_allowed && good(open, &[]).is_exposed());
     let cases = [
         ("flight.listen = \"0.0.0.0:1\"", "0.0.0.0:1 would accept tokens in plain text"),
         ("flight.listen = \"[::]:1\"", "would accept tokens in plain text"),
@@ -465,8 +463,12 @@ fn the_reference_configuration_is_valid() {
     let config = Config::load(Some(&repository().join(FILE)), std::iter::empty());
     let config = config.unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.tables.keys().collect::<Vec<_>>(), ["call_events", "flights"]);
-    let secret = config.auth.issuers["dev"].secret.as_ref().unwrap();
-    assert_eq!(secret.expose(), check_auth::DEVELOPMENT_SECRET, "the check of exposed endpoints must recognize it");
+    assert_eq!(config.auth.issuers["dev"].secret_file, Some(repository().join("glasshouse.secret")));
+    let secret = ("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET", "0123456789abcdef0123456789abcdef");
+    let variables = [secret].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let overridden = Config::load(Some(&repository().join(FILE)), variables.into_iter()).unwrap();
+    let dev = &overridden.auth.issuers["dev"];
+    assert!(dev.secret_file.is_none() && dev.secret.is_some(), "the variable overrides the file's key");
     let folder = format!("{}/", repository().display());
     insta::assert_snapshot!(config.show(false).replace(&folder, "REPOSITORY/"));
 }

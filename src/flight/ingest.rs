@@ -6,15 +6,17 @@
 //!
 //! Tables are declared in the configuration. A client can append events to a table, but cannot create, replace or drop
 //! tables. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
-//! upload fails, and the error contains the first reasons.
+//! upload fails, and the error contains the first reasons. If the token is revoked during the upload, the upload ends
+//! with an error. Groups that were submitted before are still stored.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::message_reader::SizeLimit;
@@ -87,7 +89,14 @@ impl FlightHandler {
         let mut stored = IngestResult::default();
         let limit =
             SizeLimit { bytes_max: self.config.message_in_bytes_max, name: "limit flight.message_in_bytes_max" };
+        // After a revocation, the groups that were submitted are still stored and counted.
+        let is_revoked = AtomicBool::new(false);
+        let revoked = async {
+            caller.access.revoked().await;
+            is_revoked.store(true, Ordering::Relaxed);
+        };
         let receipts = groups(upload, limit, self.services.writer.clone())
+            .take_until(Box::pin(revoked))
             .map_ok(|UploadGroup { first_index, batches, memory }| async move {
                 let writer = &self.services.writer;
                 if let Some(batch) = batches.first() {
@@ -107,6 +116,10 @@ impl FlightHandler {
                 std::future::ready(Ok(()))
             })
             .await;
+        let outcome = outcome.and_then(|()| match is_revoked.load(Ordering::Relaxed) {
+            true => Err(Error::unauthenticated("the token was revoked during the upload: get a new token")),
+            false => Ok(()),
+        });
         if let Err(error) = outcome {
             let count = stored.record_count();
             return Err(if count == 0 {

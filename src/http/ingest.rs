@@ -142,8 +142,9 @@ async fn ingest_body(
         return Err(ErrorBody::too_large(format!("the body is larger than {bytes_max} bytes: send it in parts")));
     }
     let mut reservation = services.writer.reservation();
-    let plain =
-        body::read(body, encoding, BodyLimits::from(&services.limits), &mut reservation, &services.metrics).await?;
+    let limits = BodyLimits::from(&services.limits);
+    let reading = body::read(body, encoding, limits, &mut reservation, &services.metrics);
+    let plain = access.unless_revoked(reading).await?;
     let events = ingest::Body::Encoded(format, plain);
     match ack {
         Ack::Committed => {

@@ -175,7 +175,7 @@ impl Writer {
         body: Body,
         endpoint: &str,
     ) -> Result<PreparedBatch> {
-        // While the body was arriving, the token may have expired or the server may have begun to stop.
+        // While the body was arriving, the token may have expired or been revoked, or the server may have begun to stop.
         self.admit(target.access())?;
         // The reservation may already be larger, because it also covers the Flight messages that contained the batches.
         reservation.grow(body.bytes()).await?;
@@ -198,10 +198,10 @@ impl Writer {
         Ok(Freshness::of(&self.tables.shown_as(access, table)?.table, &owner, &self.clock))
     }
 
-    /// Checks that the server is not stopping and that the caller's token has not expired.
+    /// Checks that the server is not stopping and that the caller's token has neither expired nor been revoked.
     pub(super) fn admit(&self, access: &Access) -> Result<()> {
         self.check_open()?;
-        access.check_expiry(self.clock.now())
+        access.check_valid(self.clock.now())
     }
 
     fn check_open(&self) -> Result<()> {

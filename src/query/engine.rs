@@ -111,6 +111,11 @@ impl Engine {
         self.running.cancel(access, id)
     }
 
+    /// Cancels the running queries of revoked tokens. Each of them ends with the error `Unauthenticated`.
+    pub fn cancel_revoked(&self) {
+        self.running.cancel_revoked();
+    }
+
     /// Cancels the running queries without waiting for them to end. Each query ends when its task next yields. After
     /// this call, the engine accepts no new queries.
     pub fn stop(&self) {

@@ -18,6 +18,7 @@ use crate::config::QueryConfig;
 use crate::error::{Error, Kind, Result};
 use crate::query::OperatorQuery;
 use crate::query::testing::{ask, config, engine, engine_with, idle, reader, text};
+use crate::tenancy::Access;
 
 /// A timeout that is reached only if a query hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -208,4 +209,50 @@ async fn operations_that_do_not_yield_end_at_the_deadline_and_delay_no_other_ten
         }
     }
     timeout(TIMEOUT, idle(&engine)).await.expect("all plans have ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_queries_of_a_revoked_token_end() {
+    let limits = QueryConfig { tenant_queries_max: 3, ..config() };
+    let engine = engine_with(limits).await;
+    let (acme, coda) = (reader("acme").await, reader("coda").await);
+    let endless = "SELECT value FROM range(0, 1000000000000)";
+    let start = async |access: &Access| {
+        let session = engine.session(access).unwrap();
+        let planned = session.plan(endless).await.unwrap();
+        session.run(&planned, None).await.unwrap()
+    };
+    let (mut read, mut unread, mut other) = (start(&acme).await, start(&acme).await, start(&coda).await);
+    assert!(read.batches.next().await.unwrap().is_ok() && other.batches.next().await.unwrap().is_ok());
+    // This join does not yield.
+    let pairs = "generate_series(1, 200000) AS a(x) JOIN generate_series(1, 200000) AS b(y)";
+    let mut joining = tokio::task::JoinSet::new();
+    joining.spawn({
+        let (engine, acme) = (Arc::clone(&engine), acme.clone());
+        async move { ask(&engine, &acme, &format!("SELECT count(*) FROM {pairs} ON a.x > b.y + 7")).await }
+    });
+    while engine.running() < 4 {
+        tokio::task::yield_now().await;
+    }
+
+    acme.revoke();
+    engine.cancel_revoked();
+    let is_revoked = |error: &Error| error.kind() == Kind::Unauthenticated && error.message().contains("revoked");
+    for stream in [&mut read, &mut unread] {
+        let end = loop {
+            match timeout(TIMEOUT, stream.batches.next()).await.unwrap() {
+                Some(Ok(_)) => {}
+                other => break other.unwrap().unwrap_err(),
+            }
+        };
+        assert!(is_revoked(&end), "{end:?}");
+        assert!(stream.batches.next().await.is_none());
+    }
+    let error = timeout(TIMEOUT, joining.join_next()).await.unwrap().unwrap().unwrap().unwrap_err();
+    assert!(is_revoked(&error), "{error:?}");
+    assert!(is_revoked(&engine.session(&acme).unwrap_err()));
+    while engine.running() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(other.batches.next().await.unwrap().is_ok(), "the query of another tenant continues");
 }

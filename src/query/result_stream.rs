@@ -1,6 +1,6 @@
 //! The result stream of a running query. The batches have the declared schema, and the stream ends after the last row
-//! or when a limit is reached. A task on the query runtime reads the engine's stream, and the endpoint reads
-//! [`ResultStream::batches`].
+//! or when a limit is reached or the token is revoked. A task on the query runtime reads the engine's stream, and the
+//! endpoint reads [`ResultStream::batches`].
 //!
 //! ```text
 //!   query runtime: plan ─► limits ─► declared schema ─► channel of a few batches ─┬─► endpoint's runtime: ResultStream
@@ -39,6 +39,7 @@ use crate::sql::engine_error_text::panicked;
 use crate::sql::interrupt::Interrupt;
 use crate::supervise::catch_future;
 use crate::telemetry::QueryOutcome;
+use crate::tenancy::Access;
 
 /// The maximum number of batches that are computed before the reader asks for them.
 const BATCHES_AHEAD: usize = 2;
@@ -130,6 +131,7 @@ struct Reader {
     /// The channel that delivers the outcome of the query, or `None` after the reader has received the outcome.
     end: Option<oneshot::Receiver<Result<()>>>,
     stop: CancellationToken,
+    access: Access,
     deadline: QueryDeadline,
     /// The task on the query runtime. Dropping this handle cancels the task.
     _task: AbortOnDropHandle<()>,
@@ -146,13 +148,13 @@ pub(in crate::query) fn start(
     ticket: QueryTicket,
     config: QueryConfig,
 ) -> ResultStream {
-    let (id, stop) = (ticket.id, ticket.stop.clone());
+    let (id, stop, access) = (ticket.id, ticket.stop.clone(), ticket.access.clone());
     let running =
         RunningPlan { batches, schema, deadline, rows_left: config.rows_max, too_many_rows: false, config, ticket };
     let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
     let (ended, end) = oneshot::channel();
     let task = runtime.spawn(deadline.interrupt(&stop).cover(running.run(sender, ended)));
-    let reader = Reader { batches: receiver, end: Some(end), stop, deadline, _task: task, _runtime: runtime };
+    let reader = Reader { batches: receiver, end: Some(end), stop, access, deadline, _task: task, _runtime: runtime };
     let batches = stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
     ResultStream { id, deadline, batches: batches.boxed() }
 }
@@ -180,7 +182,7 @@ impl Reader {
         let error = tokio::select! {
             biased;
             next = self.receive() => return next,
-            () = cancelled_long_ago => cancelled(),
+            () = cancelled_long_ago => stopped_by(&self.access),
             () = tokio::time::sleep_until(deadline.at + ENDING_TIME_MAX) => deadline.error(),
         };
         self.end = None;
@@ -223,10 +225,10 @@ impl RunningPlan {
             let (stop, deadline) = (self.ticket.stop.clone(), self.deadline);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(cancelled()),
+                () = stop.cancelled() => return Err(stopped_by(&self.ticket.access)),
                 sent = timeout_at(deadline.at, sender.send(batch)) => match sent {
                     Err(_) => return Err(deadline.error()),
-                    Ok(Err(_)) => return Err(cancelled()),
+                    Ok(Err(_)) => return Err(stopped_by(&self.ticket.access)),
                     Ok(Ok(())) => self.ticket.rows(rows),
                 },
             }
@@ -271,14 +273,16 @@ impl RunningPlan {
             let next = catch_future(self.batches.next());
             let next = tokio::select! {
                 biased;
-                () = self.ticket.stop.cancelled() => return Some(Err(cancelled())),
+                () = self.ticket.stop.cancelled() => return Some(Err(stopped_by(&self.ticket.access))),
                 next = timeout_at(self.deadline.at, next) => next,
             };
             match next {
                 Err(_) => return Some(Err(self.deadline.error())),
                 Ok(Err(panic)) => return Some(Err(panicked(panic))),
                 Ok(Ok(None)) => return None,
-                Ok(Ok(Some(Err(_)))) if self.ticket.stop.is_cancelled() => return Some(Err(cancelled())),
+                Ok(Ok(Some(Err(_)))) if self.ticket.stop.is_cancelled() => {
+                    return Some(Err(stopped_by(&self.ticket.access)));
+                }
                 Ok(Ok(Some(Err(error)))) => {
                     return Some(Err(self.deadline.error_or(from_engine(error, &self.config))));
                 }
@@ -313,6 +317,10 @@ impl fmt::Debug for ResultStream {
     }
 }
 
-fn cancelled() -> Error {
+/// Returns the error of a query that was cancelled: by its caller, or because the caller's token was revoked.
+fn stopped_by(access: &Access) -> Error {
+    if access.is_revoked() {
+        return Error::unauthenticated("the token was revoked while the query was running: get a new token");
+    }
     Error::cancelled("the query was cancelled")
 }

@@ -1,4 +1,5 @@
-//! The list of running queries. A caller can cancel its own queries by their ids.
+//! The list of running queries. A caller can cancel its own queries by their ids. The queries of revoked tokens are
+//! cancelled when the revocations change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ pub(in crate::query) struct RunningQueries(Mutex<HashMap<QueryId, RunningQuery>>
 #[derive(Debug)]
 struct RunningQuery {
     caller: QueryCaller,
+    access: Access,
     stop: CancellationToken,
 }
 
@@ -37,6 +39,8 @@ struct QueryCaller {
 pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
     pub(in crate::query) stop: CancellationToken,
+    /// The caller, whose token may be revoked while the query runs.
+    pub(in crate::query) access: Access,
     meter: Option<QueryMeter>,
     running: Arc<RunningQueries>,
     _slot: Slot,
@@ -52,9 +56,10 @@ impl RunningQueries {
     ) -> Result<QueryTicket> {
         let id = QueryId(uuid::Uuid::new_v4());
         let stop = CancellationToken::new();
-        let entry = RunningQuery { caller: QueryCaller::of(access)?, stop: stop.clone() };
+        let entry = RunningQuery { caller: QueryCaller::of(access)?, access: access.clone(), stop: stop.clone() };
         self.lock().insert(id, entry);
-        Ok(QueryTicket { id, stop, meter: Some(meter), running: Arc::clone(self), _slot: slot })
+        let access = access.clone();
+        Ok(QueryTicket { id, stop, access, meter: Some(meter), running: Arc::clone(self), _slot: slot })
     }
 
     /// Cancels a running query of this caller. Returns false if the query is unknown, has ended, or belongs to another
@@ -65,6 +70,11 @@ impl RunningQueries {
             entry.stop.cancel();
             true
         })
+    }
+
+    /// Cancels the running queries of revoked tokens.
+    pub(in crate::query) fn cancel_revoked(&self) {
+        self.lock().values().filter(|entry| entry.access.is_revoked()).for_each(|entry| entry.stop.cancel());
     }
 
     /// Returns the number of running queries, across all tenants.

@@ -58,7 +58,7 @@ impl Engine {
     /// caller lacks the `read` scope or has no tenant.
     pub fn session(self: &Arc<Self>, access: &Access) -> Result<Session> {
         access.require(Scope::Read)?;
-        access.check_expiry(self.clock.now())?;
+        access.check_valid(self.clock.now())?;
         Session::new(Arc::clone(self), access.clone())
     }
 }
@@ -113,7 +113,7 @@ impl Session {
             None => planned.clone(),
         };
         let Planner { engine, access, .. } = &*self.planner;
-        access.check_expiry(engine.clock.now())?;
+        access.check_valid(engine.clock.now())?;
         let slot = engine.slots.take(access.tenant()?).await?;
         let ticket = engine.running.add(access, slot, engine.metrics.query())?;
         let planner = Arc::clone(&self.planner);
@@ -144,8 +144,8 @@ impl Session {
         .await
     }
 
-    /// Runs `work` on the query runtime. Stops waiting when the query's time limit has passed, even if `work` does not
-    /// yield.
+    /// Runs `work` on the query runtime. Stops waiting when the query's time limit has passed or the token is revoked,
+    /// even if `work` does not yield.
     async fn on_query_threads<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -156,7 +156,7 @@ impl Session {
         let work = deadline.interrupt(&stop).cover_planning(work);
         let _stops_dropped_work = stop.drop_guard();
         let runtime = engine.runtimes.of(Some(access.tenant()?.as_str()))?;
-        deadline.limit(runtime.run(work)).await
+        deadline.limit(access.unless_revoked(runtime.run(work))).await
     }
 
     /// Returns the tables that the caller may see, ordered by name.

@@ -79,11 +79,13 @@ pub enum TaskKind {
     LookupTable,
     /// Reads other writers' commits to one table.
     Follower,
+    /// Reads the file with the revoked tokens.
+    Revocations,
     /// Accepts the connections of one endpoint.
     Endpoint,
 }
 
-/// A background task, identified by its kind and the name of the table, source or endpoint that it works on.
+/// A background task, identified by its kind and the name of the table, source, endpoint or setting that it works on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
     kind: TaskKind,
@@ -130,13 +132,14 @@ impl TaskKind {
             Self::Source => "source",
             Self::LookupTable => "lookup_table",
             Self::Follower => "follower",
+            Self::Revocations => "revocations",
             Self::Endpoint => "endpoint",
         }
     }
 }
 
 impl Task {
-    /// Creates a task of `kind` for the table, source or endpoint `name`.
+    /// Creates a task of `kind` for the table, source, endpoint or setting `name`.
     pub fn new(kind: TaskKind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into() }
     }

@@ -57,6 +57,8 @@ pub struct Metrics {
     limited: Counters<1>,
     queries: QueryMetrics,
     auth_refused: Counters<1>,
+    revocations: Gauge,
+    revocations_file_invalid: Gauge,
     http_requests: Counters<2>,
     http_duration: Histograms<1>,
     flight_calls: Counters<2>,
@@ -129,6 +131,12 @@ impl Default for Metrics {
             limited: registry.add("limited", "Requests refused by a limit, by the limit's name", Family::default()),
             queries: QueryMetrics::new(&mut registry),
             auth_refused: registry.add("auth_refused", "Callers refused, by reason", Family::default()),
+            revocations: registry.add("revocations", "Active revocations of tokens", Gauge::default()),
+            revocations_file_invalid: registry.add(
+                "revocations_file_invalid",
+                "1 if the file with the revocations cannot be used, so that the previous revocations stay active",
+                Gauge::default(),
+            ),
             http_requests: registry.add("http_requests", "HTTP requests, by route and status", Family::default()),
             http_duration: registry.add_in(Unit::Seconds, "http_duration", "Time to answer an HTTP request", seconds()),
             flight_calls: registry.add("flight_calls", "Flight calls, by method and gRPC code", Family::default()),
@@ -210,6 +218,12 @@ impl Metrics {
             _ => return,
         };
         self.auth_refused.get_or_create(&[("reason", reason.into())]).inc();
+    }
+
+    /// Sets the number of active revocations, and whether the file with the revocations can be used.
+    pub fn revocations(&self, active: usize, is_file_valid: bool) {
+        self.revocations.set(i64::try_from(active).unwrap_or(i64::MAX));
+        self.revocations_file_invalid.set(i64::from(!is_file_valid));
     }
 
     /// Records an HTTP request and its response. `route` is the pattern, such as `/v1/tables/{table}/events`, never the

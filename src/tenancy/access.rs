@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::revocations::{ActiveRevocations, TokenIdentity};
 use crate::clock::Micros;
 use crate::contract::{Owner, TenantId};
 use crate::error::{Error, Result};
@@ -65,11 +66,15 @@ pub(super) struct Grant {
     /// The token's `jti`, or an empty string if the token has none.
     pub(super) token_id: String,
     pub(super) scopes: Vec<Scope>,
+    /// The token's `iat` in seconds since 1970.
+    pub(super) issued: Option<i64>,
     /// The time at which the server begins to refuse the token.
     pub(super) expires: Micros,
     /// The rules for each visible table, by table name.
     pub(super) tables: BTreeMap<String, TableRules>,
     pub(super) policy_version: u64,
+    /// The active revocations, which may change while the caller's request runs.
+    pub(super) revocations: Arc<ActiveRevocations>,
 }
 
 /// A row rule, which applies in addition to the tenant rule. The column must equal one of the values from the token.
@@ -123,12 +128,31 @@ impl Access {
         )))
     }
 
-    /// Returns `Unauthenticated` if the token has expired since it was verified.
-    pub fn check_expiry(&self, now: Micros) -> Result<()> {
-        if now < self.0.expires {
-            return Ok(());
+    /// Returns `Unauthenticated` if the token has expired or has been revoked since it was verified.
+    pub fn check_valid(&self, now: Micros) -> Result<()> {
+        if now >= self.0.expires {
+            return Err(Error::unauthenticated("the token has expired: get a new one"));
         }
-        Err(Error::unauthenticated("the token has expired: get a new one"))
+        if self.is_revoked() { Err(revoked()) } else { Ok(()) }
+    }
+
+    /// Returns true if the token has been revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.0.revocations.revoke(self.0.identity())
+    }
+
+    /// Waits until the token is revoked.
+    pub async fn revoked(&self) {
+        self.0.revocations.revoked(self.0.identity()).await;
+    }
+
+    /// Waits for the result of `work`. Drops `work` and fails with `Unauthenticated` if the token is revoked first.
+    pub async fn unless_revoked<T, E: From<Error>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            () = self.revoked() => Err(revoked().into()),
+            outcome = work => outcome,
+        }
     }
 
     /// Returns the time at which the server begins to refuse the token. This is the earlier of `exp` plus the leeway,
@@ -175,4 +199,32 @@ impl Access {
         fingerprint.copy_from_slice(&digest.finalize()[..16]);
         fingerprint
     }
+}
+
+#[cfg(test)]
+impl Access {
+    /// Revokes the token.
+    pub(crate) fn revoke(&self) {
+        use super::revocations::{Revocation, Revocations, RevokedTokens};
+        let tokens = RevokedTokens::TokenId(self.0.token_id.clone());
+        let revocation = Revocation { issuer: self.0.issuer.clone(), tokens, reason: None };
+        self.0.revocations.replace(Revocations::new(&[revocation]));
+    }
+}
+
+impl Grant {
+    fn identity(&self) -> TokenIdentity<'_> {
+        TokenIdentity {
+            issuer: &self.issuer,
+            subject: &self.subject,
+            token_id: &self.token_id,
+            tenant: self.tenant.as_ref().map(TenantId::as_str),
+            issued: self.issued,
+        }
+    }
+}
+
+/// Returns the error for a revoked token. It does not reveal which tokens the revocation covers.
+pub(super) fn revoked() -> Error {
+    Error::unauthenticated("the token has been revoked: get a new one")
 }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::Scope;
 use super::claims::ClaimPath;
+use super::secret_file::shared_secret;
 use super::signature::{self, Algorithm, VerificationKey};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
@@ -35,11 +36,10 @@ impl DevelopmentToken {
     /// Returns the signed token, or `Invalid` if the issuer has no secret or a verifier would refuse the token.
     pub fn sign(&self, auth: &AuthConfig, clock: &Clock) -> Result<String> {
         let (name, issuer) = self.find(auth)?;
-        let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
-        let secret = secret.ok_or_else(|| {
+        let secret = shared_secret(issuer)?.ok_or_else(|| {
             Error::invalid(format!("issuer `{name}` has no secret: get tokens from its identity provider"))
         })?;
-        let key = VerificationKey::secret(secret);
+        let key = VerificationKey::secret(&secret);
         let algorithm =
             issuer.algorithms.iter().filter_map(|name| Algorithm::parse(name)).find(|one| key.matches_algorithm(*one));
         let algorithm = algorithm.ok_or_else(|| {
@@ -55,7 +55,12 @@ impl DevelopmentToken {
             )));
         }
         let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
-        signature::sign(algorithm, secret, &header.to_string(), &Value::Object(self.claims(issuer, clock)?).to_string())
+        signature::sign(
+            algorithm,
+            &secret,
+            &header.to_string(),
+            &Value::Object(self.claims(issuer, clock)?).to_string(),
+        )
     }
 
     fn find<'a>(&self, auth: &'a AuthConfig) -> Result<(&'a str, &'a IssuerConfig)> {
@@ -65,8 +70,9 @@ impl DevelopmentToken {
             let missing = || Error::invalid(format!("unknown issuer `{}`{}", self.issuer, hint()));
             return found.map(|(name, issuer)| (name.as_str(), issuer)).ok_or_else(missing);
         }
-        let mut with_secret =
-            auth.issuers.iter().filter(|(_, issuer)| issuer.secret.as_ref().is_some_and(|secret| !secret.is_empty()));
+        let mut with_secret = auth.issuers.iter().filter(|(_, issuer)| {
+            issuer.secret_file.is_some() || issuer.secret.as_ref().is_some_and(|secret| !secret.is_empty())
+        });
         match (with_secret.next(), with_secret.next()) {
             (Some((name, issuer)), None) => Ok((name, issuer)),
             (None, _) => Err(Error::invalid("no issuer has a secret to sign with: set one under auth.issuers")),

@@ -1,6 +1,6 @@
 //! The keys with which an issuer's tokens are verified.
 //!
-//! An issuer has exactly one key source: a secret, a PEM file, a JWKS file, or a JWKS URL. [`IssuerKeys`] returns the
+//! An issuer has exactly one key source: a secret (which may be in a file), a PEM file, a JWKS file, or a JWKS URL. [`IssuerKeys`] returns the
 //! verification key for a token's `kid` and algorithm. Files are read once, at startup. The module `fetched_key_set`
 //! fetches key sets from URLs.
 //!
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::fetched_key_set::FetchedKeySet;
 use super::key_set::{KeySet, unknown_key};
+use super::secret_file::shared_secret;
 use super::signature::{Algorithm, VerificationKey};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig};
@@ -39,15 +40,19 @@ impl IssuerKeys {
         auth: &AuthConfig,
         clock: &Clock,
     ) -> Result<Self> {
-        let secret = issuer.secret.as_ref().filter(|secret| !secret.is_empty());
-        let keys = match (secret, &issuer.pem_file, &issuer.jwks_file, &issuer.jwks_url) {
+        let secret = shared_secret(issuer).map_err(|error| error.at("secret_file"))?;
+        let keys = match (&secret, &issuer.pem_file, &issuer.jwks_file, &issuer.jwks_url) {
             (Some(secret), None, None, None) => Self::One(Arc::new(VerificationKey::secret(secret))),
             (None, Some(path), None, None) => Self::One(Arc::new(read_pem(path)?)),
             (None, None, Some(path), None) => Self::Set(read_set(path, auth)?),
             (None, None, None, Some(url)) => {
                 Self::Fetched(FetchedKeySet::new(url, issuer.ca_file.as_deref(), auth, clock.clone())?)
             }
-            _ => return Err(Error::invalid("set exactly one of `secret`, `pem_file`, `jwks_file` and `jwks_url`")),
+            _ => {
+                return Err(Error::invalid(
+                    "set exactly one of `secret`, `secret_file`, `pem_file`, `jwks_file` and `jwks_url`",
+                ));
+            }
         };
         match algorithms.iter().find(|algorithm| !keys.can_match(**algorithm)) {
             Some(algorithm) => Err(Error::invalid(format!(

@@ -2,13 +2,14 @@
 //! tenant.
 //!
 //! ```text
-//!   token ─► verify ─ shape, issuer, algorithm ─► issuer_keys (secret, PEM, JWKS file; JWKS URL: fetched_key_set)
+//!   token ─► verify ─ shape, issuer, algorithm ─► issuer_keys (secret, secret file, PEM, JWKS file; JWKS URL: fetched_key_set)
 //!              │                                     │
 //!              │                                     ▼
 //!              │◄───────────────────────────────── signature: is it valid?
 //!              │ verified claims
 //!              ▼
 //!            policy ─► Access ─► (ingest, query, flight, http)          query_slots: Slots per tenant
+//!   revocation_file ─► revocations ─► verify, Access: is the token revoked?
 //! ```
 //!
 //! **Invariant:** an [`Access`] comes only from a verified token: its fields are private, and only `verify` creates it.
@@ -29,10 +30,15 @@ mod fetched_key_set;
 mod issuer_keys;
 mod key_set;
 mod refusal_log;
+mod revocation_file;
+mod revocations;
+mod secret_file;
 mod signature;
 
 #[cfg(test)]
 mod fetched_key_set_tests;
+#[cfg(test)]
+mod revocation_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -41,4 +47,7 @@ mod tests;
 pub use access::{Access, RowRule, Scope, TableRules};
 pub use development_token::DevelopmentToken;
 pub use query_slots::{Slot, Slots};
-pub use verify::Verifier;
+pub use revocation_file::{Appended, RELOAD_INTERVAL, append_revocation, revocations};
+pub use revocations::{Revocation, RevokedTokens, parse_issued_before};
+pub use secret_file::{assume_missing_secrets, create_missing_secrets};
+pub use verify::{Verifier, revocation_of};

@@ -20,6 +20,7 @@ pub(crate) fn auth() -> AuthConfig {
         jwks_bytes_max: 64 * 1024,
         jwks_keys_max: 16,
         handle_secret: Secret::default(),
+        revocations_file: None,
     }
 }
 
@@ -30,6 +31,7 @@ pub(crate) fn issuer() -> IssuerConfig {
         audience: "glasshouse".to_owned(),
         algorithms: vec!["HS256".to_owned()],
         secret: Some(Secret::new("a secret of at least thirty-two bytes")),
+        secret_file: None,
         pem_file: None,
         jwks_file: None,
         jwks_url: None,

@@ -389,8 +389,8 @@ async fn an_access_has_the_rights_in_the_token() {
     assert!(access.require(Scope::Read).is_ok() && access.require(Scope::Ingest).is_ok());
     assert_eq!(access.require(Scope::Admin).unwrap_err().kind(), Kind::Forbidden);
     assert_eq!(access.expires(), (NOW + 60 + 30) * SECOND);
-    assert!(access.check_expiry(access.expires() - 1).is_ok());
-    assert_eq!(access.check_expiry(access.expires()).unwrap_err().kind(), Kind::Unauthenticated);
+    assert!(access.check_valid(access.expires() - 1).is_ok());
+    assert_eq!(access.check_valid(access.expires()).unwrap_err().kind(), Kind::Unauthenticated);
 
     let old = json!({"iat": NOW - 86_400, "exp": NOW + 1_000_000});
     let old = verify(&auth(), &signed(HEADER, &with(old))).await.unwrap();

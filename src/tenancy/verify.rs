@@ -2,27 +2,33 @@
 //! token is refused, without internal details.
 //!
 //! First, the size, shape, header, issuer, algorithm, key and signature of the token are checked, in this order. Then
-//! the signed claims are checked: audience, times, subject, tenant, scopes and policy. The checks follow RFC 8725. No
-//! check is optional.
+//! the signed claims are checked: audience, times, subject, tenant, scopes, policy and revocations. The checks follow RFC
+//! 8725. No check is optional.
 //!
 //! **Invariant:** an error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
 //! **Invariant:** a token with `crit` or `b64` in its header is refused.
 //! **Invariant:** a key inside a token is never used.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::access::{Access, Grant, Scope};
+use super::access::{Access, Grant, Scope, revoked};
 use super::claims::{ClaimPath, Claims};
 use super::issuer_keys::IssuerKeys;
 use super::policy::Policy;
 use super::refusal_log::RefusalLog;
+use super::revocation_file::{self, Reload, RevocationFile};
+use super::revocations::{ActiveRevocations, Revocation, RevokedTokens};
 use super::signature::{Algorithm, VerificationKey};
 use crate::clock::{Clock, Micros, SECOND};
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig};
 use crate::contract::TenantId;
 use crate::error::{Error, Result};
+use crate::telemetry::Metrics;
 
 /// Verifies tokens. All endpoints share one verifier.
 #[derive(Debug)]
@@ -35,6 +41,9 @@ pub struct Verifier {
     leeway: i64,
     token_age_max: i64,
     refusals: RefusalLog,
+    revocations: Arc<ActiveRevocations>,
+    /// The file with the revocations, or `None` if none is configured.
+    revocation_file: Option<Arc<RevocationFile>>,
 }
 
 /// A trusted issuer.
@@ -67,10 +76,15 @@ impl Verifier {
             }
         }
         let policy = Policy::new(policy, &mut problems);
+        let file = auth.revocations_file.as_ref().map(|path| RevocationFile::open(path, auth)).transpose();
+        let (file, revocations) = file.map(Option::unzip).unwrap_or_else(|error| {
+            problems.push(error.at("auth.revocations_file").to_string());
+            (None, None)
+        });
         if !problems.is_empty() {
             return Err(Error::invalid(problems.join("\n")));
         }
-        let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         Ok(Self {
             issuers,
             policy,
@@ -79,6 +93,8 @@ impl Verifier {
             leeway: seconds(auth.leeway),
             token_age_max: seconds(auth.token_age_max),
             refusals: RefusalLog::default(),
+            revocations: Arc::new(ActiveRevocations::new(revocations.unwrap_or_default())),
+            revocation_file: file.map(Arc::new),
         })
     }
 
@@ -131,6 +147,35 @@ impl Verifier {
         Ok(())
     }
 
+    /// Returns the number of active revocations, or `None` if no file with revocations is configured.
+    pub fn revocation_count(&self) -> Option<usize> {
+        self.revocation_file.as_ref().map(|_| self.revocations.len())
+    }
+
+    /// Reads the file with the revocations after each `interval` until `stop` is cancelled. Calls `changed` after the
+    /// revocations have changed.
+    pub async fn follow_revocations(
+        &self,
+        interval: Duration,
+        metrics: &Metrics,
+        stop: &CancellationToken,
+        changed: impl Fn(),
+    ) {
+        let Some(file) = &self.revocation_file else { return };
+        metrics.revocations(self.revocations.len(), true);
+        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+            let reload = revocation_file::reload(file, &self.revocations).await;
+            let reload = reload.unwrap_or_else(|error| {
+                tracing::error!(?error, "cannot load the revocations; the previous ones stay active");
+                Reload::Failed
+            });
+            metrics.revocations(self.revocations.len(), reload != Reload::Failed);
+            if reload == Reload::Replaced {
+                changed();
+            }
+        }
+    }
+
     /// Checks the claims of a token with a valid signature, and returns the access that they grant.
     fn grant(&self, issuer: &Issuer, claims: &Claims) -> Result<Access> {
         issuer.check_audience(claims)?;
@@ -141,16 +186,19 @@ impl Verifier {
         if tenant.is_none() {
             scopes.retain(|scope| *scope != Scope::Read); // an operator can never query
         }
-        Ok(Access::new(Grant {
+        let access = Access::new(Grant {
             tenant,
             issuer: claims.text("iss")?.unwrap_or_default().to_owned(),
             subject: subject.to_owned(),
             token_id: claims.text("jti")?.unwrap_or_default().to_owned(),
             scopes,
+            issued: claims.seconds("iat")?,
             expires,
             tables: self.policy.rules(claims),
             policy_version: self.policy.version(),
-        }))
+            revocations: Arc::clone(&self.revocations),
+        });
+        if access.is_revoked() { Err(revoked()) } else { Ok(access) }
     }
 
     /// Checks `exp`, `nbf` and `iat`, and returns the time from which the token is refused as expired.
@@ -178,6 +226,26 @@ impl Verifier {
         }
         Ok(end.saturating_mul(SECOND))
     }
+}
+
+/// Returns the revocation of a single token, which need not be valid. Fails if its issuer is not trusted, or if it has no
+/// id.
+pub fn revocation_of(token: &str, auth: &AuthConfig) -> Result<Revocation> {
+    let invalid = |error: Error| Error::invalid(error.message().to_owned());
+    let Unverified { claims, .. } = Unverified::parse(token, auth.token_bytes_max).map_err(invalid)?;
+    let issuer = claims.text("iss").map_err(invalid)?.unwrap_or_default();
+    if !auth.issuers.values().any(|known| known.issuer == issuer) {
+        return Err(Error::invalid(format!(
+            "the token's issuer `{issuer}` is not trusted, so the token is refused anyway"
+        )));
+    }
+    let Some(id) = claims.text("jti").map_err(invalid)? else {
+        return Err(Error::invalid(
+            "the token has no id (`jti`), so it cannot be revoked by itself: revoke the older tokens of its subject with \
+             --subject and --issued-before",
+        ));
+    };
+    Ok(Revocation { issuer: issuer.to_owned(), tokens: RevokedTokens::TokenId(id.to_owned()), reason: None })
 }
 
 impl Issuer {

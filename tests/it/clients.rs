@@ -1,5 +1,5 @@
 //! Tests of a server with real clients: ADBC, pyarrow, two JDBC drivers, delta-rs, DuckDB and TLS clients. One test
-//! loads a real data set.
+//! loads a real data set, and one revokes tokens.
 //!
 //! The checks are written in the languages of the clients (`tests/clients/`). The tests in this file start the servers,
 //! load the sample rows, and list the checks that must run.
@@ -114,6 +114,27 @@ fn tls() {
         assert_eq!(asked.status.success(), is_trusted, "{system}, {added:?}: {complaint}");
         assert!(is_trusted || complaint.contains("certificate"), "{system}, {added:?}: {complaint}");
     }
+}
+
+#[test]
+fn revoked_tokens() {
+    needs!(Python);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revocations.toml");
+    let setting = ("AUTH__REVOCATIONS_FILE".to_owned(), file.display().to_string());
+    let setup = Setup { settings: vec![setting], ..Setup::default() };
+    let log = Server::start_error(&setup);
+    assert!(log.contains("revocations.toml does not exist: create an empty file with `touch "), "{log}");
+    std::fs::write(&file, "").unwrap();
+    let server = Server::start(&setup);
+    run_python("feed_suite.py", &server.write_facts(&server.facts()), ROWS);
+    let mut facts = server.facts();
+    facts["revocations"] = json!(file);
+    facts["command"] = json!([env!("CARGO_BIN_EXE_glasshouse"), "--config", server.config()]);
+    facts["environment"] = json!({ "GLASSHOUSE__AUTH__REVOCATIONS_FILE": file });
+    run_python("revocation_suite.py", &server.write_facts(&facts), REVOCATIONS);
+    assert!(server.logged("cannot load the revocations; the previous ones stay active"));
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
 /// The checks that load the sample rows over HTTP.
@@ -270,6 +291,15 @@ const FLIGHTS: &[&str] = &[
     "cancelled_flights_have_no_times",
     "hours_are_utc",
     "the_lake_holds_the_same",
+];
+
+/// The checks that revoke tokens of a running server.
+const REVOCATIONS: &[&str] = &[
+    "a_revoked_token_is_refused_and_its_queries_end",
+    "revoking_twice_changes_nothing",
+    "running_uploads_of_a_revoked_subject_end",
+    "an_invalid_file_keeps_the_revocations",
+    "a_removed_revocation_ends",
 ];
 
 /// The checks that connect with TLS and mutual TLS.

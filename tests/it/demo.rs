@@ -27,6 +27,7 @@ impl Demo {
             .args(["demo", "--rate", "200", "--data"])
             .arg(folder.path().join("the lake's folder"))
             .envs([("GLASSHOUSE__FLIGHT__LISTEN", "127.0.0.1:0"), ("GLASSHOUSE__HTTP__LISTEN", "127.0.0.1:0")])
+            .env("GLASSHOUSE__AUTH__ISSUERS__DEV__SECRET_FILE", folder.path().join("secret"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

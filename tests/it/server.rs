@@ -121,6 +121,11 @@ impl Server {
         })
     }
 
+    /// Returns the path of the configuration file, unless the test has its own.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("glasshouse.toml")
+    }
+
     /// Writes the server's addresses and tokens to a file that a client suite reads, and returns the path of the file.
     pub(crate) fn write_facts(&self, facts: &Value) -> PathBuf {
         let path = self.folder.path().join("facts.json");
@@ -301,6 +306,7 @@ fn tokens() -> Value {
     }
     add("reader", SECRET, json!({ "scope": "read" }));
     add("writer", SECRET, json!({ "scope": "ingest" }));
+    add("leaked", SECRET, json!({ "jti": "leaked-1" }));
     add("operator", SECRET, json!({ "sub": "loader", "scope": "ingest", "tenant": "absent" }));
     add("admin", SECRET, json!({ "sub": "loader", "scope": "admin ingest", "tenant": "absent" }));
     add("expired", SECRET, json!({ "exp": now - 3600, "iat": now - 7200 }));

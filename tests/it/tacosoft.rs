@@ -60,6 +60,7 @@ impl Services {
             ("SOURCES__ORDERS__OPTIONS__HEARTBEAT_INTERVAL_MS", "100".into()),
             ("LOOKUPS__RESTAURANTS__FILE", self.facts["restaurants"].as_str().unwrap().into()),
             ("INGEST__BATCH_ROWS_MAX", "50".into()),
+            ("AUTH__ISSUERS__DEV__SECRET", "a secret that signs no token of this test".into()),
         ];
         Setup {
             config: Some(demo("glasshouse.toml")),

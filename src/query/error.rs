@@ -91,6 +91,9 @@ fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
             None => from_other(&inner.to_string()),
         },
         ArrowError::OffsetOverflowError(_) => too_long(),
+        ArrowError::DictionaryKeyOverflowError => {
+            Error::invalid("a dictionary has more values than its key type can count: use a larger key type")
+        }
         ArrowError::DivideByZero
         | ArrowError::CastError(_)
         | ArrowError::ParseError(_)

@@ -29,6 +29,7 @@ use futures::{Stream, StreamExt as _};
 use crate::sql::batch_memory::BatchMemory;
 use crate::sql::functions::counted_functions::is_short;
 use crate::sql::functions::function_size::Measure;
+use crate::sql::interrupt;
 use crate::sql::plan_node::one_input_methods;
 
 /// The size in bytes that the results for one batch should have.
@@ -199,6 +200,9 @@ impl Stream for AdaptiveBatches {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.finish_previous();
         self.returned = 0;
+        if let Err(error) = interrupt::check() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let batch = match self.rest.take() {
             Some(rest) => Some(Ok(rest)),
             None => ready!(self.input.poll_next_unpin(context)),

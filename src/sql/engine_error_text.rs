@@ -81,6 +81,9 @@ pub(crate) fn located(error: Error, engine: DataFusionError) -> Error {
 /// full stop.
 pub(crate) fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
+    if text.starts_with("Cannot generate date range where ") {
+        return "a range of dates overflows with this step: use a shorter step".to_owned();
+    }
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
     // Keep only the message about the argument types, which is more helpful than the list of signatures before it.
     let text = match text.find("No function matches the given name") {

@@ -41,17 +41,17 @@ def results():
         ("split_part", "split_part(repeat('a,', 1000000 + value), ',', 999999)"),
         ("upper", "upper(repeat('ŉ', 1000000 + value))"),
     ):
-        named(RESULT, f"{name} per row", f"SELECT {call} AS s FROM {ROWS}")
+        other(f"{name} per row", f"SELECT {call} AS s FROM {ROWS}")
     text = "repeat('x', 250000 + value)"
-    named(RESULT, "8 columns of repeat", "SELECT " + commas(8, lambda index: f"repeat(chr(65 + {index}), 250000 + value)") + f" FROM {ROWS}")
-    named(RESULT, "repeat as a group key", f"SELECT {text} AS s, count(*) FROM {ROWS} GROUP BY 1")
-    named(RESULT, "repeat as a sort key", f"SELECT value FROM {ROWS} ORDER BY {text}")
-    named(RESULT, "repeat in DISTINCT", f"SELECT count(DISTINCT {text}) FROM {ROWS}")
-    named(RESULT, "repeat in max", f"SELECT min({text}), max({text}) FROM {ROWS}")
-    named(RESULT, "repeat in string_agg", f"SELECT string_agg({text}, ',') FROM {ROWS}")
-    named(RESULT, "repeat in array_agg", f"SELECT array_agg({text}) FROM {ROWS}")
-    named(RESULT, "repeat in a window", f"SELECT lag({text}) OVER (ORDER BY value) FROM {ROWS}")
-    named(RESULT, "repeat in a join", f"SELECT count(*) FROM {ROWS} JOIN samples ON id = {text}")
+    other("8 columns of repeat", "SELECT " + commas(8, lambda index: f"repeat(chr(65 + {index}), 250000 + value)") + f" FROM {ROWS}")
+    other("repeat as a group key", f"SELECT {text} AS s, count(*) FROM {ROWS} GROUP BY 1")
+    other("repeat as a sort key", f"SELECT value FROM {ROWS} ORDER BY {text}")
+    other("repeat in DISTINCT", f"SELECT count(DISTINCT {text}) FROM {ROWS}")
+    other("repeat in max", f"SELECT min({text}), max({text}) FROM {ROWS}")
+    other("repeat in string_agg", f"SELECT string_agg({text}, ',') FROM {ROWS}")
+    other("repeat in array_agg", f"SELECT array_agg({text}) FROM {ROWS}")
+    other("repeat in a window", f"SELECT lag({text}) OVER (ORDER BY value) FROM {ROWS}")
+    other("repeat in a join", f"SELECT count(*) FROM {ROWS} JOIN samples ON id = {text}")
     named(RESULT, "unnest of a long list per row", f"SELECT count(*) FROM (SELECT unnest(range(0, 100000 + value)) FROM {ROWS}) AS t")
     named(RESULT, "regexp_count over a long text per row", f"SELECT sum(regexp_count(repeat('ab', 10000 + value), '(a|b)*c')) FROM {ROWS}")
     named(RESULT, "levenshtein of two long texts", f"SELECT levenshtein(repeat('a', 10000000 + value), repeat('b', 10000000)) FROM {ONE}")

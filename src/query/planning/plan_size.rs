@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::query::planning::join_limits;
 use crate::query::planning::statement::{RELATIONS_MAX, WINDOWS_MAX, too_many_relations, too_many_windows};
 use crate::query::planning::token_limits::{CHAIN_MAX, too_long_chain};
+use crate::sql::syntax::shorthand::{GroupElement, check_group_elements};
 
 /// The maximum nesting depth of an expression, which is the maximum length of an operator chain plus a margin for other
 /// nesting.
@@ -24,8 +25,6 @@ const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
 const PARTS_MAX: usize = 1_000_000;
 /// The maximum number of aggregates and GROUP BY columns of one SELECT.
 const AGGREGATE_COLUMNS_MAX: usize = 500;
-/// The maximum number of grouping sets of one SELECT.
-const GROUPING_SETS_MAX: usize = 128;
 /// The assumed size in bytes of a node or an expression without its literals.
 const PART_BYTES: usize = 1 << 10;
 
@@ -65,7 +64,7 @@ pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) ->
     Ok(())
 }
 
-/// Refuses an aggregation with too many columns or grouping sets. The engine computes all grouping sets of a batch at once.
+/// Refuses an aggregation with too many columns or grouping sets.
 fn check_aggregate(aggregate: &Aggregate) -> Result<()> {
     let columns = aggregate.schema.fields().len();
     if columns > AGGREGATE_COLUMNS_MAX {
@@ -74,19 +73,12 @@ fn check_aggregate(aggregate: &Aggregate) -> Result<()> {
              into several statements"
         )));
     }
-    let sets = aggregate.group_expr.iter().map(|expr| match expr {
-        Expr::GroupingSet(GroupingSet::Cube(columns)) => 1_usize.checked_shl(columns.len().try_into().unwrap_or(64)),
-        Expr::GroupingSet(GroupingSet::Rollup(columns)) => Some(columns.len() + 1),
-        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => Some(sets.len()),
-        _ => Some(1),
-    });
-    let sets = sets.fold(1_usize, |product, sets| product.saturating_mul(sets.unwrap_or(usize::MAX)));
-    if sets > GROUPING_SETS_MAX {
-        return Err(Error::limited(format!(
-            "the statement has more than {GROUPING_SETS_MAX} grouping sets: use fewer columns in CUBE, or list the sets"
-        )));
-    }
-    Ok(())
+    check_group_elements(aggregate.group_expr.iter().map(|expr| match expr {
+        Expr::GroupingSet(GroupingSet::Cube(columns)) => GroupElement::Cube(columns.len()),
+        Expr::GroupingSet(GroupingSet::Rollup(columns)) => GroupElement::Rollup(columns.len()),
+        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => GroupElement::GroupingSets(sets.len()),
+        _ => GroupElement::Expression,
+    }))
 }
 
 /// Returns the estimated size of a plan in bytes.

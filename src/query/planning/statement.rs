@@ -400,6 +400,10 @@ mod tests {
             ("CAST(NULL AS MAP(TEXT, ", "INT"),
             ("POINT ", "'1'"),
             ("CASE (", "1 1"),
+            ("CASE WHEN true THEN ", "1 1"),
+            ("CASE WHEN end THEN ", "1"),
+            ("CASE WHEN x = (SELECT 1 end) THEN ", "1"),
+            ("CASE ", "1"),
             ("NOT (", "1 1"),
         ] {
             for count in [20, 40, 6_000] {
@@ -415,6 +419,8 @@ mod tests {
         assert_eq!(parse(&relations, &config()).unwrap_err().kind(), Kind::Limited);
         let windows = format!("SELECT {}", vec!["sum(x) OVER ()"; WINDOWS_MAX + 1].join(", "));
         assert_eq!(parse(&windows, &config()).unwrap_err().kind(), Kind::Limited);
+        let cases = vec!["CASE WHEN a THEN b::INT WHEN CAST(c AS INT) = 1 THEN NULL ELSE -d END"; 100].join(", ");
+        parse(&format!("SELECT {cases}"), &config()).unwrap();
         let list = format!("SELECT x IN ({})", vec!["-1"; 9_000].join(", "));
         parse(&list, &config()).unwrap();
         let long = format!("SELECT '{}'", "x".repeat(config().sql_bytes_max));

@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 pub(in crate::query) const CHAIN_MAX: usize = 600;
 /// The maximum nesting depth of brackets.
 const BRACKETS_MAX: usize = 100;
-/// The maximum number of [`REPARSED`] words that are nested in each other.
+/// The maximum number of [`REPARSED`] words and CASE expressions that are nested in each other.
 const REPARSED_MAX: usize = 16;
 /// The maximum number of [`STATEMENTS`] words.
 const STATEMENTS_MAX: usize = 64;
 
-/// The words that the parser reads as a special form, and as a function call if that fails.
-const REPARSED: [&str; 32] = [
+/// The words that the parser reads as a special form, and as a function call if that fails. CASE is another such word: if
+/// its END is missing, the parser takes it for the name of a column.
+const REPARSED: [&str; 31] = [
     "ARRAY",
     "BOX",
-    "CASE",
     "CAST",
     "CEIL",
     "CIRCLE",
@@ -54,6 +54,49 @@ const REPARSED: [&str; 32] = [
     "TRY_CONVERT",
     "TUPLE",
 ];
+/// The words before an operand. After them, `end` is the name of a column.
+const BEFORE_OPERANDS: [&str; 40] = [
+    "ALL",
+    "AND",
+    "ANY",
+    "AS",
+    "AT",
+    "BETWEEN",
+    "BINARY",
+    "BY",
+    "CASE",
+    "COLLATE",
+    "DISTINCT",
+    "DIV",
+    "ELSE",
+    "ESCAPE",
+    "EXCEPT",
+    "FROM",
+    "HAVING",
+    "ILIKE",
+    "IN",
+    "INTERSECT",
+    "IS",
+    "JOIN",
+    "LIKE",
+    "LIMIT",
+    "OFFSET",
+    "ON",
+    "OR",
+    "OVERLAPS",
+    "QUALIFY",
+    "REGEXP",
+    "RLIKE",
+    "SELECT",
+    "SIMILAR",
+    "SOME",
+    "THEN",
+    "TO",
+    "UNION",
+    "USING",
+    "WHEN",
+    "WHERE",
+];
 /// The words that begin a statement, which the parser also accepts inside other statements.
 const STATEMENTS: [&str; 9] =
     ["COPY", "CREATE", "DECLARE", "DESCRIBE", "EXPLAIN", "INSERT", "MERGE", "PREPARE", "WHILE"];
@@ -64,32 +107,51 @@ pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
     check_nesting(tokens)
 }
 
-/// Refuses nested brackets and nested [`REPARSED`] words. Words without a bracket after them, as in `INTERVAL INTERVAL '1'`,
-/// are nested too.
+/// Refuses nested brackets, nested CASE and nested [`REPARSED`] words. Words without a bracket after them, as in
+/// `INTERVAL INTERVAL '1'`, are nested too.
 fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
-    // For each open bracket, the number of reparsed words before it.
-    let (mut brackets, mut reparsed, mut words, mut statements) = (Vec::new(), 0_usize, 0_usize, 0);
-    for token in tokens {
-        match &token.token {
-            Token::Whitespace(_) => {}
-            Token::Word(word) if is_keyword(word, &REPARSED) => words += 1,
+    let (mut open, mut level, mut reparsed, mut statements) = (Vec::new(), Level::default(), 0_usize, 0_usize);
+    let mut before_operand = true;
+    for token in tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_))) {
+        match token {
+            Token::Word(word) if is_keyword(word, &["CASE"]) => level.cases += 1,
+            // Otherwise, `end` is the name of a column.
+            Token::Word(word) if is_keyword(word, &["END"]) && !before_operand => {
+                level.cases = level.cases.saturating_sub(1);
+            }
+            Token::Word(word) if is_keyword(word, &REPARSED) => level.words += 1,
             Token::Word(word) if is_keyword(word, &STATEMENTS) => statements += 1,
             Token::LParen | Token::LBracket | Token::LBrace => {
-                brackets.push(words);
-                reparsed += std::mem::take(&mut words);
+                reparsed += level.words + level.cases;
+                open.push(std::mem::take(&mut level));
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
-                reparsed -= brackets.pop().unwrap_or(0);
-                words = 0;
+                level = open.pop().unwrap_or_default();
+                reparsed -= level.words + level.cases;
+                level.words = 0;
             }
-            _ => words = 0,
+            _ => level.words = 0,
         }
-        let is_reparsed_often = reparsed.saturating_add(words) > REPARSED_MAX;
-        if brackets.len() > BRACKETS_MAX || is_reparsed_often || statements > STATEMENTS_MAX {
+        let is_reparsed_often = reparsed + level.words + level.cases > REPARSED_MAX;
+        if open.len() > BRACKETS_MAX || is_reparsed_often || statements > STATEMENTS_MAX {
             return Err(too_deep());
         }
+        before_operand = match token {
+            Token::Word(word) => is_keyword(word, &BEFORE_OPERANDS) || is_keyword(word, &REPARSED),
+            Token::Comma | Token::LParen | Token::LBracket | Token::LBrace | Token::Period => true,
+            token => is_operator(token),
+        };
     }
     Ok(())
+}
+
+/// What the parser has begun to read between two brackets.
+#[derive(Default)]
+struct Level {
+    /// The number of CASE expressions that have no END yet.
+    cases: usize,
+    /// The number of [`REPARSED`] words directly before the current token.
+    words: usize,
 }
 
 fn is_keyword(word: &Word, keywords: &[&str]) -> bool {
@@ -99,7 +161,7 @@ fn is_keyword(word: &Word, keywords: &[&str]) -> bool {
 fn too_deep() -> Error {
     Error::limited(format!(
         "the statement is nested too deeply: at most {BRACKETS_MAX} brackets, and at most {REPARSED_MAX} calls of functions \
-         such as CAST and EXTRACT, can be nested in each other"
+         such as CAST and EXTRACT or CASE expressions, can be nested in each other"
     ))
 }
 

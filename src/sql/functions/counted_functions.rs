@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::sql::functions::delegate::delegate;
+use crate::sql::functions::function_limits::not_negative;
 use crate::sql::{batch_memory, interrupt};
 
 /// The functions whose types the engine looks up, so that they cannot be wrapped. They return parts of their arguments,
@@ -91,8 +92,14 @@ impl ScalarUDFImpl for CountedFunction {
         self.inner.inner().coerce_types(kinds)
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         interrupt::check()?;
+        if self.name() == "array_position"
+            && let Some(start) = args.args.get_mut(2)
+        {
+            // The engine subtracts 1 from the start without a check. It refuses 0.
+            *start = not_negative(start)?;
+        }
         let rows = args.number_rows;
         let result = self.inner.invoke_with_args(args)?;
         count_result(&result, rows)?;

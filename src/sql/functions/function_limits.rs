@@ -224,7 +224,7 @@ impl LimitedFunction {
 }
 
 /// Replaces negative integers by 0.
-fn not_negative(value: &ColumnarValue) -> Result<ColumnarValue> {
+pub(super) fn not_negative(value: &ColumnarValue) -> Result<ColumnarValue> {
     Ok(match value.cast_to(&DataType::Int64, None)? {
         ColumnarValue::Scalar(ScalarValue::Int64(Some(number))) => ColumnarValue::Scalar(number.max(0).into()),
         ColumnarValue::Array(numbers) => {

@@ -3,7 +3,7 @@
 //! A regular expression is compiled before it is used. `\w{90}` becomes an automaton of many thousand states, and a
 //! function whose patterns come from a column compiles one automaton for each of them. A wrapper around each function with
 //! a pattern estimates the number of states without compiling. The operators `~`, `~*`, `!~` and `!~*` with a pattern that
-//! is not constant become calls of `regexp_like`.
+//! is large or not constant become calls of `regexp_like`.
 //!
 //! **Invariant:** the engine compiles only patterns that [`checked_states`] has accepted.
 
@@ -34,10 +34,13 @@ const FUNCTIONS: [&str; 5] = ["regexp_count", "regexp_instr", "regexp_like", "re
 const STATES_MAX: usize = 100_000;
 /// The maximum size of a regular expression in bytes.
 const PATTERN_BYTES_MAX: usize = 10_000;
+/// The maximum number of states of a constant pattern that an operator may match. The function `regexp_like` replaces the
+/// operator for a larger pattern, because it limits the number of steps for a text.
+const OPERATOR_STATES_MAX: usize = 128;
 /// The maximum number of steps for one text.
-const TEXT_STEPS_MAX: usize = 1 << 34;
+const TEXT_STEPS_MAX: usize = 1 << 32;
 /// The maximum number of steps between two checks for an interruption, unless one text needs more.
-const CALL_STEPS_MAX: usize = 1 << 30;
+const CALL_STEPS_MAX: usize = 1 << 28;
 /// The number of rows of one call, if the patterns or the flags come from a column.
 const ROWS_PER_CALL: usize = 256;
 
@@ -50,8 +53,7 @@ pub(crate) fn with_pattern_limits(functions: Vec<Arc<ScalarUDF>>) -> Vec<Arc<Sca
     functions.into_iter().map(wrap).collect()
 }
 
-/// Checks a constant pattern of an operator, and replaces an operator whose pattern is not constant. Returns `None` if the
-/// expression needs no replacement.
+/// Replaces an operator whose pattern is large or not constant. Returns `None` if the expression needs no replacement.
 pub(super) fn limit_operator(binary: &BinaryExpr) -> Result<Option<Expr>> {
     let (ignores_case, negated) = match binary.op {
         Operator::RegexMatch => (false, false),
@@ -62,7 +64,9 @@ pub(super) fn limit_operator(binary: &BinaryExpr) -> Result<Option<Expr>> {
     };
     if let Expr::Literal(pattern, _) = &*binary.right {
         let pattern = pattern.try_as_str().flatten();
-        return pattern.map_or(Ok(0), checked_states).map(|_| None);
+        if pattern.map_or(Ok(0), checked_states)? <= OPERATOR_STATES_MAX {
+            return Ok(None);
+        }
     }
     let text = |operand: &Expr| Expr::Cast(Cast::new(Box::new(operand.clone()), DataType::Utf8));
     let mut args = vec![text(&binary.left), text(&binary.right)];
@@ -143,11 +147,12 @@ impl ScalarUDFImpl for PatternFunction {
         self.inner.inner().coerce_types(kinds)
     }
 
-    /// Simplifies only calls with a constant pattern, which can become an operator.
+    /// Simplifies only calls with a small constant pattern, which can become an operator.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match args.get(1) {
-            Some(Expr::Literal(pattern, _)) => {
-                pattern.try_as_str().flatten().map_or(Ok(0), checked_states)?;
+            Some(Expr::Literal(pattern, _))
+                if pattern.try_as_str().flatten().map_or(Ok(0), checked_states)? <= OPERATOR_STATES_MAX =>
+            {
                 self.inner.simplify(args, info)
             }
             _ => Ok(ExprSimplifyResult::Original(args)),

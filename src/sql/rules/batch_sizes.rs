@@ -14,7 +14,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{JoinType, ScalarValue};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_expr::expressions::{Column, InListExpr, Literal};
+use datafusion::physical_expr::expressions::{Column, InListExpr, LikeExpr, Literal};
 use datafusion::physical_expr::window::{StandardWindowExpr, WindowExpr};
 use datafusion::physical_expr::{HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
@@ -39,6 +39,9 @@ const ROW_BYTES_MIN: usize = 1 << 10;
 /// The maximum size in bytes of the constants in the window functions of one node. The engine copies them for all rows
 /// of the input at once.
 const WINDOW_CONSTANTS_MAX: usize = 4 << 10;
+/// A pattern of LIKE that is not a constant counts like a value of this size in bytes, because it is compiled for every row.
+/// Batches are then small, and the query can be interrupted between them.
+const PATTERN_ROW_BYTES: usize = 128 << 10;
 /// The number of rows to which a node merges small batches, if the rows may be large.
 const MERGED_ROWS: usize = 256;
 
@@ -226,6 +229,11 @@ impl ExpressionSize {
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
             // The values of the list are not copied.
             return self.add(list.expr());
+        }
+        if let Some(like) = expr.downcast_ref::<LikeExpr>()
+            && !like.pattern().is::<Literal>()
+        {
+            self.constants = self.constants.saturating_add(PATTERN_ROW_BYTES);
         }
         self.values += usize::from(!expr.is::<Column>());
         let function = expr.downcast_ref::<ScalarFunctionExpr>();

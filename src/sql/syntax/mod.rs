@@ -45,7 +45,7 @@ pub(crate) mod output_names;
 pub(crate) mod parameter_values;
 mod row_comparisons;
 pub(crate) mod session_values;
-mod shorthand;
+pub(crate) mod shorthand;
 pub(crate) mod table_command;
 pub(crate) mod token_rewrites;
 mod tree;

@@ -23,8 +23,8 @@ use crate::sql::ROWS_UNLIMITED;
 use crate::sql::syntax::row_comparisons::RowComparisons;
 use crate::sql::syntax::tree::{binary, call, flow, name_of, nested, ordinal, query_of, value};
 
-/// The maximum number of grouping sets in one GROUP BY clause.
-const GROUPING_SETS_MAX: usize = 1_024;
+/// The maximum number of grouping sets in one GROUP BY clause. The engine computes all sets of a batch at once.
+const GROUPING_SETS_MAX: usize = 128;
 
 /// Rewrites the unsupported clauses in a statement and its subqueries.
 pub(crate) fn rewrite(statement: &mut Statement) -> Result<()> {
@@ -211,14 +211,31 @@ fn replace_ordinals(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a GROUP BY clause with too many grouping sets. The number of sets doubles with each expression in CUBE.
+/// One element of a GROUP BY clause, with the number of its expressions or sets.
+pub(crate) enum GroupElement {
+    Expression,
+    Cube(usize),
+    Rollup(usize),
+    GroupingSets(usize),
+}
+
 fn check_grouping_sets(groups: &[Expr]) -> Result<()> {
-    let sets = groups.iter().fold(1_usize, |total, group| {
-        let sets = match group {
-            Expr::Cube(sets) => u32::try_from(sets.len()).ok().and_then(|sets| 2_usize.checked_pow(sets)),
-            Expr::Rollup(sets) => Some(sets.len() + 1),
-            Expr::GroupingSets(sets) => Some(sets.len()),
-            _ => Some(1),
+    check_group_elements(groups.iter().map(|group| match group {
+        Expr::Cube(sets) => GroupElement::Cube(sets.len()),
+        Expr::Rollup(sets) => GroupElement::Rollup(sets.len()),
+        Expr::GroupingSets(sets) => GroupElement::GroupingSets(sets.len()),
+        _ => GroupElement::Expression,
+    }))
+}
+
+/// Refuses a GROUP BY clause with too many grouping sets. The number of sets doubles with each expression in CUBE.
+pub(crate) fn check_group_elements(elements: impl Iterator<Item = GroupElement>) -> Result<()> {
+    let sets = elements.fold(1_usize, |total, element| {
+        let sets = match element {
+            GroupElement::Cube(sets) => u32::try_from(sets).ok().and_then(|sets| 2_usize.checked_pow(sets)),
+            GroupElement::Rollup(sets) => Some(sets + 1),
+            GroupElement::GroupingSets(sets) => Some(sets),
+            GroupElement::Expression => Some(1),
         };
         total.saturating_mul(sets.unwrap_or(usize::MAX))
     });

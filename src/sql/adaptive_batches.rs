@@ -146,12 +146,9 @@ impl AdaptiveBatches {
             }
             return;
         };
-        let measured = self.memory.release();
-        if self.returned > 0 {
-            let row_bytes = row_bytes.saturating_add(measured / self.returned);
-            let rows = TARGET_BYTES / row_bytes.max(1);
-            self.rows = rows.clamp(1, self.rows.saturating_mul(GROWTH));
-        }
+        let Some(measured) = self.memory.release().checked_div(self.returned) else { return };
+        let rows = TARGET_BYTES / row_bytes.saturating_add(measured).max(1);
+        self.rows = rows.clamp(1, self.rows.saturating_mul(GROWTH));
     }
 
     /// Returns the first rows of a batch, and keeps the rest.

@@ -19,8 +19,8 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature,
 };
 
+use crate::sql::functions::definition::not_negative;
 use crate::sql::functions::delegate::delegate;
-use crate::sql::functions::function_limits::not_negative;
 use crate::sql::{batch_memory, interrupt};
 
 /// The functions whose types the engine looks up, so that they cannot be wrapped. They return parts of their arguments,

@@ -7,7 +7,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::array::AsArray as _;
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
@@ -137,4 +138,16 @@ pub(super) fn slice(args: &ScalarFunctionArgs, start: usize, rows: usize) -> Sca
         return_field: Arc::clone(&args.return_field),
         config_options: Arc::clone(&args.config_options),
     }
+}
+
+/// Replaces negative integers by 0.
+pub(super) fn not_negative(value: &ColumnarValue) -> Result<ColumnarValue> {
+    Ok(match value.cast_to(&DataType::Int64, None)? {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(number))) => ColumnarValue::Scalar(number.max(0).into()),
+        ColumnarValue::Array(numbers) => {
+            let numbers = numbers.as_primitive::<Int64Type>();
+            ColumnarValue::Array(Arc::new(numbers.unary::<_, Int64Type>(|number| number.max(0))))
+        }
+        null => null,
+    })
 }

@@ -15,9 +15,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _};
+use arrow::array::{Array as _, ArrayRef};
 use arrow::compute::concat;
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
@@ -36,7 +36,7 @@ use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, Colum
 use crate::error::Error;
 use crate::sql::batch_memory;
 use crate::sql::functions::counted_functions::{count_result, counted};
-use crate::sql::functions::definition::{operator_field, slice};
+use crate::sql::functions::definition::{not_negative, operator_field, slice};
 use crate::sql::functions::delegate::delegate;
 use crate::sql::functions::function_size::{FunctionSize, estimate, growth};
 use crate::sql::functions::is_operator;
@@ -221,18 +221,6 @@ impl LimitedFunction {
         let results: Vec<_> = results.iter().map(AsRef::as_ref).collect();
         Ok(ColumnarValue::Array(concat(&results)?))
     }
-}
-
-/// Replaces negative integers by 0.
-pub(super) fn not_negative(value: &ColumnarValue) -> Result<ColumnarValue> {
-    Ok(match value.cast_to(&DataType::Int64, None)? {
-        ColumnarValue::Scalar(ScalarValue::Int64(Some(number))) => ColumnarValue::Scalar(number.max(0).into()),
-        ColumnarValue::Array(numbers) => {
-            let numbers = numbers.as_primitive::<Int64Type>();
-            ColumnarValue::Array(Arc::new(numbers.unary::<_, Int64Type>(|number| number.max(0))))
-        }
-        null => null,
-    })
 }
 
 fn too_large(function: &str) -> DataFusionError {

@@ -78,7 +78,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
 
 /// Returns the prepared operand of a cast, or `None` if the operand needs no preparation.
 fn operand(value: &Expr, to: &DataType, schema: &DFSchema, is_try: bool) -> Option<Box<Expr>> {
-    if !to.is_numeric() {
+    if !to.is_numeric() && !to.is_nested() {
         return None;
     }
     let from = value.get_type(schema).ok()?;

@@ -60,8 +60,9 @@ fn max_rows(plan: &LogicalPlan) -> PlanResult<Option<u64>> {
         LogicalPlan::EmptyRelation(empty) => Some(u64::from(empty.produce_one_row)),
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(1),
         LogicalPlan::Limit(limit) => {
-            let fetch = match (limit.get_skip_type()?, limit.get_fetch_type()?) {
-                (SkipType::Literal(_), FetchType::Literal(Some(fetch))) => Some(fetch as u64),
+            // A negative LIMIT or OFFSET is an error, which the engine reports later.
+            let fetch = match (limit.get_skip_type(), limit.get_fetch_type()) {
+                (Ok(SkipType::Literal(_)), Ok(FetchType::Literal(Some(fetch)))) => Some(fetch as u64),
                 _ => None,
             };
             input.map_or(fetch, |rows| Some(fetch.map_or(rows, |fetch| fetch.min(rows))))

@@ -69,8 +69,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the file with revocations, the columns
-/// of policies, librdkafka options, files of lookup tables, and transforms.
+/// Returns the errors that parsing the configuration file cannot find: errors in `.proto` files, key files, the file
+/// with revocations, the columns of policies, librdkafka options, files of lookup tables, and transforms.
 fn errors(config: &Config) -> Vec<String> {
     let contracts = server::contracts(config);
     let keys = verifier(config).err();
@@ -81,8 +81,8 @@ fn errors(config: &Config) -> Vec<String> {
     contracts.err().into_iter().chain(keys).chain(unloaded).chain(sources).map(|error| error.to_string()).collect()
 }
 
-/// Creates the verifier that the server would create. The server would also create missing files with secrets, unless
-/// other hosts can reach it.
+/// Creates the same verifier as the server. If no other host can reach the server, it would create missing secret
+/// files. This check uses random secrets instead, and creates no files.
 fn verifier(config: &Config) -> Result<Verifier> {
     match config.is_exposed() {
         true => Verifier::new(&config.auth, &config.policy, Clock::System),

@@ -169,7 +169,7 @@ impl Failure {
 /// The maximum time to wait for the runtime's threads after the command has finished.
 const THREADS_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// Creates missing files with shared secrets, unless other hosts can reach the server. Returns a line for each new file.
+/// Creates missing secret files, unless other hosts can reach the server. Returns a message for each new file.
 fn create_missing_secrets(config: &Config) -> Result<Vec<String>> {
     if config.is_exposed() {
         return Ok(Vec::new());

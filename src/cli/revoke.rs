@@ -1,4 +1,5 @@
-//! The command `glasshouse revoke` adds a revocation to the file `auth.revocations_file`, or lists the revocations in it.
+//! The command `glasshouse revoke`, which adds a revocation to the file `auth.revocations_file`, or lists its
+//! revocations.
 //!
 //! The command does not send requests. Servers that read the same file notice the change within a few seconds.
 
@@ -22,9 +23,9 @@ use crate::tenancy::{
     group(ArgGroup::new("tokens").required(true).multiple(true)
         .args(["token", "token_id", "subject", "tenant", "issued_before", "list"])),
     after_help = "\
-The command adds to the file that `auth.revocations_file` names, and creates it if it does not exist. Servers
-that read the file refuse the tokens within a few seconds and end their running queries and uploads. To end a
-revocation, remove it from the file.
+The command adds a revocation to the file that `auth.revocations_file` names, and creates the file if it does
+not exist. Servers that read the file refuse the revoked tokens within a few seconds, and end their running
+queries and uploads. To end a revocation, remove it from the file.
 
 Examples:
   Revoke one token, which is read from standard input:
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
         Appended::Added => {
             write_stdout(&format!("revoked {revocation}"));
             let (file, seconds) = (auth.revocations_file.clone().unwrap_or_default(), RELOAD_INTERVAL.as_secs());
-            write_stderr(&format!("servers that read {} refuse them within {seconds} s", file.display()));
+            write_stderr(&format!("servers that read {} refuse these tokens within {seconds} s", file.display()));
         }
         Appended::AlreadyRevoked => write_stdout(&format!("already revoked {revocation}")),
     }
@@ -101,9 +102,10 @@ impl Args {
     }
 }
 
-/// Parses a time in seconds since 1970. A time in the future is refused, because it would also revoke new tokens.
+/// Parses a time, and returns it in seconds since 1970. Refuses a time in the future, because it would also revoke new
+/// tokens.
 fn issued_before(text: &str, clock: &Clock) -> Result<i64> {
-    // A token that was issued in this second may be older than the command.
+    // Adding a second also covers tokens that were issued earlier in the current second.
     let now = clock.now_seconds() + 1;
     if text == "now" {
         return Ok(now);
@@ -117,7 +119,7 @@ fn issued_before(text: &str, clock: &Clock) -> Result<i64> {
     Ok(time)
 }
 
-/// Returns the `iss` of the issuer with this name, or of the only issuer.
+/// Returns the `iss` of the issuer with this name. Without a name, returns the `iss` of the only issuer.
 fn issuer(name: Option<&str>, auth: &AuthConfig) -> Result<String> {
     let names = || auth.issuers.keys().map(String::as_str);
     let known = || names().collect::<Vec<_>>().join("`, `");

@@ -66,9 +66,9 @@ section! {
         /// A shared secret, for HS algorithms only.
         secret: Option<Secret> = none(),
             "Set it in the environment: `GLASSHOUSE__AUTH__ISSUERS__NAME__SECRET`";
-        /// A file with a shared secret, for HS algorithms only. A line break at its end is ignored. If the file does not
-        /// exist and all endpoints listen on loopback addresses, `serve`, `demo` and `token` create it with a random
-        /// secret.
+        /// A file with a shared secret, for HS algorithms only. A line break at its end is ignored. If the file does
+        /// not exist and all endpoints listen on loopback addresses, `serve`, `demo` and `token` create it with a
+        /// random secret.
         secret_file: Option<PathBuf> = none(),
             "Docker, Kubernetes and systemd provide secrets as files";
         /// A file with a public key (PEM).

@@ -1,7 +1,7 @@
 //! Checks that authentication is secure: each key matches its algorithms, and no endpoint is exposed by mistake.
 //!
-//! Refuses the algorithm `none`, short or weak secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can reach
-//! an endpoint, also refuses connections without TLS.
+//! Refuses the algorithm `none`, short or weak secrets, and JSON Web Key Sets (JWKS) over plain HTTP. If other hosts can
+//! reach an endpoint, also refuses connections without TLS.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -71,7 +71,7 @@ fn issuer(key: &str, issuer: &IssuerConfig, errors: &mut ConfigErrors) {
     }
 }
 
-/// Returns what is wrong with a secret that signs tokens with these algorithms, or `None`.
+/// Returns the problem with a secret that signs tokens with these algorithms, or `None` if the secret is suitable.
 pub(crate) fn shared_secret_problem(secret: &Secret, algorithms: &[String]) -> Option<String> {
     if let Some(problem) = secret_strength::placeholder(secret.expose()) {
         return Some(problem.to_owned());
@@ -146,7 +146,7 @@ pub(super) fn endpoints(config: &Config, errors: &mut ConfigErrors) {
     }
 }
 
-/// Removes `secret` or `secret_file` if the file sets it and the environment sets the other one, which overrides it.
+/// Removes `secret` or `secret_file` if the environment sets only the other one. The environment overrides the file.
 pub(super) fn override_secrets(auth: &mut AuthConfig, errors: &ConfigErrors) {
     for (name, issuer) in &mut auth.issuers {
         let is_variable = |field| errors.is_variable(&format!("auth.issuers.{name}.{field}"));

@@ -129,8 +129,9 @@ const RULES_ACROSS_KEYS: &str = "\
   hash. All other algorithms require a public key. The algorithm `none` is refused.
 - A `jwks_url` must use `https`, or `http` with a loopback address. No two issuers may have the same `issuer`.
 - If other hosts can reach an endpoint, `[flight]` requires TLS or `plaintext_allowed`, `[http]` requires
-  `plaintext_allowed`, and a missing `secret_file` is an error. Otherwise, the server creates it.
-- `secret` and `secret_file` in the environment override both keys of the file.
+  `plaintext_allowed`, and a missing `secret_file` is an error. If no other host can reach an endpoint, the server
+  creates a missing `secret_file`.
+- If the environment sets `secret` or `secret_file`, both keys in the configuration file are ignored.
 ";
 
 fn row(key: &str, about: &KeyInfo) -> String {

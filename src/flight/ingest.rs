@@ -7,7 +7,7 @@
 //! Tables are declared in the configuration. A client can append events to a table, but cannot create, replace or drop
 //! tables. Rejected events go to the quarantine, and the other events are stored. If all events are rejected, the
 //! upload fails, and the error contains the first reasons. If the token is revoked during the upload, the upload ends
-//! with an error. Groups that were submitted before are still stored.
+//! with an error. Groups that were submitted before the revocation are still stored.
 //!
 //! [`Writer::submit`]: crate::ingest::Writer::submit
 
@@ -89,7 +89,7 @@ impl FlightHandler {
         let mut stored = IngestResult::default();
         let limit =
             SizeLimit { bytes_max: self.config.message_in_bytes_max, name: "limit flight.message_in_bytes_max" };
-        // After a revocation, the groups that were submitted are still stored and counted.
+        // A revocation ends the upload. Groups that were already submitted are still stored and counted.
         let is_revoked = AtomicBool::new(false);
         let revoked = async {
             caller.access.revoked().await;

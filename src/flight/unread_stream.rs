@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Invariant:** after the deadline, the stream has been dropped, and only the error that ended it is kept.
-//! **Invariant:** a reader that does not get all items gets an error. The items that are left at the deadline are dropped,
-//! even if the stream would end without an error after them.
+//! **Invariant:** a reader that does not get all items gets an error. Unread items are dropped at the deadline, even if
+//! the stream would end after them without an error.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Ends `stream` at `deadline` even if the client does not poll it. If `stream` is polled after `deadline`, it must soon
-/// end. The reader gets the error `expired` if items were dropped.
+/// Ends `stream` at `deadline` even if the client does not poll it. If `stream` is polled after `deadline`, it must end
+/// soon. If items were dropped and the stream itself returns no error, the reader gets the error `expired`.
 pub(super) fn expiring<T: Send + 'static>(
     stream: BoxStream<'static, Result<T>>,
     deadline: Instant,
@@ -72,8 +72,8 @@ impl<T> Shared<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the stream until it ends, and drops the items that it returns. The reader then gets the error of the stream
-    /// or, if the stream ends without one, `expired`.
+    /// Polls the stream until it ends, and drops the items that it returns. The reader then gets the error of the
+    /// stream. If the stream ends without an error but items were dropped, the reader gets `expired`.
     fn poll_end(
         &self,
         cx: &mut Context<'_>,

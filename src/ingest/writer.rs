@@ -175,7 +175,8 @@ impl Writer {
         body: Body,
         endpoint: &str,
     ) -> Result<PreparedBatch> {
-        // While the body was arriving, the token may have expired or been revoked, or the server may have begun to stop.
+        // While the body was arriving, the token may have expired or been revoked, or the server may have begun to
+        // stop.
         self.admit(target.access())?;
         // The reservation may already be larger, because it also covers the Flight messages that contained the batches.
         reservation.grow(body.bytes()).await?;

@@ -92,7 +92,7 @@ fn from_arrow(error: &ArrowError, config: &QueryConfig) -> Error {
         },
         ArrowError::OffsetOverflowError(_) => too_long(),
         ArrowError::DictionaryKeyOverflowError => {
-            Error::invalid("a dictionary has more values than its key type can count: use a larger key type")
+            Error::invalid("a dictionary has more values than its key type can represent: use a larger key type")
         }
         ArrowError::DivideByZero
         | ArrowError::CastError(_)

@@ -317,7 +317,7 @@ impl fmt::Debug for ResultStream {
     }
 }
 
-/// Returns the error of a query that was cancelled: by its caller, or because the caller's token was revoked.
+/// Returns the error of a cancelled query. The caller cancelled it, or the caller's token was revoked.
 fn stopped_by(access: &Access) -> Error {
     if access.is_revoked() {
         return Error::unauthenticated("the token was revoked while the query was running: get a new token");

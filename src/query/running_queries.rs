@@ -39,7 +39,7 @@ struct QueryCaller {
 pub(in crate::query) struct QueryTicket {
     pub(in crate::query) id: QueryId,
     pub(in crate::query) stop: CancellationToken,
-    /// The caller, whose token may be revoked while the query runs.
+    /// The access of the caller, whose token may be revoked while the query runs.
     pub(in crate::query) access: Access,
     meter: Option<QueryMeter>,
     running: Arc<RunningQueries>,

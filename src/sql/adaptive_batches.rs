@@ -1,8 +1,9 @@
-//! A plan node that makes batches smaller where the rows of the node above it are large.
+//! A plan node that returns smaller batches if the node above it produces large rows.
 //!
 //! The engine processes batches of `query.batch_rows` rows. If a projection computes a text of 100 kB for each row, one
-//! batch takes up 800 MB. The node below it, [`AdaptiveBatchExec`], therefore splits its batches. It measures how much
-//! memory the functions above it needed for each row of the previous batch, and starts with a small batch.
+//! batch takes up 800 MB. [`AdaptiveBatchExec`], the node below the projection, therefore splits its input batches. It
+//! starts with a small batch. It then measures how much memory the functions above it needed per row of the previous
+//! batch, and chooses the size of the next batch accordingly.
 //!
 //! ```text
 //!   ProjectionExec: repeat(x, 100000)         64 rows, then 160, 160, …
@@ -38,7 +39,7 @@ const TARGET_BYTES: usize = 8 << 20;
 const FIRST_ROWS: usize = 64;
 /// The assumed size in bytes of a value of fixed length.
 pub(super) const VALUE_BYTES: usize = 16;
-/// The factor by which the number of rows grows at most from one batch to the next.
+/// The maximum factor by which the number of rows grows from one batch to the next.
 const GROWTH: usize = 8;
 
 /// How the node above uses its input.
@@ -46,23 +47,23 @@ const GROWTH: usize = 8;
 pub(super) enum BatchUse {
     /// The node computes expressions for each row.
     Expressions {
-        /// The size in bytes of the values with a known size that the node computes for each row.
+        /// The total size, in bytes, of the values of known size that the node computes for each row.
         row_bytes: usize,
         /// True if the node calls functions whose results have no fixed size.
         calls_functions: bool,
     },
     /// The node returns a row for each element of the lists in these columns.
     Unnest(Vec<usize>),
-    /// The node keeps all rows until the end of its input, and adds columns with this size in bytes for each row.
+    /// The node keeps all rows until the end of its input, and adds columns that take up `row_bytes` bytes per row.
     Retain { row_bytes: usize },
-    /// The node is a join, and the input is the side that it collects. The number is the size of its largest row in bytes.
+    /// The node is a join, and the input is its build side. The number is the size of the largest row in bytes.
     Build(Arc<AtomicUsize>),
-    /// The node is a join, and the input is the side that it combines with the rows of the other side.
+    /// The node is a join, and the input is its probe side.
     Probe {
-        /// The size of the largest row of the other side in bytes.
+        /// The size of the largest row of the build side in bytes.
         build_row_bytes: Arc<AtomicUsize>,
-        /// The number of rows of the largest batch that the join returns, or `None` for a join that returns as many rows as
-        /// its input has.
+        /// The maximum number of rows of a batch that the join returns. `None` for a join whose batches have as many
+        /// rows as its input batches.
         batch_rows: Option<usize>,
     },
 }
@@ -79,7 +80,7 @@ impl AdaptiveBatchExec {
         Self { input, batch_use }
     }
 
-    /// Returns true if the node above can return long values that are not part of its input.
+    /// Returns true if the node above can compute long values that its input does not contain.
     pub(super) fn makes_large_rows(&self) -> bool {
         !matches!(self.batch_use, BatchUse::Build(_) | BatchUse::Probe { .. })
     }
@@ -133,12 +134,12 @@ struct AdaptiveBatches {
     rows: usize,
     /// The number of rows of the previous batch.
     returned: usize,
-    /// The rows of the last input batch that were not yet returned.
+    /// The rows of the last input batch that have not been returned yet.
     rest: Option<RecordBatch>,
 }
 
 impl AdaptiveBatches {
-    /// Releases the memory for the previous batch, and determines the size of the next one.
+    /// Releases the memory of the previous batch, and sets the size of the next one.
     fn finish_previous(&mut self) {
         let BatchUse::Expressions { row_bytes, calls_functions: true } = self.batch_use else {
             if !matches!(self.batch_use, BatchUse::Retain { .. }) {

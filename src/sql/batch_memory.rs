@@ -1,9 +1,9 @@
 //! Accounts for the memory of function results.
 //!
-//! A plan node evaluates its functions on one batch of rows at a time. The engine accounts for the memory that sorts, joins
-//! and aggregates keep, but not for the results of functions. Each call therefore adds the size of its result to the
-//! [`BatchMemory`] of its node, which reserves it in the memory pool of the query. The reservation ends when the node
-//! asks for its next batch.
+//! A plan node evaluates its functions on one batch of rows at a time. The engine reserves memory for the rows that
+//! sorts, joins and aggregates keep, but not for the results of functions. Each call therefore adds the size of its
+//! result to the [`BatchMemory`] of its node, which reserves that much in the memory pool of the query. The node
+//! releases the reservation when it asks its input for the next batch.
 //!
 //! ```text
 //!   node with functions ──► AdaptiveBatchExec (one BatchMemory) ──► input of the node
@@ -13,7 +13,7 @@
 //!   the node asks for a batch ──►│ releases
 //! ```
 //!
-//! While a statement is planned, the memory of the thread counts the constants that the planner computes.
+//! While a thread plans a statement, its current [`BatchMemory`] counts the constants that the planner computes.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl BatchMemory {
         Arc::new(Self { reservation, is_planning: true })
     }
 
-    /// Makes this the memory of the thread.
+    /// Makes this the current memory of the thread.
     pub(super) fn enter(self: &Arc<Self>) {
         CURRENT.set(Some(Arc::clone(self)));
     }
@@ -67,23 +67,23 @@ impl BatchMemory {
     }
 }
 
-/// Adds `bytes` to the memory of the thread. Does nothing if the thread has none.
+/// Reserves `bytes` in the current memory of the thread. Does nothing if the thread has none.
 pub(super) fn grow(bytes: usize) -> Result<()> {
     CURRENT.with_borrow(|current| current.as_ref().map_or(Ok(()), |memory| memory.grow(bytes)))
 }
 
-/// Returns true if the thread plans a statement.
+/// Returns true if the current thread is planning a statement.
 pub(super) fn is_planning() -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_some_and(|memory| memory.is_planning))
 }
 
-/// Calls `call`, at whose start `memory` is the memory of the thread. Then restores the previous memory of the thread.
+/// Makes `memory` the current memory of the thread, calls `call`, and restores the previous memory.
 pub(super) fn during<T>(memory: Option<Arc<BatchMemory>>, call: impl FnOnce() -> T) -> T {
     let _restored = Restored(CURRENT.replace(memory));
     call()
 }
 
-/// Restores the previous memory of the thread when it is dropped, also after a panic.
+/// A guard that restores the previous memory of the thread when it is dropped, even after a panic.
 struct Restored(Option<Arc<BatchMemory>>);
 
 impl Drop for Restored {

@@ -1,4 +1,4 @@
-//! A plan node that runs its input with another batch size than the rest of the query.
+//! A plan node that runs its input with a batch size that differs from that of the rest of the query.
 
 use std::fmt;
 use std::sync::Arc;

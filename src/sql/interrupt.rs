@@ -48,8 +48,8 @@ impl Interrupt {
         Covered { task: Box::pin(task), interrupt: self, memory: None }
     }
 
-    /// Like [`cover`](Self::cover), for a task that plans one statement. The constants that the planner computes are
-    /// limited.
+    /// Like [`cover`](Self::cover), but for a task that plans one statement. Also limits the size of the constants that
+    /// the planner computes.
     pub(crate) fn cover_planning<F: Future>(self, task: F) -> impl Future<Output = F::Output> {
         Covered { task: Box::pin(task), interrupt: self, memory: Some(BatchMemory::of_constants()) }
     }
@@ -94,7 +94,7 @@ impl Drop for Restored {
 struct Covered<F> {
     task: Pin<Box<F>>,
     interrupt: Interrupt,
-    /// The memory of the thread at the start of each poll.
+    /// The memory that becomes the current memory of the thread at the start of each poll.
     memory: Option<Arc<BatchMemory>>,
 }
 

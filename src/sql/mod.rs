@@ -9,7 +9,7 @@
 //! `dialect.rs` is the only place that lists the functions, operators and rules. `engine_error_text.rs` rewrites the engine's
 //! error texts. Our plan nodes share `plan_node.rs`, and the rules share `plan_expressions.rs`. `interrupt.rs` ends a
 //! query inside an operation that does not yield. `batch_memory.rs` accounts for the memory of function results, and
-//! `adaptive_batches.rs` and `batch_rows.rs` are plan nodes that make batches smaller where rows are large.
+//! `adaptive_batches.rs` and `batch_rows.rs` contain plan nodes that make batches smaller if their rows are large.
 //!
 //! **Invariant:** this module does not depend on tables, tenants or sessions. It works only on statements and plans.
 

@@ -134,7 +134,7 @@ impl Default for Metrics {
             revocations: registry.add("revocations", "Active revocations of tokens", Gauge::default()),
             revocations_file_invalid: registry.add(
                 "revocations_file_invalid",
-                "1 if the file with the revocations cannot be used, so that the previous revocations stay active",
+                "1 if the file with the revocations is missing, unreadable or invalid, and the previous ones stay active",
                 Gauge::default(),
             ),
             http_requests: registry.add("http_requests", "HTTP requests, by route and status", Family::default()),

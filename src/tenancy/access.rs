@@ -224,7 +224,7 @@ impl Grant {
     }
 }
 
-/// Returns the error for a revoked token. It does not reveal which tokens the revocation covers.
+/// Returns the error for a revoked token. The error does not reveal which tokens the revocation covers.
 pub(super) fn revoked() -> Error {
     Error::unauthenticated("the token has been revoked: get a new one")
 }

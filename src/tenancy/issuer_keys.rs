@@ -1,8 +1,8 @@
 //! The keys with which an issuer's tokens are verified.
 //!
-//! An issuer has exactly one key source: a secret (which may be in a file), a PEM file, a JWKS file, or a JWKS URL. [`IssuerKeys`] returns the
-//! verification key for a token's `kid` and algorithm. Files are read once, at startup. The module `fetched_key_set`
-//! fetches key sets from URLs.
+//! An issuer has exactly one key source: a secret, a secret file, a PEM file, a JWKS file, or a JWKS URL.
+//! [`IssuerKeys`] returns the verification key for a token's `kid` and algorithm. Files are read once, at startup. The
+//! module `fetched_key_set` fetches key sets from URLs.
 //!
 //! **Invariant:** a token cannot supply its own key: the header fields `jwk`, `jku`, `x5u` and `x5c` are never read.
 

@@ -1,15 +1,16 @@
-//! The file with the revocations (`auth.revocations_file`): reads it, reads it again when it changes, and adds
-//! revocations to it.
+//! The file with the revocations (`auth.revocations_file`). This module reads the file, reloads it when it changes, and
+//! adds revocations to it.
 //!
 //! ```text
 //!   glasshouse revoke ─► append ─► file ─► open (at startup), reload (every few seconds) ─► ActiveRevocations
 //! ```
 //!
-//! **Invariant:** if the file is missing or invalid, the server does not start, and a running server keeps the last valid
-//! revocations.
+//! **Invariant:** if the file is missing or invalid, the server does not start, and a running server keeps the last
+//! valid revocations.
 //! **Invariant:** revocations become inactive only if two consecutive reads return the same contents. Editors may
 //! truncate a file before they write it, so a single read may return only a part of it.
-//! **Invariant:** a writer replaces the file as a whole, so a server never reads a part of what `append` writes.
+//! **Invariant:** `append_revocation` replaces the whole file atomically, so a server never reads a partly written
+//! file.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -46,7 +47,7 @@ pub(super) struct RevocationFile {
 struct FileState {
     /// The digest of the contents that the active revocations were read from.
     applied: Option<[u8; 32]>,
-    /// The digest of contents that lack an active revocation and were read once.
+    /// The digest of contents that lack an active revocation. They have been read once, and are not applied yet.
     unconfirmed: Option<[u8; 32]>,
     /// The reason why the file cannot be used.
     problem: Option<String>,
@@ -85,7 +86,7 @@ impl RevocationFile {
         Ok((Self { path: path.to_owned(), issuers, state: Mutex::new(state) }, Revocations::new(&list)))
     }
 
-    /// Reads the file again, and replaces the `active` revocations if it has changed. Logs each new problem once.
+    /// Reads the file again, and replaces the `active` revocations if the file has changed. Logs each new problem once.
     pub(super) fn reload(&self, active: &ActiveRevocations) -> Reload {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let text = match read(&self.path).and_then(|text| text.ok_or_else(|| missing(&self.path))) {
@@ -146,7 +147,7 @@ pub fn append_revocation(auth: &AuthConfig, revocation: &Revocation) -> Result<A
         Error::invalid(format!("cannot write {}: {error}", path.display())).with_source(error)
     };
     let path = configured(auth)?;
-    // A symbolic link stays a link, because its target is replaced.
+    // If the path is a symbolic link, the link is kept and its target is replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().ok_or_else(|| Error::invalid(format!("{} is not a file", path.display())))?;
     let lock = File::open(folder).map_err(|error| cannot(error, folder))?;
@@ -169,8 +170,8 @@ pub fn append_revocation(auth: &AuthConfig, revocation: &Revocation) -> Result<A
     Ok(Appended::Added)
 }
 
-/// Writes a new file next to `path`, and renames it. The file keeps its permissions and its owner, so the server can
-/// still read it.
+/// Writes a new file next to `path`, and renames it to `path`. The new file gets the permissions and the owner of the
+/// old one, so the server can still read it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", uuid::Uuid::new_v4()));
@@ -189,7 +190,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         fs::rename(&draft, path)
     })();
     if written.is_err() {
-        // A leftover draft is harmless, because nothing reads it.
+        // If this fails, the leftover draft is harmless, because no process reads it.
         let _ = fs::remove_file(&draft);
     }
     written

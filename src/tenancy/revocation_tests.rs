@@ -1,5 +1,5 @@
-//! Tests revocations: which tokens they cover, how their file is parsed, reloaded and written, and that an [`Access`]
-//! notices them.
+//! Tests which tokens a revocation covers, how the file is parsed, reloaded and written, and that an existing
+//! [`Access`] becomes invalid when its token is revoked.
 
 use std::collections::BTreeMap;
 use std::fs;

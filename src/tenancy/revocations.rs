@@ -1,14 +1,14 @@
-//! Revocations: tokens that are refused although their signature is valid and they have not expired.
+//! Revocations. The server refuses a revoked token even if its signature is valid and it has not expired.
 //!
-//! A revocation covers the token with an id (`jti`), the tokens of a subject, or all tokens of an issuer or a tenant that
-//! were issued before a time. `revocation_file.rs` reads revocations from a file and replaces the active ones when the file
-//! changes.
+//! A revocation covers the token with an id (`jti`), the tokens of a subject, or all tokens of an issuer or a tenant
+//! that were issued before a time. `revocation_file.rs` reads revocations from a file and replaces the active ones when
+//! the file changes.
 //!
 //! ```text
 //!   text ─► parse ─► Vec<Revocation> ─► Revocations (hash maps) ─► ActiveRevocations ─► verify, Access
 //! ```
 //!
-//! **Invariant:** a token without `iat` is older than any time, so it cannot evade a revocation of older tokens.
+//! **Invariant:** a token without `iat` counts as older than any time, so it cannot evade a revocation of older tokens.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use super::claims::TEXT_BYTES_MAX;
 use crate::contract::TenantId;
 use crate::error::{Error, Result, did_you_mean};
 
-/// The maximum number of faulty revocations that one error describes.
+/// The maximum number of invalid revocations that one error describes.
 const PROBLEMS_MAX: usize = 10;
 
 /// A revocation of one or more tokens of an issuer.
@@ -49,14 +49,14 @@ pub enum RevokedTokens {
         /// The time before which the tokens were issued.
         issued_before: Option<i64>,
     },
-    /// The older tokens of a tenant.
+    /// The tokens of a tenant that were issued before a time.
     Tenant {
         /// The tenant of the tokens.
         tenant: String,
         /// The time before which the tokens were issued.
         issued_before: i64,
     },
-    /// The older tokens of the issuer.
+    /// All tokens of the issuer that were issued before a time.
     Issuer {
         /// The time before which the tokens were issued.
         issued_before: i64,
@@ -76,14 +76,15 @@ pub(super) struct TokenIdentity<'a> {
     pub(super) issued: Option<i64>,
 }
 
-/// A set of revocations that can be searched quickly.
+/// A set of revocations, indexed by issuer and by the claims that they match.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Revocations {
     issuers: HashMap<String, IssuerRevocations>,
     len: usize,
 }
 
-/// The revocations of one issuer. Each value is the time before which the tokens were issued, or [`ALWAYS`].
+/// The revocations of one issuer. Each value is a time, and tokens that were issued before it are revoked. [`ALWAYS`]
+/// revokes all tokens.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct IssuerRevocations {
     token_ids: HashMap<String, i64>,
@@ -92,7 +93,7 @@ struct IssuerRevocations {
     all: Option<i64>,
 }
 
-/// The time before which every token was issued.
+/// A time later than the `iat` of any token.
 const ALWAYS: i64 = i64::MAX;
 
 /// The revocations that the server applies. The verifier and every `Access` share them.
@@ -173,7 +174,7 @@ impl Revocations {
         limits.into_iter().flatten().any(|limit| token.issued.is_none_or(|issued| issued < *limit))
     }
 
-    /// Returns true if every token that `other` revokes is revoked here, too.
+    /// Returns true if this set also revokes every token that `other` revokes.
     pub(super) fn contains(&self, other: &Self) -> bool {
         let none = IssuerRevocations::default();
         other.issuers.iter().all(|(name, other)| self.issuers.get(name).unwrap_or(&none).contains(other))
@@ -200,7 +201,7 @@ struct Document {
     revocations: Vec<Spanned<Entry>>,
 }
 
-/// One `[[revocations]]` table as written.
+/// One `[[revocations]]` table before it is checked.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -247,8 +248,8 @@ impl Entry {
 }
 
 impl RevokedTokens {
-    /// Combines the keys of a revocation. Fails if they exclude or require each other, or if no token can have such a
-    /// value.
+    /// Combines the keys of a revocation. Fails if the combination of keys is not allowed, or if no token can have one
+    /// of the values.
     pub fn new(
         token_id: Option<String>,
         subject: Option<String>,
@@ -343,7 +344,7 @@ fn rfc3339(seconds: i64) -> String {
         .map_or_else(|| seconds.to_string(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))
 }
 
-/// Reads a time that is a TOML time or a string.
+/// Deserializes a time that is a TOML datetime or a string.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<i64>, D::Error> {
     let text = match toml::Value::deserialize(deserializer)? {
         toml::Value::Datetime(time) => Datetime::to_string(&time),

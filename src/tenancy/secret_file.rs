@@ -1,10 +1,10 @@
-//! Files with the shared secrets of issuers (`secret_file`), as Docker, Kubernetes and systemd provide them.
+//! Files with the shared secrets of issuers (`secret_file`). Docker, Kubernetes and systemd provide such files.
 //!
-//! A development server creates a missing file with a random secret, so that no configuration contains a secret that others
-//! know. `cli` calls [`create_missing_secrets`] only if no other host can reach the server.
+//! A development server creates a missing file with a random secret, so no configuration needs to contain a public
+//! secret. `cli` calls [`create_missing_secrets`] only if no other host can reach the server.
 //!
-//! **Invariant:** a file gets its name only after it has been written completely, and an existing file is never replaced.
-//! All processes that create the same file therefore use the same secret.
+//! **Invariant:** a file appears under its final name only after it has been written completely, and an existing file
+//! is never replaced. If several processes create the same file concurrently, they therefore all use the same secret.
 //! **Invariant:** no error or log line contains a secret.
 
 use std::fs::{self, File, OpenOptions};
@@ -45,8 +45,8 @@ pub fn create_missing_secrets(auth: &AuthConfig) -> Result<Vec<PathBuf>> {
     Ok(created)
 }
 
-/// Returns `auth` with a random secret in place of each missing file. A check of the configuration can therefore
-/// continue without creating the files.
+/// Returns `auth` with a random secret in place of each missing file, so a check of the configuration can continue
+/// without creating the files.
 pub fn assume_missing_secrets(auth: &AuthConfig) -> AuthConfig {
     let mut assumed = auth.clone();
     for issuer in assumed.issuers.values_mut() {
@@ -91,7 +91,8 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::invalid(format!("cannot be read: {error}")).with_source(error).at(path.display())
 }
 
-/// Creates the file with a new secret, unless it exists. Only the current user can read the file.
+/// Creates the file with a new secret, unless it exists. Returns true if the file was created. Only the current user
+/// can read the file.
 fn create(path: &Path) -> io::Result<bool> {
     let folder = path.parent().ok_or_else(|| io::Error::other("the path has no parent folder"))?;
     fs::create_dir_all(folder)?;
@@ -100,7 +101,7 @@ fn create(path: &Path) -> io::Result<bool> {
     let draft = PathBuf::from(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file.write_all(format!("{}\n", new_secret()).as_bytes()).and_then(|()| file.sync_all());
-    // Fails if the file exists. Another process has then created it in the meantime.
+    // The link fails if another process has created the file in the meantime.
     let linked = written.and_then(|()| fs::hard_link(&draft, path));
     fs::remove_file(&draft)?;
     match linked {

@@ -2,8 +2,8 @@
 //! token is refused, without internal details.
 //!
 //! First, the size, shape, header, issuer, algorithm, key and signature of the token are checked, in this order. Then
-//! the signed claims are checked: audience, times, subject, tenant, scopes, policy and revocations. The checks follow RFC
-//! 8725. No check is optional.
+//! the signed claims are checked: audience, times, subject, tenant, scopes, policy and revocations. The checks follow
+//! RFC 8725. No check is optional.
 //!
 //! **Invariant:** an error states which rule was violated, but does not reveal which keys, issuers or subjects exist.
 //! **Invariant:** a token with `crit` or `b64` in its header is refused.
@@ -152,7 +152,7 @@ impl Verifier {
         self.revocation_file.as_ref().map(|_| self.revocations.len())
     }
 
-    /// Reads the file with the revocations after each `interval` until `stop` is cancelled. Calls `changed` after the
+    /// Reads the file with the revocations once per `interval` until `stop` is cancelled. Calls `changed` each time the
     /// revocations have changed.
     pub async fn follow_revocations(
         &self,
@@ -228,8 +228,8 @@ impl Verifier {
     }
 }
 
-/// Returns the revocation of a single token, which need not be valid. Fails if its issuer is not trusted, or if it has no
-/// id.
+/// Returns a revocation for a single token. The token does not have to be valid. Fails if its issuer is not trusted, or
+/// if it has no id.
 pub fn revocation_of(token: &str, auth: &AuthConfig) -> Result<Revocation> {
     let invalid = |error: Error| Error::invalid(error.message().to_owned());
     let Unverified { claims, .. } = Unverified::parse(token, auth.token_bytes_max).map_err(invalid)?;

@@ -1,11 +1,11 @@
-"""Checks that the statements of a hostile tenant neither stop the server nor freeze it for other tenants.
+"""Checks that the statements of a hostile tenant neither crash the server nor block other tenants.
 
-Several connections of one tenant run the statements of hostile.py at the same time. Meanwhile, another tenant runs `SELECT 1`
-continually, and the suite samples the resident memory of the server's process. The facts contain the process id (`pid`) and
-the limits of the server (`time_seconds_max`, `memory_bytes_max`).
+Several connections of one tenant run the statements of hostile.py at the same time. Meanwhile, another tenant
+repeatedly runs `SELECT 1`, and the suite samples the resident memory of the server process. The facts contain the
+process id (`pid`) and the limits of the server (`time_seconds_max`, `memory_bytes_max`).
 
-The checks run in order: the first ones run the statements, and the others evaluate what was measured meanwhile. A limit on
-a measured time allows for slow hosts. The details of each check contain the figures.
+The checks run in order. The first ones run the statements, and the others evaluate the measurements. The limits on
+measured times are high enough for slow hosts. The details of each check contain the figures.
 """
 
 import contextlib
@@ -34,24 +34,25 @@ ROWS = 300_000
 CONNECTIONS = 4
 # The time for a call of a client. A statement that takes longer fails with a status that `CODES` does not contain.
 CALL_SECONDS_MAX = "60"
-# The time after `query.time_max` within which a statement ends: what the server promises, and what the checks accept.
+# The time after `query.time_max` within which a statement must end: the documented value, and the value that the checks
+# accept.
 LATE_SECONDS, LATE_SECONDS_MAX = 2, 20
-# The time that `SELECT 1` of another tenant takes: what the server promises, and what the checks accept.
+# The time that `SELECT 1` of another tenant may take: the documented value, and the value that the checks accept.
 SERVED_SECONDS, SERVED_SECONDS_MAX = 1, 5
 # The allocator keeps this much freed memory per core (see docs/memory.md).
 FREED_BYTES_MAX = 256 << 20
-# The part of a core that an idle server may use, and the time until it is idle.
+# The fraction of a core that an idle server may use, and the time after which the server must be idle.
 IDLE_LOAD_MAX, IDLE_SECONDS_MAX = 0.2, 30
 # The status codes of errors that a statement may cause, as the driver reports them.
 CODES = re.compile(r"\((ResourceExhausted|InvalidArgument|Unimplemented|NotFound|PermissionDenied)\b")
 # The maximum length of an error.
 ERROR_CHARACTERS_MAX = 4_000
-# Text of the engine or of a panic, which must not appear in an error.
+# Text from the engine or from a panic, which must not appear in an error.
 LEAKED = re.compile(r"panicked|internal error|ScalarValue|DataFusion error|\bast node\b|\bOk\(|\bSome\(|\w \{ \w+: ", re.IGNORECASE)
 
 
 class Measurements:
-    """What the threads measure while the hostile statements run."""
+    """The measurements of the threads while the hostile statements run."""
 
     def __init__(self):
         self.statements = []  # (seconds, bytes of growth, name, end)

@@ -1,10 +1,11 @@
 """The statements of a hostile tenant, by name. hostile_statements.py and hostile_syntax.py add them.
 
-Each statement tries to take much processor time or memory, to recurse deeply, or to make the server panic. `NAMED` contains
-the statements that the server must refuse, each with the error of its limit. `OTHERS` contains statements that may return
-rows, or fail with the error of any limit.
+Each statement tries to use a lot of processor time or memory, to cause deep recursion, or to make the server panic.
+`NAMED` contains the statements that the server must refuse, each with the error of its limit. `OTHERS` contains
+statements that may return rows, or fail with the error of any limit.
 
-A statement is a text, or a pair of a text and a bound value. The table `samples` has 300,000 rows (see bounds_suite.py).
+A statement is a text, or a pair of a text and a bound value. The table `samples` has 300,000 rows (see
+bounds_suite.py).
 """
 
 ROWS = "generate_series(1, 8192) AS g(value)"
@@ -49,7 +50,7 @@ def other(name, statement):
 
 
 def commas(count, each):
-    """Joins `count` texts, which `each` makes from their index."""
+    """Joins `count` texts with commas. `each` returns the text for an index."""
     return ", ".join(each(index) for index in range(count))
 
 
@@ -62,7 +63,7 @@ def nest(count, before, inner, after):
 
 
 def chain_of_ctes(count, first, each):
-    """Returns a statement with `count` WITH queries. Each one is made by `each` from the name of the previous one."""
+    """Returns a statement with `count` WITH queries. `each` returns a query for the name of the previous one."""
     queries = [f"c0 AS ({first})"] + [f"c{index} AS ({each(f'c{index - 1}')})" for index in range(1, count + 1)]
     return "WITH " + ", ".join(queries)
 

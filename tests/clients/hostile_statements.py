@@ -1,4 +1,7 @@
-"""Hostile statements that are expensive to run: large values, many groups, endless loops, and arguments at the ends of their types."""
+"""Hostile statements that are expensive to run.
+
+They have large values, many groups, results without an end, and arguments at the limits of their types.
+"""
 
 import pyarrow as pa
 
@@ -166,7 +169,7 @@ def memory():
 
 
 def groups():
-    """Aggregates that keep much memory for each of 300,000 groups."""
+    """Aggregates that keep a lot of memory for each of 300,000 groups."""
     source = "samples CROSS JOIN (SELECT repeat('x', 10000 + value) AS s FROM generate_series(1, 1) AS w(value)) AS a"
     for name, call in (
         ("any_value", "any_value(s)"),
@@ -198,7 +201,7 @@ def groups():
 
 
 def extremes():
-    """Arguments at the ends of their types, from which an engine may compute a size or a bound."""
+    """Arguments at the limits of their types. An engine may overflow when it computes a size or a bound from them."""
     for name, sql in (
         ("LIMIT", "SELECT id FROM samples ORDER BY ratio LIMIT 9223372036854775807"),
         ("a large LIMIT", "SELECT id FROM samples ORDER BY ratio LIMIT 20000000000"),
@@ -380,7 +383,7 @@ def extremes():
 
 
 def time_limit():
-    """Statements without an end, or with a very late one."""
+    """Statements that never end, or that run for a very long time."""
     named(MEMORY, "sort of 10^12 rows", "SELECT value FROM generate_series(1, 1000000000000) AS g(value) ORDER BY value % 7")
     named(MEMORY, "window over 10^12 rows", "SELECT max(n) FROM (SELECT sum(value) OVER (ORDER BY value % 7) AS n FROM generate_series(1, 1000000000000) AS g(value)) AS t")
     for name, sql in (
@@ -420,7 +423,7 @@ def time_limit():
 
 
 def batches():
-    """Functions that work for long on one batch of rows."""
+    """Functions that take a long time for one batch of rows."""
     for name, call in (
         ("btrim of many characters", "length(btrim(repeat('a', 3000000 + value), repeat('bcdefghijk', 300000) || 'a'))"),
         ("ltrim of many characters", "length(ltrim(repeat('a', 3000000 + value), repeat('bcdefghijk', 300000) || 'a'))"),
@@ -524,5 +527,5 @@ patterns()
 KEPT = [f"SELECT max(length(repeat('x{index}', 100000))), max(id) FROM samples LIMIT 0" for index in range(20)]
 KEPT += [f"SELECT length(concat(repeat('x{index}', 8000000), id)) FROM samples WHERE small < 0" for index in range(40)]
 KEPT += [f"SELECT count(*) FROM samples WHERE big IN ({commas(5_000, lambda number, index=index: str(index + number))}) LIMIT 0" for index in range(20)]
-# Values that a client binds to one prepared statement, which runs once for each of them.
+# A prepared statement, and the values that a client binds to it. The statement runs once for each value.
 BOUND_ROWS = ("SELECT max(length(repeat('x', 30000000 + $1))) FROM samples", pa.array(range(50_000), pa.int64()))

@@ -7,7 +7,7 @@ from hostile import (
 
 
 def parsing():
-    """Nested syntax, with and without an error in it. A parser that tries several readings may try each one at each level."""
+    """Nested syntax, with and without a syntax error. A parser may try several interpretations at each level."""
     for name, before, after in (
         ("CAST", "CAST(", " AS INT)"),
         ("TRY_CAST", "TRY_CAST(", " AS INT)"),

@@ -1,4 +1,4 @@
-"""Checks revoked tokens: a running server refuses them, and ends their queries and uploads, but not those of other tokens.
+"""Checks that a running server refuses revoked tokens, and ends only their queries and uploads.
 
 The facts contain the command line of `glasshouse`, its environment, and the path of the file with the revocations.
 """
@@ -22,7 +22,7 @@ import rows
 from checks import check, equal, main, refused
 
 STATUS = manager.AdbcStatusCode
-# A server reads the file every five seconds. A busy host may delay it.
+# A server reads the file every five seconds, but a busy host may need longer.
 NOTICED_SECONDS_MAX = 120
 # A query with many rows, of which a client reads a few.
 LONG = "SELECT value FROM range(0, 1000000000000)"
@@ -88,7 +88,7 @@ def metric(facts, name):
 
 
 def batches(after_a_second):
-    """Yields small batches of events until the server should have ended the upload. Calls `after_a_second` on the way."""
+    """Yields small batches of events for as long as an upload may run. Calls `after_a_second` after about a second."""
     end = time.monotonic() + NOTICED_SECONDS_MAX
     for index in itertools.count():
         if time.monotonic() > end:

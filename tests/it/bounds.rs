@@ -1,5 +1,5 @@
-//! Starts the test of the limits of statements. A hostile tenant runs hundreds of statements, while the suite checks that
-//! the server neither stops nor freezes for another tenant.
+//! Tests the limits of statements. A hostile tenant runs hundreds of statements, while the suite checks that the server
+//! does not crash and still serves another tenant.
 //!
 //! The statements are in `tests/clients/hostile_statements.py` and `hostile_syntax.py`, and the checks in
 //! `bounds_suite.py`. The server has small limits, so that the statements reach them quickly.
@@ -17,7 +17,7 @@ const MEMORY_MIB_MAX: u64 = 256;
 /// The number of queries that the hostile tenant may run at the same time. The suite opens as many connections.
 const QUERIES_MAX: usize = 4;
 
-/// The checks that run hostile statements and evaluate what was measured meanwhile.
+/// The checks, in order. The first ones run hostile statements, and the others evaluate the measurements.
 const BOUNDS: &[&str] = &[
     "load",
     "a_slow_reader_gets_all_rows_or_an_error",

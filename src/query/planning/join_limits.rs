@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Distinct, FetchType, LogicalPlan, SkipType};
 use crate::error::{Error, Result};
 
 /// The maximum number of joins without an equality between the two sides. A join with a single row does not count.
-/// Nested subqueries also become such joins, in generated statements more than sixteen.
+/// Nested subqueries also become such joins. Generated statements can contain more than sixteen of them.
 const CROSS_JOINS_MAX: usize = 60;
 
 /// Refuses an optimized plan with too many joins that combine all pairs of rows.
@@ -32,8 +32,8 @@ pub(in crate::query) fn check_cross_joins(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a plan with a join of constant rows that would return more than 2^63 rows. The engine multiplies the numbers of
-/// rows without a check.
+/// Refuses a plan with a join of constant rows that could return 2^63 or more rows. The engine multiplies the row
+/// counts of both sides without an overflow check.
 pub(super) fn check_rows(plan: &LogicalPlan) -> Result<()> {
     match max_rows(plan) {
         Ok(_) => Ok(()),
@@ -49,8 +49,8 @@ fn is_single_row(plan: &LogicalPlan) -> bool {
     matches!(max_rows(plan), Ok(Some(0 | 1)))
 }
 
-/// Returns the maximum number of rows of a plan, or `None` if it is unknown. Fails with `ResourcesExhausted` if the number
-/// of a join is too large.
+/// Returns the maximum number of rows of a plan, or `None` if it is unknown. Fails with `ResourcesExhausted` if
+/// a join could return too many rows.
 fn max_rows(plan: &LogicalPlan) -> PlanResult<Option<u64>> {
     plan.apply_subqueries(|subquery| max_rows(subquery).map(|_| TreeNodeRecursion::Continue))?;
     let inputs = plan.inputs().into_iter().map(max_rows).collect::<PlanResult<Vec<_>>>()?;

@@ -25,7 +25,7 @@ const NODE_DEPTH_MAX: usize = 3 * CHAIN_MAX;
 const PARTS_MAX: usize = 1_000_000;
 /// The maximum number of aggregates and GROUP BY columns of one SELECT.
 const AGGREGATE_COLUMNS_MAX: usize = 500;
-/// The assumed size in bytes of a node or an expression without its literals.
+/// The assumed size, in bytes, of a plan node or an expression without its literals.
 const PART_BYTES: usize = 1 << 10;
 
 /// Refuses a plan that is too deeply nested or too large.
@@ -37,7 +37,8 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     join_limits::check_rows(plan)
 }
 
-/// Refuses a sent plan that refers to too many tables, has too many window functions, or whose literals exceed the maximum size of a statement.
+/// Refuses a plan sent by a client if it refers to too many tables, has too many window functions, or has literals that
+/// exceed the maximum size of a statement.
 pub(in crate::query) fn check_input(plan: &LogicalPlan, config: &QueryConfig) -> Result<()> {
     let (mut relations, mut windows) = (0, 0);
     let walked = plan.apply_with_subqueries(|node| {

@@ -32,8 +32,8 @@ const REPEATABLE: [&str; 12] = [
     "UnorderedExec",
 ];
 
-/// The maximum size in bytes of the constants in a cached physical plan. The planner may have computed them from a short
-/// statement.
+/// The maximum total size, in bytes, of the constants in a cached physical plan. Even a short statement can have large
+/// constants, because the planner evaluates functions of constants.
 const CONSTANT_BYTES_MAX: usize = 64 << 10;
 
 /// The cached physical plan of a statement that has no parameters and does not depend on the time of the query.
@@ -66,7 +66,7 @@ impl ReusablePlan {
         plan.map(|plan| Ok(Arc::clone(&plan)))
     }
 
-    /// Stores a plan that has never run. Ignores a plan with large constants.
+    /// Caches a plan that has never run. Does not cache a plan with large constants.
     pub(in crate::query) fn store(&self, plan: Arc<dyn ExecutionPlan>) {
         if constant_bytes(&plan).map_or(true, |bytes| bytes > CONSTANT_BYTES_MAX) {
             return;

@@ -89,7 +89,8 @@ impl ColumnSizes {
             Ok(TreeNodeRecursion::Continue)
         })?;
         if !matches!(plan, LogicalPlan::Filter(_) | LogicalPlan::Join(_)) {
-            // The optimizer does not move other expressions, but simplifies them.
+            // The optimizer does not move the expressions of other nodes, but it simplifies them, so only their own
+            // size counts.
             conditions.size = own;
         }
         self.largest = self.largest.max(conditions);

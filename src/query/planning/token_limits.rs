@@ -1,16 +1,17 @@
 //! Limits on the nesting of a statement, which are checked on its tokens before it is parsed.
 //!
-//! The parser builds a syntax tree, and recurses through it. Each operator adds a level to the tree. The parser limits the
-//! depth of expressions and queries, but not the depth of types and of some prefixes, so a statement could overflow the
-//! stack. For the words in [`REPARSED`], the parser also has two ways to read what follows. If both fail, it has read
-//! everything inside twice, so the time doubles with each level.
+//! The parser builds a syntax tree recursively, and each operator adds a level to the tree. The parser limits the depth
+//! of expressions and queries, but not the depth of types and of some prefix operators, so a statement could overflow
+//! the stack. The parser also tries two ways to parse the text after each word in [`REPARSED`]. If the first way fails,
+//! it parses the nested text again, so the parsing time can double with each level.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use crate::error::{Error, Result};
 
 /// The maximum length of an operator chain in a statement. A stack of
-/// [`STACK_BYTES_MIN`](crate::query::planning::statement::STACK_BYTES_MIN) bytes is large enough for a chain of this length.
+/// [`STACK_BYTES_MIN`](crate::query::planning::statement::STACK_BYTES_MIN) bytes is large enough for a chain of this
+/// length.
 pub(in crate::query) const CHAIN_MAX: usize = 600;
 /// The maximum nesting depth of brackets.
 const BRACKETS_MAX: usize = 100;
@@ -19,8 +20,8 @@ const REPARSED_MAX: usize = 16;
 /// The maximum number of [`STATEMENTS`] words.
 const STATEMENTS_MAX: usize = 64;
 
-/// The words that the parser reads as a special form, and as a function call if that fails. CASE is another such word: if
-/// its END is missing, the parser takes it for the name of a column.
+/// The words that begin a special syntax. If the parser cannot parse this syntax, it parses the word as the name of a
+/// function or a column. CASE is also such a word, but `check_nesting` counts it separately, because it ends with END.
 const REPARSED: [&str; 31] = [
     "ARRAY",
     "BOX",
@@ -54,7 +55,7 @@ const REPARSED: [&str; 31] = [
     "TRY_CONVERT",
     "TUPLE",
 ];
-/// The words before an operand. After them, `end` is the name of a column.
+/// The words after which an operand follows. Directly after one of them, `end` is the name of a column.
 const BEFORE_OPERANDS: [&str; 40] = [
     "ALL",
     "AND",
@@ -97,25 +98,25 @@ const BEFORE_OPERANDS: [&str; 40] = [
     "WHEN",
     "WHERE",
 ];
-/// The words that begin a statement, which the parser also accepts inside other statements.
+/// The words that begin a statement that the parser also accepts inside another statement.
 const STATEMENTS: [&str; 9] =
     ["COPY", "CREATE", "DECLARE", "DESCRIBE", "EXPLAIN", "INSERT", "MERGE", "PREPARE", "WHILE"];
 
-/// Refuses a statement with too long chains or too deep nesting.
+/// Refuses a statement whose operator chains are too long or whose nesting is too deep.
 pub(super) fn check(tokens: &[TokenWithSpan]) -> Result<()> {
     check_chains(tokens)?;
     check_nesting(tokens)
 }
 
-/// Refuses nested brackets, nested CASE and nested [`REPARSED`] words. Words without a bracket after them, as in
-/// `INTERVAL INTERVAL '1'`, are nested too.
+/// Refuses a statement with too many nested brackets, CASE expressions or [`REPARSED`] words, or with too many
+/// [`STATEMENTS`] words. Words can also be nested without brackets, as in `INTERVAL INTERVAL '1'`.
 fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
     let (mut open, mut level, mut reparsed, mut statements) = (Vec::new(), Level::default(), 0_usize, 0_usize);
     let mut before_operand = true;
     for token in tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_))) {
         match token {
             Token::Word(word) if is_keyword(word, &["CASE"]) => level.cases += 1,
-            // Otherwise, `end` is the name of a column.
+            // Before an operand, `end` is the name of a column.
             Token::Word(word) if is_keyword(word, &["END"]) && !before_operand => {
                 level.cases = level.cases.saturating_sub(1);
             }
@@ -145,12 +146,12 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
     Ok(())
 }
 
-/// What the parser has begun to read between two brackets.
+/// The unfinished CASE expressions and words inside one pair of brackets.
 #[derive(Default)]
 struct Level {
     /// The number of CASE expressions that have no END yet.
     cases: usize,
-    /// The number of [`REPARSED`] words directly before the current token.
+    /// The number of consecutive [`REPARSED`] words directly before the current token.
     words: usize,
 }
 

@@ -145,7 +145,7 @@ struct PartitionRead {
     rows: BatchCoalescer,
     /// The only metric. A time would also measure work on the rows of other tenants.
     output_rows: Count,
-    /// The memory of the last batch of the private plan.
+    /// The reservation for the last batch that the private plan returned.
     memory: MemoryReservation,
     ended: bool,
 }

@@ -67,7 +67,7 @@ impl ScalarUDFImpl for ArrowCast {
     }
 }
 
-/// Fails if the text of a type is nested too deeply. The engine's parser recurses through it.
+/// Fails if the text of a type is nested too deeply. The engine parses it recursively, so it could overflow the stack.
 fn check_depth(kind: &str) -> Result<()> {
     if kind.matches(['(', '<']).count() > BRACKETS_MAX {
         return Err(DataFusionError::External(Box::new(Error::limited(format!(

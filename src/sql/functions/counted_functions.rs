@@ -23,18 +23,18 @@ use crate::sql::functions::definition::not_negative;
 use crate::sql::functions::delegate::delegate;
 use crate::sql::{batch_memory, interrupt};
 
-/// The functions whose types the engine looks up, so that they cannot be wrapped. They return parts of their arguments,
-/// or numbers.
+/// The functions that cannot be wrapped, because the engine checks their Rust types. They return parts of their
+/// arguments, or numbers.
 const UNWRAPPED: [&str; 5] = ["get_field", "log", "named_struct", "power", "struct"];
 
-/// Wraps a function, or returns `None` if it is already wrapped or cannot be.
+/// Wraps a function, or returns `None` if it is already wrapped or cannot be wrapped.
 pub(super) fn counted(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     let is_wrapped = function.inner().is::<CountedFunction>() || UNWRAPPED.contains(&function.name());
     (!is_wrapped).then(|| Arc::new(ScalarUDF::new_from_impl(CountedFunction { inner: Arc::clone(function) })))
 }
 
-/// Adds the size of a function's result to the memory of the batch. A scalar counts once for each row, because the engine
-/// may copy it.
+/// Adds the size of a function's result to the memory of the batch. A scalar counts once per row, because the engine
+/// may copy it for each row.
 pub(super) fn count_result(result: &ColumnarValue, rows: usize) -> Result<()> {
     if is_short(&result.data_type()) {
         return Ok(());
@@ -48,7 +48,7 @@ pub(super) fn count_result(result: &ColumnarValue, rows: usize) -> Result<()> {
     batch_memory::grow(bytes)
 }
 
-/// Returns true if all values of a type have the same short length.
+/// Returns true if all values of a type have the same, small size.
 pub(crate) fn is_short(kind: &DataType) -> bool {
     kind.is_primitive() || matches!(kind, DataType::Boolean | DataType::Null)
 }
@@ -97,7 +97,7 @@ impl ScalarUDFImpl for CountedFunction {
         if self.name() == "array_position"
             && let Some(start) = args.args.get_mut(2)
         {
-            // The engine subtracts 1 from the start without a check. It refuses 0.
+            // The engine subtracts 1 from the start position without an overflow check. It refuses 0.
             *start = not_negative(start)?;
         }
         let rows = args.number_rows;

@@ -1,7 +1,7 @@
 //! Makes window functions interruptible, and counts the memory of their results.
 //!
-//! A window function returns a value for each row. If `first_value` returns a text of 1 MB, its results for a batch of rows
-//! take up 8 GB. The engine accounts for these results only after the whole batch.
+//! A window function returns a value for each row. If `first_value` returns a text of 1 MB, its results for a batch of
+//! rows take up 8 GB. The engine reserves memory for these results only after the whole batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::sql::{batch_memory, interrupt};
 /// The number of results between two checks for an interruption.
 const CHECK_EVERY: usize = 256;
 
-/// Wraps window functions.
+/// Wraps window functions so that their results are counted.
 pub(crate) fn with_counts(functions: Vec<Arc<WindowUDF>>) -> Vec<Arc<WindowUDF>> {
     functions.into_iter().map(counted).collect()
 }
@@ -36,7 +36,7 @@ fn counted(inner: Arc<WindowUDF>) -> Arc<WindowUDF> {
     Arc::new(WindowUDF::new_from_impl(CountedWindow { inner }))
 }
 
-/// Counts the results of an aggregate over windows, unless they are short.
+/// Wraps an aggregate over windows so that its results are counted, unless they have a small fixed size.
 pub(super) fn counted_accumulator(inner: Box<dyn Accumulator>, kind: &DataType) -> Box<dyn Accumulator> {
     if is_short(kind) { inner } else { Box::new(CountedAccumulator { inner, results: 0 }) }
 }

@@ -46,8 +46,8 @@ use crate::sql::plan_expressions::{any_expression, rewrite_expressions};
 
 /// The maximum size in bytes of the result of one call on one batch.
 const FUNCTION_BYTES_MAX: usize = 32 << 20;
-/// The maximum size in bytes of a list that the planner computes. The engine copies a constant for each row, and rewrites
-/// `array_has` with a constant list as an IN list.
+/// The maximum size in bytes of a list that the planner computes. The engine copies a constant for each row, and
+/// rewrites `array_has` with a constant list as an IN list.
 pub(crate) const CONSTANT_LIST_BYTES_MAX: usize = 64 << 10;
 
 /// Wraps the functions whose results can be larger than their arguments, and returns the others unchanged.
@@ -62,7 +62,7 @@ fn limited(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     (!is_limited).then(|| Arc::new(ScalarUDF::new_from_impl(LimitedFunction { inner: Arc::clone(function), growth })))
 }
 
-/// Wraps a function, or returns `None` if it is already wrapped or cannot be.
+/// Wraps a function, or returns `None` if it is already wrapped or cannot be wrapped.
 fn wrapped(function: &Arc<ScalarUDF>) -> Option<Arc<ScalarUDF>> {
     if is_operator(function) {
         return None;
@@ -79,8 +79,9 @@ pub(crate) fn is_concat_operator(function: &ScalarUDF) -> bool {
     function.inner().is::<LimitedConcat>()
 }
 
-/// An analyzer rule that wraps the functions that the registry does not wrap: array literals and the operator `||`, which
-/// the planner does not look up there, and the functions that need no limit (`counted_functions.rs`). It runs last.
+/// An analyzer rule that wraps the functions that are not wrapped in the registry. These are array literals and the
+/// operator `||`, which the planner does not look up there, and the functions that need no limit
+/// (`counted_functions.rs`). The rule runs last.
 #[derive(Debug)]
 pub(crate) struct ResultSizeRule;
 
@@ -157,7 +158,7 @@ impl ScalarUDFImpl for LimitedFunction {
             && scalar.size() > CONSTANT_LIST_BYTES_MAX
             && batch_memory::is_planning()
         {
-            // The planner then keeps the call instead of the list.
+            // After this error, the planner keeps the call instead of replacing it with the list.
             return Err(too_large(self.name()));
         }
         count_result(&result, rows)?;

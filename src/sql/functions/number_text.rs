@@ -16,7 +16,8 @@ pub(super) enum Target {
     Decimal,
 }
 
-/// The maximum length of the text of a number in bytes. The engine's cast to a decimal recurses for every 38 digits.
+/// The maximum length of the text of a number in bytes. The engine's cast to a decimal calls itself for every
+/// 38 digits, so a long text could overflow the stack.
 pub(super) const NUMBER_BYTES_MAX: usize = 1_000;
 
 /// Returns the text that the engine's cast expects, or `None` if the number is out of the range of `target`. Text that

@@ -1,9 +1,9 @@
 //! Limits the size of regular expressions.
 //!
 //! A regular expression is compiled before it is used. `\w{90}` becomes an automaton of many thousand states, and a
-//! function whose patterns come from a column compiles one automaton for each of them. A wrapper around each function with
-//! a pattern estimates the number of states without compiling. The operators `~`, `~*`, `!~` and `!~*` with a pattern that
-//! is large or not constant become calls of `regexp_like`.
+//! function whose patterns come from a column compiles one automaton for each of them. A wrapper around each function
+//! with a pattern estimates the number of states without compiling. If the pattern of an operator `~`, `~*`, `!~` or
+//! `!~*` is large or not constant, the operator becomes a call of `regexp_like`.
 //!
 //! **Invariant:** the engine compiles only patterns that [`checked_states`] has accepted.
 
@@ -34,10 +34,10 @@ const FUNCTIONS: [&str; 5] = ["regexp_count", "regexp_instr", "regexp_like", "re
 const STATES_MAX: usize = 100_000;
 /// The maximum size of a regular expression in bytes.
 const PATTERN_BYTES_MAX: usize = 10_000;
-/// The maximum number of states of a constant pattern that an operator may match. The function `regexp_like` replaces the
-/// operator for a larger pattern, because it limits the number of steps for a text.
+/// The maximum number of states of a constant pattern for which an operator is kept. An operator with a larger pattern
+/// is replaced with the function `regexp_like`, which limits the number of steps per text.
 const OPERATOR_STATES_MAX: usize = 128;
-/// The maximum number of steps for one text.
+/// The maximum estimated number of steps to match one text.
 const TEXT_STEPS_MAX: usize = 1 << 32;
 /// The maximum number of steps between two checks for an interruption, unless one text needs more.
 const CALL_STEPS_MAX: usize = 1 << 28;
@@ -83,8 +83,8 @@ pub(super) fn is_pattern_operator(op: Operator) -> bool {
     matches!(op, RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch)
 }
 
-/// Returns the number of states of a regular expression. Fails if it is too large. Accepts an invalid regular expression,
-/// for which the engine reports the error.
+/// Returns the estimated number of states of a regular expression. Fails if it is too large. Accepts an invalid regular
+/// expression, because the engine reports the error.
 fn checked_states(pattern: &str) -> Result<usize> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(DataFusionError::External(Box::new(Error::limited(format!(
@@ -147,7 +147,8 @@ impl ScalarUDFImpl for PatternFunction {
         self.inner.inner().coerce_types(kinds)
     }
 
-    /// Simplifies only calls with a small constant pattern, which can become an operator.
+    /// Simplifies only calls with a small constant pattern, because the engine can replace such a call with an
+    /// operator.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         match args.get(1) {
             Some(Expr::Literal(pattern, _))
@@ -197,8 +198,8 @@ impl ScalarUDFImpl for PatternFunction {
 }
 
 impl PatternFunction {
-    /// Returns the maximum number of steps for a text. A search takes at most one step for each byte and state. A function
-    /// that searches for all matches may search through the rest of the text for each of them.
+    /// Returns an upper bound on the number of steps to match a text. A search takes at most one step per byte and
+    /// state. A function that searches for all matches may search through the rest of the text for each match.
     fn steps(&self, text_bytes: usize, states: usize) -> Result<usize> {
         let is_repeated = self.inner.name() != "regexp_like";
         let steps = text_bytes.saturating_mul(if is_repeated { text_bytes.max(states) } else { states });
@@ -213,7 +214,7 @@ impl PatternFunction {
     }
 }
 
-/// Returns the number of states of the distinct patterns of a batch. Fails if it is too large.
+/// Returns the estimated number of states of all distinct patterns in a batch. Fails if it is too large.
 fn checked_states_of_all(patterns: &ArrayRef) -> Result<usize> {
     let patterns = cast(patterns, &DataType::Utf8)?;
     let Some(patterns) = patterns.as_any().downcast_ref::<StringArray>() else { return Ok(0) };

@@ -54,8 +54,8 @@ pub(crate) fn cast_operand(value: &Expr, from: &DataType, to: &DataType, is_try:
     is_affected.then(|| call(value, target, is_try))
 }
 
-/// Prepares the operand for a cast between types that contain other types: only checks the lengths of texts, if they may
-/// become numbers.
+/// Prepares the operand for a cast between types that contain other types. The prepared operand only checks the lengths
+/// of texts that may become decimals.
 fn checked_nested(value: &Expr, from: &DataType, to: &DataType) -> Option<Expr> {
     let is_affected = contains(from, &is_text) && contains(to, &DataType::is_decimal);
     is_affected.then(|| call(value, Target::Decimal, false))
@@ -76,7 +76,7 @@ fn is_text(kind: &DataType) -> bool {
     matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
 }
 
-/// Returns true if `test` returns true for a type, or for a type inside it.
+/// Returns true if `test` returns true for a type or for one of the types that it contains.
 fn contains(kind: &DataType, test: &impl Fn(&DataType) -> bool) -> bool {
     use DataType::{Dictionary, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
     test(kind)
@@ -222,7 +222,7 @@ impl CastOperand {
     }
 }
 
-/// Fails if a text in the array, or in an array inside it, is too long for a number.
+/// Fails if a text in the array or in one of its child arrays is too long for a number.
 fn check_lengths(data: &ArrayData) -> Result<()> {
     let lengths: &mut dyn Iterator<Item = usize> = match data.data_type() {
         DataType::Utf8 | DataType::Binary => &mut lengths(data.buffer::<i32>(0)),

@@ -92,7 +92,7 @@ impl AggregateUDFImpl for OwnOrder {
 }
 
 impl OwnOrder {
-    /// Fails if an approximate percentile has too many centroids, which are its last argument.
+    /// Fails if an approximate percentile has too many centroids. Its last argument is the number of centroids.
     fn check_centroids(&self, args: &AccumulatorArgs) -> Result<()> {
         let position = match self.inner.name() {
             "approx_percentile_cont" => 2,

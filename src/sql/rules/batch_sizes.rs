@@ -34,15 +34,15 @@ use crate::sql::functions::counted_functions::is_short;
 
 /// The nodes that compute expressions for each batch.
 const COMPUTING: [&str; 3] = ["AggregateExec", "FilterExec", "ProjectionExec"];
-/// A node whose expressions have at most this size for each row needs no smaller batches.
+/// A node needs smaller batches only if its expressions take up more than this number of bytes per row.
 const ROW_BYTES_MIN: usize = 1 << 10;
 /// The maximum size in bytes of the constants in the window functions of one node. The engine copies them for all rows
 /// of the input at once.
 const WINDOW_CONSTANTS_MAX: usize = 4 << 10;
-/// A pattern of LIKE that is not a constant counts like a value of this size in bytes, because it is compiled for every row.
-/// Batches are then small, and the query can be interrupted between them.
+/// The assumed size, in bytes, of a LIKE pattern that is not a constant. Such a pattern is compiled for every row. The
+/// large size makes batches small, so that the query can be interrupted between them.
 const PATTERN_ROW_BYTES: usize = 128 << 10;
-/// The number of rows to which a node merges small batches, if the rows may be large.
+/// The target number of rows when a node merges small batches whose rows may be large.
 const MERGED_ROWS: usize = 256;
 
 /// The physical optimizer rule that limits the sizes of batches. It runs last.
@@ -68,7 +68,7 @@ impl PhysicalOptimizerRule for BatchSizeRule {
     }
 }
 
-/// Adds a node below each node whose results can be large, or whose input rows can be.
+/// Limits the batches of a node whose results or input rows can be large. Returns `None` if the node stays unchanged.
 fn limited(plan: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(sides) = join_sides(&plan) {
         return limit_join(plan, &sides, batch_rows).map(Some);
@@ -91,7 +91,7 @@ fn limited(plan: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Result<Option<Arc
     Ok(None)
 }
 
-/// Encloses each input of a node in a node that limits the sizes of its batches.
+/// Adds an [`AdaptiveBatchExec`] above each input of a node for which `batch_use` returns a use.
 fn with_uses(
     plan: Arc<dyn ExecutionPlan>,
     batch_use: impl Fn(usize) -> Option<BatchUse>,
@@ -120,8 +120,8 @@ fn with_merged_rows(plan: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Result<A
 
 /// How a join returns rows.
 struct JoinSides {
-    /// True if the join returns a batch for each pair of a collected row and a batch of the other side. Otherwise, it
-    /// merges the rows that it returns into batches of the usual size.
+    /// True if the join returns one batch for each combination of a build row and a probe batch. Otherwise, it merges
+    /// the rows that it returns into batches of the usual size.
     is_cross: bool,
 }
 
@@ -207,7 +207,7 @@ fn window_expressions(plan: &Arc<dyn ExecutionPlan>) -> Option<&[Arc<dyn WindowE
     plan.downcast_ref::<BoundedWindowAggExec>().map(BoundedWindowAggExec::window_expr)
 }
 
-/// The size of what a node computes for each row.
+/// The size of the values that a node computes for each row.
 #[derive(Default)]
 struct ExpressionSize {
     /// The total size of the constants in bytes.

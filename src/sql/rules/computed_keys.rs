@@ -43,7 +43,7 @@ impl AnalyzerRule for ComputedKeyRule {
 }
 
 fn rewrite_sort(mut sort: Sort) -> Result<Transformed<LogicalPlan>> {
-    // The engine would copy a constant for every row.
+    // Constant keys do not affect the order, and the engine would copy them for every row.
     if sort.expr.iter().any(|key| !matches!(key.expr, Expr::Literal(..))) {
         sort.expr.retain(|key| !matches!(key.expr, Expr::Literal(..)));
     }

@@ -162,7 +162,7 @@ impl AdaptiveBatches {
                 rows
             }
             BatchUse::Retain { row_bytes } => {
-                // The node keeps the rows, and concatenates them at the end.
+                // The node keeps the rows, and concatenates them at the end, so it holds them twice.
                 let bytes = slice_bytes(&batch).saturating_mul(2);
                 self.memory.grow(bytes.saturating_add(row_bytes.saturating_mul(batch.num_rows())))?;
                 batch.num_rows()
@@ -175,6 +175,7 @@ impl AdaptiveBatches {
                 let row_bytes = build_row_bytes.load(Ordering::Relaxed).saturating_add(largest_row(&batch));
                 match batch_rows {
                     Some(batch_rows) => {
+                        // The join may repeat the largest rows until its batch is full. Usual rows need no reservation.
                         let bytes = row_bytes.saturating_mul(*batch_rows);
                         self.memory.grow(if bytes > TARGET_BYTES { bytes } else { 0 })?;
                         batch.num_rows()

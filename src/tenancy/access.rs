@@ -138,7 +138,7 @@ impl Access {
 
     /// Returns true if the token has been revoked.
     pub fn is_revoked(&self) -> bool {
-        self.0.revocations.revoke(self.0.identity())
+        self.0.revocations.covers(self.0.identity())
     }
 
     /// Waits until the token is revoked.

@@ -115,14 +115,14 @@ impl ActiveRevocations {
     }
 
     /// Returns true if the token is revoked.
-    pub(super) fn revoke(&self, token: TokenIdentity<'_>) -> bool {
-        self.0.borrow().revoke(token)
+    pub(super) fn covers(&self, token: TokenIdentity<'_>) -> bool {
+        self.0.borrow().covers(token)
     }
 
     /// Waits until the token is revoked.
     pub(super) async fn revoked(&self, token: TokenIdentity<'_>) {
         let mut changes = self.0.subscribe();
-        if changes.wait_for(|revocations| revocations.revoke(token)).await.is_err() {
+        if changes.wait_for(|revocations| revocations.covers(token)).await.is_err() {
             // The sender has been dropped, so the revocations no longer change.
             std::future::pending::<()>().await;
         }
@@ -163,7 +163,7 @@ impl Revocations {
         Self { issuers, len: list.len() }
     }
 
-    fn revoke(&self, token: TokenIdentity<'_>) -> bool {
+    fn covers(&self, token: TokenIdentity<'_>) -> bool {
         let Some(issuer) = self.issuers.get(token.issuer) else { return false };
         let limits = [
             issuer.token_ids.get(token.token_id),

@@ -17,7 +17,7 @@ pub(in crate::query) const CHAIN_MAX: usize = 600;
 const BRACKETS_MAX: usize = 100;
 /// The maximum number of [`REPARSED`] words and CASE expressions that are nested in each other.
 const REPARSED_MAX: usize = 16;
-/// The maximum number of [`STATEMENTS`] words.
+/// The maximum number of [`STATEMENTS`] words. The stack is large enough for this number of nested statements.
 const STATEMENTS_MAX: usize = 64;
 
 /// The words that begin a special syntax. If the parser cannot parse this syntax, it parses the word as the name of a
@@ -134,8 +134,13 @@ fn check_nesting(tokens: &[TokenWithSpan]) -> Result<()> {
             _ => level.words = 0,
         }
         let is_reparsed_often = reparsed + level.words + level.cases > REPARSED_MAX;
-        if open.len() > BRACKETS_MAX || is_reparsed_often || statements > STATEMENTS_MAX {
+        if open.len() > BRACKETS_MAX || is_reparsed_often {
             return Err(too_deep());
+        }
+        if statements > STATEMENTS_MAX {
+            return Err(Error::limited(format!(
+                "the statement contains more than {STATEMENTS_MAX} words such as EXPLAIN, INSERT and CREATE"
+            )));
         }
         before_operand = match token {
             Token::Word(word) => is_keyword(word, &BEFORE_OPERANDS) || is_keyword(word, &REPARSED),

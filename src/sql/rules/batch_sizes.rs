@@ -70,8 +70,8 @@ impl PhysicalOptimizerRule for BatchSizeRule {
 
 /// Limits the batches of a node whose results or input rows can be large. Returns `None` if the node stays unchanged.
 fn limited(plan: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    if let Some(sides) = join_sides(&plan) {
-        return limit_join(plan, &sides, batch_rows).map(Some);
+    if let Some(output) = join_output(&plan) {
+        return limit_join(plan, output, batch_rows).map(Some);
     }
     let own_use = batch_use(&plan)?;
     let merges_large_rows = has_long_values(&plan) && (own_use.is_some() || has_large_rows(&plan));
@@ -119,37 +119,40 @@ fn with_merged_rows(plan: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Result<A
 }
 
 /// How a join returns rows.
-struct JoinSides {
-    /// True if the join returns one batch for each combination of a build row and a probe batch. Otherwise, it merges
-    /// the rows that it returns into batches of the usual size.
-    is_cross: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum JoinOutput {
+    /// One batch for each combination of a build row and a probe batch.
+    Pairs,
+    /// Batches of the usual size, to which the join merges the rows that it returns.
+    Merged,
 }
 
 /// Returns how a join returns rows, or `None` if the node is not a join or does not repeat long values.
-fn join_sides(plan: &Arc<dyn ExecutionPlan>) -> Option<JoinSides> {
+fn join_output(plan: &Arc<dyn ExecutionPlan>) -> Option<JoinOutput> {
     let repeats = |kind: JoinType| matches!(kind, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full);
-    let is_cross = if plan.is::<CrossJoinExec>() {
-        true
-    } else if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-        repeats(*join.join_type()).then_some(false)?
+    let hash_join = plan.downcast_ref::<HashJoinExec>().map(HashJoinExec::join_type);
+    let loop_join = plan.downcast_ref::<NestedLoopJoinExec>().map(NestedLoopJoinExec::join_type);
+    let output = if plan.is::<CrossJoinExec>() {
+        Some(JoinOutput::Pairs)
     } else {
-        repeats(*plan.downcast_ref::<NestedLoopJoinExec>()?.join_type()).then_some(false)?
+        hash_join.or(loop_join).filter(|kind| repeats(**kind)).map(|_| JoinOutput::Merged)
     };
-    has_long_values(plan).then_some(JoinSides { is_cross })
+    output.filter(|_| has_long_values(plan))
 }
 
-fn limit_join(plan: Arc<dyn ExecutionPlan>, sides: &JoinSides, batch_rows: usize) -> Result<Arc<dyn ExecutionPlan>> {
+fn limit_join(plan: Arc<dyn ExecutionPlan>, output: JoinOutput, batch_rows: usize) -> Result<Arc<dyn ExecutionPlan>> {
     let has_large_rows = has_large_rows(&plan);
     let merged_rows = if has_large_rows { MERGED_ROWS } else { batch_rows };
     let build_row_bytes = Arc::new(AtomicUsize::new(0));
+    let is_merged = output == JoinOutput::Merged;
     let plan = with_uses(plan, |index| {
         let build_row_bytes = Arc::clone(&build_row_bytes);
         Some(match index {
             0 => BatchUse::Build(build_row_bytes),
-            _ => BatchUse::Probe { build_row_bytes, batch_rows: (!sides.is_cross).then_some(merged_rows) },
+            _ => BatchUse::Probe { build_row_bytes, batch_rows: is_merged.then_some(merged_rows) },
         })
     })?;
-    if has_large_rows && !sides.is_cross { with_merged_rows(plan, batch_rows) } else { Ok(plan) }
+    if has_large_rows && is_merged { with_merged_rows(plan, batch_rows) } else { Ok(plan) }
 }
 
 /// Returns true if the node has a column whose values have no fixed length.

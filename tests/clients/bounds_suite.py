@@ -33,10 +33,10 @@ ROWS = 300_000
 # The number of statements that the hostile tenant runs at the same time.
 CONNECTIONS = 4
 # The time for a call of a client. A statement that takes longer fails with a status that `CODES` does not contain.
-CALL_SECONDS_MAX = "60"
+CALL_SECONDS_MAX = "150"
 # The time after `query.time_max` within which a statement must end: the documented value, and the value that the checks
-# accept.
-LATE_SECONDS, LATE_SECONDS_MAX = 2, 20
+# accept. The driver repeats a statement that the server refuses because the tenant plans too many others.
+LATE_SECONDS, LATE_SECONDS_MAX = 2, 100
 # The time that `SELECT 1` of another tenant may take: the documented value, and the value that the checks accept.
 SERVED_SECONDS, SERVED_SECONDS_MAX = 1, 5
 # The allocator keeps this much freed memory per core (see docs/memory.md).

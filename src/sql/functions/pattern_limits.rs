@@ -169,6 +169,7 @@ impl ScalarUDFImpl for PatternFunction {
         };
         let is_constant = args.args[1..].iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows_max = if is_constant { usize::MAX } else { ROWS_PER_CALL };
+        let match_bytes_max = match_bytes_max(pattern)?;
         let sizes = Measure::sizes(Some(text));
         let mut results = Vec::<ArrayRef>::new();
         let mut start = 0;
@@ -176,7 +177,7 @@ impl ScalarUDFImpl for PatternFunction {
             interrupt::check()?;
             let (mut rows, mut steps) = (0, 0_usize);
             while start + rows < args.number_rows && rows < rows_max {
-                let row_steps = self.steps(sizes.at(start + rows), states)?;
+                let row_steps = self.steps(sizes.at(start + rows), states, match_bytes_max)?;
                 if rows > 0 && steps.saturating_add(row_steps) > CALL_STEPS_MAX {
                     break;
                 }
@@ -198,11 +199,13 @@ impl ScalarUDFImpl for PatternFunction {
 }
 
 impl PatternFunction {
-    /// Returns an upper bound on the number of steps to match a text. A search takes at most one step per byte and
-    /// state. A function that searches for all matches may search through the rest of the text for each match.
-    fn steps(&self, text_bytes: usize, states: usize) -> Result<usize> {
+    /// Returns the maximum number of steps for a text. A search takes at most one step for each byte and state. A function
+    /// that searches for all matches searches again after each match. Each of these searches may read the rest of the text,
+    /// unless the length of a match is limited.
+    fn steps(&self, text_bytes: usize, states: usize, match_bytes_max: Option<usize>) -> Result<usize> {
         let is_repeated = self.inner.name() != "regexp_like";
-        let steps = text_bytes.saturating_mul(if is_repeated { text_bytes.max(states) } else { states });
+        let bytes_per_search = if is_repeated { match_bytes_max.unwrap_or(text_bytes) } else { 0 };
+        let steps = text_bytes.saturating_mul(states.max(bytes_per_search));
         if steps > TEXT_STEPS_MAX {
             return Err(DataFusionError::External(Box::new(Error::limited(format!(
                 "a text of {text_bytes} bytes is too long for `{}` with this regular expression: use shorter texts, LIKE, or \
@@ -211,6 +214,20 @@ impl PatternFunction {
             )))));
         }
         Ok(steps)
+    }
+}
+
+/// Returns the maximum length of a match in bytes, or `None` if it is not limited.
+fn match_bytes_max(pattern: &ColumnarValue) -> Result<Option<usize>> {
+    let of = |pattern: &str| regex_syntax::parse(pattern).map_or(Some(0), |hir| hir.properties().maximum_len());
+    match pattern {
+        ColumnarValue::Scalar(pattern) => Ok(pattern.try_as_str().flatten().map_or(Some(0), of)),
+        ColumnarValue::Array(patterns) => {
+            let patterns = cast(patterns, &DataType::Utf8)?;
+            let Some(patterns) = patterns.as_any().downcast_ref::<StringArray>() else { return Ok(None) };
+            let distinct: HashSet<_> = patterns.iter().flatten().collect();
+            Ok(distinct.into_iter().map(of).try_fold(0, |longest, length| length.map(|length| length.max(longest))))
+        }
     }
 }
 

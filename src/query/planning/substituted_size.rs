@@ -1,9 +1,10 @@
-//! Limits how much a condition grows when the optimizer moves it below derived columns.
+//! Limits how much an expression grows when the optimizer moves it below derived columns, or repeats its operands.
 //!
 //! The optimizer replaces each column in a condition with the expression that computes the column. In `SELECT x + x AS
 //! x FROM (SELECT x + x AS x FROM …)`, each level doubles the expression, so twenty levels would produce a million
-//! operands. The optimizer also merges projections, so ninety levels of nested calls become one expression. This file
-//! computes the size and the depth of these expressions before the optimizer runs.
+//! operands. The optimizer also merges projections, so ninety levels of nested calls become one expression. It repeats
+//! the arguments of functions such as `coalesce`, so forty nested calls would exhaust the memory. This file computes
+//! the size and the depth of these expressions before the optimizer runs.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,9 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use crate::error::{Error, Result};
 use crate::query::planning::plan_size::EXPR_DEPTH_MAX;
 
-/// The maximum number of operands in a condition after its columns have been replaced.
-const CONDITION_SIZE_MAX: usize = 50_000;
+/// The maximum number of operands in an expression after its operands have been repeated and, in a condition, its
+/// columns have been replaced.
+const EXPANDED_SIZE_MAX: usize = 50_000;
 /// The maximum nesting depth of an expression after its columns have been replaced. The optimizer recurses through the
 /// expression.
 const DEPTH_MAX: usize = EXPR_DEPTH_MAX;
@@ -25,9 +27,9 @@ pub(in crate::query) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut sizes = ColumnSizes { largest: Expanded::COLUMN, shared: HashMap::new() };
     sizes.of_outputs(plan).map_err(|error| Error::internal("cannot traverse a plan").with_source(error))?;
     let Expanded { size, depth } = sizes.largest;
-    if size > CONDITION_SIZE_MAX {
+    if size > EXPANDED_SIZE_MAX {
         return Err(Error::limited(format!(
-            "an expression of the statement would have more than {CONDITION_SIZE_MAX} operands, because it repeats computed \
+            "an expression of the statement would have more than {EXPANDED_SIZE_MAX} operands, because it repeats computed \
              columns, or the arguments of functions such as coalesce: refer to each of them less often"
         )));
     }

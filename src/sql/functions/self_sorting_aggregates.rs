@@ -3,7 +3,7 @@
 //!
 //! The engine sorts the input of an aggregate that has an ORDER BY. It refuses a statement with two aggregates that
 //! need different orders. `string_agg` can sort its rows itself, and a percentile does not depend on the order of the
-//! rows.
+//! rows. The number of centroids of an approximate percentile is limited here, too.
 
 use std::sync::Arc;
 

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::collection_values::check_name;
+use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::secret_strength;
-use super::tables::{CHANGES_SUFFIX, COLUMN_KINDS, QUARANTINE_SUFFIX};
+use super::tables::{CHANGES_SUFFIX, QUARANTINE_SUFFIX};
 use super::{Config, PolicyConfig, TableConfig, check_auth, check_sources, lookups, memory};
 use crate::error::did_you_mean;
 
@@ -169,10 +170,8 @@ fn columns_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
         if RESERVED_COLUMNS.contains(&column.name.as_str()) {
             errors.add(&key, "is a column that the server adds to every table: rename it");
         }
-        if !column.kind.is_empty() && !COLUMN_KINDS.contains(&column.kind.as_str()) {
-            let guess = did_you_mean(&column.kind, COLUMN_KINDS);
-            let known = COLUMN_KINDS.join(", ");
-            errors.add(&key, format!("unknown type `{}`{guess}; types are {known}", column.kind));
+        if let Some(Err(error)) = (!column.kind.is_empty()).then(|| ColumnKind::parse(&column.kind)) {
+            errors.add(&key, error);
         }
     }
     let maps = table.columns.iter().filter(|column| column.kind == "map").count();

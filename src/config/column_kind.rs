@@ -1,5 +1,7 @@
 //! [`ColumnKind`]: the types that a column of a table or of a lookup table can have.
 
+use std::fmt;
+
 /// The type of a column. Times are microseconds in UTC, text is UTF-8, and a map has text keys and text values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnKind {
@@ -13,62 +15,252 @@ pub enum ColumnKind {
     Float32,
     /// `Float64`
     Float64,
+    /// `Decimal128(precision, scale)`: an exact number with at most `precision` digits, `scale` of them after the
+    /// decimal point. `1 <= precision <= 38` and `scale <= precision`.
+    Decimal {
+        /// The maximum number of digits.
+        precision: u8,
+        /// The number of digits after the decimal point.
+        scale: u8,
+    },
     /// `Utf8`
     Text,
+    /// `Utf8` with a UUID in lower case and with hyphens
+    Uuid,
+    /// `Utf8` with one JSON value, exactly as it was sent
+    Json,
     /// `Binary`
     Bytes,
     /// `Timestamp(Microsecond, "UTC")`
     Timestamp,
     /// `Date32`
     Date,
+    /// `Time64(Microsecond)`: the time of day without a time zone. It is stored as an `Int64`.
+    Time,
+    /// `List` of a kind other than a list, a map or JSON. Its elements (field `element`) are nullable.
+    List(&'static ColumnKind),
     /// `Map<Utf8, Utf8>` (entries `key_value`, `key` not null, `value` nullable)
     Map,
 }
 
+/// The maximum number of digits of a decimal.
+pub const DECIMAL_DIGITS_MAX: u8 = 38;
+
+/// The kinds that need no parameters, in the order in which the documentation lists them.
+const PLAIN: [ColumnKind; 13] = [
+    ColumnKind::Text,
+    ColumnKind::Bool,
+    ColumnKind::Int32,
+    ColumnKind::Int64,
+    ColumnKind::Float32,
+    ColumnKind::Float64,
+    ColumnKind::Timestamp,
+    ColumnKind::Date,
+    ColumnKind::Time,
+    ColumnKind::Uuid,
+    ColumnKind::Json,
+    ColumnKind::Bytes,
+    ColumnKind::Map,
+];
+
+/// The kinds that a list can contain and that need no parameters.
+static ELEMENTS: [ColumnKind; 11] = [
+    ColumnKind::Text,
+    ColumnKind::Bool,
+    ColumnKind::Int32,
+    ColumnKind::Int64,
+    ColumnKind::Float32,
+    ColumnKind::Float64,
+    ColumnKind::Timestamp,
+    ColumnKind::Date,
+    ColumnKind::Time,
+    ColumnKind::Uuid,
+    ColumnKind::Bytes,
+];
+
+/// All decimals. The decimal with the precision `p` and the scale `s` has the index [`decimal_index`].
+static DECIMALS: [ColumnKind; decimal_index(DECIMAL_DIGITS_MAX + 1, 0)] = {
+    let mut all = [ColumnKind::Bool; decimal_index(DECIMAL_DIGITS_MAX + 1, 0)];
+    let mut precision = 1;
+    while precision <= DECIMAL_DIGITS_MAX {
+        let mut scale = 0;
+        while scale <= precision {
+            all[decimal_index(precision, scale)] = ColumnKind::Decimal { precision, scale };
+            scale += 1;
+        }
+        precision += 1;
+    }
+    all
+};
+
+const fn decimal_index(precision: u8, scale: u8) -> usize {
+    // Precision 1 has two scales, precision 2 has three, and so on.
+    let before = precision as usize - 1;
+    before * (before + 3) / 2 + scale as usize
+}
+
 impl ColumnKind {
-    /// All kinds, in the order in which the documentation lists them.
-    pub const ALL: [Self; 10] = [
-        Self::Text,
-        Self::Bool,
-        Self::Int32,
-        Self::Int64,
-        Self::Float32,
-        Self::Float64,
-        Self::Timestamp,
-        Self::Date,
-        Self::Bytes,
-        Self::Map,
+    /// The names of all kinds, for error messages and the documentation.
+    pub const NAMES: [&str; PLAIN.len() + 2] = [
+        "text",
+        "bool",
+        "int32",
+        "int64",
+        "float32",
+        "float64",
+        "decimal(precision, scale)",
+        "timestamp",
+        "date",
+        "time",
+        "uuid",
+        "json",
+        "bytes",
+        "list<type>",
+        "map",
     ];
 
-    /// The names of all kinds, in the order of [`ColumnKind::ALL`].
-    pub const NAMES: [&str; Self::ALL.len()] = {
-        let mut names = [""; Self::ALL.len()];
-        let mut index = 0;
-        while index < names.len() {
-            names[index] = Self::ALL[index].as_str();
-            index += 1;
+    /// Parses the name of a kind, such as `int64`, `decimal(12, 2)` or `list<text>`. The error message describes what
+    /// is wrong, without naming the column.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let name = name.trim();
+        if let Some(kind) = PLAIN.into_iter().find(|kind| kind.plain_name() == name) {
+            return Ok(kind);
         }
-        names
-    };
+        if let Some(arguments) = parameters(name, "decimal", '(', ')') {
+            return Self::parse_decimal(arguments);
+        }
+        if let Some(element) = parameters(name, "list", '<', '>') {
+            let kind = Self::parse(element)?;
+            return Self::list_of(kind).ok_or_else(|| format!("a list cannot contain {kind}"));
+        }
+        match name {
+            "decimal" => Err("`decimal` needs a precision and a scale, such as `decimal(12, 2)`".to_owned()),
+            "list" => Err("`list` needs the type of its elements, such as `list<text>`".to_owned()),
+            _ => {
+                let hint = crate::error::did_you_mean(name, Self::NAMES);
+                Err(format!("unknown type `{name}`{hint} (one of {})", Self::NAMES.join(", ")))
+            }
+        }
+    }
 
-    /// Returns the kind's name in the configuration and in error messages.
-    pub const fn as_str(self) -> &'static str {
+    fn parse_decimal(arguments: &str) -> Result<Self, String> {
+        let mut parts = arguments.split(',').map(|part| part.trim().parse::<u8>());
+        let (precision, scale) = match (parts.next(), parts.next(), parts.next()) {
+            (Some(Ok(precision)), None, _) => (precision, 0),
+            (Some(Ok(precision)), Some(Ok(scale)), None) => (precision, scale),
+            _ => {
+                return Err(format!(
+                    "`decimal({arguments})` is not valid: write a precision and a scale, such as `decimal(12, 2)`"
+                ));
+            }
+        };
+        Self::decimal(precision, scale).ok_or_else(|| {
+            format!(
+                "`decimal({precision}, {scale})` is not valid: the precision must be from 1 to {DECIMAL_DIGITS_MAX}, and the \
+                 scale must not be greater than the precision"
+            )
+        })
+    }
+
+    /// Returns the kind of decimals with these parameters, or `None` if they are out of range.
+    pub fn decimal(precision: u8, scale: u8) -> Option<Self> {
+        let is_valid = (1..=DECIMAL_DIGITS_MAX).contains(&precision) && scale <= precision;
+        is_valid.then_some(Self::Decimal { precision, scale })
+    }
+
+    /// Returns the kind of lists of `element`, or `None` if a list cannot contain this kind.
+    pub fn list_of(element: Self) -> Option<Self> {
+        let element = match element {
+            Self::Decimal { precision, scale } => DECIMALS.get(decimal_index(precision, scale)),
+            plain => ELEMENTS.iter().find(|kind| **kind == plain),
+        };
+        element.map(Self::List)
+    }
+
+    /// Returns true if the values are stored as strings: text, UUIDs and JSON.
+    pub const fn is_string(self) -> bool {
+        matches!(self, Self::Text | Self::Uuid | Self::Json)
+    }
+
+    /// Returns true if the values are numbers, which have a sum and an average.
+    pub const fn is_number(self) -> bool {
+        matches!(self, Self::Int32 | Self::Int64 | Self::Float32 | Self::Float64 | Self::Decimal { .. })
+    }
+
+    /// Returns the name without parameters.
+    const fn plain_name(self) -> &'static str {
         match self {
             Self::Bool => "bool",
             Self::Int32 => "int32",
             Self::Int64 => "int64",
             Self::Float32 => "float32",
             Self::Float64 => "float64",
+            Self::Decimal { .. } => "decimal",
             Self::Text => "text",
+            Self::Uuid => "uuid",
+            Self::Json => "json",
             Self::Bytes => "bytes",
             Self::Timestamp => "timestamp",
             Self::Date => "date",
+            Self::Time => "time",
+            Self::List(_) => "list",
             Self::Map => "map",
         }
     }
+}
 
-    /// Parses a name that [`ColumnKind::as_str`] returns.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+/// Returns what is between `open` and `close` in a name such as `list<text>`.
+fn parameters<'a>(name: &'a str, kind: &str, open: char, close: char) -> Option<&'a str> {
+    name.strip_prefix(kind)?.trim_start().strip_prefix(open)?.strip_suffix(close)
+}
+
+/// Writes the name in the form that [`ColumnKind::parse`] reads.
+impl fmt::Display for ColumnKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision}, {scale})"),
+            Self::List(element) => write!(f, "list<{element}>"),
+            plain => f.write_str(plain.plain_name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        let elements = ELEMENTS.iter().chain(&DECIMALS).copied();
+        let lists = elements.clone().map(|element| ColumnKind::list_of(element).unwrap());
+        for kind in PLAIN.into_iter().chain(elements).chain(lists) {
+            assert_eq!(ColumnKind::parse(&kind.to_string()), Ok(kind));
+        }
+        let spaced = ColumnKind::parse(" list< decimal ( 9,4 ) > ").unwrap();
+        assert_eq!(spaced.to_string(), "list<decimal(9, 4)>");
+        assert_eq!(ColumnKind::parse("decimal(5)").unwrap().to_string(), "decimal(5, 0)");
+    }
+
+    #[test]
+    fn an_invalid_name_is_an_error_that_names_the_fix() {
+        for (name, expected) in [
+            ("decimal", "such as `decimal(12, 2)`"),
+            ("decimal()", "such as `decimal(12, 2)`"),
+            ("decimal(1,2,3)", "such as `decimal(12, 2)`"),
+            ("decimal(39, 2)", "from 1 to 38"),
+            ("decimal(0, 0)", "from 1 to 38"),
+            ("decimal(3, 4)", "must not be greater than the precision"),
+            ("decimal(12, -2)", "such as `decimal(12, 2)`"),
+            ("list", "such as `list<text>`"),
+            ("list<list<text>>", "a list cannot contain list<text>"),
+            ("list<json>", "a list cannot contain json"),
+            ("list<map>", "a list cannot contain map"),
+            ("list<txt>", "did you mean `text`?"),
+            ("uid", "did you mean `uuid`?"),
+            ("", "unknown type ``"),
+        ] {
+            let error = ColumnKind::parse(name).unwrap_err();
+            assert!(error.contains(expected), "{name}: {error}");
+        }
     }
 }

@@ -8,12 +8,12 @@ use url::Url;
 
 use super::Config;
 use super::collection_values::check_name;
+use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::loopback::has_credentials;
 use super::section_macro::{none, section, time};
 use super::server_sections::{DAY, MINUTE, SECOND};
-use super::tables::{COLUMN_KINDS, ColumnConfig};
-use crate::error::did_you_mean;
+use super::tables::ColumnConfig;
 
 section! {
     /// One lookup table. Exactly one of `file`, `url` and `query` provides its rows.
@@ -118,11 +118,12 @@ fn check_url(key: &str, url: &str, errors: &mut ConfigErrors) {
 
 fn check_column(key: &str, column: &ColumnConfig, errors: &mut ConfigErrors) {
     check_name(&column.name, key, errors);
-    if column.kind.is_empty() || COLUMN_KINDS.contains(&column.kind.as_str()) && column.kind != "map" {
-        return;
+    match (!column.kind.is_empty()).then(|| ColumnKind::parse(&column.kind)) {
+        None => {}
+        Some(Ok(ColumnKind::Map)) => errors.add(key, "a lookup table cannot have a column of type `map`"),
+        Some(Ok(_)) => {}
+        Some(Err(error)) => errors.add(key, error),
     }
-    let guess = did_you_mean(&column.kind, COLUMN_KINDS.into_iter().filter(|kind| *kind != "map"));
-    errors.add(key, format!("a lookup table cannot have a column of type `{}`{guess}", column.kind));
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ mod sources;
 mod tables;
 
 pub use auth::{AuthConfig, IssuerConfig, Secret};
-pub use column_kind::ColumnKind;
+pub use column_kind::{ColumnKind, DECIMAL_DIGITS_MAX};
 pub use error::{ConfigError, ConfigErrors};
 pub use lookups::{LookupConfig, LookupFormat};
 pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};
@@ -49,8 +49,7 @@ pub use schema_registry::RegistryConfig;
 pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
 pub use tables::{
-    CHANGES_SUFFIX, COLUMN_KINDS, ColumnConfig, LatestConfig, PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig,
-    TableConfig,
+    CHANGES_SUFFIX, ColumnConfig, LatestConfig, PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig, TableConfig,
 };
 
 pub(crate) use check_auth::shared_secret_problem;

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::section_macro::{KeyInfo, Section, ShownLine};
 use super::{
-    AuthConfig, COLUMN_KINDS, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig,
-    LogConfig, LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig,
-    SourceConfig, TableConfig,
+    AuthConfig, ColumnKind, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig, LogConfig,
+    LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig, SourceConfig,
+    TableConfig,
 };
 
 /// The introduction of the page.
@@ -39,7 +39,7 @@ example.
 
 /// Generates the page.
 pub(super) fn page() -> String {
-    let kinds = COLUMN_KINDS.map(|kind| format!("`{kind}`")).join(", ");
+    let kinds = ColumnKind::NAMES.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table. The column types are {kinds}.");
     let sections: [(&str, &str, Vec<ShownLine>); 18] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::TimeUnit;
-use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::{quoted, wrong};
@@ -39,6 +38,9 @@ section! {
         /// The dotted paths of fields of `proto` that are not stored.
         ignore: Vec<String> = none(),
             "You do not have to store every field that producers send";
+        /// The types of columns whose type does not follow from `proto`: `total = "decimal(12, 2)"`.
+        types: BTreeMap<String, String> = none(),
+            "Protobuf has no decimals, UUIDs, dates, times or JSON, so producers send them as strings, bytes or integers";
         /// The columns of a table without `proto`: `name = "type"`, or `name = { type, unit, description }`.
         columns: Vec<ColumnConfig> = none(),
             "They are stored and shown in this order";
@@ -129,16 +131,13 @@ section! {
 pub struct ColumnConfig {
     /// The name.
     pub name: String,
-    /// The type, which is one of [`COLUMN_KINDS`].
+    /// The type, as [`ColumnKind::parse`] reads it.
     pub kind: String,
     /// The unit of the values, such as `ms` or `bytes`, or an empty string.
     pub unit: String,
     /// A description for catalogs and BI tools, or an empty string.
     pub description: String,
 }
-
-/// The names of all column types.
-pub const COLUMN_KINDS: [&str; 10] = ColumnKind::NAMES;
 
 impl Value for Vec<ColumnConfig> {
     fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {

@@ -38,7 +38,7 @@ pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
-pub use schema::column::{Column, EVENT_DATE, RECEIVED_TIME};
+pub use schema::column::{Column, EVENT_DATE, KIND_KEY, RECEIVED_TIME};
 pub use schema::latest::Latest;
 pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
 pub use schema::table::Contract;

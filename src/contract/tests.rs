@@ -14,7 +14,8 @@ use crate::error::Kind;
 fn the_call_event_is_declared_by_columns_in_stored_order() {
     let contract = voice();
     let columns: Vec<_> =
-        contract.columns.iter().map(|column| (&*column.name, column.kind.as_str(), &*column.unit)).collect();
+        contract.columns.iter().map(|column| (&*column.name, column.kind.to_string(), &*column.unit)).collect();
+    let columns: Vec<_> = columns.iter().map(|(name, kind, unit)| (*name, kind.as_str(), *unit)).collect();
     assert_eq!(
         columns,
         [
@@ -73,7 +74,8 @@ fn the_table_schema_ends_with_the_event_date() {
 #[test]
 fn the_quarantine_has_the_tenant_column_of_its_table_and_fixed_columns() {
     let quarantine = Contract::quarantine_of(&voice());
-    let columns: Vec<_> = quarantine.columns.iter().map(|column| (&*column.name, column.kind.as_str())).collect();
+    let columns: Vec<_> = quarantine.columns.iter().map(|column| (&*column.name, column.kind.to_string())).collect();
+    let columns: Vec<_> = columns.iter().map(|(name, kind)| (*name, kind.as_str())).collect();
     assert_eq!(quarantine.name, "call_events_quarantine");
     assert_eq!(
         columns,
@@ -154,7 +156,7 @@ fn latest_accepts_only_suitable_columns() {
     for (key, by, deleted, expected) in [
         (&[][..], "day", None, "`latest.key` is empty: name the columns"),
         (&["dya"], "at", None, "`latest.key` names the unknown column `dya`, did you mean `day`?"),
-        (&["single"], "at", None, "`latest.key` names `single`, which is float32; it must be text, bool, int32"),
+        (&["single"], "at", None, "`latest.key` names `single`, which is float32; it must be text, uuid, bool, int32"),
         (&["double"], "at", None, "`latest.key` names `double`, which is float64"),
         (&["more"], "at", None, "`latest.key` names `more`, which is map"),
         (&["received_time"], "at", None, "`latest.key` names the unknown column `received_time`"),
@@ -221,12 +223,12 @@ fn contract_of(proto: &str, change: impl FnOnce(&mut TableConfig)) -> crate::err
 const KEYS: &str = "optional string who = 1; optional string key = 3;";
 
 #[test]
-fn repeated_and_recursive_fields_are_refused_unless_ignored() {
+fn repeated_messages_and_recursive_fields_are_refused_unless_ignored() {
     let proto = format!(
-        "message E {{ {KEYS} optional int64 at = 2; repeated string tags = 4; E parent = 5; map<string, E> by = 6; }}"
+        "message E {{ {KEYS} optional int64 at = 2; repeated Tag tags = 4; E parent = 5; map<string, E> by = 6; }} message Tag {{}}"
     );
     let error = contract_of(&proto, |_| {}).unwrap_err();
-    for part in ["`tags` is repeated", "`parent` is recursive", "`by` is a map of messages"] {
+    for part in ["`tags` repeats a message", "`parent` is recursive", "`by` is a map of messages"] {
         assert!(error.message().contains(part), "expected {part:?} in {error}");
     }
     let ignored = ["tags", "parent", "by"].map(str::to_owned).to_vec();

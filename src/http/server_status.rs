@@ -83,7 +83,7 @@ fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
         .filter(is_visible)
         .map(|column| {
             json!({
-                "name": column.name, "type": column.kind.as_str(), "unit": column.unit, "description": column.description,
+                "name": column.name, "type": column.kind.to_string(), "unit": column.unit, "description": column.description,
             })
         })
         .collect();

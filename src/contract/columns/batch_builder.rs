@@ -33,8 +33,8 @@ pub(in crate::contract) struct BatchBuilder<'a> {
     body: &'a [u8],
     /// One builder per column, in stored order.
     columns: Vec<ColumnBuilder>,
-    /// The indexes of the text and bytes columns, for [`BatchBuilder::keep`].
-    text_columns: Vec<usize>,
+    /// The indexes of the columns with strings and lists, for [`BatchBuilder::keep`].
+    growing_columns: Vec<usize>,
     entries: MapBuilder,
     /// The number of rows kept so far, which is also the index of the current row.
     rows: usize,
@@ -62,7 +62,7 @@ struct OpenRow {
 impl<'a> BatchBuilder<'a> {
     /// Creates a builder with an initial capacity for `rows` rows.
     pub(in crate::contract) fn new(contract: &Contract, body: &'a [u8], options: &DecodeOptions, rows: usize) -> Self {
-        let is_bytes = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Bytes);
+        let is_growing = |kind: ColumnKind| kind.is_string() || matches!(kind, ColumnKind::Bytes | ColumnKind::List(_));
         let is_key = |column| column == contract.tenant || column == contract.id;
         let columns = contract.columns.iter().enumerate();
         Self {
@@ -71,7 +71,7 @@ impl<'a> BatchBuilder<'a> {
                 .clone()
                 .map(|(index, column)| ColumnBuilder::new(column.kind, is_key(index), rows))
                 .collect(),
-            text_columns: columns.filter(|(_, column)| is_bytes(column.kind)).map(|(index, _)| index).collect(),
+            growing_columns: columns.filter(|(_, column)| is_growing(column.kind)).map(|(index, _)| index).collect(),
             entries: MapBuilder::new(rows),
             rows: 0,
             capacity: 0,
@@ -102,7 +102,7 @@ impl<'a> BatchBuilder<'a> {
     /// Keeps the current row. If this would make a column exceed its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
-        self.text_columns.iter().try_for_each(|column| self.columns[*column].keep())?;
+        self.growing_columns.iter().try_for_each(|column| self.columns[*column].keep())?;
         self.entries.keep();
         self.rows += 1;
         Ok(())
@@ -152,11 +152,28 @@ impl<'a> BatchBuilder<'a> {
             ColumnValue::Int(value) => self.put(column, value.cast_unsigned()),
             ColumnValue::Float(value) => self.put(column, value.to_bits()),
             ColumnValue::Text(text) => self.put_text(column, text),
-            ColumnValue::Bytes(bytes) => self.put_text(column, Text::Validated(bytes)),
-            ColumnValue::DerivedBytes(start, end) => {
-                self.columns[column].put_text(self.rows, PaddedSlice::unpadded(&self.derived_bytes[start..end]));
+            value => {
+                let Self { body, derived, derived_bytes, .. } = self;
+                write(&mut self.columns[column], self.rows, value, (body, derived, derived_bytes));
                 self.open.seen[column] = true;
             }
+        }
+    }
+
+    /// Starts the current row's list in a column, which is empty at first.
+    pub(in crate::contract) fn start_list(&mut self, column: usize) {
+        self.open.seen[column] = true;
+        self.columns[column].start_list(self.rows);
+    }
+
+    /// Adds an element to the current row's list in a column. If this would make the column exceed its maximum size,
+    /// marks the row as rejected.
+    pub(in crate::contract) fn push(&mut self, column: usize, value: ColumnValue<'a>) {
+        let Self { body, derived, derived_bytes, .. } = self;
+        let buffers = (*body, &**derived, &**derived_bytes);
+        let pushed = self.columns[column].push(|elements, index| write(elements, index, value, buffers));
+        if let Err(error) = pushed {
+            self.mark_rejected(|| RejectCause::new(Reason::TooLarge, error.message()));
         }
     }
 
@@ -261,9 +278,14 @@ impl<'a> BatchBuilder<'a> {
                 let slot = match *fallback {
                     Fallback::Int => ColumnValue::Int(0),
                     Fallback::Float => ColumnValue::Float(0.0),
+                    Fallback::Decimal => ColumnValue::Decimal(0),
                     Fallback::False => ColumnValue::Bool(false),
                     Fallback::EmptyText => ColumnValue::Text(Text::Borrowed("")),
                     Fallback::EmptyBytes => ColumnValue::Bytes(&[]),
+                    Fallback::EmptyList => {
+                        self.start_list(*column);
+                        continue;
+                    }
                     Fallback::Enum(names) => {
                         ColumnValue::Text(Text::Borrowed(contract.tree.enums[names].name(0).unwrap_or("0")))
                     }
@@ -289,6 +311,19 @@ impl<'a> BatchBuilder<'a> {
             })
         });
         EventBatch::of_columns(contract, arrays.collect::<Result<_>>()?, rows)
+    }
+}
+
+/// Writes a value to a row of a column. The buffers are the body, and the builder's `derived` and `derived_bytes`.
+fn write(column: &mut ColumnBuilder, row: usize, value: ColumnValue<'_>, buffers: (&[u8], &str, &[u8])) {
+    let (body, derived, derived_bytes) = buffers;
+    match value {
+        ColumnValue::Text(text) => column.put_text(row, padded(body, derived, text)),
+        ColumnValue::Bytes(bytes) => column.put_text(row, padded(body, derived, Text::Validated(bytes))),
+        ColumnValue::DerivedBytes(start, end) => {
+            column.put_text(row, PaddedSlice::unpadded(&derived_bytes[start..end]));
+        }
+        value => column.set(row, value),
     }
 }
 

@@ -9,15 +9,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, MapBuilder, MapFieldNames,
-    StringArray, StringBuilder, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
+    MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
 use arrow::datatypes::ArrowNativeType;
 
+use super::list_builder::ListBuilder;
 use super::padded_slice::PaddedSlice;
 use super::text_builder::TextBuilder;
 use crate::contract::ColumnKind;
+use crate::contract::decode::column_value::{ColumnValue, Text};
 use crate::contract::{DecodeOptions, Owner};
 use crate::error::Result;
 
@@ -27,11 +29,15 @@ const WORD: usize = 64;
 /// Builds one column.
 #[derive(Debug)]
 pub(in crate::contract) enum ColumnBuilder {
-    /// A column of numbers, booleans or times. The first vector contains each value as 64 bits, and the second contains
+    /// A column of numbers (except decimals), booleans or times. The first vector contains each value as 64 bits, and the second contains
     /// the validity bits.
     Numbers(Vec<u64>, Vec<u64>),
+    /// A column of decimals. The first vector contains each unscaled value, and the second contains the validity bits.
+    Decimals(Vec<i128>, Vec<u64>),
     /// A column of strings or byte strings, and its validity bits.
     Bytes(TextBuilder, Vec<u64>),
+    /// A column of lists, and its validity bits.
+    Lists(ListBuilder, Vec<u64>),
     /// A placeholder for the map column, which is built by a `MapBuilder`.
     Map,
 }
@@ -44,17 +50,33 @@ impl ColumnBuilder {
         match kind {
             ColumnKind::Map => Self::Map,
             ColumnKind::Text if !plain => Self::Bytes(TextBuilder::new(rows), validity),
-            ColumnKind::Text | ColumnKind::Bytes => Self::Bytes(TextBuilder::plain(rows), validity),
+            ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Json | ColumnKind::Bytes => {
+                Self::Bytes(TextBuilder::plain(rows), validity)
+            }
+            ColumnKind::Decimal { .. } => Self::Decimals(Vec::with_capacity(rows), validity),
+            ColumnKind::List(element) => Self::Lists(ListBuilder::new(*element, rows), validity),
             _ => Self::Numbers(Vec::with_capacity(rows), validity),
         }
     }
 
     /// Allocates space for a total of `rows` rows.
     pub(in crate::contract) fn grow(&mut self, rows: usize) {
-        let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
+        let Some(validity) = self.validity() else { return };
         validity.resize(rows.div_ceil(WORD), 0);
-        if let Self::Numbers(values, _) = self {
-            values.resize(rows, 0);
+        match self {
+            Self::Numbers(values, _) => values.resize(rows, 0),
+            Self::Decimals(values, _) => values.resize(rows, 0),
+            _ => {}
+        }
+    }
+
+    fn validity(&mut self) -> Option<&mut Vec<u64>> {
+        match self {
+            Self::Numbers(_, validity)
+            | Self::Decimals(_, validity)
+            | Self::Bytes(_, validity)
+            | Self::Lists(_, validity) => Some(validity),
+            Self::Map => None,
         }
     }
 
@@ -66,6 +88,59 @@ impl ColumnBuilder {
         };
         values[row] = bits;
         validity[row / WORD] |= 1 << (row % WORD);
+    }
+
+    /// Writes a value that is not in a buffer of the batch builder. Writes nothing for a null.
+    pub(in crate::contract) fn set(&mut self, row: usize, value: ColumnValue<'_>) {
+        match value {
+            ColumnValue::Null => {}
+            ColumnValue::Bool(value) => self.put(row, u64::from(value)),
+            ColumnValue::Int(value) => self.put(row, value.cast_unsigned()),
+            ColumnValue::Float(value) => self.put(row, value.to_bits()),
+            ColumnValue::Decimal(unscaled) => self.put_decimal(row, unscaled),
+            ColumnValue::Uuid(uuid) => self.put_uuid(row, uuid),
+            ColumnValue::Text(Text::Borrowed(text)) => self.put_text(row, PaddedSlice::unpadded(text.as_bytes())),
+            ColumnValue::Text(Text::Validated(bytes)) | ColumnValue::Bytes(bytes) => {
+                self.put_text(row, PaddedSlice::unpadded(bytes));
+            }
+            ColumnValue::Text(Text::Derived(..)) | ColumnValue::DerivedBytes(..) => {
+                debug_assert!(false, "only the batch builder has the buffers of derived values");
+            }
+        }
+    }
+
+    /// Writes a decimal, given by its unscaled value, to a row.
+    pub(in crate::contract) fn put_decimal(&mut self, row: usize, unscaled: i128) {
+        let Self::Decimals(values, validity) = self else {
+            return debug_assert!(false, "a decimal is written to a column of another kind");
+        };
+        values[row] = unscaled;
+        validity[row / WORD] |= 1 << (row % WORD);
+    }
+
+    /// Writes a UUID in its canonical form to the current row.
+    pub(in crate::contract) fn put_uuid(&mut self, row: usize, uuid: u128) {
+        let mut text = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::from_u128(uuid).hyphenated().encode_lower(&mut text);
+        self.put_text(row, PaddedSlice::unpadded(text.as_bytes()));
+    }
+
+    /// Starts the current row's list, which is empty until [`ColumnBuilder::push`] adds elements to it. Does nothing if
+    /// the list was started before.
+    pub(in crate::contract) fn start_list(&mut self, row: usize) {
+        let Self::Lists(_, validity) = self else {
+            return debug_assert!(false, "a list is written to a column of another kind");
+        };
+        validity[row / WORD] |= 1 << (row % WORD);
+    }
+
+    /// Adds an element to the current row's list. `write` writes its value at the given index of the builder of the
+    /// elements, or nothing if the element is null.
+    pub(in crate::contract) fn push(&mut self, write: impl FnOnce(&mut Self, usize)) -> Result<()> {
+        match self {
+            Self::Lists(lists, _) => lists.push(write),
+            _ => Err(crate::error::Error::internal("an element is added to a column of another kind")),
+        }
     }
 
     /// Writes the current row's string.
@@ -90,20 +165,36 @@ impl ColumnBuilder {
 
     /// Sets the current row's value to null.
     pub(in crate::contract) fn clear(&mut self, row: usize) {
-        let (Self::Numbers(_, validity) | Self::Bytes(_, validity)) = self else { return };
+        let Some(validity) = self.validity() else { return };
         if let Some(word) = validity.get_mut(row / WORD) {
             *word &= !(1 << (row % WORD));
         }
-        if let Self::Bytes(texts, _) = self {
-            texts.clear(row);
+        match self {
+            Self::Bytes(texts, _) => texts.clear(row),
+            Self::Lists(lists, _) => lists.clear(),
+            _ => {}
         }
     }
 
-    /// Keeps the string of the current row. Does nothing in a column without strings. If this would make the column
-    /// exceed its maximum size, returns a `Limited` error.
+    /// Sets the values of all rows from `kept` to `rows` (exclusive) to null, and removes their strings.
+    pub(in crate::contract) fn truncate(&mut self, kept: usize, rows: usize) {
+        if let Some(validity) = self.validity() {
+            (kept..rows).for_each(|row| validity[row / WORD] &= !(1 << (row % WORD)));
+        }
+        if let Self::Bytes(texts, _) = self {
+            texts.truncate(kept);
+        }
+    }
+
+    /// Keeps the string or the list of the current row. Does nothing in a column of another kind. If this would make the
+    /// column exceed its maximum size, returns a `Limited` error.
     #[inline]
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
-        if let Self::Bytes(texts, _) = self { texts.keep() } else { Ok(()) }
+        match self {
+            Self::Bytes(texts, _) => texts.keep(),
+            Self::Lists(lists, _) => lists.keep(),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the bit pattern of the current row's number, or `None` if it is null.
@@ -130,7 +221,12 @@ impl ColumnBuilder {
         Ok(Some(match self {
             Self::Map => return Ok(None),
             Self::Numbers(values, validity) => numbers(kind, values, rows, nulls(validity)),
+            Self::Decimals(values, validity) => decimals(kind, values, rows, nulls(validity))?,
             Self::Bytes(texts, validity) => texts.finish(kind, rows, nulls(validity))?,
+            Self::Lists(lists, validity) => match kind {
+                ColumnKind::List(element) => lists.finish(*element, nulls(validity))?,
+                _ => return Ok(None),
+            },
         }))
     }
 }
@@ -159,6 +255,12 @@ fn numbers(kind: ColumnKind, mut values: Vec<u64>, rows: usize, nulls: Option<Nu
         }
         _ => Arc::new(Int64Array::new(same_bits(values), nulls)),
     }
+}
+
+fn decimals(kind: ColumnKind, mut values: Vec<i128>, rows: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+    values.truncate(rows);
+    let array = Decimal128Array::new(Buffer::from_vec(values).into(), nulls).with_data_type(kind.data_type());
+    Ok(Arc::new(array))
 }
 
 /// Reinterprets eight-byte values as the array's native type without copying them.

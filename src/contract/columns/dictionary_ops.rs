@@ -40,6 +40,11 @@ pub(super) fn plain_bytes(column: &ArrayRef) -> usize {
         let leaves: usize = map_leaves(map).iter().map(plain_bytes).sum();
         return size_of_val(map.value_offsets()) + leaves;
     }
+    if let Some(list) = column.as_list_opt::<i32>() {
+        let offsets = list.value_offsets();
+        let (first, last) = (offsets[0] as usize, offsets[list.len()] as usize);
+        return size_of_val(offsets) + plain_bytes(&list.values().slice(first, last - first));
+    }
     let Some(dictionary) = as_dictionary(column) else { return own(column) };
     let lengths: Vec<usize> = dictionary.values().as_string::<i32>().offsets().lengths().collect();
     let (indexes, length) =

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch, StringArray, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, RecordBatch, StringArray, StructArray, new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter;
@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use super::accept_or_reject::{BODY_EVENTS_MAX, BODY_REJECTS_MAX, RejectedRows, push_reject, too_many_events};
 use super::reject_reason::{Reason, Reject, RejectCause};
-use super::{cast, key_columns};
+use super::{arrow_expansion, cast, key_columns};
 use crate::contract::EventBatch;
 use crate::contract::columns::column_builder::{map_builder, received_column, tenant_column};
 use crate::contract::{ColumnKind, Contract, DecodeOptions, Decoded, EVENT_DATE, Owner, RECEIVED_TIME, TenantId};
@@ -39,7 +39,7 @@ pub(in crate::contract) fn decode(
     if first_index.saturating_add(rows as u64) > BODY_EVENTS_MAX {
         return Err(too_many_events());
     }
-    cast::check_expansion(batch)?;
+    arrow_expansion::check_expansion(batch)?;
     let sources = ColumnSources::find(contract, batch)?;
     let mut rejected = RejectedRows::default();
     let mut columns = Vec::with_capacity(contract.columns.len());
@@ -48,7 +48,7 @@ pub(in crate::contract) fn decode(
             _ if index == contract.received => received_column(options, rows),
             _ if Some(index) == contract.map => map(contract, batch, &sources, options, &mut rejected)?,
             Some(source) => cast::column(contract, index, source, &mut rejected)?,
-            None => new_null_array(&column.kind.data_type(), rows),
+            None => new_null_array(&column.kind.stored_type(), rows),
         });
     }
     check_keys(contract, options, &columns, &mut rejected);
@@ -226,13 +226,14 @@ fn check_keys(contract: &Contract, options: &DecodeOptions, columns: &[ArrayRef]
 }
 
 /// Checks the size of each event. The size is the number of bytes in the event's strings, byte strings and map, plus
-/// eight bytes for each other value.
+/// eight bytes for each other value or element.
 fn check_sizes(options: &DecodeOptions, columns: &[ArrayRef], rows: usize, rejected: &mut RejectedRows) {
     let mut sizes = vec![0_usize; rows];
     for column in columns {
         match column.data_type() {
             DataType::Utf8 => add_lengths(&mut sizes, column.as_string::<i32>().value_offsets()),
             DataType::Binary => add_lengths(&mut sizes, column.as_binary::<i32>().value_offsets()),
+            DataType::List(_) => add_list_sizes(&mut sizes, column.as_list()),
             DataType::Map(..) => {
                 let map = column.as_map();
                 let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
@@ -254,6 +255,23 @@ fn add_lengths(sizes: &mut [usize], offsets: &[i32]) {
     for (size, ends) in sizes.iter_mut().zip(offsets.windows(2)) {
         *size += (ends[1] - ends[0]) as usize;
     }
+}
+
+fn add_list_sizes(sizes: &mut [usize], lists: &ListArray) {
+    let offsets = lists.value_offsets();
+    let ends: Vec<usize> = match lists.values().data_type() {
+        DataType::Utf8 => ends_of(lists.values().as_string::<i32>().value_offsets(), offsets),
+        DataType::Binary => ends_of(lists.values().as_binary::<i32>().value_offsets(), offsets),
+        _ => offsets.iter().map(|offset| *offset as usize * 8).collect(),
+    };
+    for (size, ends) in sizes.iter_mut().zip(ends.windows(2)) {
+        *size += ends[1] - ends[0];
+    }
+}
+
+/// Returns the position of the first byte of each list. `texts` contains the offsets of the elements.
+fn ends_of(texts: &[i32], lists: &[i32]) -> Vec<usize> {
+    lists.iter().map(|offset| texts[*offset as usize] as usize).collect()
 }
 
 fn rejects(

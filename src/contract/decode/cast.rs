@@ -1,37 +1,56 @@
 //! Casts an Arrow column to a column of the contract without loss.
 //!
-//! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. The decoded
-//! strings must not exceed a size limit. The limit is needed because a dictionary can refer to one long string a
-//! million times. Then, columns that have the contract's type are used unchanged, and timestamps are converted to the
+//! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. Then, columns that have the contract's type are used unchanged, and timestamps are converted to the
 //! contract's unit and time zone. All other types are converted value by value, with the same rules as JSON ([`Leaf`]).
 //!
 //! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest
-//! float, like a JSON number. If the cast would change any other value, the row is rejected. Examples are a decimal
+//! float, like a JSON number. A float is never cast to a decimal. If the cast would change any other value, the row is rejected. Examples are a decimal
 //! with a fraction in an integer column, and a date with a time of day in a date column.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, StringArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType,
-    TimestampNanosecondType, UInt64Type,
+    DataType, Date32Type, Date64Type, Float32Type, Float64Type, Int64Type, Time64NanosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampNanosecondType, UInt64Type,
 };
-use arrow::record_batch::RecordBatch;
 
 use super::accept_or_reject::RejectedRows;
 use super::column_value::{ColumnValue, Text};
 use super::reject_reason::{Reason, RejectCause};
-use crate::contract::ColumnKind;
-use crate::contract::Contract;
+use crate::clock::DAY;
+use crate::config;
 use crate::contract::columns::column_builder::ColumnBuilder;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};
+use crate::contract::{Column, ColumnKind, Contract};
 use crate::error::{Error, Result};
 
-/// The maximum size of a batch's decoded strings, in bytes.
-const BATCH_BYTES_MAX: usize = 256 << 20;
 const DAY_MILLIS: i64 = 86_400_000;
+
+/// What a column of a batch is cast to: a column of the contract, or the elements of a list column.
+#[derive(Clone, Copy)]
+struct CastTarget<'a> {
+    /// The column, for error messages.
+    column: &'a Column,
+    /// The kind of the values. For the elements of a list, it differs from the column's kind.
+    kind: ColumnKind,
+    /// True for the contract's time column.
+    is_event_time: bool,
+    /// The unit of integers in a timestamp column.
+    unit: config::TimeUnit,
+}
+
+impl CastTarget<'_> {
+    fn reason(&self, reason: Reason) -> Reason {
+        if self.is_event_time { reason.of_time() } else { reason }
+    }
+
+    fn cause(&self, reason: Reason, got: impl std::fmt::Display) -> RejectCause {
+        RejectCause::value(self.reason(reason), self.column, got)
+    }
+}
 
 /// Casts `source` to the contract's column at `index`. A value that cannot be cast without loss becomes null, and its
 /// row is rejected.
@@ -41,21 +60,34 @@ pub(in crate::contract) fn column(
     source: &ArrayRef,
     rejected: &mut RejectedRows,
 ) -> Result<ArrayRef> {
-    let (name, kind) = (&contract.columns[index].name, contract.columns[index].kind);
-    let target = kind.data_type();
+    let column = &contract.columns[index];
+    let is_event_time = index == contract.time;
+    convert(&CastTarget { column, kind: column.kind, is_event_time, unit: contract.time_unit }, source, rejected)
+}
+
+fn convert(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let (name, kind) = (&target.column.name, target.kind);
+    let stored = kind.stored_type();
+    match (kind, source.data_type()) {
+        (_, DataType::Null) => return Ok(new_null_array(&stored, source.len())),
+        (ColumnKind::List(element), _) => return list(target, *element, source, rejected),
+        (ColumnKind::Decimal { .. }, given) if is_decimal(given) => return rescale(target, source, rejected),
+        (ColumnKind::Time, DataType::Time32(_) | DataType::Time64(_)) => return time_of_day(target, source, rejected),
+        _ => {}
+    }
     let plain = match source.data_type() {
-        same if *same == target => Arc::clone(source),
-        given if is_decimal(given) => decimal(contract, index, source, rejected)?,
+        same if *same == stored => Arc::clone(source),
+        given if is_decimal(given) => decimal(target, source, rejected)?,
         _ => plain(name, source)?,
     };
-    reject_lost(contract, index, source, &plain, rejected);
+    reject_lost(target, source, &plain, rejected);
     let cast = match (plain.data_type(), kind) {
-        (same, _) if *same == target => plain,
-        (DataType::Null, _) => new_null_array(&target, plain.len()),
+        (_, ColumnKind::Uuid | ColumnKind::Json | ColumnKind::Time) => by_value(target, &plain, rejected)?,
+        (same, _) if *same == stored => plain,
         (DataType::Timestamp(TimeUnit::Nanosecond, _), ColumnKind::Timestamp) => {
             let nanos = plain.as_primitive::<TimestampNanosecondType>();
             let micros = nanos.unary::<_, TimestampMicrosecondType>(|nanos| nanos.div_euclid(1_000));
-            Arc::new(micros.with_data_type(target))
+            Arc::new(micros.with_data_type(stored))
         }
         (DataType::Date64, ColumnKind::Date) => {
             let millis = plain.as_primitive::<Date64Type>();
@@ -64,32 +96,113 @@ pub(in crate::contract) fn column(
                 day.filter(|_| millis.rem_euclid(DAY_MILLIS) == 0)
             });
             for row in (0..millis.len()).filter(|row| millis.is_valid(*row) && days.is_null(*row)) {
-                let given = "a date with a time of day";
-                rejected.add(row, || RejectCause::value(Reason::WrongType, &contract.columns[index], given));
+                rejected.add(row, || target.cause(Reason::WrongType, "a date with a time of day"));
             }
             Arc::new(days)
         }
         (DataType::Timestamp(..) | DataType::Date32 | DataType::Date64, ColumnKind::Timestamp) => {
-            let cast = cast_to(name, &plain, &target)?;
-            reject_lost(contract, index, &plain, &cast, rejected);
+            let cast = cast_to(name, &plain, &stored)?;
+            reject_lost(target, &plain, &cast, rejected);
             cast
         }
-        _ => by_value(contract, index, &plain, rejected)?,
+        _ => by_value(target, &plain, rejected)?,
     };
-    check_finite(contract, index, &cast, rejected);
+    check_finite(target, &cast, rejected);
     Ok(cast)
 }
 
+/// Casts the elements of lists. A row is rejected if one of its elements is.
+fn list(
+    target: &CastTarget<'_>,
+    element: ColumnKind,
+    source: &ArrayRef,
+    rejected: &mut RejectedRows,
+) -> Result<ArrayRef> {
+    let (name, given) = (&target.column.name, source.data_type());
+    let source = match given {
+        DataType::List(_) => Arc::clone(source),
+        DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
+            cast_to(name, source, &DataType::List(Arc::clone(field)))?
+        }
+        _ => {
+            let kind = target.kind;
+            return Err(Error::invalid(format!("column `{name}` expects {kind}, got {given}: cast it before sending")));
+        }
+    };
+    let lists = source.as_list::<i32>();
+    let mut rejected_elements = RejectedRows::default();
+    let elements = convert(&CastTarget { kind: element, ..*target }, lists.values(), &mut rejected_elements)?;
+    let offsets = lists.value_offsets();
+    for (at, cause) in rejected_elements.iter() {
+        // The row is the last one that does not begin after the element. Rows without elements begin at the same offset
+        // as the row that follows them.
+        let row = offsets.partition_point(|offset| *offset as usize <= at);
+        if let Some(row) = row.checked_sub(1).filter(|row| *row < lists.len() && lists.is_valid(*row)) {
+            rejected.add(row, || cause.clone());
+        }
+    }
+    let DataType::List(field) = target.kind.stored_type() else {
+        return Err(Error::internal(format!("column `{name}` is not a list")));
+    };
+    let cast = ListArray::try_new(field, lists.offsets().clone(), elements, lists.nulls().cloned());
+    Ok(Arc::new(cast.map_err(|cause| Error::internal("cannot cast the elements of a list").with_source(cause))?))
+}
+
+/// Casts decimals to a decimal column. The value must not change.
+fn rescale(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let (name, stored) = (&target.column.name, target.kind.stored_type());
+    // A sender may declare a smaller precision than its values have. Casting checks the precision of every value, unless
+    // both types are equal.
+    let wide = cast_to(name, source, &DataType::Decimal256(76, scale_of(source.data_type())))?;
+    let cast = cast_to(name, &wide, &stored)?;
+    reject_lost(target, source, &cast, rejected);
+    let back = cast_to(name, &cast, wide.data_type())?;
+    let is_same = not_distinct(&wide, &back)?;
+    for row in (0..source.len()).filter(|row| !is_same.value(*row) && cast.is_valid(*row)) {
+        rejected.add(row, || target.cause(Reason::WrongType, displayed(source, row)));
+    }
+    Ok(cast)
+}
+
+/// Converts times of day to microseconds since midnight, as they are stored.
+fn time_of_day(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let name = &target.column.name;
+    let micros: ArrayRef = match source.data_type() {
+        DataType::Time64(TimeUnit::Nanosecond) => {
+            let nanos = source.as_primitive::<Time64NanosecondType>();
+            Arc::new(nanos.unary::<_, Int64Type>(|nanos| nanos.div_euclid(1_000)))
+        }
+        _ => {
+            let micros = cast_to(name, source, &DataType::Time64(TimeUnit::Microsecond))?;
+            cast_to(name, &micros, &DataType::Int64)?
+        }
+    };
+    let values = micros.as_primitive::<Int64Type>();
+    for row in (0..values.len()).filter(|row| values.is_valid(*row) && !(0..DAY).contains(&values.value(*row))) {
+        rejected.add(row, || target.cause(Reason::OutOfRange, values.value(row)));
+    }
+    Ok(micros)
+}
+
+fn scale_of(kind: &DataType) -> i8 {
+    match kind {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => *scale,
+        _ => 0,
+    }
+}
+
 /// Rejects the rows in which a value was not null before the cast, but is null after it.
-fn reject_lost(contract: &Contract, index: usize, source: &ArrayRef, cast: &ArrayRef, rejected: &mut RejectedRows) {
+fn reject_lost(target: &CastTarget<'_>, source: &ArrayRef, cast: &ArrayRef, rejected: &mut RejectedRows) {
     let given = source.logical_nulls();
     if cast.logical_null_count() <= given.as_ref().map_or(0, NullBuffer::null_count) {
         return;
     }
     let is_given = |row: usize| given.as_ref().is_none_or(|given| given.is_valid(row));
     for row in (0..source.len()).filter(|row| is_given(*row) && cast.is_null(*row)) {
-        let reason = if index == contract.time { Reason::TimeOutOfRange } else { Reason::OutOfRange };
-        rejected.add(row, || RejectCause::value(reason, &contract.columns[index], source.data_type()));
+        rejected.add(row, || target.cause(Reason::OutOfRange, source.data_type()));
     }
 }
 
@@ -102,20 +215,20 @@ fn is_decimal(kind: &DataType) -> bool {
 
 /// Converts decimals to integers for an integer column, and to floats for other columns. In an integer column, rejects
 /// each row whose decimal has a fraction.
-fn decimal(contract: &Contract, index: usize, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
-    let column = &contract.columns[index];
-    if !matches!(column.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
-        return cast_to(&column.name, source, &DataType::Float64);
+fn decimal(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let name = &target.column.name;
+    if !matches!(target.kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp) {
+        return cast_to(name, source, &DataType::Float64);
     }
-    let integers = cast_to(&column.name, source, &DataType::Int64)?;
-    let back = cast_to(&column.name, &integers, source.data_type())?;
+    let integers = cast_to(name, source, &DataType::Int64)?;
+    let back = cast_to(name, &integers, source.data_type())?;
     let is_same = not_distinct(source, &back)?;
     let fractions: Vec<_> = (0..source.len()).filter(|row| !is_same.value(*row) && integers.is_valid(*row)).collect();
-    if column.kind == ColumnKind::Timestamp && !fractions.is_empty() {
-        return cast_to(&column.name, source, &DataType::Float64);
+    if target.kind == ColumnKind::Timestamp && !fractions.is_empty() {
+        return cast_to(name, source, &DataType::Float64);
     }
     for row in fractions {
-        rejected.add(row, || RejectCause::value(Reason::WrongType, column, displayed(source, row)));
+        rejected.add(row, || target.cause(Reason::WrongType, displayed(source, row)));
     }
     Ok(integers)
 }
@@ -168,67 +281,6 @@ fn decode_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     cast_to(name, &dictionary.with_values(Arc::clone(&values)), values.data_type())
 }
 
-/// Refuses a batch if decoding its dictionaries and views would take too many bytes.
-pub(in crate::contract) fn check_expansion(batch: &RecordBatch) -> Result<()> {
-    let bytes: usize = batch.columns().iter().map(|column| expanded_bytes(column)).fold(0, usize::saturating_add);
-    if bytes <= BATCH_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Error::limited(format!(
-        "the strings of one batch expand to {bytes} bytes; at most {BATCH_BYTES_MAX} are allowed: send smaller batches"
-    )))
-}
-
-/// Returns the number of bytes that the strings in dictionaries and views take after they are decoded. In the encoded
-/// form, several rows may share one copy of a string. Strings in other encodings are not counted, because their size
-/// does not change.
-fn expanded_bytes(array: &dyn Array) -> usize {
-    match array.data_type() {
-        DataType::Utf8View => view_bytes(array.as_string_view().views()),
-        DataType::BinaryView => view_bytes(array.as_binary_view().views()),
-        DataType::Map(..) => {
-            let map = array.as_map();
-            expanded_bytes(map.keys()).saturating_add(expanded_bytes(map.values()))
-        }
-        DataType::Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            let lengths = lengths(dictionary.values());
-            if lengths.is_empty() {
-                return 0;
-            }
-            let keys = dictionary.normalized_keys().into_iter().enumerate();
-            keys.filter(|(row, _)| array.is_valid(*row)).map(|(_, key)| lengths[key]).fold(0, usize::saturating_add)
-        }
-        _ => 0,
-    }
-}
-
-/// Returns the length of each string or byte string. Returns an empty list for numbers and booleans.
-fn lengths(values: &ArrayRef) -> Vec<usize> {
-    fn of<T: TryInto<usize> + Copy + std::ops::Sub<Output = T>>(offsets: &[T]) -> Vec<usize> {
-        offsets.windows(2).map(|ends| (ends[1] - ends[0]).try_into().unwrap_or(usize::MAX)).collect()
-    }
-    match values.data_type() {
-        DataType::Utf8 => of(values.as_string::<i32>().value_offsets()),
-        DataType::LargeUtf8 => of(values.as_string::<i64>().value_offsets()),
-        DataType::Binary => of(values.as_binary::<i32>().value_offsets()),
-        DataType::LargeBinary => of(values.as_binary::<i64>().value_offsets()),
-        DataType::Utf8View => values.as_string_view().views().iter().map(view_length).collect(),
-        DataType::BinaryView => values.as_binary_view().views().iter().map(view_length).collect(),
-        DataType::FixedSizeBinary(size) => vec![usize::try_from(*size).unwrap_or(0); values.len()],
-        _ => Vec::new(),
-    }
-}
-
-fn view_bytes(views: &[u128]) -> usize {
-    views.iter().map(view_length).sum()
-}
-
-/// Returns the length of a view's value, which is in the low four bytes of the view.
-fn view_length(view: &u128) -> usize {
-    *view as u32 as usize
-}
-
 /// Casts an array. A value outside the range of `target` becomes null.
 fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef> {
     cast_with_options(source, target, &CastOptions { safe: true, ..CastOptions::default() }).map_err(|error| {
@@ -237,52 +289,55 @@ fn cast_to(name: &str, source: &dyn Array, target: &DataType) -> Result<ArrayRef
     })
 }
 
-fn by_value(contract: &Contract, index: usize, plain: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
-    let column = &contract.columns[index];
-    let leaf = Leaf { column: index, kind: column.kind, encoding: FieldEncoding::Undeclared, unit: contract.time_unit };
-    if !can_fit(plain.data_type(), column.kind) {
-        let (name, kind, given) = (&column.name, column.kind.as_str(), plain.data_type());
+fn by_value(target: &CastTarget<'_>, plain: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
+    let kind = target.kind;
+    let leaf = Leaf { column: 0, kind, encoding: FieldEncoding::Undeclared, unit: target.unit };
+    if !can_fit(plain.data_type(), kind) {
+        let (name, given) = (&target.column.name, plain.data_type());
+        let kind = target.column.kind;
         return Err(Error::invalid(format!("column `{name}` expects {kind}, got {given}: cast it before sending")));
     }
-    let mut builder = ColumnBuilder::new(column.kind, true, plain.len());
+    let mut builder = ColumnBuilder::new(kind, true, plain.len());
     builder.grow(plain.len());
-    for index in (0..plain.len()).filter(|index| plain.is_valid(*index)) {
-        let read = match plain.data_type() {
-            DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(index)),
-            DataType::UInt64 => match i64::try_from(plain.as_primitive::<UInt64Type>().value(index)) {
-                Ok(value) => leaf.int(value),
-                Err(_) => Err(Reason::OutOfRange),
-            },
-            DataType::Float64 => leaf.float(plain.as_primitive::<Float64Type>().value(index)),
-            _ => {
-                let text = plain.as_string::<i32>().value(index);
-                leaf.text(text, Text::Borrowed(text))
-            }
-        };
-        match read {
-            Ok(ColumnValue::Int(value)) => builder.put(index, value.cast_unsigned()),
-            Ok(ColumnValue::Float(value)) => builder.put(index, value.to_bits()),
-            Ok(_) => {}
-            Err(reason) => {
-                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                rejected.add(index, || RejectCause::value(reason, column, displayed(plain, index)));
+    for row in 0..plain.len() {
+        if plain.is_valid(row) {
+            match value_of(&leaf, plain, row) {
+                Ok(value) => builder.set(row, value),
+                Err(reason) => rejected.add(row, || target.cause(reason, displayed(plain, row))),
             }
         }
+        builder.keep()?;
     }
-    builder
-        .finish(column.kind, plain.len())?
-        .ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
+    builder.finish(kind, plain.len())?.ok_or_else(|| Error::internal("a map column cannot be converted value by value"))
+}
+
+fn value_of<'a>(leaf: &Leaf, plain: &'a ArrayRef, row: usize) -> std::result::Result<ColumnValue<'a>, Reason> {
+    match plain.data_type() {
+        DataType::Int64 => leaf.int(plain.as_primitive::<Int64Type>().value(row)),
+        DataType::UInt64 => match plain.as_primitive::<UInt64Type>().value(row) {
+            large if i64::try_from(large).is_err() => leaf.large(large),
+            value => leaf.int(value.cast_signed()),
+        },
+        DataType::Float64 => leaf.float(plain.as_primitive::<Float64Type>().value(row)),
+        DataType::Binary => leaf.bytes(plain.as_binary::<i32>().value(row)),
+        _ => {
+            let text = plain.as_string::<i32>().value(row);
+            leaf.text(text, Text::Borrowed(text))
+        }
+    }
 }
 
 /// Returns true if columns of the Arrow type `given` can be converted to the kind `kind`. Individual values may still
 /// be rejected, for example if they are out of range.
 fn can_fit(given: &DataType, kind: ColumnKind) -> bool {
-    use ColumnKind::{Date, Float32, Float64, Int32, Int64, Timestamp};
+    use ColumnKind::{Date, Decimal, Float32, Float64, Int32, Int64, Json, Time, Timestamp, Uuid};
     match given {
-        DataType::Int64 | DataType::UInt64 | DataType::Float64 => {
-            matches!(kind, Int32 | Int64 | Float32 | Float64 | Timestamp)
+        DataType::Int64 | DataType::UInt64 => {
+            matches!(kind, Int32 | Int64 | Float32 | Float64 | Timestamp | Decimal { .. })
         }
-        DataType::Utf8 => matches!(kind, Timestamp | Date),
+        DataType::Float64 => matches!(kind, Int32 | Int64 | Float32 | Float64 | Timestamp),
+        DataType::Utf8 => matches!(kind, Timestamp | Date | Decimal { .. } | Time | Uuid | Json),
+        DataType::Binary => kind == Uuid,
         _ => false,
     }
 }
@@ -294,14 +349,14 @@ fn displayed(array: &ArrayRef, row: usize) -> String {
     arrow::util::display::array_value_to_string(array, row).unwrap_or_else(|_| array.data_type().to_string())
 }
 
-fn check_finite(contract: &Contract, index: usize, array: &ArrayRef, rejected: &mut RejectedRows) {
+fn check_finite(target: &CastTarget<'_>, array: &ArrayRef, rejected: &mut RejectedRows) {
     let bad: Vec<usize> = match array.data_type() {
         DataType::Float64 => not_finite(array.as_primitive::<Float64Type>().values(), |value| value.is_finite()),
         DataType::Float32 => not_finite(array.as_primitive::<Float32Type>().values(), |value| value.is_finite()),
         _ => return,
     };
     for row in bad.into_iter().filter(|row| array.is_valid(*row)) {
-        rejected.add(row, || RejectCause::value(Reason::NotFinite, &contract.columns[index], "NaN or infinity"));
+        rejected.add(row, || target.cause(Reason::NotFinite, "NaN or infinity"));
     }
 }
 

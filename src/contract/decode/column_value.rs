@@ -3,8 +3,9 @@
 //! The input is an integer, float, string or boolean that a decoder has read, and the [`Leaf`] of its column. The
 //! result is a [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
+use super::json_text::is_json;
 use super::reject_reason::Reason;
-use super::time;
+use super::{decimal, time};
 use crate::contract::ColumnKind;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};
 
@@ -14,10 +15,13 @@ pub(in crate::contract) enum ColumnValue<'a> {
     /// An explicit null.
     Null,
     Bool(bool),
-    /// An integer. The value for a timestamp column is the number of microseconds since 1970, and the value for a date
-    /// column is the number of days.
+    /// An integer. The value for a timestamp column is the number of microseconds since 1970, the value for a date column
+    /// is the number of days, and the value for a time column is the number of microseconds since midnight.
     Int(i64),
     Float(f64),
+    /// The unscaled value of a decimal.
+    Decimal(i128),
+    Uuid(u128),
     Text(Text<'a>),
     Bytes(&'a [u8]),
     /// Bytes that were decoded from base64. They are a range of the batch builder's `derived_bytes`.
@@ -46,8 +50,18 @@ impl Leaf {
             ColumnKind::Int32 => i32::try_from(value).map(|_| ColumnValue::Int(value)).map_err(|_| Reason::OutOfRange),
             ColumnKind::Float64 | ColumnKind::Float32 => Ok(ColumnValue::Float(value as f64)),
             ColumnKind::Timestamp => time::from_epoch(value, self.unit).map(ColumnValue::Int).ok_or(Reason::OutOfRange),
+            ColumnKind::Decimal { precision, scale } => {
+                decimal::of_integer(value.into(), precision, scale).map(ColumnValue::Decimal).ok_or(Reason::OutOfRange)
+            }
             _ => Err(Reason::WrongType),
         }
+    }
+
+    /// Converts an integer that is too large for an `i64`.
+    pub(in crate::contract) fn large<'a>(&self, value: u64) -> Result<ColumnValue<'a>, Reason> {
+        let ColumnKind::Decimal { precision, scale } = self.kind else { return Err(Reason::OutOfRange) };
+        let unscaled = decimal::of_integer(value.into(), precision, scale);
+        unscaled.map(ColumnValue::Decimal).ok_or(Reason::OutOfRange)
     }
 
     /// Converts a number that has a fraction or an exponent, or that is too large for an `i64`.
@@ -73,6 +87,12 @@ impl Leaf {
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),
+            ColumnKind::Uuid => {
+                uuid::Uuid::try_parse(text).map(|uuid| ColumnValue::Uuid(uuid.as_u128())).map_err(|_| Reason::WrongType)
+            }
+            ColumnKind::Json if is_json(text) => Ok(ColumnValue::Text(kept)),
+            ColumnKind::Decimal { .. } => self.digits(text.as_bytes()),
+            ColumnKind::Time => time::of_day_from_text(text).map(ColumnValue::Int).ok_or(Reason::WrongType),
             ColumnKind::Timestamp => time::from_text(text, self.unit).map(ColumnValue::Int).ok_or(Reason::WrongType),
             ColumnKind::Date => {
                 time::day_from_text(text).map(|day| ColumnValue::Int(day.into())).ok_or(Reason::WrongType)
@@ -91,9 +111,46 @@ impl Leaf {
         }
     }
 
+    /// Converts a number that is given by its digits, which a decimal column stores exactly.
+    pub(in crate::contract) fn digits<'a>(&self, number: &[u8]) -> Result<ColumnValue<'a>, Reason> {
+        match self.kind {
+            ColumnKind::Decimal { precision, scale } => {
+                decimal::parse(number, precision, scale).map(ColumnValue::Decimal)
+            }
+            _ => Err(Reason::WrongType),
+        }
+    }
+
+    /// Converts a byte string.
+    pub(in crate::contract) fn bytes<'a>(&self, bytes: &'a [u8]) -> Result<ColumnValue<'a>, Reason> {
+        match self.kind {
+            ColumnKind::Bytes => Ok(ColumnValue::Bytes(bytes)),
+            ColumnKind::Uuid if self.encoding != FieldEncoding::Text => {
+                let bytes = bytes.try_into().map_err(|_| Reason::WrongType)?;
+                Ok(ColumnValue::Uuid(u128::from_be_bytes(bytes)))
+            }
+            _ => match std::str::from_utf8(bytes) {
+                Ok(text) => self.text(text, Text::Borrowed(text)),
+                Err(_) => Err(Reason::InvalidUtf8),
+            },
+        }
+    }
+
+    /// Returns the leaf of the elements, if this is the leaf of a list.
+    pub(in crate::contract) fn element(&self) -> Option<Self> {
+        match self.kind {
+            ColumnKind::List(element) => Some(Self { kind: *element, ..*self }),
+            _ => None,
+        }
+    }
+
     /// Converts a boolean.
     pub(in crate::contract) fn bool<'a>(&self, value: bool) -> Result<ColumnValue<'a>, Reason> {
-        if self.kind == ColumnKind::Bool { Ok(ColumnValue::Bool(value)) } else { Err(Reason::WrongType) }
+        match self.kind {
+            ColumnKind::Bool => Ok(ColumnValue::Bool(value)),
+            ColumnKind::Json => Ok(ColumnValue::Text(Text::Borrowed(if value { "true" } else { "false" }))),
+            _ => Err(Reason::WrongType),
+        }
     }
 
     fn is_wide(&self) -> bool {

@@ -6,22 +6,19 @@
 //!
 //! In each event, the decoder expects the fields in the same order as in the previous event. The check costs one
 //! comparison per field and nearly always succeeds, because producers write their fields in a fixed order. A field that
-//! is out of order is looked up in a hash table.
+//! is out of order is looked up in a hash table. `json_columns` reads the values of columns.
 
 use std::ops::Range;
 
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::accept_or_reject::EventCollector;
-use super::column_value::{ColumnValue, Text};
-use super::cursor::{Cursor, Number, QuotedString, SyntaxError, compact, unescape};
+use super::column_value::Text;
+use super::cursor::{Cursor, QuotedString, SyntaxError};
+use super::json_text::{compact, unescape};
 use super::reject_reason::{Reason, RejectCause};
-use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
-use crate::contract::schema::fields::{Field, FieldEncoding, Leaf, Target};
+use crate::contract::schema::fields::{Field, Target};
 use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result, did_you_mean};
 
@@ -30,12 +27,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The maximum initial capacity of the columns, in rows.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
 /// An error message shows at most this number of characters of an unknown key or an invalid literal.
-const KEY_SHOWN_MAX: usize = 64;
-
-const BASE64: GeneralPurposeConfig =
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const BASE64_STANDARD: GeneralPurpose = GeneralPurpose::new(&STANDARD, BASE64);
-const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, BASE64);
+pub(super) const KEY_SHOWN_MAX: usize = 64;
 
 /// Decodes a whole body.
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
@@ -80,12 +72,12 @@ fn is_one_value(mut whole: Cursor<'_>) -> bool {
 }
 
 /// The decoder of one body.
-struct JsonDecoder<'a> {
-    contract: &'a Contract,
+pub(super) struct JsonDecoder<'a> {
+    pub(super) contract: &'a Contract,
     body: &'a [u8],
     text: Option<&'a str>,
     collector: EventCollector<'a>,
-    builder: BatchBuilder<'a>,
+    pub(super) builder: BatchBuilder<'a>,
     /// For each object of the field tree, the index in `next` at which its entries start.
     bases: Vec<usize>,
     /// For each name of each object, the index of the name that most recently followed it. The first entry of an object
@@ -275,89 +267,6 @@ impl<'a> JsonDecoder<'a> {
         cursor.raw().map(drop)
     }
 
-    /// Reads the value of a column. In the most common cases (strings in text columns, and numbers in columns of 64-bit
-    /// numbers), the value needs no conversion and is written directly.
-    fn column(&mut self, cursor: &mut Cursor<'a>, leaf: Leaf) -> Result<(), SyntaxError> {
-        let first = cursor.peek();
-        let start = cursor.at;
-        let is_seen = self.builder.is_seen(leaf.column);
-        let read = match first {
-            b'"' => {
-                let quoted = cursor.string()?;
-                match self.text(cursor, quoted) {
-                    Some(text) if leaf.kind == ColumnKind::Text && !is_seen => {
-                        self.builder.put_text(leaf.column, text);
-                        return Ok(());
-                    }
-                    Some(text) => self.column_text(leaf, text),
-                    None => Err(Reason::InvalidUtf8),
-                }
-            }
-            b'-' | b'0'..=b'9' | b'N' | b'I' => {
-                let number = cursor.number()?;
-                if let Some(bits) = bits(number, leaf.kind)
-                    && !is_seen
-                {
-                    self.builder.put(leaf.column, bits);
-                    return Ok(());
-                }
-                match number {
-                    Number::Int(value) => self.column_int(leaf, value),
-                    Number::Float(value) => leaf.float(value),
-                    Number::NotFinite => Err(Reason::NotFinite),
-                }
-            }
-            b'n' => cursor.literal("null").map(|()| Ok(ColumnValue::Null))?,
-            b't' => cursor.literal("true").map(|()| leaf.bool(true))?,
-            b'f' => cursor.literal("false").map(|()| leaf.bool(false))?,
-            _ => cursor.raw().map(|_| Err(Reason::WrongType))?,
-        };
-        let contract = self.contract;
-        if is_seen {
-            self.builder.mark_rejected(|| RejectCause::duplicate(&contract.columns[leaf.column].name));
-        }
-        match read {
-            Ok(value) => self.builder.set(leaf.column, value),
-            Err(reason) => {
-                let reason = if leaf.column == contract.time { reason.of_time() } else { reason };
-                let got = self.displayed(cursor, first, start);
-                self.builder.mark_rejected(|| RejectCause::value(reason, &contract.columns[leaf.column], got));
-            }
-        }
-        Ok(())
-    }
-
-    /// Formats a value for an error message. Short numbers and literals are shown verbatim. For all other values, only
-    /// the type is shown.
-    #[cold]
-    fn displayed(&self, cursor: &Cursor<'a>, first: u8, start: usize) -> &'a str {
-        let word = !matches!(first, b'"' | b'{' | b'[') && cursor.at - start <= KEY_SHOWN_MAX;
-        if word { cursor.slice(start, cursor.at).unwrap_or_default() } else { type_of(first) }
-    }
-
-    fn column_text(&mut self, leaf: Leaf, text: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
-        if leaf.kind != ColumnKind::Bytes {
-            return leaf.text(self.builder.text(text), text);
-        }
-        let start = self.builder.derived_bytes.len();
-        let mut blob = std::mem::take(&mut self.builder.derived_bytes);
-        let encoded = self.builder.text(text);
-        let engine = if encoded.contains(['-', '_']) { BASE64_URL } else { BASE64_STANDARD };
-        let read = engine.decode_vec(encoded, &mut blob);
-        self.builder.derived_bytes = blob;
-        read.map(|()| ColumnValue::DerivedBytes(start, self.builder.derived_bytes.len())).map_err(|_| Reason::WrongType)
-    }
-
-    /// Converts an integer. In an enum column, the integer is replaced by the name of the enum value.
-    fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
-        let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
-        let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
-        Ok(ColumnValue::Text(match self.contract.tree.enums[names].name(number) {
-            Some(name) => Text::Borrowed(name),
-            None => self.builder.number(number),
-        }))
-    }
-
     /// Reads the map column's object. The cursor must be at its opening brace.
     fn map(&mut self, cursor: &mut Cursor<'a>) -> Result<(), SyntaxError> {
         cursor.at += 1;
@@ -432,29 +341,6 @@ impl<'a> JsonDecoder<'a> {
         compact(value, &mut self.builder.derived);
         self.builder.derived_since(start)
     }
-
-    /// Returns the unescaped contents of a string. Returns `None` if the contents are not valid UTF-8 or contain a lone
-    /// surrogate.
-    #[inline]
-    fn text(&mut self, cursor: &Cursor<'a>, quoted: QuotedString) -> Option<Text<'a>> {
-        let text = cursor.slice(quoted.start, quoted.end)?;
-        if !quoted.escaped {
-            return Some(Text::Borrowed(text));
-        }
-        let start = self.builder.derived.len();
-        unescape(text, &mut self.builder.derived).then(|| self.builder.derived_since(start))
-    }
-}
-
-/// Returns the bit pattern of a number if a column of this kind can store it without a conversion.
-#[inline]
-fn bits(number: Number, kind: ColumnKind) -> Option<u64> {
-    match (number, kind) {
-        (Number::Int(value), ColumnKind::Int64) => Some(value.cast_unsigned()),
-        (Number::Int(value), ColumnKind::Float64) => Some((value as f64).to_bits()),
-        (Number::Float(value), ColumnKind::Float64) if value.is_finite() => Some(value.to_bits()),
-        _ => None,
-    }
 }
 
 /// Returns the range without leading and trailing white space.
@@ -467,7 +353,7 @@ fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
     }
 }
 
-fn type_of(first: u8) -> &'static str {
+pub(super) fn type_of(first: u8) -> &'static str {
     match first {
         b'"' => "text",
         b'{' => "an object",

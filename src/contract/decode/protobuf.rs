@@ -2,7 +2,8 @@
 //!
 //! The decoder reads the wire format directly into a [`BatchBuilder`], and finds columns in the contract's field tree.
 //! The decoder follows the rules of proto3. Unknown fields are skipped, because a producer may be newer than the
-//! server. If a field occurs several times, the last value wins. Several occurrences of a nested message are merged. A
+//! server. If a field occurs several times, the last value wins. Several occurrences of a nested message are merged, and
+//! those of a repeated field form a list. A
 //! message is malformed if it contains a group, a wrong wire type, or a length that exceeds the message. If the stream
 //! is truncated, the incomplete last message is rejected.
 //!
@@ -17,18 +18,12 @@ use bytes::Bytes;
 use super::accept_or_reject::EventCollector;
 use super::column_value::{ColumnValue, Text};
 use super::cursor::SyntaxError;
+use super::protobuf_wire::{Input, LENGTH, Scalar, VARINT, is_utf8, wire_type_of};
 use super::reject_reason::{Reason, RejectCause};
-use crate::contract::ColumnKind;
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{FastPath, Field, FieldEncoding, Leaf, Target};
 use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result};
-
-// The wire types. The low three bits of a field's key are its wire type.
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LENGTH: u8 = 2;
-const FIXED32: u8 = 5;
 
 /// Decodes a whole body.
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
@@ -160,6 +155,9 @@ impl<'a> ProtobufDecoder<'a> {
     fn field(&mut self, field: &'a Field, wire_type: u8, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         match &field.target {
             Target::Column(leaf) => {
+                if let Some(element) = leaf.element() {
+                    return self.list(field, &element, wire_type, input);
+                }
                 check_type(field, leaf.encoding, wire_type)?;
                 self.column(field, leaf, input)
             }
@@ -179,25 +177,54 @@ impl<'a> ProtobufDecoder<'a> {
     /// Reads the value of a column of any type.
     fn column(&mut self, field: &Field, leaf: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
         let value = input.scalar(leaf.encoding).ok_or_else(|| truncated(&field.name))?;
-        let read = match value {
-            Scalar::Int(value) => leaf.int(value),
-            Scalar::TooLarge(_) => Err(Reason::OutOfRange),
-            Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
-            Scalar::Float(value) => Ok(ColumnValue::Float(value)),
-            Scalar::Bool(value) => leaf.bool(value),
-            Scalar::Enum(names, number) => Ok(ColumnValue::Text(self.name(names, number))),
-            Scalar::Bytes(bytes) if leaf.kind == ColumnKind::Bytes => Ok(ColumnValue::Bytes(bytes)),
-            Scalar::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => leaf.text(text, Text::Borrowed(text)),
-                Err(_) => Err(Reason::InvalidUtf8),
-            },
-            Scalar::Time(bytes) => timestamp(field, Input(bytes))?,
-        };
-        match read {
+        match self.convert(field, leaf, value)? {
             Ok(value) => self.builder.set(leaf.column, value),
             Err(reason) => self.reject_value(leaf, reason, value),
         }
         Ok(())
+    }
+
+    /// Reads one occurrence of a repeated field, which contains one element, or several packed elements. Elements of all
+    /// occurrences form a single list.
+    fn list(&mut self, field: &Field, element: &Leaf, wire_type: u8, input: &mut Input<'a>) -> Result<(), SyntaxError> {
+        self.builder.start_list(element.column);
+        if wire_type == LENGTH && wire_type_of(element.encoding) != LENGTH {
+            let mut packed = nested(field, wire_type, input)?;
+            while !packed.0.is_empty() {
+                self.element(field, element, &mut packed)?;
+            }
+            return Ok(());
+        }
+        check_type(field, element.encoding, wire_type)?;
+        self.element(field, element, input)
+    }
+
+    fn element(&mut self, field: &Field, element: &Leaf, input: &mut Input<'a>) -> Result<(), SyntaxError> {
+        let value = input.scalar(element.encoding).ok_or_else(|| truncated(&field.name))?;
+        match self.convert(field, element, value)? {
+            Ok(value) => self.builder.push(element.column, value),
+            Err(reason) => self.reject_value(element, reason, value),
+        }
+        Ok(())
+    }
+
+    /// Converts a value to the type of its column.
+    fn convert(
+        &mut self,
+        field: &Field,
+        leaf: &Leaf,
+        value: Scalar<'a>,
+    ) -> Result<Result<ColumnValue<'a>, Reason>, SyntaxError> {
+        Ok(match value {
+            Scalar::Int(value) => leaf.int(value),
+            Scalar::TooLarge(value) => leaf.large(value),
+            Scalar::Float(value) if !value.is_finite() => Err(Reason::NotFinite),
+            Scalar::Float(value) => Ok(ColumnValue::Float(value)),
+            Scalar::Bool(value) => leaf.bool(value),
+            Scalar::Enum(names, number) => Ok(ColumnValue::Text(self.name(names, number))),
+            Scalar::Bytes(bytes) => leaf.bytes(bytes),
+            Scalar::Time(bytes) => timestamp(field, Input(bytes))?,
+        })
     }
 
     #[cold]
@@ -300,151 +327,13 @@ impl<'a> ProtobufDecoder<'a> {
     }
 }
 
-/// A decoded wire value.
-#[derive(Debug, Clone, Copy)]
-enum Scalar<'a> {
-    Bool(bool),
-    Int(i64),
-    /// An unsigned integer that is too large for an `i64`.
-    TooLarge(u64),
-    Float(f64),
-    Bytes(&'a [u8]),
-    Enum(usize, i32),
-    Time(&'a [u8]),
-}
-
-impl Scalar<'_> {
-    fn zero(encoding: FieldEncoding) -> Self {
-        match encoding {
-            FieldEncoding::Bool => Self::Bool(false),
-            FieldEncoding::Float | FieldEncoding::Double => Self::Float(0.0),
-            FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Time | FieldEncoding::Undeclared => {
-                Self::Bytes(&[])
-            }
-            FieldEncoding::Enum(names) => Self::Enum(names, 0),
-            _ => Self::Int(0),
-        }
-    }
-}
-
-/// Returns true if the bytes are valid UTF-8. Most strings are short and ASCII. For these, this check is much faster
-/// than the standard library's.
-#[inline]
-fn is_utf8(bytes: &[u8]) -> bool {
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    let mut seen = 0;
-    let mut rest = bytes;
-    while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
-        seen |= u64::from_ne_bytes(*chunk);
-        rest = tail;
-    }
-    match bytes.last_chunk::<8>() {
-        Some(last) => seen |= u64::from_ne_bytes(*last),
-        None => seen |= rest.iter().fold(0, |seen, byte| seen | u64::from(*byte)),
-    }
-    seen & TOPS == 0 || std::str::from_utf8(bytes).is_ok()
-}
-
-/// The remaining bytes of a message. A method that reads a value returns `None` if the value is incomplete.
-#[derive(Clone, Copy)]
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn scalar(&mut self, encoding: FieldEncoding) -> Option<Scalar<'a>> {
-        Some(match encoding {
-            FieldEncoding::Uint64 => unsigned(self.varint()?),
-            FieldEncoding::Int64 => Scalar::Int(self.varint()? as i64),
-            // A 32-bit value is the lower 32 bits of its varint. The upper 32 bits are ignored, as proto3 requires.
-            FieldEncoding::Uint32 => Scalar::Int(i64::from(self.varint()? as u32)),
-            FieldEncoding::Int32 => Scalar::Int(i64::from(self.varint()? as i32)),
-            FieldEncoding::Sint32 => Scalar::Int(i64::from(unzigzag(u64::from(self.varint()? as u32)) as i32)),
-            FieldEncoding::Sint64 => Scalar::Int(unzigzag(self.varint()?)),
-            FieldEncoding::Bool => Scalar::Bool(self.varint()? != 0),
-            FieldEncoding::Enum(names) => Scalar::Enum(names, self.varint()? as i32),
-            FieldEncoding::Double => Scalar::Float(f64::from_le_bytes(self.fixed()?)),
-            FieldEncoding::Float => Scalar::Float(f64::from(f32::from_le_bytes(self.fixed()?))),
-            FieldEncoding::Fixed64 => unsigned(u64::from_le_bytes(self.fixed()?)),
-            FieldEncoding::Sfixed64 => Scalar::Int(i64::from_le_bytes(self.fixed()?)),
-            FieldEncoding::Fixed32 => Scalar::Int(i64::from(u32::from_le_bytes(self.fixed()?))),
-            FieldEncoding::Sfixed32 => Scalar::Int(i64::from(i32::from_le_bytes(self.fixed()?))),
-            FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Undeclared => {
-                Scalar::Bytes(self.length_delimited()?)
-            }
-            FieldEncoding::Time => Scalar::Time(self.length_delimited()?),
-        })
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        let (first, rest) = self.0.split_first()?;
-        if *first < 0x80 {
-            self.0 = rest;
-            return Some(u64::from(*first));
-        }
-        let mut value = 0;
-        for (index, byte) in self.0.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if *byte < 0x80 {
-                self.0 = &self.0[index + 1..];
-                // Nine bytes contain 63 bits, so the tenth byte may contain only the highest bit.
-                return (index < 9 || *byte <= 1).then_some(value);
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    #[inline]
-    fn length_delimited(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.varint()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    /// The fast path for a map entry that consists of a string key followed by a string value. Returns `None` for an
-    /// entry of any other form.
-    fn texts(mut self) -> Option<(Text<'a>, Text<'a>)> {
-        let mut text = |tag: u8| {
-            if self.fixed::<1>()? != [tag] {
-                return None;
-            }
-            self.length_delimited().filter(|bytes| is_utf8(bytes)).map(Text::Validated)
-        };
-        let entry = (text(1 << 3 | LENGTH)?, text(2 << 3 | LENGTH)?);
-        self.0.is_empty().then_some(entry)
-    }
-
-    /// Skips a value. Returns `None` if the value is truncated or if it is a group.
-    fn skip(&mut self, wire_type: u8) -> Option<()> {
-        match wire_type {
-            VARINT => self.varint().map(drop),
-            FIXED64 => self.fixed::<8>().map(drop),
-            LENGTH => self.length_delimited().map(drop),
-            FIXED32 => self.fixed::<4>().map(drop),
-            _ => None,
-        }
-    }
-}
-
 fn nested<'a>(field: &Field, wire_type: u8, input: &mut Input<'a>) -> Result<Input<'a>, SyntaxError> {
     check_type(field, FieldEncoding::Bytes, wire_type)?;
     input.length_delimited().map(Input).ok_or_else(|| truncated(&field.name))
 }
 
 fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(), SyntaxError> {
-    let expected = match encoding {
-        FieldEncoding::Fixed64 | FieldEncoding::Sfixed64 | FieldEncoding::Double => FIXED64,
-        FieldEncoding::Fixed32 | FieldEncoding::Sfixed32 | FieldEncoding::Float => FIXED32,
-        FieldEncoding::Text | FieldEncoding::Bytes | FieldEncoding::Time | FieldEncoding::Undeclared => LENGTH,
-        _ => VARINT,
-    };
+    let expected = wire_type_of(encoding);
     if wire_type == expected {
         return Ok(());
     }
@@ -455,14 +344,6 @@ fn check_type(field: &Field, encoding: FieldEncoding, wire_type: u8) -> Result<(
 #[cold]
 fn truncated(what: &str) -> SyntaxError {
     SyntaxError(format!("the message is truncated or contains a group in `{what}`").into())
-}
-
-fn unsigned<'a>(value: u64) -> Scalar<'a> {
-    i64::try_from(value).map_or(Scalar::TooLarge(value), Scalar::Int)
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 /// Splits a field's key into the field number and the wire type.

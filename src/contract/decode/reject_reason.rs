@@ -98,7 +98,7 @@ impl RejectCause {
     /// Returns the cause for rejecting an event with a value that `column` does not accept. `got` describes the value
     /// in the error message.
     pub(in crate::contract) fn value(reason: Reason, column: &Column, got: impl Display) -> Self {
-        let (name, kind) = (&column.name, column.kind.as_str());
+        let (name, kind) = (&column.name, column.kind);
         let detail = match reason {
             Reason::OutOfRange => format!("{got} is out of range for column `{name}` of type {kind}"),
             Reason::TimeOutOfRange => format!("{got} is out of range for the time in column `{name}`: check its unit"),
@@ -107,6 +107,12 @@ impl RejectCause {
             _ => format!("column `{name}` expects {kind}, got {got}"),
         };
         Self { reason, detail }
+    }
+
+    /// Returns the cause for rejecting an event with a list that has an element that `column` does not accept. `got`
+    /// describes the element in the error message.
+    pub(in crate::contract) fn element(reason: Reason, column: &Column, got: impl Display) -> Self {
+        Self::value(reason, column, format_args!("{got} as an element"))
     }
 
     pub(in crate::contract) fn duplicate(key: &str) -> Self {

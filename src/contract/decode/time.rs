@@ -76,6 +76,24 @@ pub(in crate::contract) fn day_from_text(text: &str) -> Option<i32> {
     day(text)
 }
 
+/// Parses a time of day in the form `HH:MM` or `HH:MM:SS`, with any number of fraction digits. Returns the number of
+/// microseconds since midnight. The time must not have a time zone.
+pub(in crate::contract) fn of_day_from_text(text: &str) -> Option<Micros> {
+    let (&[h1, h2, b':', m1, m2], rest) = text.as_bytes().split_first_chunk::<5>()? else { return None };
+    let (hour, minute) = (pair(h1, h2)?, pair(m1, m2)?);
+    let (second, fraction) = match rest.split_first_chunk::<3>() {
+        None if rest.is_empty() => (0, 0),
+        Some((&[b':', s1, s2], rest)) => match fraction(rest)? {
+            (fraction, []) => (pair(s1, s2)?, fraction),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    // A leap second has no place in a day of 86,400 seconds.
+    let is_valid = hour < 24 && minute < 60 && second < 60;
+    is_valid.then_some((hour * 3_600 + minute * 60 + second) * SECOND + fraction)
+}
+
 fn integer(text: &[u8]) -> Option<i64> {
     // `str::parse` accepts a leading plus, but an epoch number must not have one.
     if text.first() == Some(&b'+') {
@@ -233,5 +251,28 @@ mod tests {
         assert_eq!(from_epoch_float(1e300, Seconds), None);
         assert_eq!(from_epoch_float(f64::NAN, Micros), None);
         assert_eq!(from_text("+1700000000", Seconds), None);
+    }
+
+    #[test]
+    fn times_of_day_have_microseconds_and_no_zone() {
+        for (text, micros) in [
+            ("00:00", Some(0)),
+            ("00:00:00", Some(0)),
+            ("12:34:56.789", Some(45_296_789_000)),
+            ("23:59:59.9999999", Some(86_399_999_999)),
+            ("24:00:00", None),
+            ("23:60", None),
+            ("23:59:60", None),
+            ("1:02:03", None),
+            ("12:34:", None),
+            ("12:34:5", None),
+            ("12:34:56.", None),
+            ("12:34:56Z", None),
+            ("12:34:56+02:00", None),
+            ("", None),
+            ("noon", None),
+        ] {
+            assert_eq!(of_day_from_text(text), micros, "{text}");
+        }
     }
 }

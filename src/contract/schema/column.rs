@@ -1,5 +1,6 @@
 //! [`Column`] describes a column of a table. This file also names the two columns that the server adds to every table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
@@ -12,6 +13,9 @@ pub const RECEIVED_TIME: &str = "received_time";
 /// The partition column, which contains the UTC day of the time column as `Date32`. The partition column is the last
 /// column of the table's schema and is not stored in Parquet files.
 pub const EVENT_DATE: &str = "event_date";
+
+/// The metadata key of an Arrow field, and of a column in the Delta schema, whose value is the column's kind.
+pub const KIND_KEY: &str = "glasshouse.type";
 
 /// A column of a table.
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub struct Column {
 }
 
 impl ColumnKind {
-    /// Returns the Arrow type of a column of this kind.
+    /// Returns the Arrow type of a column of this kind in queries.
     pub fn data_type(self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
@@ -35,16 +39,57 @@ impl ColumnKind {
             Self::Int64 => DataType::Int64,
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
-            Self::Text => DataType::Utf8,
+            Self::Decimal { precision, scale } => DataType::Decimal128(precision, scale.cast_signed()),
+            Self::Text | Self::Uuid | Self::Json => DataType::Utf8,
             Self::Bytes => DataType::Binary,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::List(element) => list_of(element.data_type()),
             Self::Map => {
                 let entries = DataType::Struct(entry_fields());
                 DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
             }
         }
     }
+
+    /// Returns the Arrow type of a column of this kind in data files. It differs from [`ColumnKind::data_type`] only for
+    /// times of day, because Delta Lake has no such type.
+    pub fn stored_type(self) -> DataType {
+        match self {
+            Self::Time => DataType::Int64,
+            Self::List(element) => list_of(element.stored_type()),
+            kind => kind.data_type(),
+        }
+    }
+
+    /// Returns the nullable Arrow field of a column of this kind in queries. The metadata of the field contains the kind
+    /// if the type of the column in the Delta table does not determine it.
+    pub fn field(self, name: &str) -> Field {
+        let field = Field::new(name, self.data_type(), true);
+        let name = |element: Self| matches!(element, Self::Uuid | Self::Json | Self::Time).then(|| self.to_string());
+        let kind = match self {
+            Self::List(element) => name(*element),
+            kind => name(kind),
+        };
+        let mut metadata: HashMap<_, _> = kind.map(|kind| (KIND_KEY.to_owned(), kind)).into_iter().collect();
+        if self == Self::Json {
+            // The canonical Arrow extension type for JSON, which stores the text.
+            metadata.insert("ARROW:extension:name".to_owned(), "arrow.json".to_owned());
+            metadata.insert("ARROW:extension:metadata".to_owned(), String::new());
+        }
+        field.with_metadata(metadata)
+    }
+
+    /// Returns the kind that [`ColumnKind::field`] has stored in the metadata of a field, or `None` if the Arrow type of
+    /// the field determines the kind. Times of day have the metadata for the Delta table.
+    pub fn of_metadata(field: &Field) -> Option<Self> {
+        Self::parse(field.metadata().get(KIND_KEY)?).ok()
+    }
+}
+
+fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("element", element, true)))
 }
 
 /// Returns the Arrow fields of the map column's entries: `key` and `value`.

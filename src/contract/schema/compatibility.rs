@@ -13,6 +13,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::fields::{Field, FieldEncoding, Target};
 use super::table::Contract;
+use crate::config::ColumnKind;
 use crate::contract::message::dynamic_protobuf::MessageType;
 
 impl Contract {
@@ -69,7 +70,7 @@ impl Contract {
                 let same = self.kind_agrees(key, &declared_key)? && self.kind_agrees(value, &declared_value)?;
                 if same { Ok(()) } else { differs() }
             }
-            _ if written.is_list() || written.is_map() || written.is_group() => differs(),
+            _ if written.is_map() || written.is_group() || written.is_list() != is_list(field.target) => differs(),
             (Target::Node(inner), Kind::Message(message)) => self.node_agrees(inner, message, may_rename),
             (Target::Column(leaf), kind) if self.kind_agrees(leaf.encoding, kind)? => Ok(()),
             _ => differs(),
@@ -110,6 +111,10 @@ impl Contract {
             _ => false,
         })
     }
+}
+
+fn is_list(target: Target) -> bool {
+    matches!(target, Target::Column(leaf) if matches!(leaf.kind, ColumnKind::List(_)))
 }
 
 /// Returns a field's type in `.proto` notation, for error messages.

@@ -50,7 +50,6 @@ impl DeclaredColumns {
         match self.find(name).map(|index| self.columns[index].kind) {
             None => errors.push(self.unknown(list, name)),
             Some(kind) if !fits(kind) => {
-                let kind = kind.as_str();
                 errors.push(format!("`{list}` names `{name}`, which is {kind}; it must be {wanted}"));
             }
             Some(_) => {}

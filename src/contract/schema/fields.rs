@@ -120,9 +120,12 @@ pub(in crate::contract) enum FieldEncoding {
 pub(in crate::contract) enum Fallback {
     Int,
     Float,
+    Decimal,
     False,
     EmptyText,
     EmptyBytes,
+    /// A list without elements, which is the value of a repeated field that does not occur.
+    EmptyList,
     /// The name of the value 0 of an enum type. The type is stored in [`Tree::enums`] at this index.
     Enum(usize),
 }

@@ -56,7 +56,13 @@ pub(in crate::contract) fn check(
         errors.push("`latest.key` is empty: name the columns that identify the object that a row describes".into());
     }
     for name in &latest.key {
-        declared.check_kind("latest.key", name, "text, bool, int32, int64, timestamp, date or bytes", is_key, errors);
+        declared.check_kind(
+            "latest.key",
+            name,
+            "text, uuid, bool, int32, int64, decimal, timestamp, date, time or bytes",
+            is_key,
+            errors,
+        );
     }
     if latest.by != RECEIVED_TIME {
         declared.check_kind("latest.by", &latest.by, "int32, int64, timestamp or date", is_rank, errors);
@@ -89,10 +95,11 @@ pub(in crate::contract) fn check(
     (errors.len() == before).then_some(LatestColumns { key, by, deleted })
 }
 
-/// Returns true if a column of this kind can be part of a key. Equality is unreliable for floats and is not defined for
-/// maps.
+/// Returns true if a column of this kind can be part of a key. Equality is unreliable for floats, and is not defined for
+/// maps and JSON. A list does not identify an object.
 fn is_key(kind: ColumnKind) -> bool {
-    !matches!(kind, ColumnKind::Float32 | ColumnKind::Float64 | ColumnKind::Map)
+    use ColumnKind::{Float32, Float64, Json, List, Map};
+    !matches!(kind, Float32 | Float64 | Json | List(_) | Map)
 }
 
 fn is_rank(kind: ColumnKind) -> bool {

@@ -3,8 +3,8 @@
 //!
 //! The input is the file, the message name, and the paths to flatten and to ignore. The output is the columns, and the
 //! field tree that the decoders of protobuf and JSON events use. The comments in the file become the column
-//! descriptions. Repeated and recursive fields are errors unless they are listed in `ignore`, because no column type
-//! can store them.
+//! descriptions. A repeated field becomes a list. Repeated messages and recursive fields are errors unless they are listed
+//! in `ignore`, because no column type can store them.
 
 use std::path::Path;
 
@@ -151,9 +151,15 @@ impl<'a> ProtoWalk<'a> {
         let kind = field.kind();
         match &kind {
             Kind::Message(entry) if field.is_map() => self.map(field, entry, path, prefix),
-            _ if field.is_list() || field.is_group() => {
+            Kind::Message(message) if field.is_list() && message.full_name() != "google.protobuf.Timestamp" => {
+                self.errors.push(format!(
+                    "field `{path}` repeats a message, which no column type supports: list it in `ignore`"
+                ));
+                Target::Ignored
+            }
+            _ if field.is_group() => {
                 self.errors
-                    .push(format!("field `{path}` is repeated, which no column type supports: list it in `ignore`"));
+                    .push(format!("field `{path}` is a group, which no column type supports: list it in `ignore`"));
                 Target::Ignored
             }
             Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => {
@@ -189,7 +195,9 @@ impl<'a> ProtoWalk<'a> {
             .iter()
             .any(|name| self.config.time == **name || self.config.times.iter().any(|time| time == name));
         let is_integer = matches!(kind, ColumnKind::Int32 | ColumnKind::Int64);
-        let kind = if is_time && is_integer { ColumnKind::Timestamp } else { kind };
+        let kind = if is_time && is_integer && !field.is_list() { ColumnKind::Timestamp } else { kind };
+        let listed = if field.is_list() { ColumnKind::list_of(kind).unwrap_or(kind) } else { kind };
+        let kind = self.declared_type(&name, path, listed, encoding);
         let (description, unit) = comment(&field.parent_file(), field.path());
         // The unit in the comment applies to the integer in the message, and not to the resulting timestamp.
         let unit = if kind == ColumnKind::Timestamp { String::new() } else { unit };
@@ -197,6 +205,36 @@ impl<'a> ProtoWalk<'a> {
         self.columns.push(Column { name, kind, unit, description });
         self.paths.push(path.into());
         Target::Column(Leaf { column, kind, encoding, unit: self.config.time_unit })
+    }
+
+    /// Returns the type that `types` declares for a column, or `natural`, which follows from the field's type. Adds an
+    /// error if values of the field cannot be stored in a column of the declared type.
+    fn declared_type(&mut self, name: &str, path: &str, natural: ColumnKind, encoding: FieldEncoding) -> ColumnKind {
+        let types = &self.config.types;
+        let Some((key, declared)) = types.get_key_value(name).or_else(|| types.get_key_value(path)) else {
+            return natural;
+        };
+        self.matched.push(key.clone());
+        let kind = match ColumnKind::parse(declared) {
+            Ok(kind) => kind,
+            Err(error) => {
+                self.errors.push(format!("`types.{key}`: {error}"));
+                return natural;
+            }
+        };
+        let fits = match (natural, kind) {
+            (ColumnKind::List(_), ColumnKind::List(element)) => can_store(encoding, *element),
+            (ColumnKind::List(_), _) | (_, ColumnKind::List(_)) => false,
+            (_, kind) => can_store(encoding, kind),
+        };
+        if kind != natural && !fits {
+            self.errors.push(format!(
+                "`types.{key}` is {kind}, but the field's type in the `.proto` file is read as {natural}: declare a type \
+                 that stores the field's values without loss"
+            ));
+            return natural;
+        }
+        kind
     }
 
     fn map(&mut self, field: &FieldDescriptor, entry: &MessageDescriptor, path: &str, prefix: &str) -> Target {
@@ -259,6 +297,30 @@ impl<'a> ProtoWalk<'a> {
                 self.errors.push(format!("`{list}` names `{path}`, which is not a {wanted} of the message"));
             }
         }
+        for name in self.config.types.keys().filter(|name| !self.matched.contains(name)) {
+            let hint = did_you_mean(name, self.columns.iter().map(|column| column.name.as_str()));
+            self.errors.push(format!("`types` names the unknown column `{name}`{hint}"));
+        }
+    }
+}
+
+/// Returns true if a column of this kind can store the values of a field with this encoding without loss.
+fn can_store(encoding: FieldEncoding, kind: ColumnKind) -> bool {
+    use ColumnKind::{Date, Decimal, Json, Text, Time, Timestamp, Uuid};
+    match encoding {
+        FieldEncoding::Text => matches!(kind, Text | Date | Decimal { .. } | Json | Time | Timestamp | Uuid),
+        FieldEncoding::Bytes => matches!(kind, ColumnKind::Bytes | Json | Uuid),
+        FieldEncoding::Int32
+        | FieldEncoding::Int64
+        | FieldEncoding::Uint32
+        | FieldEncoding::Uint64
+        | FieldEncoding::Sint32
+        | FieldEncoding::Sint64
+        | FieldEncoding::Fixed32
+        | FieldEncoding::Fixed64
+        | FieldEncoding::Sfixed32
+        | FieldEncoding::Sfixed64 => matches!(kind, Decimal { .. } | ColumnKind::Int64),
+        _ => false,
     }
 }
 
@@ -266,15 +328,28 @@ impl<'a> ProtoWalk<'a> {
 /// field is the default, encoders leave the field out.
 fn fallback(field: &FieldDescriptor, leaf: Leaf) -> Option<Fallback> {
     match (leaf.kind, leaf.encoding) {
+        (ColumnKind::List(_), _) => Some(Fallback::EmptyList),
         _ if field.supports_presence() => None,
         (_, FieldEncoding::Enum(names)) => Some(Fallback::Enum(names)),
+        // An absent string is empty, and an empty string is not a number.
+        (ColumnKind::Decimal { .. }, FieldEncoding::Text) => None,
+        (ColumnKind::Decimal { .. }, _) => Some(Fallback::Decimal),
         (ColumnKind::Int32 | ColumnKind::Int64, _) => Some(Fallback::Int),
         (ColumnKind::Float32 | ColumnKind::Float64, _) => Some(Fallback::Float),
         (ColumnKind::Bool, _) => Some(Fallback::False),
         (ColumnKind::Text, _) => Some(Fallback::EmptyText),
         (ColumnKind::Bytes, _) => Some(Fallback::EmptyBytes),
-        // An absent time becomes null, because the default value 0 would be the year 1970.
-        (ColumnKind::Timestamp | ColumnKind::Date | ColumnKind::Map, _) => None,
+        // An absent time becomes null, because the default value 0 would be the year 1970. An empty string is neither a
+        // date nor a time, a UUID or JSON.
+        (
+            ColumnKind::Timestamp
+            | ColumnKind::Date
+            | ColumnKind::Time
+            | ColumnKind::Uuid
+            | ColumnKind::Json
+            | ColumnKind::Map,
+            _,
+        ) => None,
     }
 }
 

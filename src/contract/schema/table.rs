@@ -88,7 +88,8 @@ impl Contract {
         &self.schema
     }
 
-    /// Returns the Arrow schema of queries: [`Contract::schema`] followed by [`EVENT_DATE`] (`Date32`, nullable).
+    /// Returns the Arrow schema of queries: the columns of [`Contract::schema`] followed by [`EVENT_DATE`] (`Date32`,
+    /// nullable). The types are those of [`ColumnKind::data_type`].
     pub fn table_schema(&self) -> &SchemaRef {
         &self.table_schema
     }
@@ -147,12 +148,12 @@ impl Contract {
             map,
             latest,
             resolves: None,
-            columns,
             tree,
             unknown_to_map,
             message,
             time_unit,
-            schema: Arc::new(schema),
+            schema: Arc::new(stored_schema(&schema, &columns)),
+            columns,
             table_schema: Arc::new(table_schema),
         }
     }
@@ -179,8 +180,18 @@ fn received_column() -> Column {
 
 fn schema_of(columns: &[Column]) -> Schema {
     let fields = columns.iter().enumerate().map(|(index, column)| {
-        let field = Field::new(&column.name, column.kind.data_type(), index > 3);
-        field.with_metadata(metadata(&column.description, &column.unit))
+        let field = column.kind.field(&column.name).with_nullable(index > 3);
+        let metadata = field.metadata().clone().into_iter().chain(metadata(&column.description, &column.unit));
+        field.with_metadata(metadata.collect())
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+/// Returns the schema of data files. It contains only types that Delta Lake has, and not the metadata that queries need.
+fn stored_schema(queried: &Schema, columns: &[Column]) -> Schema {
+    let fields = queried.fields().iter().zip(columns).map(|(field, column)| {
+        let stored = Field::new(field.name(), column.kind.stored_type(), field.is_nullable());
+        stored.with_metadata(metadata(&column.description, &column.unit))
     });
     Schema::new(fields.collect::<Vec<_>>())
 }

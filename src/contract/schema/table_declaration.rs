@@ -13,7 +13,7 @@ use super::latest::{self, LatestColumns};
 use super::proto;
 use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
 use crate::config::{ColumnConfig, ColumnKind, TableConfig, TimeUnit};
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, Result};
 
 /// The maximum length of a column name, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -100,7 +100,7 @@ fn from_columns(config: &TableConfig, errors: &mut DeclarationErrors) -> Declare
     let map = &config.dimensions_map;
     match columns.iter().find(|column| column.name == *map) {
         Some(column) if column.kind != ColumnKind::Map => {
-            let kind = column.kind.as_str();
+            let kind = column.kind;
             errors.push(format!(
                 "`dimensions_map` names `{map}`, which is {kind}: change its type to map, or remove it from `columns`"
             ));
@@ -126,10 +126,8 @@ fn from_columns(config: &TableConfig, errors: &mut DeclarationErrors) -> Declare
 
 fn from_column(column: &ColumnConfig, config: &TableConfig, errors: &mut DeclarationErrors) -> Column {
     let name = &column.name;
-    let kind = ColumnKind::parse(&column.kind).unwrap_or_else(|| {
-        let known = ColumnKind::NAMES;
-        let hint = did_you_mean(&column.kind, known);
-        errors.push(format!("column `{name}`: unknown type `{}`{hint} (one of {})", column.kind, known.join(", ")));
+    let kind = ColumnKind::parse(&column.kind).unwrap_or_else(|error| {
+        errors.push(format!("column `{name}`: {error}"));
         ColumnKind::Text
     });
     let is_time = config.time == *name || config.times.contains(name);
@@ -157,10 +155,11 @@ fn flat_tree(columns: &[Column], unit: TimeUnit) -> Tree {
 /// key column is missing.
 fn check(declared: &DeclaredColumns, config: &TableConfig, errors: &mut DeclarationErrors) -> Option<KeyColumns> {
     check_columns(&declared.columns, errors);
-    let mut key = |role, name: &str, kind| key_column(declared, role, name, kind, errors);
-    let tenant = key("tenant", &config.tenant, ColumnKind::Text);
-    let time = key("time", &config.time, ColumnKind::Timestamp);
-    let id = key("id", &config.id, ColumnKind::Text);
+    let is_id = |kind| matches!(kind, ColumnKind::Text | ColumnKind::Uuid);
+    let tenant = key_column(declared, "tenant", &config.tenant, "text", |kind| kind == ColumnKind::Text, errors);
+    let is_time = |kind| kind == ColumnKind::Timestamp;
+    let time = key_column(declared, "time", &config.time, "timestamp", is_time, errors);
+    let id = key_column(declared, "id", &config.id, "text or uuid", is_id, errors);
     if tenant.is_some() && tenant == id {
         errors.push(format!("`tenant` and `id` both name `{}`: name two different columns", config.id));
     }
@@ -177,7 +176,7 @@ fn check(declared: &DeclaredColumns, config: &TableConfig, errors: &mut Declarat
         declared.check_kind("dimensions", name, "any type except map", |kind| kind != ColumnKind::Map, errors);
     }
     for name in &config.metrics {
-        declared.check_kind("metrics", name, "a number", is_number, errors);
+        declared.check_kind("metrics", name, "a number", ColumnKind::is_number, errors);
     }
     let latest = latest::check(declared, config, errors);
     Some(KeyColumns { tenant: tenant?, time: time?, id: id?, latest })
@@ -212,7 +211,8 @@ fn key_column(
     declared: &DeclaredColumns,
     role: &str,
     name: &str,
-    kind: ColumnKind,
+    wanted: &str,
+    fits: impl Fn(ColumnKind) -> bool,
     errors: &mut DeclarationErrors,
 ) -> Option<usize> {
     if name.is_empty() {
@@ -224,17 +224,8 @@ fn key_column(
         return None;
     };
     let column = &declared.columns[index];
-    if column.kind != kind {
-        errors.push(format!(
-            "`{role}` names `{name}`, which is {}; it must be {}",
-            column.kind.as_str(),
-            kind.as_str()
-        ));
+    if !fits(column.kind) {
+        errors.push(format!("`{role}` names `{name}`, which is {}; it must be {wanted}", column.kind,));
     }
     Some(index)
-}
-
-fn is_number(kind: ColumnKind) -> bool {
-    use ColumnKind::{Float32, Float64, Int32, Int64};
-    matches!(kind, Int32 | Int64 | Float32 | Float64)
 }

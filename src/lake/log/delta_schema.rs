@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::contract::Contract;
+use crate::contract::{Contract, KIND_KEY};
 use crate::error::{Error, Result};
 
 /// A Delta schema: the JSON in a metadata action's `schemaString`.
@@ -46,6 +46,9 @@ impl DeltaSchema {
             }
             if let Some(column) = column.filter(|column| !column.unit.is_empty()) {
                 metadata.insert("glasshouse.unit".into(), column.unit.as_str().into());
+            }
+            if let Some(kind) = field.metadata().get(KIND_KEY) {
+                metadata.insert(KIND_KEY.to_owned(), kind.as_str().into());
             }
             let kind = delta_type(field.data_type()).map_err(|error| error.at(column_path(contract, field.name())))?;
             Ok(DeltaField { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })
@@ -112,6 +115,16 @@ fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<
             "its type is {} in the table but {} in the contract: restore the type, or give the new column another name",
             stored.kind, field.kind
         )
+    } else if stored.metadata.get(KIND_KEY) != field.metadata.get(KIND_KEY) {
+        let kind = |field: &DeltaField| match field.metadata.get(KIND_KEY).and_then(Value::as_str) {
+            Some(kind) => kind.to_owned(),
+            None => format!("plain {}", field.kind),
+        };
+        format!(
+            "its values are {} in the table but {} in the contract: restore the type, or give the new column another name",
+            kind(stored),
+            kind(field)
+        )
     } else if stored.nullable != field.nullable {
         let kind = |nullable: bool| if nullable { "may be null" } else { "may not be null" };
         format!(
@@ -130,13 +143,19 @@ fn delta_type(kind: &DataType) -> Result<Value> {
     let name = match kind {
         DataType::Boolean => "boolean",
         DataType::Int32 => "integer",
-        DataType::Int64 => "long",
+        // Delta Lake has no type for a time of day, so it is stored as the number of microseconds since midnight.
+        DataType::Int64 | DataType::Time64(TimeUnit::Microsecond) => "long",
         DataType::Float32 => "float",
         DataType::Float64 => "double",
         DataType::Utf8 => "string",
         DataType::Binary => "binary",
         DataType::Date32 => "date",
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp",
+        DataType::Decimal128(precision, scale) => return Ok(format!("decimal({precision},{scale})").into()),
+        DataType::List(element) => {
+            let (kind, is_nullable) = (delta_type(element.data_type())?, element.is_nullable());
+            return Ok(json!({ "type": "array", "elementType": kind, "containsNull": is_nullable }));
+        }
         DataType::Map(entries, _) => return map_type(entries.data_type()),
         other => return Err(Error::unsupported(format!("{other} cannot be stored in a Delta table"))),
     };

@@ -44,6 +44,9 @@ impl From<&LakeConfig> for WriteOptions {
     }
 }
 
+/// Parquet stores decimals with at most this number of digits as integers.
+const DECIMAL_INT64_DIGITS_MAX: u8 = 18;
+
 /// Encodes sorted rows as a Parquet file.
 pub(in crate::lake) fn parquet_file(contract: &Contract, options: &WriteOptions, rows: &EventBatch) -> Result<Vec<u8>> {
     let level = ZstdLevel::try_new(options.compression_level)?;
@@ -145,11 +148,13 @@ fn properties(
     builder.build()
 }
 
-/// Disables page and row-group statistics for dictionary columns and map entries, where they would not help pruning.
+/// Disables page and row-group statistics for dictionary columns, map entries and list elements, where they would not
+/// help pruning.
 /// The values of a dictionary column occur in every page. Computing statistics takes two comparisons per value.
 fn set_statistics(builder: WriterPropertiesBuilder, field: &Field, is_dictionary: &[bool]) -> WriterPropertiesBuilder {
     let leaves: &[&[&str]] = match field.data_type() {
         DataType::Map(..) => &[&["key_value", "key"], &["key_value", "value"]],
+        DataType::List(_) => &[&["list", "element"]],
         _ if is_dictionary.contains(&true) => &[&[]],
         _ => &[],
     };
@@ -170,6 +175,8 @@ fn set_encoding(builder: WriterPropertiesBuilder, column: ColumnPath, kind: &Dat
         DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Timestamp(..) => {
             plain(Encoding::DELTA_BINARY_PACKED)
         }
+        // Decimals with more digits are stored as byte arrays.
+        DataType::Decimal128(..=DECIMAL_INT64_DIGITS_MAX, _) => plain(Encoding::DELTA_BINARY_PACKED),
         DataType::Float32 | DataType::Float64 => plain(Encoding::BYTE_STREAM_SPLIT),
         DataType::Binary => plain(Encoding::PLAIN),
         _ => builder,

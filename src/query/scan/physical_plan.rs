@@ -176,7 +176,8 @@ impl Resolver<'_> {
         let contract = self.table.contract();
         let full = contract.table_schema();
         let day = Arc::new(full.field(full.fields().len() - 1).clone());
-        let table = TableSchema::builder(Arc::clone(contract.schema())).with_table_partition_cols(vec![day]).build();
+        let stored = Schema::new(full.fields()[..full.fields().len() - 1].to_vec());
+        let table = TableSchema::builder(Arc::new(stored)).with_table_partition_cols(vec![day]).build();
         let times = time_bounds(&contract.columns[contract.time].name, self.spec.times);
         let predicate = conjunction(predicate.into_iter().chain(times));
         let columns = DFSchema::try_from(Arc::clone(table.table_schema()))?;

@@ -14,7 +14,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, lit};
 
-use crate::contract::{Contract, TenantId};
+use crate::contract::{ColumnKind, Contract, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::file_pruning::ScanRange;
 
@@ -152,9 +152,13 @@ pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
-/// Creates a schema that contains the fields without their metadata. Metadata, such as descriptions and units, is
-/// needed only in catalogs. In a result, it could differ between the schema of the plan and the schema of its stream.
-pub(in crate::query) fn without_metadata<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
-    let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), field.is_nullable()));
+/// Creates a schema that contains the fields without their descriptions and units, which are needed only in catalogs. In
+/// a result, they could differ between the schema of the plan and the schema of its stream. The kinds of columns remain,
+/// because the dialect needs them.
+pub(in crate::query) fn engine_schema<'a>(fields: impl Iterator<Item = &'a Arc<Field>>) -> SchemaRef {
+    let fields = fields.map(|field| match ColumnKind::of_metadata(field) {
+        Some(kind) => kind.field(field.name()).with_nullable(field.is_nullable()),
+        None => Field::new(field.name(), field.data_type().clone(), field.is_nullable()),
+    });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

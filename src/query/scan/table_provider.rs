@@ -33,7 +33,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use crate::contract::{Contract, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::scan::file_pruning::{ScanBounds, ScanRange, is_leakproof, prune};
-use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, column, without_metadata};
+use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, column, engine_schema};
 use crate::query::scan::table_source::TableSource;
 use crate::query::scan::tenant_scan::TenantScan;
 use crate::tenancy::{RowRule, TableRules};
@@ -67,7 +67,7 @@ impl SessionTable {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let is_listed = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
         let visible = |field: &&Arc<Field>| contract.is_shown(field.name()) && is_listed(field.name());
-        let schema = without_metadata(contract.table_schema().fields().iter().filter(visible));
+        let schema = engine_schema(contract.table_schema().fields().iter().filter(visible));
         Self {
             name: contract.name.as_str().into(),
             scope: RowScope::Tenant(tenant.clone()),
@@ -94,7 +94,7 @@ impl SessionTable {
             scope: RowScope::AllTenants,
             rules: Vec::new(),
             rows,
-            schema: without_metadata(contract.table_schema().fields().iter()),
+            schema: engine_schema(contract.table_schema().fields().iter()),
             table,
             contract,
             snapshot,

@@ -38,7 +38,7 @@ use futures::{StreamExt as _, future, stream};
 use crate::error::Error;
 use crate::lake::Table;
 use crate::query::scan::physical_plan::ScanPlan;
-use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, without_metadata};
+use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, engine_schema};
 use crate::query::scan::table_source::TableSource;
 use crate::sql::engine_error_text::root;
 use crate::sql::plan_node::leaf_methods;
@@ -82,7 +82,7 @@ impl TenantScan {
         };
         let full = contract.table_schema();
         let indexes = spec.columns.iter().map(|name| full.index_of(name)).collect::<Result<Vec<_>, _>>()?;
-        let schema = without_metadata(indexes.into_iter().map(|index| &full.fields()[index]));
+        let schema = engine_schema(indexes.into_iter().map(|index| &full.fields()[index]));
         let partitions = source.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),

@@ -236,7 +236,7 @@ fn compare(
 }
 
 fn describe(spec: &TableSpec, options: &DecodeOptions) -> String {
-    let columns: Vec<_> = spec.contract.columns.iter().map(|column| (&*column.name, column.kind.as_str())).collect();
+    let columns: Vec<_> = spec.contract.columns.iter().map(|column| (&*column.name, column.kind.to_string())).collect();
     let message = spec.message.as_ref().map(|message| {
         let fields = message.fields().map(|field| format!("{} = {} {:?}", field.name(), field.number(), field.kind()));
         fields.collect::<Vec<_>>()

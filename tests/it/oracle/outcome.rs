@@ -4,7 +4,9 @@
 //! all formats. The implementation follows the documentation, and does not use the server's code.
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
-use arrow::datatypes::{Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use glasshouse::contract::{ColumnKind, Contract, DecodeOptions, Decoded, Owner, Reason};
 
 /// The value of one column in a row.
@@ -17,8 +19,11 @@ pub(super) enum Cell {
     /// The bits of a float, because 0.0 and -0.0 must count as different.
     Single(u32),
     Double(u64),
+    /// The unscaled value of a decimal.
+    Decimal(i128),
     Text(String),
     Bytes(Vec<u8>),
+    List(Vec<Cell>),
     Map(Vec<(String, Option<String>)>),
 }
 
@@ -164,9 +169,17 @@ fn cell(array: &ArrayRef, kind: ColumnKind, row: usize) -> Cell {
         ColumnKind::Int64 => Cell::Int(array.as_primitive::<Int64Type>().value(row)),
         ColumnKind::Float32 => Cell::Single(array.as_primitive::<Float32Type>().value(row).to_bits()),
         ColumnKind::Float64 => Cell::Double(array.as_primitive::<Float64Type>().value(row).to_bits()),
-        ColumnKind::Text => Cell::Text(array.as_string::<i32>().value(row).to_owned()),
+        ColumnKind::Decimal { .. } => Cell::Decimal(array.as_primitive::<Decimal128Type>().value(row)),
+        ColumnKind::Text | ColumnKind::Uuid | ColumnKind::Json => {
+            Cell::Text(array.as_string::<i32>().value(row).to_owned())
+        }
         ColumnKind::Bytes => Cell::Bytes(array.as_binary::<i32>().value(row).to_owned()),
         ColumnKind::Timestamp => Cell::Int(array.as_primitive::<TimestampMicrosecondType>().value(row)),
+        ColumnKind::Time => Cell::Int(array.as_primitive::<Int64Type>().value(row)),
+        ColumnKind::List(element) => {
+            let elements = array.as_list::<i32>().value(row);
+            Cell::List((0..elements.len()).map(|at| cell(&elements, *element, at)).collect())
+        }
         ColumnKind::Date => Cell::Int(array.as_primitive::<Date32Type>().value(row).into()),
         ColumnKind::Map => {
             let entries = array.as_map().value(row);

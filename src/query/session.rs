@@ -234,5 +234,6 @@ fn with_description(field: &Field, contract: &Contract) -> Field {
     };
     let metadata = [("comment", &column.description), ("unit", &column.unit)];
     let metadata = metadata.into_iter().filter(|(_, text)| !text.is_empty());
-    field.clone().with_metadata(metadata.map(|(key, text)| (key.to_owned(), text.clone())).collect())
+    let metadata = metadata.map(|(key, text)| (key.to_owned(), text.clone()));
+    field.clone().with_metadata(field.metadata().clone().into_iter().chain(metadata).collect())
 }

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json_path::{Step, find, int};
 use crate::clock::Micros;
+use crate::sql::functions::json_path::{Step, find, int};
 
 /// A change to one row.
 #[derive(Debug, Clone, PartialEq, Eq)]

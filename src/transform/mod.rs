@@ -20,8 +20,6 @@ mod plan;
 mod messages_table;
 
 mod debezium;
-mod json;
-mod json_path;
 
 mod deadline;
 mod placeholder_table;

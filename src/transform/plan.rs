@@ -27,12 +27,12 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
+use super::deadline;
 use super::error::of_engine;
 use super::lookup_contents::LoadedLookup;
 use super::messages_table::{MESSAGES, schema, schema_with_index};
 use super::placeholder_table::{PlaceholderScan, PlaceholderTable};
 use super::provenance::carry;
-use super::{deadline, json};
 use crate::config::Envelope;
 use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
@@ -129,9 +129,7 @@ fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(of_engine)?;
-    let mut builder = dialect::session_state(options).with_runtime_env(runtime);
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(json::Operators));
-    builder.scalar_functions().get_or_insert_default().extend(json::functions());
+    let builder = dialect::session_state(options).with_runtime_env(runtime);
     let state = builder.build();
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
     let messages = PlaceholderTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);

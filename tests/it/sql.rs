@@ -105,7 +105,7 @@ pub(crate) async fn session(partitions: usize) -> Session {
     let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let mut tables = BTreeMap::new();
-    for name in ["calls", "leases", "orders"] {
+    for name in ["calls", "invoices", "leases", "orders"] {
         tables.insert(name.to_owned(), table(name, &store, &config).await);
     }
 

@@ -63,16 +63,19 @@ impl ColumnKind {
         }
     }
 
+    /// Returns true if Delta Lake has a type for columns of this kind.
+    pub fn is_delta_type(self) -> bool {
+        !matches!(self, Self::Uuid | Self::Json | Self::Time | Self::List(Self::Uuid | Self::Time))
+    }
+
     /// Returns the nullable Arrow field of a column of this kind in queries. The metadata of the field contains the kind
-    /// if the type of the column in the Delta table does not determine it.
+    /// if the Arrow type does not determine it.
     pub fn field(self, name: &str) -> Field {
         let field = Field::new(name, self.data_type(), true);
-        let name = |element: Self| matches!(element, Self::Uuid | Self::Json | Self::Time).then(|| self.to_string());
-        let kind = match self {
-            Self::List(element) => name(*element),
-            kind => name(kind),
-        };
-        let mut metadata: HashMap<_, _> = kind.map(|kind| (KIND_KEY.to_owned(), kind)).into_iter().collect();
+        let mut metadata = HashMap::new();
+        if matches!(self, Self::Uuid | Self::Json | Self::List(Self::Uuid)) {
+            metadata.insert(KIND_KEY.to_owned(), self.to_string());
+        }
         if self == Self::Json {
             // The canonical Arrow extension type for JSON, which stores the text.
             metadata.insert("ARROW:extension:name".to_owned(), "arrow.json".to_owned());
@@ -82,7 +85,7 @@ impl ColumnKind {
     }
 
     /// Returns the kind that [`ColumnKind::field`] has stored in the metadata of a field, or `None` if the Arrow type of
-    /// the field determines the kind. Times of day have the metadata for the Delta table.
+    /// the field determines the kind.
     pub fn of_metadata(field: &Field) -> Option<Self> {
         Self::parse(field.metadata().get(KIND_KEY)?).ok()
     }

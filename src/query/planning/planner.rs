@@ -22,6 +22,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::clock::Micros;
+use crate::contract::ColumnKind;
 use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
 use crate::query::engine::Engine;
@@ -425,7 +426,10 @@ fn declared_schema(schema: &DFSchema, parameters: &Schema) -> Schema {
             DataType::Null if !parameters.fields().is_empty() => DataType::Utf8,
             kind => kind.clone(),
         };
-        Field::new(field.name(), kind, true)
+        match ColumnKind::of_metadata(field) {
+            Some(declared) if declared.data_type() == kind => declared.field(field.name()),
+            _ => Field::new(field.name(), kind, true),
+        }
     });
     Schema::new(fields.collect::<Vec<_>>())
 }

@@ -129,7 +129,8 @@ fn queryable(name: &str, lookup: &LookupConfig, config: &Config, errors: &mut Co
     if config.tables.contains_key(name) {
         errors.add(&key, "a table has the same name: rename one of the two, because queries can read both");
     } else if name.ends_with(QUARANTINE_SUFFIX) {
-        let message = format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events: use another name");
+        let message =
+            format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events: use another name");
         errors.add(&key, message);
     } else if changes.is_some_and(|table| table.latest.is_some()) {
         errors.add(&key, "is reserved for all versions of a table with `latest`: use another name");
@@ -157,7 +158,8 @@ fn queryable(name: &str, lookup: &LookupConfig, config: &Config, errors: &mut Co
 
 fn check_tenant(key: &str, tenant: &str, columns: &[ColumnConfig], errors: &mut ConfigErrors) {
     if columns.is_empty() {
-        return errors.add(key, "needs `columns`: columns that are inferred from all rows would reveal other tenants' rows");
+        return errors
+            .add(key, "needs `columns`: columns that are inferred from all rows would reveal other tenants' rows");
     }
     match columns.iter().find(|column| column.name == tenant) {
         Some(column) if ColumnKind::parse(&column.kind) == Ok(ColumnKind::Text) => {}
@@ -276,20 +278,56 @@ mod tests {
             (format!("tenant = \"owner\"\n{columns}"), "[policy.places]\nrows = [{ column = \"id\", claim = \"c\" }]"),
             ("shared = false".to_owned(), ""),
         ] {
-            assert_eq!(with(&lines, policy).matches("places").count(), with("", "").matches("places").count(), "{lines}");
+            assert_eq!(
+                with(&lines, policy).matches("places").count(),
+                with("", "").matches("places").count(),
+                "{lines}"
+            );
         }
         let tenant = format!("tenant = \"owner\"\n{columns}");
         let cases = [
-            (format!("{tenant}shared = true"), "[policy.places]", "lookups.places.shared: cannot be combined with `tenant`"),
-            (tenant.clone(), "", "lookups.places.tenant: has no effect without a policy: add the section [policy.places]"),
+            (
+                format!("{tenant}shared = true"),
+                "[policy.places]",
+                "lookups.places.shared: cannot be combined with `tenant`",
+            ),
+            (
+                tenant.clone(),
+                "",
+                "lookups.places.tenant: has no effect without a policy: add the section [policy.places]",
+            ),
             ("shared = true".to_owned(), "", "lookups.places.shared: has no effect without a policy"),
             ("tenant = \"owner\"".to_owned(), "[policy.places]", "lookups.places.tenant: needs `columns`"),
-            (format!("tenant = \"ower\"\n{columns}"), "[policy.places]", "unknown column `ower`, did you mean `owner`?"),
-            (format!("tenant = \"id\"\n{columns}"), "[policy.places]", "column `id` must have the type `text`, but has `int64`"),
-            (String::new(), "[policy.places]", "policy.places: queries cannot read the lookup table `places`: set `tenant` or"),
-            ("shared = true".to_owned(), "[policy.places]\ncolumns = [\"id\"]", "policy.places.columns[0]: needs `columns`"),
-            (tenant.clone(), "[policy.places]\ncolumns = [\"ide\"]", "policy.places.columns[0]: unknown column `ide`, did you"),
-            (tenant, "[policy.places]\nrows = [{ column = \"x\", claim = \"c\" }]", "policy.places.rows[0].column: unknown"),
+            (
+                format!("tenant = \"ower\"\n{columns}"),
+                "[policy.places]",
+                "unknown column `ower`, did you mean `owner`?",
+            ),
+            (
+                format!("tenant = \"id\"\n{columns}"),
+                "[policy.places]",
+                "column `id` must have the type `text`, but has `int64`",
+            ),
+            (
+                String::new(),
+                "[policy.places]",
+                "policy.places: queries cannot read the lookup table `places`: set `tenant` or",
+            ),
+            (
+                "shared = true".to_owned(),
+                "[policy.places]\ncolumns = [\"id\"]",
+                "policy.places.columns[0]: needs `columns`",
+            ),
+            (
+                tenant.clone(),
+                "[policy.places]\ncolumns = [\"ide\"]",
+                "policy.places.columns[0]: unknown column `ide`, did you",
+            ),
+            (
+                tenant,
+                "[policy.places]\nrows = [{ column = \"x\", claim = \"c\" }]",
+                "policy.places.rows[0].column: unknown",
+            ),
         ];
         for (lines, policy, expected) in cases {
             let given = with(&lines, policy);
@@ -303,7 +341,8 @@ mod tests {
             ("calls_quarantine", "lookups.calls_quarantine: a name that ends in `_quarantine` is reserved"),
             ("trips_changes", "lookups.trips_changes: is reserved for all versions of a table"),
         ] {
-            let named = |line: &str| errors(&format!("{latest}[policy.{name}]\n[lookups.{name}]\nfile = \"a.csv\"\n{line}"));
+            let named =
+                |line: &str| errors(&format!("{latest}[policy.{name}]\n[lookups.{name}]\nfile = \"a.csv\"\n{line}"));
             assert!(named("shared = true").contains(expected), "{}", named("shared = true"));
             assert!(!named("").contains(expected), "only queries see a lookup table and a table in one catalog");
         }

@@ -162,10 +162,13 @@ const STATEMENTS: &[(&str, Oracle)] = &[
     }),
     ("SELECT count(*) FROM accounts a JOIN accounts b ON a.y = b.y AND 1 / (a.y + b.y - 40) < 9", |own| one(own.len())),
     ("SELECT count(*) FROM accounts a FULL JOIN accounts b ON a.account = b.account", |own| one(own.len())),
-    ("SELECT count(*) FROM accounts WHERE secret NOT IN (SELECT secret FROM accounts WHERE y = 20)", |own| one(own.len())),
-    ("SELECT (SELECT CAST(max(b.secret) AS BIGINT) FROM accounts b WHERE b.y = a.y) FROM accounts a ORDER BY y LIMIT 1", |own| {
-        one(own[0].3)
+    ("SELECT count(*) FROM accounts WHERE secret NOT IN (SELECT secret FROM accounts WHERE y = 20)", |own| {
+        one(own.len())
     }),
+    (
+        "SELECT (SELECT CAST(max(b.secret) AS BIGINT) FROM accounts b WHERE b.y = a.y) FROM accounts a ORDER BY y LIMIT 1",
+        |own| one(own[0].3),
+    ),
     ("SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY CAST(secret AS BIGINT)) AS n FROM accounts)", |own| {
         one(own.len())
     }),
@@ -269,7 +272,10 @@ async fn joins_hold_the_lookup_table_in_memory() {
         let lines: Vec<_> = plan.lines().map(str::trim_start).collect();
         let joins = lines.iter().enumerate().filter(|(_, line)| line.starts_with("HashJoinExec"));
         let is_lookup_first = |join: usize| {
-            lines[join + 1..].iter().find(|line| line.contains("Scan:")).is_some_and(|scan| scan.starts_with("LookupScan"))
+            lines[join + 1..]
+                .iter()
+                .find(|line| line.contains("Scan:"))
+                .is_some_and(|scan| scan.starts_with("LookupScan"))
         };
         assert!(joins.clone().count() > 0, "{sql}\n{plan}");
         assert_eq!(joins.clone().all(|(index, _)| is_lookup_first(index)), swapped, "{sql}\n{plan}");
@@ -289,7 +295,11 @@ async fn row_rules_and_column_lists_apply_to_lookup_tables() {
     for (column, value, count) in [("y", json!([1, 3]), 2), ("y", json!("three"), 0), ("gone", json!("x"), 0)] {
         let rules = [("accounts", policy(Some((column, "account")), &[]))];
         let access = reader_under(&rules, json!({ "account": value })).await;
-        assert_eq!(ask(&fixture.engine, &access, "SELECT count(*) FROM accounts").await.unwrap(), one(count), "{column}");
+        assert_eq!(
+            ask(&fixture.engine, &access, "SELECT count(*) FROM accounts").await.unwrap(),
+            one(count),
+            "{column}"
+        );
         let sum = ask(&fixture.engine, &access, "SELECT count(1 / (y - 2)) FROM accounts").await.unwrap();
         assert_eq!(sum, one(count), "the rule applies before the statement's expressions");
     }
@@ -305,7 +315,10 @@ async fn catalogs_list_the_lookup_tables_that_the_caller_sees() {
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
             vec!["accounts", "calls", "places", "promised"],
         ),
-        ("SELECT column_name FROM information_schema.columns WHERE table_name = 'places'", vec!["region", "city", "size"]),
+        (
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'places'",
+            vec!["region", "city", "size"],
+        ),
         (
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'promised'",
             vec!["owner", "account", "plan", "y", "secret"],
@@ -313,9 +326,11 @@ async fn catalogs_list_the_lookup_tables_that_the_caller_sees() {
     ] {
         assert_eq!(fixture.ask("acme", sql).await.unwrap().concat(), expected, "{sql}");
     }
-    for sql in ["SHOW TABLES", "SHOW COLUMNS FROM accounts", "DESCRIBE accounts", "SELECT * FROM information_schema.views"]
+    for sql in
+        ["SHOW TABLES", "SHOW COLUMNS FROM accounts", "DESCRIBE accounts", "SELECT * FROM information_schema.views"]
     {
-        let shown = fixture.ask("acme", sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).concat().join("\n");
+        let shown =
+            fixture.ask("acme", sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")).concat().join("\n");
         assert!(shown.contains("accounts") || shown.contains("secret"), "{sql}: {shown}");
         assert!(!["internal", "denied", "zebra", "bzzz"].iter().any(|name| shown.contains(name)), "{sql}: {shown}");
     }
@@ -325,7 +340,10 @@ async fn catalogs_list_the_lookup_tables_that_the_caller_sees() {
     assert_eq!((tables[0].description.as_str(), &tables[0].id), ("Accounts and plans", &None));
     assert_eq!(tables[0].schema.field_with_name("plan").unwrap().metadata()["comment"], "the plan");
     let lookups = fixture.engine.visible_lookups(&access(Some("acme"), &[Scope::Ingest], &GRANTED).await);
-    assert_eq!(lookups.iter().map(|lookup| lookup.name.as_str()).collect::<Vec<_>>(), ["accounts", "places", "promised"]);
+    assert_eq!(
+        lookups.iter().map(|lookup| lookup.name.as_str()).collect::<Vec<_>>(),
+        ["accounts", "places", "promised"]
+    );
     assert!(fixture.engine.visible_lookups(&access(None, &[Scope::Admin], &GRANTED).await).is_empty());
 }
 
@@ -368,7 +386,8 @@ async fn query_of_a_lookup_table_that_is_not_loaded_can_be_retried() {
     let unbound = session.plan("SELECT count(*) FROM promised WHERE y >= $1").await.unwrap();
     let parameters = RecordBatch::try_from_iter([("1", Arc::new(arrow::array::Int64Array::from(vec![2])) as ArrayRef)]);
     let parameters = parameters.unwrap();
-    let statements = ["SELECT count(*) FROM later", "SELECT count(*) FROM promised", "SELECT c.y FROM calls c, promised p"];
+    let statements =
+        ["SELECT count(*) FROM later", "SELECT count(*) FROM promised", "SELECT c.y FROM calls c, promised p"];
     for sql in statements {
         let error = ask(&fixture.engine, &access, sql).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{sql}: {error:?}");
@@ -376,7 +395,12 @@ async fn query_of_a_lookup_table_that_is_not_loaded_can_be_retried() {
     }
     let error = session.run(&unbound, Some(&parameters)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
-    assert_eq!(ask(&fixture.engine, &access, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'later'").await.unwrap(), one(0));
+    assert_eq!(
+        ask(&fixture.engine, &access, "SELECT count(*) FROM information_schema.tables WHERE table_name = 'later'")
+            .await
+            .unwrap(),
+        one(0)
+    );
     assert_eq!(fixture.ask("acme", "DESCRIBE later").await.unwrap_err().kind(), Kind::Unavailable);
 
     fixture.load("later", "id\n7\n").await;

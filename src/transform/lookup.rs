@@ -184,8 +184,10 @@ impl Lookups {
                 move |loaded| lookup_queryable::prepare(loaded, &config, &limits)
             };
             if let Some(file) = config.file.clone() {
-                return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &limits).and_then(prepared))
-                    .await;
+                return blocking(LOADING, move || {
+                    lookup_file::read(&file, declared.as_ref(), &limits).and_then(prepared)
+                })
+                .await;
             }
             if let Some(url) = &config.url {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;

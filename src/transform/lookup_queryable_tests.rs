@@ -35,7 +35,8 @@ fn shared() -> LookupConfig {
 }
 
 fn of_tenants() -> LookupConfig {
-    let column = |name: &str| ColumnConfig { name: name.to_owned(), kind: "text".to_owned(), ..ColumnConfig::default() };
+    let column =
+        |name: &str| ColumnConfig { name: name.to_owned(), kind: "text".to_owned(), ..ColumnConfig::default() };
     LookupConfig {
         tenant: Some("owner".to_owned()),
         columns: vec![column("owner"), column("secret")],
@@ -99,7 +100,8 @@ fn unsupported_columns_and_values_are_refused() {
 fn each_tenant_gets_arrays_of_its_own() {
     let owners = [Some("acme"), Some("bzzz"), None, Some(""), Some("acme"), Some("Acme"), Some("acme ")];
     let hidden = Some("zebra zebra zebra");
-    let first = vec![("owner", texts(&owners)), ("secret", texts(&[Some("1"), hidden, hidden, hidden, None, hidden, hidden]))];
+    let first =
+        vec![("owner", texts(&owners)), ("secret", texts(&[Some("1"), hidden, hidden, hidden, None, hidden, hidden]))];
     let second = vec![("owner", texts(&[Some("acme")])), ("secret", texts(&[Some("3")]))];
     let loaded = prepare(loaded(vec![batch(first), batch(second)]), &of_tenants(), &LIMITS).unwrap();
     assert_eq!(secrets(&loaded, "acme"), [[Some("1".to_owned()), None, Some("3".to_owned())]]);
@@ -107,7 +109,8 @@ fn each_tenant_gets_arrays_of_its_own() {
     assert!(secrets(&loaded, "coda").is_empty());
     assert_eq!((loaded.rows, loaded.batches.len()), (8, 2), "transforms read all rows");
     for column in loaded.rows_of(&TenantId::parse("acme").unwrap())[0].columns() {
-        let stored = column.to_data().buffers().iter().map(|buffer| buffer.as_slice().to_vec()).collect::<Vec<_>>().concat();
+        let stored =
+            column.to_data().buffers().iter().map(|buffer| buffer.as_slice().to_vec()).collect::<Vec<_>>().concat();
         assert!(!stored.windows(5).any(|bytes| bytes == b"zebra"), "a buffer contains a value of another tenant");
     }
 }
@@ -121,7 +124,10 @@ fn long_lookups_are_grouped_into_bounded_batches_within_the_memory_limit() {
     let prepared = prepare(both(), &of_tenants(), &LIMITS).unwrap();
     let acme = secrets(&prepared, "acme");
     assert_eq!(acme.iter().map(Vec::len).collect::<Vec<_>>(), [8_192, 1_808]);
-    assert_eq!(acme.concat().into_iter().flatten().collect::<Vec<_>>(), (0..rows).step_by(2).map(|row| row.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        acme.concat().into_iter().flatten().collect::<Vec<_>>(),
+        (0..rows).step_by(2).map(|row| row.to_string()).collect::<Vec<_>>()
+    );
     let small = LookupLimits { bytes_max: 100_000, ..LIMITS };
     let refused: Result<LoadedLookup> = prepare(both(), &of_tenants(), &small);
     assert_eq!(refused.unwrap_err().kind(), Kind::Limited, "many small arrays count with their overhead");

@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -30,9 +29,6 @@ use crate::query::scan::lookup_scan::{LookupRows, LookupScan};
 use crate::query::scan::scan_spec::{engine_schema, rule_condition};
 use crate::tenancy::TableRules;
 use crate::transform::{LoadedLookup, Lookups, QueryableLookup};
-
-/// The time after which a client should retry a query of a lookup table that is not loaded yet.
-const LOADING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A lookup table with the columns and rows that a caller may see.
 pub(in crate::query) struct SessionLookup {
@@ -101,7 +97,7 @@ impl SessionLookup {
     /// Returns the error for a query of a lookup table that has never been loaded.
     pub(in crate::query) fn not_loaded(&self) -> DataFusionError {
         let message = format!("the lookup table `{}` is not loaded yet: retry later", self.name);
-        DataFusionError::External(Box::new(Error::unavailable(message).retry_after(LOADING_RETRY_AFTER)))
+        DataFusionError::External(Box::new(Error::unavailable(message)))
     }
 }
 

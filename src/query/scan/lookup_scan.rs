@@ -25,6 +25,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::stream;
 
+use crate::sql::interrupt;
 use crate::sql::plan_node::leaf_methods;
 
 /// The rows that a scan of a lookup table reads.
@@ -101,6 +102,7 @@ impl LookupRead {
                 matching.finish_buffered_batch()?;
                 break;
             };
+            interrupt::check()?;
             let mask = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
             let mask = mask.as_boolean_opt().ok_or_else(|| {
                 DataFusionError::Internal("the condition of the row rules is not a boolean".to_owned())

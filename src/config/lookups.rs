@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_table_that_tenants_query_has_a_policy_and_a_name_of_its_own() {
+    fn a_lookup_table_that_tenants_query_has_a_policy() {
         let columns = "columns = { id = \"int64\", owner = \"text\" }\n";
         let with = |lines: &str, more: &str| errors(&format!("[lookups.places]\nfile = \"a.csv\"\n{lines}\n{more}"));
         for (lines, policy) in [
@@ -333,6 +333,10 @@ mod tests {
             let given = with(&lines, policy);
             assert!(given.contains(expected), "{lines}\n{policy}\n  gives {given}\n  not   {expected}");
         }
+    }
+
+    #[test]
+    fn a_lookup_table_that_tenants_query_has_a_name_of_its_own() {
         let latest = "[tables.trips]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
                       latest = { key = [\"trip\"], by = \"at\" }\n\
                       columns = { who = \"text\", at = \"timestamp\", key = \"text\", trip = \"text\" }\n";

@@ -70,10 +70,10 @@ impl Planned {
     pub fn sources(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let walked = self.plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node {
-                if !source_as_provider(&scan.source)?.is::<SessionLookup>() {
-                    names.insert(scan.table_name.table().to_owned());
-                }
+            if let LogicalPlan::TableScan(scan) = node
+                && !source_as_provider(&scan.source)?.is::<SessionLookup>()
+            {
+                names.insert(scan.table_name.table().to_owned());
             }
             Ok(TreeNodeRecursion::Continue)
         });

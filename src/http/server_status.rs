@@ -104,12 +104,12 @@ fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     vec![table, changes]
 }
 
-/// Describes a lookup table, which accepts no events. The type of a column that is not declared is the name of the kind
-/// with the same Arrow type, or else the Arrow type.
+/// Describes a lookup table, which accepts no events. The type of a column is the name of the kind with the same Arrow
+/// type or, if there is no such kind, the Arrow type.
 fn describe_lookup(lookup: &VisibleTable) -> Value {
     let columns = lookup.schema.fields().iter().map(|field| {
-        let kind = ColumnKind::ALL.into_iter().find(|kind| kind.data_type() == *field.data_type());
-        let kind = kind.map_or_else(|| field.data_type().to_string(), |kind| kind.as_str().to_owned());
+        let kind = ColumnKind::of_data_type(field.data_type());
+        let kind = kind.map_or_else(|| field.data_type().to_string(), |kind| kind.to_string());
         let declared = |key: &str| field.metadata().get(key).cloned().unwrap_or_default();
         json!({ "name": field.name(), "type": kind, "unit": declared("unit"), "description": declared("comment") })
     });

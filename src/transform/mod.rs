@@ -4,8 +4,9 @@
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
 //!                                              ├─► plan (once) ─► run per batch ─► rows, and the message of each row
-//!   file │ url │ query ─► lookup tables ───────┘                       │
-//!                                                                      └─► rejected messages, each with its reason
+//!   file │ url │ query ─► lookup tables ───────┤                       │
+//!                                              │                       └─► rejected messages, each with its reason
+//!                                              └─► queries, if the configuration permits it
 //! ```
 //!
 //! **Invariant:** a row comes from exactly one message. The rows depend only on this message and on the lookup tables.
@@ -33,13 +34,17 @@ mod lookup;
 mod lookup_contents;
 mod lookup_fetch;
 mod lookup_file;
+mod lookup_queryable;
 
+#[cfg(test)]
+mod lookup_queryable_tests;
 #[cfg(test)]
 mod lookup_tests;
 #[cfg(test)]
 mod tests;
 
-pub use lookup::{LookupQuery, Lookups};
+pub use lookup::{LookupQuery, Lookups, QueryableLookup};
+pub use lookup_contents::LoadedLookup;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +61,6 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::supervise;
 
 use execute::BatchRun;
-use lookup_contents::LoadedLookup;
 use messages_table::MESSAGES;
 use plan::{PlanTarget, TransformPlan};
 

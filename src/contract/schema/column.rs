@@ -53,6 +53,19 @@ impl ColumnKind {
         }
     }
 
+    /// Returns the first kind whose Arrow type in queries is `data_type`, or `None` if there is no such kind. For strings,
+    /// this is [`ColumnKind::Text`].
+    pub fn of_data_type(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Decimal128(precision, scale) => Self::decimal(*precision, u8::try_from(*scale).ok()?),
+            DataType::List(element) => Self::list_of(Self::of_data_type(element.data_type())?),
+            _ => {
+                let mut plain = Self::NAMES.into_iter().filter_map(|name| Self::parse(name).ok());
+                plain.find(|kind| kind.data_type() == *data_type)
+            }
+        }
+    }
+
     /// Returns the Arrow type of a column of this kind in data files. It differs from [`ColumnKind::data_type`] only for
     /// times of day, because Delta Lake has no such type.
     pub fn stored_type(self) -> DataType {

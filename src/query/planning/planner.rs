@@ -38,7 +38,7 @@ use crate::query::planning::{join_limits, parameters, statement, unknown_names, 
 use crate::query::planning::{plan_size, substituted_size};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
-use crate::query::scan::table_provider::SessionTable;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
 use crate::sql::engine_error_text::located;
@@ -61,7 +61,7 @@ pub(in crate::query) struct Planner {
 struct Rewritten {
     statement: Statement,
     /// The session's tables that the statement reads.
-    tables: Vec<Arc<SessionTable>>,
+    tables: Vec<SessionRelation>,
     /// True if the rewritten statement contains the caller's name, for example because it uses `current_user`.
     names_user: bool,
 }
@@ -383,7 +383,7 @@ impl Planner {
 
     /// Returns the tables to which a statement refers. If a table is not in this session, the error is the same whether
     /// or not the table exists for other callers.
-    fn tables(&self, statement: &Statement) -> Result<Vec<Arc<SessionTable>>> {
+    fn tables(&self, statement: &Statement) -> Result<Vec<SessionRelation>> {
         let PlanningView { state, tables, .. } = self.view();
         let names = state.resolve_table_references(statement).map_err(|error| self.to_error(error))?;
         let mut found = Vec::with_capacity(names.len());

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{Expr, lit};
 use crate::contract::{ColumnKind, Contract, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::file_pruning::ScanRange;
+use crate::tenancy::RowRule;
 
 /// The description of a scan of a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,6 +151,19 @@ impl ShownRows {
 /// Returns a reference to the column with exactly the name `name`. Case is significant, and a dot is part of the name.
 pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
+}
+
+/// Returns the condition for a row rule of a table with the columns `schema`. The rule's values become typed literals,
+/// and never become part of SQL text. An invalid rule matches no row.
+pub(in crate::query) fn rule_condition(schema: &Schema, rule: &RowRule) -> Expr {
+    let Ok(field) = schema.field_with_name(&rule.column) else { return lit(false) };
+    let values: Vec<Expr> = rule
+        .values
+        .iter()
+        .filter_map(|value| ScalarValue::try_from_string(value.clone(), field.data_type()).ok())
+        .map(lit)
+        .collect();
+    if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
 /// Creates a schema that contains the fields without their descriptions and units, which are needed only in catalogs. In

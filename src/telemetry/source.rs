@@ -42,6 +42,8 @@ pub enum SourceTrouble {
     Topic,
     /// Messages have been read but cannot be stored.
     Store,
+    /// A database table was truncated.
+    Truncated,
     /// Any other error.
     Other,
 }
@@ -57,6 +59,7 @@ impl SourceTrouble {
             Self::Rights => "rights",
             Self::Topic => "topic",
             Self::Store => "store",
+            Self::Truncated => "truncated",
             Self::Other => "other",
         }
     }

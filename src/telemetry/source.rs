@@ -120,7 +120,11 @@ impl SourceMetrics {
                 "Time from reading the first message of a batch to its commit",
                 durations,
             ),
-            stopped: registry.add("source_stopped", "Whether a partition is stopped by a gap", Family::default()),
+            stopped: registry.add(
+                "source_stopped",
+                "Whether a partition is stopped by a gap or a truncated table",
+                Family::default(),
+            ),
             skipped: registry.add_in(
                 messages(),
                 "source_skipped",

@@ -67,7 +67,7 @@ def start_mariadb(folder, logs, port):
     data.mkdir(mode=0o700)
     as_user, user = {"cwd": "/"}, []
     if os.geteuid() == 0:
-        # MariaDB refuses to run as root unless it is told to change to another user.
+        # MariaDB refuses to run as root without an option that names another user.
         owner = _unprivileged_user()
         os.chown(data, owner.pw_uid, owner.pw_gid)
         user = [f"--user={owner.pw_name}"]

@@ -47,10 +47,14 @@ impl Services {
     /// Returns the settings of a server that reads all topics.
     fn setup(&self) -> Setup {
         let brokers = |source| (format!("SOURCES__{source}__BROKERS"), format!("127.0.0.1:{}", self.facts["kafka"]));
-        let secret = ("AUTH__ISSUERS__DEV__SECRET".to_owned(), "a secret that signs no token of this test".to_owned());
+        let settings = [
+            ("AUTH__ISSUERS__TESTS__OPERATORS", "loader"),
+            ("AUTH__ISSUERS__DEV__SECRET", "a secret that signs no token of this test"),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
         Setup {
             config: Some(script("debezium.toml")),
-            settings: SOURCES.map(brokers).into_iter().chain([secret]).collect(),
+            settings: SOURCES.map(brokers).into_iter().chain(settings).collect(),
             ..Setup::default()
         }
     }

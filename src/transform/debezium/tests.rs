@@ -172,7 +172,7 @@ fn a_change_that_is_sent_again_has_the_same_id() {
     }
     let bare = r#"{"op":"c","after":{"id":1}}"#;
     assert_eq!(id(&message(1, bare)), id(&message(1, bare)));
-    assert_ne!(id(&message(1, bare)), id(&message(2, bare)), "only the offset tells these changes apart");
+    assert_ne!(id(&message(1, bare)), id(&message(2, bare)), "only the offset distinguishes these changes");
 }
 
 #[test]

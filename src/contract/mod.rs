@@ -39,6 +39,7 @@ pub use decode::json_text::is_json;
 pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
+pub use message::logical_values::{LogicalTimeUnit, decimal_text, long_date_text, long_time_text, long_timestamp_text};
 pub use schema::column::{Column, EVENT_DATE, KIND_KEY, RECEIVED_TIME};
 pub use schema::latest::Latest;
 pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};

@@ -16,8 +16,9 @@
 //! A path consists of keys (strings) and array indexes (integers). In the last two functions, as in PostgreSQL, the steps
 //! are strings, and a number selects an element if the value is an array.
 //!
-//! **Invariant:** the functions never fail. The result is NULL if the value is missing, null or of another type, or if
-//! the string is not valid JSON.
+//! The result is NULL if the value is missing, null or of another type, or if the string is not valid JSON.
+//!
+//! **Invariant:** the functions never fail, except for the variants that `base64_guard.rs` puts into a plan.
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use super::base64_text::check_number;
 use super::json_path::{Step, boolean, elements, find, float, int, text, type_name};
 
 /// The kind of value that a JSON function returns.
@@ -67,23 +69,31 @@ const ALL: [ValueKind; 10] = [
 
 /// Returns all JSON functions.
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
-    ALL.into_iter().map(function).collect()
+    ALL.into_iter().map(|kind| function(kind, false)).collect()
 }
 
-fn function(kind: ValueKind) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(kind)))
+/// Returns the variant of a JSON function that fails if the value is a string that may be base64. Returns `None` if
+/// `name` is not the name of a function that returns a text or a number.
+pub(crate) fn guarded(name: &str) -> Option<Arc<ScalarUDF>> {
+    let kinds = [ValueKind::Text, ValueKind::PathText, ValueKind::Int, ValueKind::Float];
+    kinds.into_iter().find(|kind| kind.name() == name).map(|kind| function(kind, true))
+}
+
+fn function(kind: ValueKind, guards_base64: bool) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(kind, guards_base64)))
 }
 
 /// A JSON function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct JsonFunction {
     kind: ValueKind,
+    guards_base64: bool,
     signature: Signature,
     aliases: Vec<String>,
 }
 
 impl JsonFunction {
-    fn new(kind: ValueKind) -> Self {
+    fn new(kind: ValueKind, guards_base64: bool) -> Self {
         let aliases: &[&str] = match kind {
             ValueKind::Text => &["json_as_text", "json_get_str"],
             ValueKind::Raw => &["json_get", "json_get_json"],
@@ -94,24 +104,13 @@ impl JsonFunction {
             ValueKind::Length | ValueKind::TypeName | ValueKind::PathRaw | ValueKind::PathText => &[],
         };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        Self { kind, signature: Signature::user_defined(Volatility::Immutable), aliases }
+        Self { kind, guards_base64, signature: Signature::user_defined(Volatility::Immutable), aliases }
     }
 }
 
 impl ScalarUDFImpl for JsonFunction {
     fn name(&self) -> &str {
-        match self.kind {
-            ValueKind::Text => "json_text",
-            ValueKind::Raw => "json_raw",
-            ValueKind::Int => "json_int",
-            ValueKind::Float => "json_float",
-            ValueKind::Bool => "json_bool",
-            ValueKind::Array => "json_array",
-            ValueKind::Length => "json_array_length",
-            ValueKind::TypeName => "json_typeof",
-            ValueKind::PathRaw => "json_extract_path",
-            ValueKind::PathText => "json_extract_path_text",
-        }
+        self.kind.name()
     }
 
     fn aliases(&self) -> &[String] {
@@ -159,7 +158,7 @@ impl ScalarUDFImpl for JsonFunction {
         let json = json.to_array(rows)?;
         let is_text_path = matches!(self.kind, ValueKind::PathRaw | ValueKind::PathText);
         let steps = path.iter().map(|step| PathArgument::new(step, is_text_path)).collect::<Result<Vec<_>>>()?;
-        Ok(ColumnarValue::Array(self.kind.array(json.as_string(), &steps)))
+        self.kind.array(json.as_string(), &steps, self.guards_base64).map(ColumnarValue::Array)
     }
 }
 
@@ -205,13 +204,32 @@ impl PathArgument {
 }
 
 impl ValueKind {
-    fn array(self, json: &StringArray, steps: &[PathArgument]) -> ArrayRef {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "json_text",
+            Self::Raw => "json_raw",
+            Self::Int => "json_int",
+            Self::Float => "json_float",
+            Self::Bool => "json_bool",
+            Self::Array => "json_array",
+            Self::Length => "json_array_length",
+            Self::TypeName => "json_typeof",
+            Self::PathRaw => "json_extract_path",
+            Self::PathText => "json_extract_path_text",
+        }
+    }
+
+    fn array(self, json: &StringArray, steps: &[PathArgument], guards_base64: bool) -> Result<ArrayRef> {
         let value = |row: usize| {
             let path: Option<Vec<Step<'_>>> = steps.iter().map(|step| step.at(row)).collect();
             json.is_valid(row).then(|| find(json.value(row), &path?)).flatten()
         };
         let values = (0..json.len()).map(value);
-        match self {
+        if guards_base64 {
+            let strings = values.clone().flatten().filter(|value| value.starts_with('"'));
+            strings.filter_map(text).try_for_each(|text| check_number(&text))?;
+        }
+        Ok(match self {
             Self::Text | Self::PathText => {
                 let mut builder = StringBuilder::with_capacity(json.len(), 0);
                 values.for_each(|value| builder.append_option(value.and_then(text)));
@@ -256,7 +274,7 @@ impl ValueKind {
                 }
                 Arc::new(builder.finish())
             }
-        }
+        })
     }
 }
 
@@ -287,7 +305,7 @@ impl ExprPlanner for JsonOperatorPlanner {
                 args
             }
         };
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(kind), args })))
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(kind, false), args })))
     }
 }
 

@@ -19,6 +19,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
 pub(super) mod arrow_casts;
+mod base64_text;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
 pub(super) mod corrected_functions;
@@ -44,7 +45,7 @@ pub(super) mod generate_series;
 pub(super) mod interval_order;
 pub(super) mod interval_product;
 pub(super) mod interval_total;
-pub(super) mod json_functions;
+pub(crate) mod json_functions;
 pub(crate) mod json_path;
 pub(super) mod max_by;
 pub(super) mod mode_and_percentile;

@@ -47,11 +47,11 @@ impl<'a> ChangeEvent<'a> {
         if json.trim() == "null" {
             return Ok(None);
         }
-        let mut envelope = Envelope::parse(json)?;
+        let mut envelope = Envelope::parse(json, "")?;
         if envelope.op.is_none() {
             match find(json, &[Step::Key("payload")]) {
                 Some("null") => return Ok(None),
-                Some(payload) => envelope = Envelope::parse(payload)?,
+                Some(payload) => envelope = Envelope::parse(payload, " of `payload`")?,
                 None => {}
             }
         }
@@ -92,11 +92,13 @@ impl<'a> ChangeEvent<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn parse(json: &'a str) -> Result<Self, String> {
+    /// Parses an envelope. `of_what` follows the position in the error message.
+    fn parse(json: &'a str, of_what: &str) -> Result<Self, String> {
         if !json.trim_start().starts_with('{') {
             return Err("the message is not a Debezium change event: it is not an object".to_owned());
         }
-        serde_json::from_str(json).map_err(|error| format!("the message is not a Debezium change event: {error}"))
+        serde_json::from_str(json)
+            .map_err(|error| format!("the message is not a Debezium change event: {error}{of_what}"))
     }
 }
 
@@ -148,6 +150,7 @@ mod tests {
             (r#"{"payload":{"a":1}}"#, "no `op`"),
             (r#"{"payload":7}"#, "not an object"),
             (r#"{"op":7}"#, "invalid type"),
+            (r#"{"schema":null,"payload":{"op":7}}"#, "at line 1 column 7 of `payload`"),
             (r#"{"op":"c","after":[1]}"#, "`after` is not an object"),
             (r#"{"op":"c","op":"d"}"#, "duplicate field"),
         ];

@@ -23,6 +23,9 @@ pub(in crate::contract) struct Cursor<'a> {
     /// validation.
     text: Option<&'a str>,
     pub(in crate::contract) at: usize,
+    /// The start of the message, if the body consists of messages. The positions in error messages are then relative to
+    /// the message, because its sender does not know the other messages of the body.
+    message_start: Option<usize>,
 }
 
 /// The range between the quotes of a string.
@@ -69,7 +72,12 @@ impl<'a> Cursor<'a> {
     /// Creates a cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` should be a string that starts
     /// with them.
     pub(in crate::contract) fn new(bytes: &'a [u8], text: Option<&'a str>, at: usize) -> Self {
-        Self { bytes, text, at }
+        Self { bytes, text, at, message_start: None }
+    }
+
+    /// Makes the positions in error messages relative to the message that starts at offset `start` of the body.
+    pub(in crate::contract) fn in_message(self, start: usize) -> Self {
+        Self { message_start: Some(start), ..self }
     }
 
     /// Skips white space and returns the next byte without consuming it. Returns 0 at the end.
@@ -316,71 +324,16 @@ impl<'a> Cursor<'a> {
         Ok(byte == b',')
     }
 
-    /// Returns a syntax error for the current position. If the body ends there, the message says so.
+    /// Returns a syntax error for the current position. If the body, line or message ends there, the error says so.
     #[cold]
     fn syntax_error(&self, expected: std::fmt::Arguments<'_>) -> SyntaxError {
         let ends = if self.at >= self.bytes.len() { ", which ends there" } else { "" };
-        SyntaxError(format!("{expected} at byte {} of the body{ends}", self.at).into())
-    }
-}
-
-/// Unescapes a string. Returns `false` if the string contains a lone surrogate, which is not a character.
-pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        into.push_str(&rest[..at]);
-        let (taken, character) = match rest.as_bytes()[at + 1] {
-            b'b' => (2, Some('\u{8}')),
-            b'f' => (2, Some('\u{c}')),
-            b'n' => (2, Some('\n')),
-            b'r' => (2, Some('\r')),
-            b't' => (2, Some('\t')),
-            b'u' => unicode(&rest[at..]),
-            other => (2, Some(char::from(other))),
+        let (at, whole) = match self.message_start {
+            Some(start) => (self.at.saturating_sub(start), "message"),
+            None => (self.at, "body"),
         };
-        let Some(character) = character else { return false };
-        into.push(character);
-        rest = &rest[at + taken..];
+        SyntaxError(format!("{expected} at byte {at} of the {whole}{ends}").into())
     }
-    into.push_str(rest);
-    true
-}
-
-/// Parses `\uXXXX` or a surrogate pair. Returns the number of bytes consumed, and the character. The character is
-/// `None` for a lone surrogate.
-fn unicode(text: &str) -> (usize, Option<char>) {
-    let unit = |at: usize| text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    match unit(2) {
-        Some(high @ 0xd800..0xdc00) if text[6..].starts_with("\\u") => match unit(8) {
-            Some(low @ 0xdc00..0xe000) => (12, char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))),
-            _ => (6, None),
-        },
-        unit => (6, unit.and_then(char::from_u32)),
-    }
-}
-
-/// Copies a JSON value without the white space between its tokens.
-pub(in crate::contract) fn compact(value: &str, into: &mut String) {
-    let mut rest = value;
-    while let Some(quote) = rest.find('"') {
-        into.extend(rest[..quote].split_ascii_whitespace());
-        let end = string_end(&rest[quote..]);
-        into.push_str(&rest[quote..quote + end]);
-        rest = &rest[quote + end..];
-    }
-    into.extend(rest.split_ascii_whitespace());
-}
-
-fn string_end(text: &str) -> usize {
-    let mut at = 1;
-    while let Some(step) = text[at..].find(['"', '\\']) {
-        at += step + 1;
-        if text.as_bytes()[at - 1] == b'"' {
-            return at;
-        }
-        at += 1; // Skips the escaped character. The other bytes of a longer escape need no special treatment.
-    }
-    text.len()
 }
 
 /// Returns the number of bytes before the first quote, backslash or control character. Reads eight bytes at a time.

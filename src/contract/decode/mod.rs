@@ -20,7 +20,10 @@ pub(super) mod column_value;
 pub(super) mod cursor;
 pub(super) mod ipc;
 pub(super) mod json;
+pub(super) mod json_text;
 pub(super) mod key_columns;
+#[cfg(test)]
+mod message_tests;
 pub(super) mod protobuf;
 pub(super) mod reject_reason;
 pub(super) mod time;

@@ -1,0 +1,71 @@
+//! Text of JSON: unescapes strings, compacts values, and skips the byte order mark.
+//!
+//! The input of these functions has valid syntax, because the tokenizer (`cursor.rs`) has read it before. The byte order
+//! mark is the exception: it precedes the text.
+
+/// The UTF-8 byte order mark, which some writers put at the start of a file or a message.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Returns the bytes after the byte order mark, or all bytes if they do not begin with one.
+pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
+
+/// Unescapes a string. Returns `false` if the string contains a lone surrogate, which is not a character.
+pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        into.push_str(&rest[..at]);
+        let (taken, character) = match rest.as_bytes()[at + 1] {
+            b'b' => (2, Some('\u{8}')),
+            b'f' => (2, Some('\u{c}')),
+            b'n' => (2, Some('\n')),
+            b'r' => (2, Some('\r')),
+            b't' => (2, Some('\t')),
+            b'u' => unicode(&rest[at..]),
+            other => (2, Some(char::from(other))),
+        };
+        let Some(character) = character else { return false };
+        into.push(character);
+        rest = &rest[at + taken..];
+    }
+    into.push_str(rest);
+    true
+}
+
+/// Parses `\uXXXX` or a surrogate pair. Returns the number of bytes consumed, and the character. The character is
+/// `None` for a lone surrogate.
+fn unicode(text: &str) -> (usize, Option<char>) {
+    let unit = |at: usize| text.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    match unit(2) {
+        Some(high @ 0xd800..0xdc00) if text[6..].starts_with("\\u") => match unit(8) {
+            Some(low @ 0xdc00..0xe000) => (12, char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))),
+            _ => (6, None),
+        },
+        unit => (6, unit.and_then(char::from_u32)),
+    }
+}
+
+/// Copies a JSON value without the white space between its tokens.
+pub(in crate::contract) fn compact(value: &str, into: &mut String) {
+    let mut rest = value;
+    while let Some(quote) = rest.find('"') {
+        into.extend(rest[..quote].split_ascii_whitespace());
+        let end = string_end(&rest[quote..]);
+        into.push_str(&rest[quote..quote + end]);
+        rest = &rest[quote + end..];
+    }
+    into.extend(rest.split_ascii_whitespace());
+}
+
+fn string_end(text: &str) -> usize {
+    let mut at = 1;
+    while let Some(step) = text[at..].find(['"', '\\']) {
+        at += step + 1;
+        if text.as_bytes()[at - 1] == b'"' {
+            return at;
+        }
+        at += 1; // Skips the escaped character. The other bytes of a longer escape need no special treatment.
+    }
+    text.len()
+}

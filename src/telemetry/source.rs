@@ -42,6 +42,8 @@ pub enum SourceTrouble {
     Topic,
     /// Messages have been read but cannot be stored.
     Store,
+    /// Messages were deleted before they were read, or the topic was recreated.
+    Gap,
     /// Any other error.
     Other,
 }
@@ -57,6 +59,7 @@ impl SourceTrouble {
             Self::Rights => "rights",
             Self::Topic => "topic",
             Self::Store => "store",
+            Self::Gap => "gap",
             Self::Other => "other",
         }
     }
@@ -148,9 +151,16 @@ impl SourceMetrics {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
 
-    /// Records that the partition is stopped because messages are missing.
+    /// Records that this server reads the partition.
+    pub fn assigned(&self, partition: PartitionLabel<'_>) {
+        self.stopped.get_or_create(&partition.labels()).set(0);
+    }
+
+    /// Records that the partition is stopped because messages are missing. Removes its lag, which is unknown.
     pub fn stopped(&self, partition: PartitionLabel<'_>) {
-        self.stopped.get_or_create(&partition.labels()).set(1);
+        let labels = partition.labels();
+        self.stopped.get_or_create(&labels).set(1);
+        self.lag.remove(&labels);
     }
 
     /// Counts messages that were skipped because they were deleted before they were read.

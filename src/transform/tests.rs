@@ -471,12 +471,13 @@ fn an_empty_batch_has_no_rows() {
 
 #[test]
 fn a_byte_order_mark_at_the_start_of_a_message_is_not_part_of_its_value() {
-    let sql = "SELECT key AS tenant_id, time AS event_time, CAST(octet_length(value) AS TEXT) AS event_id FROM messages";
+    let sql =
+        "SELECT key AS tenant_id, time AS event_time, CAST(octet_length(value) AS TEXT) AS event_id FROM messages";
     let (rows, errors) = Case::new(sql).values(&["\u{feff}{}", "{}", "\u{feff}\u{feff}{}", "\u{feff}"]);
-    assert_eq!(errors.iter().map(|error| (error.message, error.reason)).collect::<Vec<_>>(), [
-        (2, Reason::Malformed),
-        (3, Reason::Malformed)
-    ]);
+    assert_eq!(
+        errors.iter().map(|error| (error.message, error.reason)).collect::<Vec<_>>(),
+        [(2, Reason::Malformed), (3, Reason::Malformed)]
+    );
     assert!(rows.len() == 2 && rows.iter().all(|row| row.contains(r#""event_id":"2""#)), "{rows:?}");
 
     let sql = "SELECT key AS tenant_id, time AS event_time, op || (row->>'id') AS event_id FROM messages";

@@ -49,7 +49,7 @@ fn positions_in_errors_are_relative_to_the_message() {
         (br#"{"at": 1 "key": "k"}"#, "expected `,` or `}` at byte 9 of the message"),
         (b"  {\"at\": ?}", "expected a value at byte 9 of the message"),
         (b"\xef\xbb\xbf{\"at\": ?}", "expected a value at byte 10 of the message"),
-        (b"{\"at\": ", "expected a value at byte 7 of the message, which ends there"),
+        (b"{\"at\": ", "expected a value at byte 6 of the message, which ends there"),
         (b"", "expected a value at byte 0 of the message, which ends there"),
         (b"{\"key\": \"k\x01\"}", "unescaped control character in a string at byte 10 of the message"),
     ];
@@ -70,7 +70,8 @@ fn positions_in_errors_are_relative_to_the_message() {
 #[test]
 fn a_byte_order_mark_at_the_start_of_a_message_is_skipped() {
     let event = |key: &str| format!(r#"{{"who": "acme", "at": 1, "key": "{key}"}}"#);
-    let sent = ["\u{feff}", "\u{feff} \r\n", "\u{feff}\u{feff}", " \u{feff}", ""].map(|mark| format!("{mark}{}", event("k")));
+    let sent =
+        ["\u{feff}", "\u{feff} \r\n", "\u{feff}\u{feff}", " \u{feff}", ""].map(|mark| format!("{mark}{}", event("k")));
     let sent: Vec<&[u8]> = sent.iter().map(String::as_bytes).collect();
     let decoded = messages(&plain(""), Format::Json, &sent);
     assert_eq!(decoded.batch.num_rows(), 3, "{:?}", decoded.rejects);

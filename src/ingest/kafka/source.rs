@@ -106,9 +106,7 @@ impl Source {
         let tenant_resolution = match (&self.tenant, &self.config.tenant) {
             (Some(tenant), _) => TenantResolution::Tenant(tenant.clone()),
             (None, TenantFrom::Key) => TenantResolution::named(message.key(), "the message's key"),
-            (None, TenantFrom::Header(name)) => {
-                TenantResolution::of_header(name, header_values(message, name))
-            }
+            (None, TenantFrom::Header(name)) => TenantResolution::of_header(name, header_values(message, name)),
             (None, TenantFrom::Event | TenantFrom::Value(_)) => TenantResolution::PerEvent,
         };
         (payload, tenant_resolution)

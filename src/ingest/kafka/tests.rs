@@ -346,7 +346,7 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
 }
 
 /// Returns the given columns of all rows in a table, as sorted rows of text.
-async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
+pub(super) async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
     for file in table.snapshot().files.iter() {

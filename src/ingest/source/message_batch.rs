@@ -139,7 +139,9 @@ impl TenantResolution {
             return Self::Refused(
                 None,
                 Reason::AmbiguousTenant,
-                format!("the header `{name}` has the values {first} and {other}, but must name one tenant: send it once"),
+                format!(
+                    "the header `{name}` has the values {first} and {other}, but must name one tenant: send it once"
+                ),
             );
         }
         Self::named(first.flatten(), &format!("the header `{name}`"))

@@ -63,6 +63,7 @@ struct LastError {
     time: String,
     kind: String,
     message: String,
+    resolved: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,8 +107,9 @@ fn show(command: &Command, response: Value) -> Result<()> {
     for SourceLine { name, table, state, paused_since, last_error, partitions } in sources {
         let since = paused_since.map(|time| format!(" since {time}")).unwrap_or_default();
         write_stdout(&format!("{name}  into {table}  {state}{since}"));
-        if let Some(LastError { time, kind, message }) = last_error {
-            write_stdout(&format!("  last error {time}  {kind}: {message}"));
+        if let Some(LastError { time, kind, message, resolved }) = last_error {
+            let which = if resolved { "last error (resolved)" } else { "error" };
+            write_stdout(&format!("  {which} {time}  {kind}: {message}"));
         }
         for partition in partitions {
             write_stdout(&line(&partition));

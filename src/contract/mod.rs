@@ -35,7 +35,7 @@ pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDict
 pub use columns::dictionary_ops::map_leaves;
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
-pub use decode::json_text::is_json;
+pub use decode::json_text::{is_json, without_byte_order_mark};
 pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
@@ -118,7 +118,7 @@ impl PayloadFormat {
             Some("protobuf") => Self::Protobuf,
             Some("avro") => Self::Avro,
             Some("source_protobuf") => Self::SourceProtobuf,
-            None if !bytes.trim_ascii_start().starts_with(b"{") => Self::Protobuf,
+            None if !without_byte_order_mark(bytes).trim_ascii_start().starts_with(b"{") => Self::Protobuf,
             _ => Self::Json,
         }
     }
@@ -174,7 +174,8 @@ impl TenantId {
     pub const BYTES_MAX: usize = 256;
 
     /// Parses a tenant id. A tenant id must not be empty, must not be longer than [`TenantId::BYTES_MAX`], and must not
-    /// contain control characters.
+    /// contain control characters or a byte order mark. A byte order mark is invisible, so an id that contains one would
+    /// look like the id of another tenant.
     pub fn parse(text: &str) -> Result<Self> {
         Self::check(text).map(|()| Self(text.into()))
     }
@@ -193,6 +194,9 @@ impl TenantId {
         }
         if text.contains(char::is_control) {
             return Err(Error::invalid("a tenant id must not contain control characters"));
+        }
+        if text.contains('\u{feff}') {
+            return Err(Error::invalid("a tenant id must not contain a byte order mark (U+FEFF): remove it"));
         }
         Ok(())
     }

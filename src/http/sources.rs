@@ -15,7 +15,7 @@ use super::HttpHandler;
 use super::caller::operator;
 use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
-use crate::ingest::{PartitionProgress, SourceState};
+use crate::ingest::{PartitionProgress, SourceHealth, SourceState};
 
 /// Handles `GET /v1/sources`, which lists all declared sources.
 pub(super) async fn list(
@@ -61,14 +61,19 @@ async fn set(
 }
 
 fn shown(source: &SourceState) -> Value {
-    let state = match (source.paused_since, source.is_failing) {
+    let state = match (source.paused_since, source.health) {
         (Some(_), _) => "paused",
-        (None, true) => "failing",
-        (None, false) => "running",
+        (None, SourceHealth::Failing) => "failing",
+        (None, SourceHealth::Stopped) => "stopped",
+        (None, SourceHealth::Degraded) => "degraded",
+        (None, SourceHealth::Running) => "running",
     };
-    let error = source.error.as_ref().map(
-        |error| json!({ "time": told_time(error.time), "kind": error.trouble.as_str(), "message": error.message }),
-    );
+    let error = source.error.as_ref().map(|error| {
+        json!({
+            "time": told_time(error.time), "kind": error.trouble.as_str(), "message": error.message,
+            "resolved": source.health == SourceHealth::Running,
+        })
+    });
     json!({
         "name": source.name, "table": source.table, "state": state,
         "paused_since": source.paused_since.map(told_time), "last_error": error,

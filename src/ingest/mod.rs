@@ -79,7 +79,7 @@ pub use quarantine::{
     ReplayNote, ReplayResult,
 };
 pub use receipt::{Promise, Receipt, RejectNote};
-pub use source::{DryRun, PartitionProgress, Sample, SourceError, SourceState, Sources, dry_run};
+pub use source::{DryRun, PartitionProgress, Sample, SourceError, SourceHealth, SourceState, Sources, dry_run};
 pub use target::IngestTarget;
 pub use writer::Writer;
 

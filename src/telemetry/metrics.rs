@@ -306,9 +306,15 @@ mod tests {
         metrics.task_restarted("committer");
         let partition = PartitionLabel { source: "voice", topic: "calls.v1", partition: 3 };
         metrics.sources.committed(partition, 9, Duration::from_millis(3));
+        metrics.sources.assigned(partition);
+        metrics.sources.stopped(partition);
         metrics.sources.lag(partition, 11);
         metrics.sources.skipped(partition, 2);
-        metrics.sources.stopped(partition);
+        let stopped = PartitionLabel { partition: 4, ..partition };
+        metrics.sources.lag(stopped, 5);
+        metrics.sources.stopped(stopped);
+        assert!(!metrics.render().contains("partition=\"4\"} 5"), "the lag of a stopped partition is unknown");
+        metrics.sources.released(stopped);
         metrics.sources.overtaken("voice");
         metrics.transforms.lookup_loaded("restaurants", 12);
         metrics.transforms.lookup_failed("restaurants");

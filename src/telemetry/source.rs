@@ -44,6 +44,8 @@ pub enum SourceTrouble {
     Store,
     /// A database table was truncated.
     Truncated,
+    /// Messages were deleted before they were read, or the topic was recreated.
+    Gap,
     /// Any other error.
     Other,
 }
@@ -60,6 +62,7 @@ impl SourceTrouble {
             Self::Topic => "topic",
             Self::Store => "store",
             Self::Truncated => "truncated",
+            Self::Gap => "gap",
             Self::Other => "other",
         }
     }
@@ -155,9 +158,16 @@ impl SourceMetrics {
         self.lag.get_or_create(&partition.labels()).set(messages);
     }
 
-    /// Records that the partition is stopped because messages are missing.
+    /// Records that this server reads the partition.
+    pub fn assigned(&self, partition: PartitionLabel<'_>) {
+        self.stopped.get_or_create(&partition.labels()).set(0);
+    }
+
+    /// Records that the partition is stopped because messages are missing. Removes its lag, which is unknown.
     pub fn stopped(&self, partition: PartitionLabel<'_>) {
-        self.stopped.get_or_create(&partition.labels()).set(1);
+        let labels = partition.labels();
+        self.stopped.get_or_create(&labels).set(1);
+        self.lag.remove(&labels);
     }
 
     /// Counts messages that were skipped because they were deleted before they were read.

@@ -5,7 +5,7 @@
 //!
 //! | column | type | |
 //! |---|---|---|
-//! | `value` | text | the payload, which is valid JSON; NULL if the message has none |
+//! | `value` | text | the payload, which is valid JSON, without a byte order mark; NULL if the message has none |
 //! | `key` | text | the message key; NULL if the message has none, or if it is not valid UTF-8 |
 //! | `headers` | map | the last header of each name; a value that is not valid UTF-8 is NULL |
 //! | `topic`, `partition`, `offset` | text, int, bigint | the message's position in Kafka |
@@ -28,7 +28,7 @@ use serde_json::value::RawValue;
 use super::debezium::{ChangeEvent, ChangeReader, DebeziumMessage, UnavailableValue};
 use super::{Message, MessageError};
 use crate::config::Envelope;
-use crate::contract::{ColumnKind, Reason};
+use crate::contract::{ColumnKind, Reason, without_byte_order_mark};
 use crate::error::{Error, Result};
 
 /// The name of the table.
@@ -168,8 +168,8 @@ fn read<'a>(
             None => MessageRole::Row(MessageRow { index, message, value: None, change: None }),
         });
     };
-    let value =
-        std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "the message is not valid UTF-8".to_owned()))?;
+    let value = std::str::from_utf8(without_byte_order_mark(bytes))
+        .map_err(|_| (Reason::InvalidUtf8, "the message is not valid UTF-8".to_owned()))?;
     serde_json::from_str::<&RawValue>(value)
         .map_err(|error| (Reason::Malformed, format!("the message is not valid JSON: {error}")))?;
     let change = match changes {

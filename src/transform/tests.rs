@@ -350,3 +350,23 @@ fn an_empty_batch_has_no_rows() {
     assert_eq!(case.values(&[]), (vec![], vec![]));
     assert_eq!(case.run(&[Message { value: None, ..message(0, "") }]).unwrap(), (vec![], vec![]));
 }
+
+#[test]
+fn a_byte_order_mark_at_the_start_of_a_message_is_not_part_of_its_value() {
+    let sql =
+        "SELECT key AS tenant_id, time AS event_time, CAST(octet_length(value) AS TEXT) AS event_id FROM messages";
+    let (rows, errors) = Case::new(sql).values(&["\u{feff}{}", "{}", "\u{feff}\u{feff}{}", "\u{feff}"]);
+    assert_eq!(
+        errors.iter().map(|error| (error.message, error.reason)).collect::<Vec<_>>(),
+        [(2, Reason::Malformed), (3, Reason::Malformed)]
+    );
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.contains(r#""event_id":"2""#)), "{rows:?}");
+
+    let sql = "SELECT key AS tenant_id, time AS event_time, op || (row->>'id') AS event_id FROM messages";
+    let change = r#"{"op":"c","after":{"id":7},"source":{}}"#;
+    let wrapped = format!("\u{feff}{{\"schema\":null,\"payload\":{change}}}");
+    let sent = [&format!("\u{feff}{change}"), &wrapped, "\u{feff}null"];
+    let (rows, errors) = Case::debezium(sql).values(&sent);
+    assert_eq!(errors, []);
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.contains(r#""event_id":"c7""#)), "{rows:?}");
+}

@@ -16,6 +16,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
@@ -94,6 +95,18 @@ impl Broker {
     pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.restart();
+    }
+
+    /// Stops the broker with SIGTERM. Unlike a killed broker, it remembers all deletions of records.
+    pub(crate) fn stop(&mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        self.child.wait().unwrap();
+    }
+
+    /// Restarts a killed or stopped broker with the same data.
+    pub(crate) fn restart(&mut self) {
         self.child = run(&self.folder, &self.option);
         self.wait();
     }
@@ -108,8 +121,14 @@ impl Broker {
 
     /// Creates a topic.
     pub(crate) async fn create_topic(&self, topic: &str, partitions: i32) {
+        self.create_topic_with(topic, partitions, &[]).await;
+    }
+
+    /// Creates a topic with settings.
+    pub(crate) async fn create_topic_with(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         for made in admin.create_topics([&new], &AdminOptions::new()).await.unwrap() {
             made.unwrap();
         }
@@ -135,11 +154,29 @@ impl Broker {
         self.producer.flush(REQUEST_TIME_MAX).unwrap();
     }
 
+    /// Sends a tombstone, which deletes older messages with this key from a compacted topic.
+    pub(crate) fn send_tombstone(&self, topic: &str, key: &str) {
+        let record = BaseRecord::<_, ()>::to(topic).key(key);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.producer.flush(REQUEST_TIME_MAX).unwrap();
+    }
+
+    /// Sends messages with keys to partition 0 in a transaction, and leaves the transaction open.
+    pub(crate) fn keyed_transaction(&self, topic: &str, messages: &[(String, String)]) -> Transaction {
+        let producer = self.transactional_producer();
+        producer.begin_transaction().unwrap();
+        for (key, payload) in messages {
+            let record = BaseRecord::to(topic).partition(0).key(key).payload(payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(REQUEST_TIME_MAX).unwrap();
+        Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions: vec![0] }
+    }
+
     /// Sends messages to partitions in a transaction, and leaves the transaction open. When the transaction ends, its
     /// marker occupies one offset in each partition.
     pub(crate) fn transaction(&self, topic: &str, messages: &[(i32, String)]) -> Transaction {
-        let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
-        producer.init_transactions(REQUEST_TIME_MAX).unwrap();
+        let producer = self.transactional_producer();
         producer.begin_transaction().unwrap();
         for (partition, payload) in messages {
             let record = BaseRecord::<(), _>::to(topic).partition(*partition).payload(payload);
@@ -150,11 +187,23 @@ impl Broker {
         Transaction { producer, client: self.client(), topic: topic.to_owned(), partitions }
     }
 
+    /// Returns a producer that is ready to begin its first transaction. It fences the previous such producer.
+    pub(crate) fn transactional_producer(&self) -> BaseProducer {
+        let producer: BaseProducer = self.client().set("transactional.id", "tests").create().unwrap();
+        producer.init_transactions(REQUEST_TIME_MAX).unwrap();
+        producer
+    }
+
     /// Deletes all messages in a topic, as retention does. New messages get the next higher offsets.
     pub(crate) async fn delete_all(&self, topic: &str, partitions: i32) {
+        self.delete_before(topic, self.ends(topic, partitions)).await;
+    }
+
+    /// Deletes the messages before these offsets, as retention does.
+    pub(crate) async fn delete_before(&self, topic: &str, offsets: impl IntoIterator<Item = (i32, i64)>) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
-        for (partition, end) in self.ends(topic, partitions) {
+        for (partition, end) in offsets {
             list.add_partition_offset(topic, partition, Offset::Offset(end)).unwrap();
         }
         let deleted = admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
@@ -180,6 +229,26 @@ impl Broker {
         let client: BaseConsumer = self.client().create().unwrap();
         let end = |partition| (partition, client.fetch_watermarks(topic, partition, REQUEST_TIME_MAX).unwrap().1);
         (0..partitions).map(end).collect()
+    }
+
+    /// Returns the offsets of all messages in a partition that a consumer receives, and their payloads.
+    pub(crate) fn messages(&self, topic: &str, partition: i32) -> Vec<(i64, Option<String>)> {
+        let client = self.client().set("group.id", "reader").set("enable.partition.eof", "true").clone();
+        let client: BaseConsumer = client.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        client.assign(&list).unwrap();
+        let mut messages = Vec::new();
+        loop {
+            match client.poll(REQUEST_TIME_MAX).expect("the consumer reaches the end") {
+                Ok(message) => {
+                    let payload = message.payload().map(|payload| String::from_utf8(payload.to_vec()).unwrap());
+                    messages.push((message.offset(), payload));
+                }
+                Err(KafkaError::PartitionEOF(_)) => return messages,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     fn client(&self) -> ClientConfig {

@@ -232,11 +232,18 @@ async fn a_source_resumes_when_a_full_disk_has_space_again() {
     })
     .await;
     server.ask("acme", "SELECT count(*) FROM samples").expect("queries work while the disk is full");
+    let failing = state(&server);
+    let error = &failing["last_error"];
+    assert_eq!(
+        [&failing["state"], &error["kind"], &error["resolved"]],
+        [&json!("failing"), &json!("store"), &json!(false)]
+    );
     disk.free();
     feed.send_round();
     feed.wait_for_all();
     feed.check(&[&server], disk.copy("lake").path());
-
+    let running = state(&server);
+    assert_eq!([&running["state"], &running["last_error"]["resolved"]], [&json!("running"), &json!(true)]);
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 

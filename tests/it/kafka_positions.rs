@@ -3,79 +3,26 @@
 //! records, the source must not report missing messages.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::time::Duration;
 
-use serde_json::json;
-use tempfile::TempDir;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use crate::broker::Broker;
-use crate::cli::{client, outcome};
-use crate::kafka::{lags, offsets_of, state, waiting};
-use crate::server::{Server, Setup, until, until_async};
+use crate::kafka::{lags, offsets_of, state};
+use crate::order_feed::{OrderFeed, SOURCE, TOPIC, event};
+use crate::requirements::needs;
+use crate::server::{Server, until};
 
-const TOPIC: &str = "orders";
-const SOURCE: &str = "orders";
-const GROUP: &str = "glasshouse";
 const PARTITIONS: i32 = 2;
-
-/// A topic with messages that are sent in transactions, and the lake that stores the messages.
-struct Feed {
-    broker: Broker,
-    lake: PathBuf,
-    _folder: TempDir,
-}
-
-impl Feed {
-    async fn start() -> Self {
-        let broker = Broker::start();
-        broker.create_topic(TOPIC, PARTITIONS).await;
-        let folder = tempfile::tempdir().unwrap();
-        Self { broker, lake: folder.path().to_owned(), _folder: folder }
-    }
-
-    fn setup(&self) -> Setup {
-        let settings = [
-            ("SOURCES__ORDERS__KIND", "kafka"),
-            ("SOURCES__ORDERS__BROKERS", self.broker.address.as_str()),
-            ("SOURCES__ORDERS__TOPICS", TOPIC),
-            ("SOURCES__ORDERS__GROUP", GROUP),
-            ("SOURCES__ORDERS__TABLE", "samples"),
-            ("SOURCES__ORDERS__OPTIONS__SESSION_TIMEOUT_MS", "1000"),
-            ("SOURCES__ORDERS__OPTIONS__HEARTBEAT_INTERVAL_MS", "100"),
-        ];
-        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Setup { lake: Some(self.lake.display().to_string()), settings: settings.into(), ..Setup::default() }
-    }
-
-    /// Waits until the source has read all partitions to the end and reports a lag of 0. Then checks that exactly the
-    /// events with the given ids are stored.
-    async fn expect_read(&self, server: &Server, ids: &[&str]) {
-        let ends = self.broker.ends(TOPIC, PARTITIONS);
-        // The source commits a position to Kafka when every message before that position is stored.
-        until("all positions are at the ends", || self.broker.committed(GROUP, TOPIC, PARTITIONS) == ends);
-        let none: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
-        until_async("the lag of the source is 0", async || {
-            let metric = server.metric("glasshouse_source_lag_messages{").await;
-            (lags(&[server]), metric, waiting(server).await) == (none.clone(), 0.0, Some(0))
-        })
-        .await;
-        let stored = server.ask("acme", "SELECT id FROM samples ORDER BY id").unwrap();
-        assert_eq!(stored.lines().skip(1).collect::<Vec<_>>(), ids);
-    }
-}
-
-fn event(id: &str) -> String {
-    json!({ "tenant": "acme", "id": id, "at": 1_704_067_200_000_000_i64 }).to_string()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_of_transactions_are_not_lag() {
-    let feed = Feed::start().await;
-    let mut server = Server::start(&feed.setup());
-    feed.expect_read(&server, &[]).await;
+    needs!(Kafka);
+    let feed = OrderFeed::start(PARTITIONS, &[]).await;
+    let mut server = Server::start(&feed.setup(&[]));
+    feed.expect_read::<&str>(&server, &[]).await;
 
     let open = feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]);
-    feed.expect_read(&server, &[]).await;
+    feed.expect_read::<&str>(&server, &[]).await;
     open.commit();
     feed.expect_read(&server, &["a", "b"]).await;
     // All records after the last message are records that a consumer does not return.
@@ -85,27 +32,26 @@ async fn ends_of_transactions_are_not_lag() {
     feed.expect_read(&server, &["a", "b"]).await;
 
     server.kill();
-    server = Server::start(&feed.setup());
+    server = Server::start(&feed.setup(&[]));
     feed.expect_read(&server, &["a", "b"]).await;
 
     // A paused source must measure its lag from its committed position.
-    let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "pause", SOURCE]));
-    assert!(succeeded, "{text}");
+    feed.set_paused(&server, true);
     until("the source is paused", || state(&server)["state"] == "paused");
     feed.broker.transaction(TOPIC, &[(0, event("c"))]).commit();
     until("the lag is one message and the end of its transaction", || {
         lags(&[&server]) == BTreeMap::from([(0, 2), (1, 0)])
     });
-    let (succeeded, text) = outcome(&client(&server, "admin", &["sources", "resume", SOURCE]));
-    assert!(succeeded, "{text}");
+    feed.set_paused(&server, false);
     feed.expect_read(&server, &["a", "b", "c"]).await;
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_ends_of_transactions_are_not_a_gap() {
-    let feed = Feed::start().await;
-    let mut server = Server::start(&feed.setup());
+    needs!(Kafka);
+    let feed = OrderFeed::start(PARTITIONS, &[]).await;
+    let mut server = Server::start(&feed.setup(&[]));
     feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
     feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
     feed.expect_read(&server, &["a", "b"]).await;
@@ -114,15 +60,103 @@ async fn deleted_ends_of_transactions_are_not_a_gap() {
     feed.expect_read(&server, &["a", "b", "c"]).await;
     feed.broker.send_to(TOPIC, 0, &event("d"));
     feed.expect_read(&server, &["a", "b", "c", "d"]).await;
-    let ends = feed.broker.ends(TOPIC, PARTITIONS);
-    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), ends, "the positions in the table");
+    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), feed.ends(), "the positions in the table");
 
     server.kill();
     feed.broker.delete_all(TOPIC, PARTITIONS).await;
-    server = Server::start(&feed.setup());
+    server = Server::start(&feed.setup(&[]));
     feed.expect_read(&server, &["a", "b", "c", "d"]).await;
     feed.broker.transaction(TOPIC, &[(0, event("e")), (1, event("f"))]).commit();
     feed.expect_read(&server, &["a", "b", "c", "d", "e", "f"]).await;
-    assert_eq!(server.metric("glasshouse_source_stopped{").await, 0.0, "the source reported a gap");
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_server_has_stored_the_ends_of_transactions() {
+    needs!(Kafka);
+    let feed = OrderFeed::start(PARTITIONS, &[]).await;
+    let server = Server::start(&feed.setup(&[]));
+    feed.broker.transaction(TOPIC, &[(0, event("a")), (1, event("b"))]).commit();
+    feed.expect_read(&server, &["a", "b"]).await;
+    feed.broker.transaction(TOPIC, &[(1, event("x"))]).abort();
+    feed.expect_read(&server, &["a", "b"]).await;
+    // No message follows, so only the stop can store these positions within a minute.
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
+    assert_eq!(offsets_of(&feed.lake, SOURCE, TOPIC), feed.ends(), "the positions in the table");
+    feed.broker.delete_all(TOPIC, PARTITIONS).await;
+    feed.broker.send_to(TOPIC, 0, &event("c"));
+    let server = Server::start(&feed.setup(&[]));
+    feed.expect_read(&server, &["a", "b", "c"]).await;
+    assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
+}
+
+/// The number of transactions, of which every third is aborted.
+const TRANSACTIONS: usize = 360;
+/// The number of partitions of the topic with many transactions.
+const MANY_PARTITIONS: i32 = 4;
+/// The numbers of the transactions during which a server is killed.
+const KILLS: [usize; 3] = [61, 145, 290];
+/// The time limit for one request of the producer.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(120);
+/// The number of the transaction during which a server is stopped.
+const STOP: usize = 220;
+
+/// Sends a transaction. The number determines its messages, and whether it is committed or aborted. Calls `midway` while
+/// the transaction is open. Returns the ids of the committed events.
+fn send_transaction(producer: &BaseProducer, number: usize, midway: impl FnOnce()) -> Vec<String> {
+    producer.begin_transaction().unwrap();
+    let mut ids = Vec::new();
+    for partition in 0..MANY_PARTITIONS {
+        for copy in 0..(number + usize::try_from(partition).unwrap()) % 3 {
+            let id = format!("{number}-{partition}-{copy}");
+            let payload = event(&id);
+            let record = BaseRecord::<(), _>::to(TOPIC).partition(partition).payload(&payload);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            ids.push(id);
+        }
+    }
+    // The messages of an aborted transaction must be in the log, too.
+    producer.flush(REQUEST_TIME_MAX).unwrap();
+    midway();
+    if number % 3 == 2 {
+        producer.abort_transaction(REQUEST_TIME_MAX).unwrap();
+        return Vec::new();
+    }
+    producer.commit_transaction(REQUEST_TIME_MAX).unwrap();
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn committed_messages_are_stored_once_although_servers_are_killed_within_transactions() {
+    needs!(Kafka);
+    let feed = OrderFeed::start(MANY_PARTITIONS, &[]).await;
+    // The batches are small, so most of them start and end within a transaction.
+    let setup = feed.setup(&[("INGEST__BATCH_ROWS_MAX", "20"), ("INGEST__BATCH_AGE_MAX", "100ms")]);
+    let producer = feed.broker.transactional_producer();
+    let (mut server, mut committed) = (Some(Server::start(&setup)), Vec::new());
+    let stored = || offsets_of(&feed.lake, SOURCE, TOPIC).values().sum::<i64>();
+    let mut before = 0;
+    for number in 0..TRANSACTIONS {
+        let ids = send_transaction(&producer, number, || {
+            if KILLS.contains(&number) || number == STOP {
+                until("this server has stored messages", || stored() > before);
+                let old = server.take().expect("the previous transaction has left a server");
+                if number == STOP {
+                    assert!(old.stop(), "the server did not stop cleanly on SIGTERM");
+                } else {
+                    old.kill();
+                }
+                before = stored();
+                server = Some(Server::start(&setup));
+            }
+        });
+        committed.extend(ids);
+    }
+    let server = server.expect("the last transaction has left a server");
+    assert!(committed.len() > TRANSACTIONS, "{} messages were committed", committed.len());
+    feed.expect_read(&server, &committed).await;
+    server.kill();
+    let server = Server::start(&setup);
+    feed.expect_read(&server, &committed).await;
     assert!(server.stop(), "the server did not stop cleanly on SIGTERM");
 }

@@ -9,7 +9,7 @@ use protox::prost_reflect::{DynamicMessage, MapKey, Value as Dynamic, prost::Mes
 use serde_json::{Value, json as value};
 
 use crate::contract::testing::*;
-use crate::contract::{Contract, DecodeOptions, Decoded, Format, decode, decode_messages};
+use crate::contract::{Contract, DecodeOptions, Decoded, Format, decode};
 use crate::error::Kind;
 
 const EVENT: &str = r#"{"event_time": 1767225600000, "logged_event_time": "2026-01-01T00:00:00.25Z", "event_id": "e-1",
@@ -457,38 +457,4 @@ fn decoders_do_not_panic_on_mutated_bodies() {
         }
     }
     assert!(accepted > 5_000 && rejected > 3_000 && refused > 100, "{accepted} {rejected} {refused}");
-}
-
-/// Decodes messages in the form in which a source passes them, separated by line breaks.
-fn messages(contract: &Contract, format: Format, messages: &[&[u8]]) -> Decoded {
-    let (mut body, mut ranges) = (Vec::new(), Vec::new());
-    for message in messages {
-        ranges.push(body.len()..body.len() + message.len());
-        body.extend_from_slice(message);
-        body.push(b'\n');
-    }
-    decode_messages(contract, format, &body.into(), &ranges, &operator()).unwrap()
-}
-
-#[test]
-fn messages_are_decoded_separately() {
-    let event =
-        |key: &str| format!("{{\n \"who\": \"acme\",\n \"at\": {}, \"key\": \"{key}\"}}", NOW_MS / 1_000).into_bytes();
-    let (a, b) = (event("a"), event("b"));
-    let cut: &[u8] = b"{\"who\": \"acme\", \"key\": \"\xc3";
-    let two = [a.as_slice(), &b].concat();
-    let sent: &[&[u8]] = &[&a, b"", cut, b"\xa9\"}", &b, b"[]", &two, b" 7 "];
-    let decoded = messages(&plain(""), Format::Json, sent);
-    assert_eq!(rows(&decoded.batch).iter().map(|row| row["key"].clone()).collect::<Vec<_>>(), ["a", "b"]);
-    let malformed: Vec<_> = [1, 2, 3, 5, 6, 7].map(|index| (index, "malformed")).into();
-    assert_eq!(reasons(&decoded), malformed);
-    assert_eq!((&decoded.rejects[1].bytes[..], &decoded.rejects[4].bytes[..]), (cut, two.as_slice()));
-
-    let event = |id: &str| [varint(1, NOW_MS), bytes(5, "acme"), bytes(3, id)].concat();
-    let sent: &[&[u8]] = &[&event("a"), b"\x0b", b"", &event("b")];
-    let decoded = messages(&voice(), Format::Protobuf, sent);
-    assert_eq!(rows(&decoded.batch).iter().map(|row| row["event_id"].clone()).collect::<Vec<_>>(), ["a", "b"]);
-    assert_eq!(reasons(&decoded), [(1, "malformed"), (2, "missing_tenant")], "{:?}", decoded.rejects);
-    let refused = decode_messages(&plain(""), Format::Protobuf, &Bytes::new(), &[], &operator()).unwrap_err();
-    assert_eq!(refused.kind(), Kind::Invalid);
 }

@@ -23,6 +23,9 @@ pub(in crate::contract) struct Cursor<'a> {
     /// validation.
     text: Option<&'a str>,
     pub(in crate::contract) at: usize,
+    /// The start of the message, if the body consists of messages. The positions in error messages are then relative to
+    /// the message, because its sender does not know the other messages of the body.
+    message_start: Option<usize>,
 }
 
 /// The range between the quotes of a string.
@@ -69,7 +72,12 @@ impl<'a> Cursor<'a> {
     /// Creates a cursor at offset `at` of `bytes`. If the bytes are valid UTF-8, `text` should be a string that starts
     /// with them.
     pub(in crate::contract) fn new(bytes: &'a [u8], text: Option<&'a str>, at: usize) -> Self {
-        Self { bytes, text, at }
+        Self { bytes, text, at, message_start: None }
+    }
+
+    /// Makes the positions in error messages relative to the message that starts at offset `start` of the body.
+    pub(in crate::contract) fn in_message(self, start: usize) -> Self {
+        Self { message_start: Some(start), ..self }
     }
 
     /// Skips white space and returns the next byte without consuming it. Returns 0 at the end.
@@ -316,11 +324,15 @@ impl<'a> Cursor<'a> {
         Ok(byte == b',')
     }
 
-    /// Returns a syntax error for the current position. If the body ends there, the message says so.
+    /// Returns a syntax error for the current position. If the body, line or message ends there, the error says so.
     #[cold]
     fn syntax_error(&self, expected: std::fmt::Arguments<'_>) -> SyntaxError {
         let ends = if self.at >= self.bytes.len() { ", which ends there" } else { "" };
-        SyntaxError(format!("{expected} at byte {} of the body{ends}", self.at).into())
+        let (at, whole) = match self.message_start {
+            Some(start) => (self.at.saturating_sub(start), "message"),
+            None => (self.at, "body"),
+        };
+        SyntaxError(format!("{expected} at byte {at} of the {whole}{ends}").into())
     }
 }
 

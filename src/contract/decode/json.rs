@@ -15,15 +15,13 @@ use bytes::Bytes;
 use super::accept_or_reject::EventCollector;
 use super::column_value::Text;
 use super::cursor::{Cursor, QuotedString, SyntaxError};
-use super::json_text::{compact, unescape};
+use super::json_text::{compact, unescape, without_byte_order_mark};
 use super::reject_reason::{Reason, RejectCause};
 use crate::contract::columns::batch_builder::BatchBuilder;
 use crate::contract::schema::fields::{Field, Target};
 use crate::contract::{Contract, DecodeOptions, Decoded};
 use crate::error::{Error, Result, did_you_mean};
 
-/// The UTF-8 byte order mark, which some writers put at the start of a file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The maximum initial capacity of the columns, in rows.
 const ROWS_GUESSED_MAX: usize = 1 << 16;
 /// An error message shows at most this number of characters of an unknown key or an invalid literal.
@@ -32,19 +30,19 @@ pub(super) const KEY_SHOWN_MAX: usize = 64;
 /// Decodes a whole body.
 pub(in crate::contract) fn decode(contract: &Contract, body: &Bytes, options: &DecodeOptions) -> Result<Decoded> {
     let text = std::str::from_utf8(body).ok();
-    let start = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    let start = body.len() - without_byte_order_mark(body).len();
     let mut json = JsonDecoder::new(contract, body, text, options, rows_of(body));
     let mut whole = Cursor::new(body, text, start);
     match whole.peek() {
         0 if whole.at_end() => {}
         b'[' => json.array(whole)?,
-        b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()))?,
+        b'{' if is_one_value(whole.clone()) => json.line(trimmed(body, whole.at..body.len()), None)?,
         first => json.lines(whole.at, first == b'{')?,
     }
     json.collector.finish(json.builder)
 }
 
-/// Decodes messages, each of which must be one object.
+/// Decodes messages, each of which must be one object. A byte order mark at the start of a message is skipped.
 pub(in crate::contract) fn decode_messages(
     contract: &Contract,
     body: &Bytes,
@@ -54,7 +52,8 @@ pub(in crate::contract) fn decode_messages(
     let text = std::str::from_utf8(body).ok();
     let mut json = JsonDecoder::new(contract, body, text, options, ranges.len());
     for range in ranges {
-        json.line(trimmed(body, range.clone()))?;
+        let text_start = range.end - without_byte_order_mark(&body[range.clone()]).len();
+        json.line(trimmed(body, text_start..range.end), Some(range.start))?;
     }
     json.collector.finish(json.builder)
 }
@@ -110,7 +109,7 @@ impl<'a> JsonDecoder<'a> {
             let line = trimmed(self.body, start..end);
             is_json |= self.body[line.clone()].starts_with(b"{");
             if !line.is_empty() {
-                self.line(line)?;
+                self.line(line, None)?;
             }
             start = end + 1;
         }
@@ -121,10 +120,15 @@ impl<'a> JsonDecoder<'a> {
         memchr::memchr(b'\n', &self.body[start..]).map_or(self.body.len(), |length| start + length)
     }
 
-    /// Decodes a line or a message, which must contain exactly one event.
-    fn line(&mut self, range: Range<usize>) -> Result<()> {
+    /// Decodes a line or a message, which must contain exactly one event. `message_start` is the offset of the message
+    /// in the body, or `None` for a line.
+    fn line(&mut self, range: Range<usize>, message_start: Option<usize>) -> Result<()> {
         self.builder.open();
-        let mut cursor = Cursor::new(&self.body[..range.end], self.text, range.start);
+        let cursor = Cursor::new(&self.body[..range.end], self.text, range.start);
+        let mut cursor = match message_start {
+            Some(start) => cursor.in_message(start),
+            None => cursor,
+        };
         let read = self.event(&mut cursor).and_then(|()| {
             if cursor.at_end() {
                 Ok(())

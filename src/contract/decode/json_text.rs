@@ -1,6 +1,17 @@
-//! Functions on the text of JSON values whose syntax has been checked.
+//! Text of JSON: unescapes strings, compacts and checks values, and skips the byte order mark.
+//!
+//! The input of these functions has valid syntax, because the tokenizer (`cursor.rs`) has read it before. The byte order
+//! mark is the exception: it precedes the text.
 
 use super::cursor::Cursor;
+
+/// The UTF-8 byte order mark, which some writers put at the start of a file or a message.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Returns the bytes after the byte order mark, or all bytes if they do not begin with one.
+pub fn without_byte_order_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
+}
 
 /// Unescapes a string. Returns `false` if the string contains a lone surrogate, which is not a character.
 pub(in crate::contract) fn unescape(text: &str, into: &mut String) -> bool {

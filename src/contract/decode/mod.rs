@@ -27,6 +27,8 @@ pub(super) mod json_text;
 pub(super) mod key_columns;
 #[cfg(test)]
 mod kind_tests;
+#[cfg(test)]
+mod message_tests;
 pub(super) mod protobuf;
 mod protobuf_wire;
 pub(super) mod reject_reason;

@@ -28,6 +28,8 @@ pub enum Reason {
     TimeOutOfRange,
     /// The event does not name a tenant, and its sender does not belong to one.
     MissingTenant,
+    /// The message has several headers that name different tenants.
+    AmbiguousTenant,
     /// The event names a tenant other than the sender's.
     ForeignTenant,
     /// A key appears more than once in the event.
@@ -53,6 +55,7 @@ impl Reason {
             Self::MissingTime => "missing_time",
             Self::TimeOutOfRange => "time_out_of_range",
             Self::MissingTenant => "missing_tenant",
+            Self::AmbiguousTenant => "ambiguous_tenant",
             Self::ForeignTenant => "foreign_tenant",
             Self::DuplicateKey => "duplicate_key",
             Self::UnknownField => "unknown_field",

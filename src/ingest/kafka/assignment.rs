@@ -12,7 +12,7 @@
 //! offset for `start` is looked up only once and then stored.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -24,6 +24,11 @@ use crate::ingest::group_commit::stopping;
 use crate::ingest::source::{StoredOffsets, TopicPartition};
 use crate::telemetry::SourceTrouble;
 
+/// The categories of errors that may concern a single topic.
+const TOPIC_TROUBLES: [SourceTrouble; 2] = [SourceTrouble::Topic, SourceTrouble::Rights];
+/// The time limit for requesting the state of a topic.
+const METADATA_TIME_MAX: Duration = Duration::from_secs(2);
+
 impl KafkaSession<'_> {
     /// Loads the stored offsets of partitions and resets the readers of these partitions. Returns the offsets from
     /// which the client must read. Retries until it succeeds, and fails with `Unavailable` if the session stops.
@@ -33,7 +38,10 @@ impl KafkaSession<'_> {
         loop {
             let stored = self.writer.stored_offsets(partitions.iter().cloned());
             match self.runtime.block_on(stored).and_then(|(stored, started)| self.reset_readers(stored, started)) {
-                Ok(list) => return Ok(list),
+                Ok(list) => {
+                    self.source.monitor.resolved(&[SourceTrouble::Other]);
+                    return Ok(list);
+                }
                 Err(error) => {
                     let source = &self.source.route.source;
                     tracing::warn!(%source, ?error, "cannot load partition offsets; retrying");
@@ -149,6 +157,23 @@ impl KafkaSession<'_> {
             self.client.incremental_assign(&idle).map_err(client_failed)?;
         }
         Ok(())
+    }
+
+    /// Records that a partition was assigned or a batch was stored, which resolves most errors. The progress may concern
+    /// one topic, while another topic is still missing or refused. The brokers are therefore asked about the topics
+    /// before such an error counts as resolved.
+    pub(super) fn progressed(&self) {
+        let monitor = &self.source.monitor;
+        monitor.resolved(&[SourceTrouble::Store, SourceTrouble::Other]);
+        if monitor.has_error(&TOPIC_TROUBLES) && self.topics.iter().all(|topic| self.is_readable(topic)) {
+            monitor.resolved(&TOPIC_TROUBLES);
+        }
+    }
+
+    /// Returns true if the topic exists and the source may read it. Returns false if the brokers do not respond in time.
+    fn is_readable(&self, topic: &str) -> bool {
+        let metadata = self.client.fetch_metadata(Some(topic), METADATA_TIME_MAX);
+        metadata.is_ok_and(|metadata| metadata.topics().iter().all(|topic| topic.error().is_none()))
     }
 
     /// Stops reporting the lag of a partition that this server no longer reads.

@@ -32,6 +32,9 @@ use crate::telemetry::SourceTrouble;
 
 /// The group state that the client's statistics contain while the group's coordinator is reachable.
 const GROUP_UP: &str = "up";
+/// The error message for a lost connection that no other error explains.
+const CONNECTION_LOST: &str =
+    "the connection to the coordinator of the consumer group is lost; check that the brokers are running and reachable";
 /// The prefix of the client's error message for a missing login token. This error is ignored, because
 /// `generate_oauth_token` has already reported why there is no token.
 const NO_TOKEN: &str = "Failed to acquire SASL OAUTHBEARER token";
@@ -119,7 +122,10 @@ impl ClientContextState {
     }
 
     fn take_statistics(&self, statistics: Statistics) {
-        self.monitor.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP));
+        if self.monitor.connected(statistics.cgrp.is_some_and(|group| group.state == GROUP_UP)) {
+            let (trouble, message) = (SourceTrouble::Connection, CONNECTION_LOST.to_owned());
+            self.report(ClientError { trouble, message });
+        }
         // If a partition's leader is unreachable, the partition's values in the statistics are stale.
         let up = statistics.brokers.values().filter(|broker| broker.state == "UP").map(|broker| broker.nodeid);
         let up: BTreeSet<i32> = up.collect();

@@ -78,7 +78,7 @@ impl KafkaSession<'_> {
     /// Reports the lag of a partition to operators and to the table. The freshness of the table depends on the lag.
     pub(super) fn report_lag(&self, topic_partition: &TopicPartition) {
         let Some(reader) = self.readers.get(topic_partition) else { return };
-        if let Some(messages) = reader.lag.messages(&reader.offsets) {
+        if let Some(messages) = reader.lag.messages(&reader.offsets).filter(|_| !reader.is_stopped) {
             self.source.monitor.lag(topic_partition, messages);
         }
         let state = if reader.is_stopped { LagState::Unknown } else { reader.lag.state(&reader.offsets) };

@@ -22,6 +22,7 @@ mod session_loop;
 
 mod assignment;
 mod lag_reporting;
+mod offset_flush;
 mod offset_gap;
 mod partition_pause;
 mod truncation_stop;
@@ -33,6 +34,8 @@ mod end_offset;
 mod error;
 mod oauth_token;
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod oauth_token_tests;
 #[cfg(test)]

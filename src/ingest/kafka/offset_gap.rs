@@ -3,9 +3,14 @@
 //! The client reports a gap as an error for an offset that is out of range. Depending on `on_gap`, the partition stops
 //! or continues from the oldest message. In either case, the gap is logged as an error.
 //!
-//! **Invariant:** there is a gap if the brokers no longer have the next offset to read, even if this offset belongs to
-//! a control record and no message is lost.
+//! An offset that has no message is not a gap in itself. Compaction removes messages, but it does not change the start
+//! offset of the log, so the client continues with the next message that exists. Retention and a deletion of records
+//! increase the start offset. Kafka does not record which offsets below the start offset had messages.
+//!
+//! **Invariant:** there is a gap if the next offset to read is below the start offset of the log or above its end, even
+//! if this offset belongs to a control record and no message is lost.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
@@ -17,6 +22,7 @@ use crate::config::OnGap;
 use crate::error::Result;
 use crate::ingest::source::TopicPartition;
 use crate::lake::LagState;
+use crate::telemetry::SourceTrouble;
 
 impl KafkaSession<'_> {
     /// Finds the partitions whose next offset is out of range, and stops each of them or skips its gap. The check
@@ -37,15 +43,16 @@ impl KafkaSession<'_> {
             };
             if let Some(next) = reader.offsets.next().filter(|next| !(low..=high).contains(next)) {
                 has_gap = true;
-                log_gap(self.source, topic_partition, next, low, high);
+                let message = gap_message(self.source, topic_partition, next, low..high);
+                tracing::error!(source = %self.source.route.source, ?topic_partition, next, low, high, "{message}");
                 if self.source.config.on_gap == OnGap::Stop {
                     reader.is_stopped = true;
                     self.writer.report_lag(topic_partition, LagState::Unknown);
-                    self.source.monitor.stopped(topic_partition);
+                    self.source.monitor.stopped(topic_partition, SourceTrouble::Gap, message);
                     continue;
                 }
                 let skipped = u64::try_from(low - next).unwrap_or(0);
-                self.source.metrics.sources.skipped(self.source.label(topic_partition), skipped);
+                self.source.monitor.skipped(topic_partition, skipped, message);
                 reader.offsets.skip_to(low);
                 self.message_batch.advance_to(topic_partition, low, Instant::now());
             }
@@ -60,9 +67,11 @@ impl KafkaSession<'_> {
     }
 }
 
-/// Logs the cause of a gap, the offsets, and what the operator can do about it.
-fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i64, high: i64) {
+/// Describes the cause of a gap, the offsets, and what the operator can do about it. `available` contains the offsets
+/// that the brokers have.
+fn gap_message(source: &Source, topic_partition: &TopicPartition, next: i64, available: Range<i64>) -> String {
     let (name, TopicPartition { topic, partition }) = (&source.route.source, topic_partition);
+    let Range { start: low, end: high } = available;
     let problem = match next < low {
         true => "messages were deleted before they were read",
         false => "the topic was recreated or has lost its newest messages",
@@ -75,5 +84,8 @@ fn log_gap(source: &Source, topic_partition: &TopicPartition, next: i64, low: i6
             format!("the partition continues from offset {low}, because sources.{name}.on_gap is \"earliest\"")
         }
     };
-    tracing::error!(source = %name, %topic, partition, next, low, high, "{problem}; {consequence}");
+    format!(
+        "topic `{topic}`, partition {partition}: {problem}: the next offset is {next}, but the brokers have the offsets \
+         from {low} to before {high}; {consequence}"
+    )
 }

@@ -21,6 +21,7 @@ use super::end_offset::EndOffset;
 use super::session::{KafkaSession, client_failed, offset_list};
 use crate::error::Result;
 use crate::ingest::source::{MessageBatch, TopicPartition};
+use crate::telemetry::SourceTrouble;
 
 /// The interval at which the session checks whether the source is paused. The check is cheap: it reads the in-memory
 /// copy of the table's state, which other tasks keep up to date.
@@ -72,6 +73,8 @@ impl KafkaSession<'_> {
 
     fn enter_pause(&mut self) -> Result<()> {
         self.message_batch = MessageBatch::default();
+        // The batch that could not be stored is dropped.
+        self.source.monitor.resolved(&[SourceTrouble::Store]);
         let partitions: Vec<TopicPartition> = self.readers.keys().cloned().collect();
         self.client.pause(&offset_list(&partitions, Offset::Invalid)?).map_err(client_failed)?;
         self.report_pause();

@@ -6,7 +6,7 @@ use super::tests::{Kafka, SourceServer, TOPIC, event, ids, offsets, reaches, sor
 use crate::clock::Clock;
 use crate::config::{SourceConfig, StartAt};
 use crate::ingest::testing::{TABLE, limits, memory, open};
-use crate::ingest::{Ingest, Source, SourceState, Sources};
+use crate::ingest::{Ingest, Source, SourceHealth, SourceState, Sources};
 use crate::lake::Store;
 
 /// Starts another server with the same source and its own table handles. Returns the server's sources.
@@ -39,7 +39,7 @@ async fn a_pause_lasts_through_a_restart_and_loses_nothing() {
     server.reports(&metric("lag_messages", 15)).await;
     let [listed] = &server.ingest.sources.list().unwrap()[..] else { panic!("there is one source") };
     assert_eq!(partitions(listed)[0], (0, Some(10), Some(15), true));
-    assert_eq!((listed.paused_since, listed.is_failing), (paused.paused_since, false));
+    assert_eq!((listed.paused_since, listed.health), (paused.paused_since, SourceHealth::Running));
     server.stop().await;
 
     let server = SourceServer::start(&store, &kafka.source()).await;

@@ -156,6 +156,7 @@ impl<'a> KafkaSession<'a> {
                 self.handle_event(event)?;
             }
         }
+        self.flush_offsets();
         Ok(())
     }
 
@@ -199,8 +200,8 @@ impl<'a> KafkaSession<'a> {
                 };
                 // Assign the partitions even if the list is empty, because the rebalance finishes only after this call.
                 self.client.incremental_assign(&list).map_err(client_failed)?;
-                if !partitions.is_empty() {
-                    self.source.monitor.progressed();
+                if !self.readers.is_empty() {
+                    self.progressed();
                 }
                 if self.is_paused() { self.client.pause(&list).map_err(client_failed) } else { Ok(()) }
             }
@@ -303,7 +304,7 @@ impl<'a> KafkaSession<'a> {
             }
         }
         self.commit_to_kafka(&committed)?;
-        self.source.monitor.progressed();
+        self.progressed();
         // The source's first commit creates its pause number. Read this number now, because the next commit must name
         // the current number.
         self.check_pause()
@@ -377,7 +378,7 @@ impl<'a> KafkaSession<'a> {
 /// Resets the state that the session has reported to operators. This happens even if the session fails or panics.
 impl Drop for KafkaSession<'_> {
     fn drop(&mut self) {
-        self.source.monitor.connected(false);
+        self.source.monitor.closed();
         for topic_partition in self.readers.keys() {
             self.release(topic_partition);
         }

@@ -106,9 +106,7 @@ impl Source {
         let tenant_resolution = match (&self.tenant, &self.config.tenant) {
             (Some(tenant), _) => TenantResolution::Tenant(tenant.clone()),
             (None, TenantFrom::Key) => TenantResolution::named(message.key(), "the message's key"),
-            (None, TenantFrom::Header(name)) => {
-                TenantResolution::named(header(message, name), &format!("the header `{name}`"))
-            }
+            (None, TenantFrom::Header(name)) => TenantResolution::of_header(name, header_values(message, name)),
             (None, TenantFrom::Event | TenantFrom::Value(_)) => TenantResolution::PerEvent,
         };
         (payload, tenant_resolution)
@@ -128,13 +126,11 @@ impl Source {
     }
 }
 
-/// Returns the value of a header. If several headers have this name, returns the last value.
-fn header<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m [u8]> {
-    let count = message.headers()?.count();
-    (0..count).rev().find_map(|index| {
-        let (found, value) = header_at(message, index)?;
-        value.filter(|_| found == name)
-    })
+/// Returns the values of all headers with this name.
+fn header_values<'m>(message: &'m BorrowedMessage<'_>, name: &str) -> impl Iterator<Item = Option<&'m [u8]>> {
+    let count = message.headers().map_or(0, |headers| headers.count());
+    let headers = (0..count).filter_map(|index| header_at(message, index));
+    headers.filter_map(move |(found, value)| (found == name).then_some(value))
 }
 
 /// Returns all headers whose names are valid UTF-8.

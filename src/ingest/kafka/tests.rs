@@ -224,33 +224,40 @@ async fn the_tenant_of_a_message_is_resolved_as_configured() {
     let kafka = Kafka::start();
     let unowned = |id: &str| event(id).replace("\"tenant_id\":\"acme\",", "");
     let header = |value: Option<&'static str>| OwnedHeaders::new().insert(Header { key: "who", value });
-    let payloads = ["a", "b", "c", "d", "e"].map(unowned);
+    let payloads = ["a", "b", "c", "d", "e", "g"].map(unowned);
     let record = |index: usize| BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&payloads[index]);
     kafka.put(record(0).key("acme").headers(header(Some("globex"))));
-    kafka.put(record(1).key("globex").headers(header(Some("old")).insert(Header { key: "who", value: Some("acme") })));
+    let twice = |first| header(Some(first)).insert(Header { key: "who", value: Some("acme") });
+    kafka.put(record(1).key("globex").headers(twice("acme")));
     kafka.put(record(2));
     kafka.put(record(3).key("").headers(header(None)));
     let foreign = event("f");
     kafka.put(
         BaseRecord::<str, str>::to(TOPIC).partition(0).payload(&foreign).key("globex").headers(header(Some("globex"))),
     );
+    kafka.put(record(5).key("globex").headers(twice("globex")));
     kafka.producer.flush(WAIT_MAX).unwrap();
 
     let cases = [
-        (TenantFrom::Key, [&["a"][..], &["b"]], 3),
-        (TenantFrom::Header("who".into()), [&["b"], &["a"]], 3),
-        (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f"], &[]], 0),
-        (TenantFrom::Event, [&["f"], &[]], 4),
+        (TenantFrom::Key, [&["a"][..], &["b", "g"]], 3),
+        (TenantFrom::Header("who".into()), [&["b"], &["a"]], 4),
+        (TenantFrom::Value("acme".into()), [&["a", "b", "c", "d", "f", "g"], &[]], 0),
+        (TenantFrom::Event, [&["f"], &[]], 5),
     ];
     // The cases run concurrently, each in its own consumer group.
     let cases = cases.into_iter().enumerate().map(async |(group, (tenant, [acme, globex], rejected))| {
         let store = memory();
         let config = SourceConfig { tenant: tenant.clone(), group: format!("tests-{group}"), ..kafka.source() };
         let server = SourceServer::start(&store, &config).await;
-        reaches(&store, [Some(5), None]).await;
+        reaches(&store, [Some(6), None]).await;
         server.stop().await;
         assert_eq!((ids(&store, "acme").await, ids(&store, "globex").await), (sorted_ids(acme), sorted_ids(globex)));
         assert_eq!(stored(&store, QUARANTINE).await.len(), rejected, "{tenant:?}");
+        let ambiguous = columns(&store, QUARANTINE, &["tenant_id", "reason", "detail"]).await;
+        let ambiguous: Vec<_> = ambiguous.into_iter().filter(|row| row[1] == "ambiguous_tenant").collect();
+        let detail = "the header `who` has the values `globex` and `acme`, but must name one tenant: send it once";
+        let expected = ["", "ambiguous_tenant", detail].map(str::to_owned);
+        assert_eq!(ambiguous, Vec::from_iter((tenant == TenantFrom::Header("who".into())).then_some(expected)));
     });
     futures::future::join_all(cases).await;
 }
@@ -339,7 +346,7 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
 }
 
 /// Returns the given columns of all rows in a table, as sorted rows of text.
-async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
+pub(super) async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
     for file in table.snapshot().files.iter() {

@@ -37,7 +37,6 @@ impl KafkaSession<'_> {
         let (source, message) = (&self.source.route.source, truncation.message(&self.source.route.source));
         tracing::error!(%source, topic = %topic_partition.topic, partition = topic_partition.partition, offset, "{message}");
         self.writer.report_lag(topic_partition, LagState::Unknown);
-        self.source.monitor.stopped(topic_partition);
-        self.source.monitor.failed(SourceTrouble::Truncated, message);
+        self.source.monitor.stopped(topic_partition, SourceTrouble::Truncated, message);
     }
 }

@@ -89,8 +89,8 @@ fn tenant_resolution(source: &SourceConfig, sample: &Sample) -> Result<TenantRes
         TenantFrom::Value(tenant) => TenantResolution::Tenant(TenantId::parse(tenant)?),
         TenantFrom::Key => TenantResolution::named(sample.key.as_deref(), "the message's key"),
         TenantFrom::Header(name) => {
-            let found = sample.headers.iter().rev().find(|(found, _)| found == name);
-            TenantResolution::named(found.and_then(|(_, value)| value.as_deref()), &format!("the header `{name}`"))
+            let values = sample.headers.iter().filter(|(found, _)| found == name);
+            TenantResolution::of_header(name, values.map(|(_, value)| value.as_deref()))
         }
     })
 }

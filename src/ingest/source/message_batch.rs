@@ -20,6 +20,9 @@ use crate::contract::{Format, Reason, TenantId};
 use crate::lake::Progress;
 use crate::transform::Header;
 
+/// An error message shows at most this number of characters of a header's value.
+const VALUE_SHOWN_MAX: usize = 64;
+
 /// One partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::ingest) struct TopicPartition {
@@ -125,6 +128,24 @@ impl TenantResolution {
             Err(error) => refused(format!("{what}: {}", error.message())),
         }
     }
+
+    /// Parses the tenant from the header `name`. `values` contains the values of all headers with this name. Several
+    /// headers are accepted if their values are equal. If their values differ, the tenant is ambiguous, and the message
+    /// is refused.
+    pub(in crate::ingest) fn of_header<'v>(name: &str, mut values: impl Iterator<Item = Option<&'v [u8]>>) -> Self {
+        let first = values.next();
+        if let (Some(first), Some(other)) = (first, values.find(|value| Some(*value) != first)) {
+            let [first, other] = [first, other].map(displayed);
+            return Self::Refused(
+                None,
+                Reason::AmbiguousTenant,
+                format!(
+                    "the header `{name}` has the values {first} and {other}, but must name one tenant: send it once"
+                ),
+            );
+        }
+        Self::named(first.flatten(), &format!("the header `{name}`"))
+    }
 }
 
 impl MessageBatch {
@@ -208,6 +229,13 @@ impl MessageMeta {
     }
 }
 
+/// Formats a header's value for an error message.
+fn displayed(value: Option<&[u8]>) -> String {
+    let Some(bytes) = value else { return "null".to_owned() };
+    let text: String = String::from_utf8_lossy(bytes).chars().take(VALUE_SHOWN_MAX).collect();
+    format!("`{}`", text.escape_debug())
+}
+
 /// Strips the header that clients of a Confluent schema registry write. The header consists of a zero byte and a
 /// four-byte schema id. For protobuf, the path of the message type in its file follows. The path consists of a count
 /// and that number of indexes, all of them zigzag varints.
@@ -273,6 +301,30 @@ mod tests {
         assert!(message_batch.due(&limits, later).is_some(), "progress without messages must be stored too");
         message_batch.push((topic_partition(2), 40), &[b'x'; 200], TenantResolution::PerEvent, None, later);
         assert_eq!(message_batch.due(&limits, later), Some(later), "a large message fills the batch");
+    }
+
+    #[test]
+    fn a_header_must_name_one_tenant() {
+        let tenant = |name: &str| TenantResolution::Tenant(TenantId::parse(name).unwrap());
+        let of = |values: &[Option<&[u8]>]| TenantResolution::of_header("who", values.iter().copied());
+        assert_eq!(of(&[Some(b"acme")]), tenant("acme"));
+        assert_eq!(of(&[Some(b"acme"), Some(b"acme"), Some(b"acme")]), tenant("acme"));
+        // The values of the headers, the expected reason, and a part of the expected detail.
+        let cases: [(&[Option<&[u8]>], Reason, &str); 9] = [
+            (&[], Reason::MissingTenant, "`who` is missing"),
+            (&[None, None], Reason::MissingTenant, "`who` is missing"),
+            (&[Some(b"acme"), Some(b"globex")], Reason::AmbiguousTenant, "`acme` and `globex`"),
+            (&[Some(b"acme"), Some(b"acme"), Some(b"globex")], Reason::AmbiguousTenant, "`acme` and `globex`"),
+            (&[Some(b"acme"), None], Reason::AmbiguousTenant, "`acme` and null"),
+            (&[Some(b""), Some(b"acme")], Reason::AmbiguousTenant, "`` and `acme`"),
+            (&[Some(b"acme"), Some(b"acme ")], Reason::AmbiguousTenant, "`acme` and `acme `"),
+            (&[Some(b"acme"), Some(b"\xef\xbb\xbfacme")], Reason::AmbiguousTenant, "`acme` and `\\u{feff}acme`"),
+            (&[Some(b"\xef\xbb\xbfacme")], Reason::MissingTenant, "byte order mark"),
+        ];
+        for (values, expected_reason, expected) in cases {
+            let TenantResolution::Refused(None, reason, detail) = of(values) else { panic!("{values:?} is accepted") };
+            assert!(reason == expected_reason && detail.contains(expected), "{values:?}: {reason:?}, {detail}");
+        }
     }
 
     #[test]

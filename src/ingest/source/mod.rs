@@ -35,7 +35,7 @@ mod monitor;
 mod source_control;
 
 pub use dry_run::{DryRun, Sample, dry_run};
-pub use monitor::SourceError;
+pub use monitor::{SourceError, SourceHealth};
 pub use source_control::{PartitionProgress, SourceState, Sources};
 
 pub(super) use lag::Lag;

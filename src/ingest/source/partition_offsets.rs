@@ -97,6 +97,11 @@ impl PartitionOffsets {
         self.settled
     }
 
+    /// Returns the offset before which every message is stored, if it is greater than the table's offset.
+    pub(in crate::ingest) fn settled_to_store(&self) -> Option<i64> {
+        self.settled.filter(|settled| self.stored.is_some_and(|stored| stored < *settled))
+    }
+
     /// Returns true if a message was read but is not stored yet.
     pub(in crate::ingest) fn has_unstored(&self) -> bool {
         self.has_unstored

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::message_batch::TopicPartition;
-use super::monitor::SourceError;
+use super::monitor::{MonitorSnapshot, SourceError, SourceHealth};
 use super::route::Route;
 use super::source_pause::{self, Pause};
 use crate::clock::Micros;
@@ -38,9 +38,10 @@ pub struct SourceState {
     pub table: String,
     /// The time at which the source was paused. A pause applies to all servers. `None` if the source is not paused.
     pub paused_since: Option<Micros>,
-    /// Whether an error currently prevents the source from reading or storing messages on this server.
-    pub is_failing: bool,
-    /// The last error on this server, which may already be resolved.
+    /// Whether the source reads and stores messages on this server. A paused source does neither. Its health then
+    /// describes only its connection and its partitions.
+    pub health: SourceHealth,
+    /// The error that explains the health. If the source is running, the last error on this server, which is resolved.
     pub error: Option<SourceError>,
     /// The partitions for which the table has an offset, and those that this server reads.
     pub partitions: Vec<PartitionProgress>,
@@ -56,8 +57,8 @@ pub struct PartitionProgress {
     /// The next offset to read, according to the table. `None` if the table has no offset for the partition.
     pub offset: Option<i64>,
     /// The number of offsets between the committed offset and the partition's end. The value is an upper bound for the
-    /// number of waiting messages. `None` on servers that do not read the partition, and until the brokers have
-    /// reported the end.
+    /// number of waiting messages. `None` on servers that do not read the partition, until the brokers have reported
+    /// the end, and if the partition has stopped.
     pub lag: Option<i64>,
     /// Whether this server reads the partition.
     pub is_here: bool,
@@ -100,7 +101,7 @@ impl Sources {
     fn state(&self, name: &str) -> Result<SourceState> {
         let Source { route, monitor, .. } = &**self.source(name)?;
         let snapshot = self.table(route)?.snapshot();
-        let (is_failing, error, read_here) = monitor.snapshot();
+        let MonitorSnapshot { health, error, partitions: read_here } = monitor.snapshot();
         let mut partitions: BTreeMap<TopicPartition, PartitionProgress> = BTreeMap::new();
         let prefix = route.app_prefix();
         let known = snapshot.txns.range(prefix.clone()..).take_while(|(app, _)| app.starts_with(&prefix));
@@ -110,13 +111,13 @@ impl Sources {
         }
         for (topic_partition, reader) in read_here {
             let entry = partition(&mut partitions, &topic_partition);
-            (entry.is_here, entry.lag, entry.is_stopped) = (true, reader.lag, reader.is_stopped);
+            (entry.is_here, entry.lag, entry.is_stopped) = (true, reader.lag, reader.stop_cause.is_some());
         }
         Ok(SourceState {
             name: name.to_owned(),
             table: route.table.clone(),
             paused_since: Pause::of(&snapshot, route).since(),
-            is_failing,
+            health,
             error,
             partitions: partitions.into_values().collect(),
         })

@@ -87,13 +87,13 @@ impl<'a> ChangeReader<'a> {
         if json.trim() == "null" {
             return Ok(DebeziumMessage::Other);
         }
-        let (mut envelope, mut schema) = (Envelope::parse(json)?, None);
+        let (mut envelope, mut schema) = (Envelope::parse(json, "")?, None);
         if envelope.op.is_none() && wrapped_null(json) {
             return Ok(DebeziumMessage::Other);
         }
         if let Some(payload) = envelope.payload.filter(|_| envelope.op.is_none()) {
             schema = envelope.schema.map(RawValue::get).filter(|schema| *schema != "null");
-            envelope = Envelope::parse(payload.get())?;
+            envelope = Envelope::parse(payload.get(), " of `payload`")?;
         }
         let op = envelope.op.take().ok_or_else(|| not_a_change("it has no `op`"))?;
         match &*op {
@@ -151,11 +151,12 @@ impl<'a> ChangeEvent<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn parse(json: &'a str) -> Result<Self, String> {
+    /// Parses an envelope. `of_what` follows the position in the error message.
+    fn parse(json: &'a str, of_what: &str) -> Result<Self, String> {
         if !json.trim_start().starts_with('{') {
             return Err(not_a_change("it is not an object"));
         }
-        serde_json::from_str(json).map_err(|error| not_a_change(&error.to_string()))
+        serde_json::from_str(json).map_err(|error| not_a_change(&format!("{error}{of_what}")))
     }
 }
 

@@ -122,9 +122,9 @@ impl<'c> EventBuilder<'c> {
             (Owner::Tenant(_), None) => None,
             (Owner::Tenant(owner), Some(given)) => (owner.as_str() != given).then_some(Reason::ForeignTenant),
             (Owner::PerEvent, None) => Some(Reason::MissingTenant),
-            (Owner::PerEvent, Some(given)) => {
-                (given.len() > 256 || given.contains(char::is_control)).then_some(Reason::MissingTenant)
-            }
+            (Owner::PerEvent, Some(given)) => (given.len() > 256
+                || given.contains(|c: char| c.is_control() || c == '\u{feff}'))
+            .then_some(Reason::MissingTenant),
         }
     }
 

@@ -31,7 +31,7 @@ use crate::sql::functions::json_functions::guarded;
 use crate::sql::plan_expressions::rewrite_expressions;
 
 /// The functions whose text may be cast to a number.
-const JSON_TEXTS: [&str; 2] = ["json_text", "json_extract_path_text"];
+const JSON_TEXTS: [&str; 3] = ["json_text", "json_extract_path_text", "json_text_array"];
 
 /// Adds the checks to a plan. The plan must be optimized, because the optimizer adds casts. The table reads the texts in
 /// the result columns `stored_as_numbers` as numbers.

@@ -8,12 +8,14 @@
 //! | `json_float(json, key…)` | `json_get_float` | a number |
 //! | `json_bool(json, key…)` | `json_get_bool` | a boolean |
 //! | `json_array(json, key…)` | `json_get_array` | the elements as a list of JSON, for `unnest` |
+//! | `json_text_array(json, key…)` | | the elements as a list of texts, as `json_text` returns them |
 //! | `json_array_length(json, key…)` | | the number of elements |
 //! | `json_typeof(json, key…)` | | `object`, `array`, `string`, `number`, `boolean` or `null` |
 //! | `json_extract_path(json, step…)` | `#>` | the value as JSON |
 //! | `json_extract_path_text(json, step…)` | `#>>` | a string without quotes; any other value as JSON |
 //!
-//! A path consists of keys (strings) and array indexes (integers). In the last two functions, as in PostgreSQL, the steps
+//! A path consists of keys (strings) and array indexes (integers). In `json_text_array`, the step `'*'` stands for each
+//! element of an array: `json_text_array(json, 'items', '*', 'name')` returns the names of all items. In the last two functions, as in PostgreSQL, the steps
 //! are strings, and a number selects an element if the value is an array.
 //!
 //! The result is NULL if the value is missing, null or of another type, or if the string is not valid JSON.
@@ -27,7 +29,7 @@ use arrow::array::{
     StringArray, StringBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int64Type};
-use datafusion::common::{DFSchema, ScalarValue, plan_err};
+use datafusion::common::{DFSchema, ScalarValue, internal_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -48,19 +50,21 @@ enum ValueKind {
     Float,
     Bool,
     Array,
+    TextArray,
     Length,
     TypeName,
     PathRaw,
     PathText,
 }
 
-const ALL: [ValueKind; 10] = [
+const ALL: [ValueKind; 11] = [
     ValueKind::Text,
     ValueKind::Raw,
     ValueKind::Int,
     ValueKind::Float,
     ValueKind::Bool,
     ValueKind::Array,
+    ValueKind::TextArray,
     ValueKind::Length,
     ValueKind::TypeName,
     ValueKind::PathRaw,
@@ -75,7 +79,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
 /// Returns the variant of a JSON function that fails if the value is a string that may be base64. Returns `None` if
 /// `name` is not the name of a function that returns a text or a number.
 pub(crate) fn guarded(name: &str) -> Option<Arc<ScalarUDF>> {
-    let kinds = [ValueKind::Text, ValueKind::PathText, ValueKind::Int, ValueKind::Float];
+    let kinds = [ValueKind::Text, ValueKind::PathText, ValueKind::TextArray, ValueKind::Int, ValueKind::Float];
     kinds.into_iter().find(|kind| kind.name() == name).map(|kind| function(kind, true))
 }
 
@@ -101,7 +105,11 @@ impl JsonFunction {
             ValueKind::Float => &["json_get_float"],
             ValueKind::Bool => &["json_get_bool"],
             ValueKind::Array => &["json_get_array"],
-            ValueKind::Length | ValueKind::TypeName | ValueKind::PathRaw | ValueKind::PathText => &[],
+            ValueKind::TextArray
+            | ValueKind::Length
+            | ValueKind::TypeName
+            | ValueKind::PathRaw
+            | ValueKind::PathText => &[],
         };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
         Self { kind, guards_base64, signature: Signature::user_defined(Volatility::Immutable), aliases }
@@ -129,7 +137,9 @@ impl ScalarUDFImpl for JsonFunction {
             ValueKind::Int | ValueKind::Length => DataType::Int64,
             ValueKind::Float => DataType::Float64,
             ValueKind::Bool => DataType::Boolean,
-            ValueKind::Array => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+            ValueKind::Array | ValueKind::TextArray => {
+                DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+            }
         })
     }
 
@@ -190,6 +200,11 @@ impl PathArgument {
         })
     }
 
+    /// Returns true if the step stands for each element of an array.
+    fn is_each_element(&self) -> bool {
+        matches!(self, Self::Constant(ScalarValue::Utf8(Some(step))) if step == "*")
+    }
+
     fn at(&self, row: usize) -> Option<Step<'_>> {
         match self {
             Self::Constant(ScalarValue::Utf8(Some(key))) => Some(Step::Key(key)),
@@ -212,6 +227,7 @@ impl ValueKind {
             Self::Float => "json_float",
             Self::Bool => "json_bool",
             Self::Array => "json_array",
+            Self::TextArray => "json_text_array",
             Self::Length => "json_array_length",
             Self::TypeName => "json_typeof",
             Self::PathRaw => "json_extract_path",
@@ -220,10 +236,10 @@ impl ValueKind {
     }
 
     fn array(self, json: &StringArray, steps: &[PathArgument], guards_base64: bool) -> Result<ArrayRef> {
-        let value = |row: usize| {
-            let path: Option<Vec<Step<'_>>> = steps.iter().map(|step| step.at(row)).collect();
-            json.is_valid(row).then(|| find(json.value(row), &path?)).flatten()
-        };
+        if self == Self::TextArray {
+            return text_lists(json, steps, guards_base64);
+        }
+        let value = |row: usize| json.is_valid(row).then(|| find(json.value(row), &path(steps, row)?)).flatten();
         let values = (0..json.len()).map(value);
         if guards_base64 {
             let strings = values.clone().flatten().filter(|value| value.starts_with('"'));
@@ -274,8 +290,40 @@ impl ValueKind {
                 }
                 Arc::new(builder.finish())
             }
+            Self::TextArray => return internal_err!("lists of texts are built separately"),
         })
     }
+}
+
+/// Returns the steps of the path for one row, or `None` if a step is NULL.
+fn path(steps: &[PathArgument], row: usize) -> Option<Vec<Step<'_>>> {
+    steps.iter().map(|step| step.at(row)).collect()
+}
+
+/// Returns the elements of arrays as texts. The steps after `'*'` lead from each element to the value that is returned.
+fn text_lists(json: &StringArray, steps: &[PathArgument], guards_base64: bool) -> Result<ArrayRef> {
+    let each = steps.iter().position(PathArgument::is_each_element);
+    let (to_array, in_element) = match each {
+        Some(each) => (&steps[..each], &steps[each + 1..]),
+        None => (steps, &[][..]),
+    };
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    for row in 0..json.len() {
+        let array = json.is_valid(row).then(|| find(json.value(row), &path(to_array, row)?)).flatten();
+        let found = array.and_then(elements);
+        let in_element = path(in_element, row);
+        for element in found.iter().flatten() {
+            let value = in_element.as_ref().and_then(|path| find(element, path));
+            let is_string = value.is_some_and(|value| value.starts_with('"'));
+            let value = value.and_then(text);
+            if guards_base64 && is_string {
+                value.iter().try_for_each(|text| check_number(text))?;
+            }
+            lists.values().append_option(value);
+        }
+        lists.append(found.is_some());
+    }
+    Ok(Arc::new(lists.finish()))
 }
 
 /// Plans the operators `->`, `->>`, `#>` and `#>>`. A chain of the first two becomes one function call.

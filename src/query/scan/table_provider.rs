@@ -228,15 +228,16 @@ impl fmt::Debug for SessionTable {
     }
 }
 
-/// Returns the condition for a row rule. The rule's values become typed literals, and never become part of SQL text.
+/// Returns the condition for a row rule. The rule's values become typed literals, and never become part of SQL text. A
+/// value that the column cannot contain matches no row. It is never rounded to a value of the column.
 fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
     let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
-    let values: Vec<Expr> = rule
-        .values
-        .iter()
-        .filter_map(|value| ScalarValue::try_from_string(value.clone(), field.data_type()).ok())
-        .map(lit)
-        .collect();
+    let kind = contract.column(&rule.column).map(|index| contract.columns[index].kind);
+    let literal = |value: &String| {
+        let text = kind.map_or_else(|| Some(value.clone()), |kind| kind.canonical_text(value))?;
+        ScalarValue::try_from_string(text, field.data_type()).ok().map(lit)
+    };
+    let values: Vec<Expr> = rule.values.iter().filter_map(literal).collect();
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 

@@ -1,7 +1,7 @@
 //! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with boolean_predicates ─► interval_comparisons
+//!   logical plan ─► exact_numbers (decimals) ─► time_coercion with time_units and boolean_predicates ─► interval_comparisons
 //!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles
 //!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
@@ -36,6 +36,7 @@ mod missing_sorts;
 pub(super) mod single_distinct;
 mod split_limits;
 pub(super) mod time_coercion;
+mod time_units;
 pub(super) mod volatile_filters;
 
 /// Returns the physical optimizer rules of the engine and of this crate.

@@ -26,6 +26,7 @@ use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::fallible_operands::{FilteredArgumentRule, GuardRule};
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
+use crate::sql::rules::time_units::TimeUnitPlanner;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
 use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
 use crate::sql::syntax::boolean_texts::BooleanTextPlanner;
@@ -75,11 +76,12 @@ fn set_options(options: &mut ConfigOptions) {
 
 /// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 5] = [
+    let ours: [Arc<dyn ExprPlanner>; 6] = [
         Arc::new(BoundValuePlanner),
         Arc::new(BooleanTextPlanner),
         Arc::new(CountDistinctPlanner),
         Arc::new(IntervalProductPlanner),
+        Arc::new(TimeUnitPlanner),
         Arc::new(WindowAggregatePlanner),
     ];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()

@@ -1,7 +1,7 @@
 """Values of decimals, UUIDs, times of day, JSON and lists: how each format sends a value, and what every reader must return.
 
-`VALUES` contains values that are stored, and `REJECTS` contains values for which the event is rejected. Both are plain data. A
-format that is None in a row cannot send the value, or the value is the same as in another row.
+`VALUES` contains values that are stored, and `REJECTS` contains values for which the event is rejected. Both are plain data. If
+a format is None in a row, it cannot send the value, or another row has the same value.
 """
 
 import datetime

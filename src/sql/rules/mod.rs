@@ -36,7 +36,7 @@ mod missing_sorts;
 pub(super) mod single_distinct;
 mod split_limits;
 pub(super) mod time_coercion;
-mod time_units;
+pub(super) mod time_units;
 pub(super) mod volatile_filters;
 
 /// Returns the physical optimizer rules of the engine and of this crate.

@@ -3,13 +3,34 @@
 //! A column has microseconds, `TIME '12:00'` has nanoseconds, and clients also bind seconds and milliseconds. All operands
 //! are cast to the finest unit, so no digits are lost. A constant without digits after the microseconds does not count as
 //! finer than microseconds. A column is then compared without a cast, so the scan can use its statistics.
+//!
+//! The planner runs first, because the engine refuses a comparison in a select list before any analyzer rule sees it.
+//! `time_coercion.rs` calls [`unify`] for all other expressions, such as BETWEEN, IN lists and joins.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Cast, Expr};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable as _};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 /// The number of digits of a second in microseconds.
 const MICROS_DIGITS: usize = 6;
+
+/// Casts the operands of a comparison to a common unit.
+#[derive(Debug)]
+pub(crate) struct TimeUnitPlanner;
+
+impl ExprPlanner for TimeUnitPlanner {
+    fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        if matches!(expr.op, Eq | NotEq | Lt | LtEq | Gt | GtEq) {
+            let kinds = [expr.left.get_type(schema).ok(), expr.right.get_type(schema).ok()];
+            unify(&mut [&mut expr.left, &mut expr.right], &kinds);
+        }
+        Ok(PlannerResult::Original(expr))
+    }
+}
 
 /// Casts times of day to a common unit. `kinds` contains the type of each expression, if it is known. Returns true if an
 /// expression was changed.
@@ -24,7 +45,7 @@ pub(super) fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool
         Some(unit) => DataType::Time64(unit),
     };
     let times = || kinds.iter().flatten().filter(|kind| unit(kind).is_some());
-    // Operands that all have nanoseconds need no cast.
+    // Operands that all have the same unit need no cast.
     if times().all(|kind| Some(kind) == times().next()) {
         return false;
     }

@@ -72,7 +72,8 @@ impl Server {
         let ingest =
             Ingest::start_under(supervisor.clone(), tables.clone(), sources, limits, ingest_clock, metrics.clone())
                 .await?;
-        let engine = Engine::new(tables.clone(), config.query.clone(), clock.clone(), metrics.clone())?;
+        let (query, queryable) = (config.query.clone(), lookups.clone());
+        let engine = Engine::with_lookups(tables.clone(), queryable, query, clock.clone(), metrics.clone())?;
         let lookup_query = lookup_query(&engine, &config);
 
         let flight = bind(config.flight.listen, "flight.listen").await?;
@@ -341,7 +342,9 @@ async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Conf
 /// set, it also lists the tables that tenants can see.
 fn home(config: &Config, flight: &TcpListener) -> Result<http::Home> {
     let described = |name: &String| {
-        (name.clone(), config.tables.get(name).map_or("", |table| table.description.as_str()).to_owned())
+        let table = config.tables.get(name).map(|table| table.description.as_str());
+        let description = table.or_else(|| Some(config.lookups.get(name)?.description.as_str()));
+        (name.clone(), description.unwrap_or_default().to_owned())
     };
     Ok(http::Home {
         flight: bound(flight)?,

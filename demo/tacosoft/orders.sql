@@ -17,12 +17,12 @@ SELECT
     r.city,
     r.time_zone,
     r.cuisine,
-    m.position,
     m.deleted,
     m.changed_time AS event_time,
-    -- If Debezium sends a change again, the change has the same id and is stored once. The id contains the order id because
-    -- all orders of the initial snapshot have the same position.
-    concat(json_text(m.row, 'order_id'), '@', CAST(m.position AS text)) AS event_id
+    -- The position of the change in the database's log determines its order and its id. If Debezium sends a change again,
+    -- the change has the same id and is stored once.
+    m.change_order,
+    m.change_id AS event_id
 FROM messages m
 -- If the restaurant is not known yet, the restaurant's columns are null.
 LEFT JOIN restaurants r ON r.restaurant_id = json_text(m.row, 'restaurant_id')

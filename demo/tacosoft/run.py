@@ -173,7 +173,7 @@ Query as one restaurant, then as the other.
 {glasshouse} query --url {url} --token "${one.upper()}" \
   'select state, count(*) as orders, sum(total_cents) / 100.0 as total from orders group by state'
 {glasshouse} query --url {url} --token "${other.upper()}" \
-  'select order_id, state, deleted, event_time from orders_changes order by order_id desc, position limit 20'
+  'select order_id, state, deleted, event_time from orders_changes order by order_id desc, change_order limit 20'
 
 Query from Python over ADBC.
 

@@ -149,6 +149,12 @@ def start_kafka(folder, logs, port, controller_port):
 
 def start_connect(folder, logs, port, postgres_port, kafka_port):
     """Starts a Kafka Connect worker with Debezium, which sends each change of the database to Kafka."""
+    connector = (HERE / "debezium.properties").read_text().format(postgres_port=postgres_port)
+    return start_worker(folder, logs, port, kafka_port, [connector], lambda: has_sent_orders(port))
+
+
+def start_worker(folder, logs, port, kafka_port, connectors, is_ready):
+    """Starts a Kafka Connect worker. Each connector is the text of a properties file, which may override the converters."""
     worker = {
         "bootstrap.servers": f"127.0.0.1:{kafka_port}",
         "listeners": f"http://127.0.0.1:{port}",
@@ -160,30 +166,37 @@ def start_connect(folder, logs, port, postgres_port, kafka_port):
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "value.converter.schemas.enable": "false",
     }
-    connector = (HERE / "debezium.properties").read_text().format(postgres_port=postgres_port)
-    (folder / "connect.properties").write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
-    (folder / "debezium.properties").write_text(connector)
-    command = _java(
-        "512m", "org.apache.kafka.connect.cli.ConnectStandalone",
-        folder / "connect.properties", folder / "debezium.properties",
-    )
-    return Service("connect", command, logs, lambda: has_sent_orders(port))
+    files = [folder / "connect.properties"]
+    files[0].write_text("".join(f"{key}={value}\n" for key, value in worker.items()))
+    for number, connector in enumerate(connectors):
+        files.append(folder / f"connector-{number}.properties")
+        files[-1].write_text(connector)
+    command = _java("512m", "org.apache.kafka.connect.cli.ConnectStandalone", *files)
+    return Service("connect", command, logs, is_ready)
 
 
 def has_sent_orders(port):
     """Returns true if the connector has sent an order, which means that the topic exists. Fails if the connector has failed."""
-    status = _ask(port, "status")
-    for task in status.get("tasks", []) if status else []:
-        if task["state"] == "FAILED":
-            raise Failure(f"Debezium has failed:\n{task.get('trace', '')}")
-    topics = _ask(port, "topics")
-    return bool(topics) and TOPIC in topics[NAME]["topics"]
+    return have_sent(port, {NAME: TOPIC})
 
 
-def _ask(port, question):
-    """Requests the status or topics of the connector. Returns `None` while the worker does not respond."""
+def have_sent(port, topics):
+    """Returns true if each connector has sent a message to its topic. Fails if a connector has failed."""
+    for connector, topic in topics.items():
+        status = _ask(port, connector, "status")
+        for task in status.get("tasks", []) if status else []:
+            if task["state"] == "FAILED":
+                raise Failure(f"Debezium has failed:\n{task.get('trace', '')}")
+        found = _ask(port, connector, "topics")
+        if not found or topic not in found[connector]["topics"]:
+            return False
+    return True
+
+
+def _ask(port, connector, question):
+    """Requests the status or topics of a connector. Returns `None` while the worker does not respond."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/connectors/{NAME}/{question}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/connectors/{connector}/{question}", timeout=10) as answer:
             return json.load(answer)
     except OSError:
         return None

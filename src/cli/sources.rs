@@ -122,7 +122,7 @@ fn line(partition: &Partition) -> String {
     let Partition { topic, partition, offset, lag, here, stopped } = partition;
     let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
     let state = match (here, stopped) {
-        (_, true) => "  stopped by a gap",
+        (_, true) => "  stopped by a gap or a truncated table",
         (true, false) => "",
         (false, false) => "  not read by this server",
     };

@@ -111,10 +111,11 @@ pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     }
     for (name, policy) in &config.policy {
         let key = format!("policy.{name}");
-        match config.tables.get(name) {
-            Some(table) => columns_of_policy(&key, policy, table, errors),
-            None => {
-                let guess = did_you_mean(name, config.tables.keys().map(String::as_str));
+        match (config.tables.get(name), config.lookups.get(name)) {
+            (Some(table), _) => columns_of_policy(&key, policy, table, errors),
+            (None, Some(lookup)) => lookups::policy(&key, name, lookup, policy, errors),
+            (None, None) => {
+                let guess = did_you_mean(name, config.tables.keys().chain(config.lookups.keys()).map(String::as_str));
                 errors.add(&key, format!("unknown table `{name}`{guess}"));
             }
         }

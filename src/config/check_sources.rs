@@ -74,6 +74,10 @@ fn transform(key: &dyn Fn(&str) -> String, source: &SourceConfig, errors: &mut C
     if source.envelope == Envelope::Debezium && !has_transform {
         errors.add(&key("envelope"), "needs a `transform` that maps changes to columns");
     }
+    if source.unavailable_value.is_empty() {
+        errors
+            .add(&key("unavailable_value"), "must not be empty: set it to Debezium's `unavailable.value.placeholder`");
+    }
 }
 
 /// Checks that the section `oauth` is consistent with the source's options.

@@ -1,5 +1,8 @@
 //! The section `[lookups.NAME]`: a lookup table that transforms can join. The rows of a lookup table come from a file,
-//! a URL or a query.
+//! a URL or a query. Tenants can query a lookup table that sets `tenant` or `shared` and has a policy.
+//!
+//! **Invariant:** the columns of a lookup table with `tenant` are declared. Columns that are inferred from the rows of
+//! all tenants would tell each tenant something about the rows of the others.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,13 +14,17 @@ use super::collection_values::check_name;
 use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::loopback::has_credentials;
-use super::section_macro::{none, section, time};
+use super::section_macro::{none, plain, section, time};
 use super::server_sections::{DAY, MINUTE, SECOND};
-use super::tables::ColumnConfig;
+use super::tables::{CHANGES_SUFFIX, ColumnConfig, PolicyConfig, QUARANTINE_SUFFIX};
+use crate::error::did_you_mean;
 
 section! {
     /// One lookup table. Exactly one of `file`, `url` and `query` provides its rows.
     LookupConfig {
+        /// The description of the lookup table in catalogs and BI tools.
+        description: String = none(),
+            "Catalogs contain no other information about the purpose of the table";
         /// A file: `.csv` with a header, `.json`, `.jsonl` or `.ndjson` (one object per line), or `.parquet`.
         file: Option<PathBuf> = none(),
             "Use it for data that you edit by hand or that a job writes";
@@ -37,6 +44,22 @@ section! {
         /// The columns of the lookup table, in the same form as those of a table; inferred from the data if omitted.
         columns: Vec<ColumnConfig> = none(),
             "A declaration fixes the types, and allows the transform to be checked before any data is loaded";
+        /// The text column that contains the tenant to which a row belongs. With it, tenants can query their own rows
+        /// of the lookup table, if it has a policy. Needs `columns`.
+        tenant: Option<String> = none(),
+            "Each tenant sees only the rows whose value in this column equals its name. A row with a null belongs to no \
+             tenant";
+        /// If true, all tenants can query all rows of the lookup table, if it has a policy. Cannot be combined with
+        /// `tenant`.
+        shared: bool = plain(false),
+            "By default, only transforms can read a lookup table";
+    }
+}
+
+impl LookupConfig {
+    /// Returns true if queries can read the lookup table.
+    pub fn is_queryable(&self) -> bool {
+        self.shared || self.tenant.is_some()
     }
 }
 
@@ -92,6 +115,81 @@ pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
         }
         for column in &lookup.columns {
             check_column(&format!("{key}.columns.{}", column.name), column, errors);
+        }
+        if lookup.is_queryable() {
+            queryable(name, lookup, config, errors);
+        }
+    }
+}
+
+/// Checks a lookup table that queries can read. In a catalog, it is one of the tables.
+fn queryable(name: &str, lookup: &LookupConfig, config: &Config, errors: &mut ConfigErrors) {
+    let key = format!("lookups.{name}");
+    let changes = name.strip_suffix(CHANGES_SUFFIX).and_then(|table| config.tables.get(table));
+    if config.tables.contains_key(name) {
+        errors.add(&key, "a table has the same name: rename one of the two, because queries can read both");
+    } else if name.ends_with(QUARANTINE_SUFFIX) {
+        let message =
+            format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events: use another name");
+        errors.add(&key, message);
+    } else if changes.is_some_and(|table| table.latest.is_some()) {
+        errors.add(&key, "is reserved for all versions of a table with `latest`: use another name");
+    }
+    if lookup.shared && lookup.tenant.is_some() {
+        errors.add(&format!("{key}.shared"), "cannot be combined with `tenant`: remove one of them");
+    }
+    if !config.policy.contains_key(name) {
+        let set = if lookup.shared { "shared" } else { "tenant" };
+        let message = format!("has no effect without a policy: add the section [policy.{name}], which can be empty");
+        errors.add(&format!("{key}.{set}"), message);
+    }
+    for column in &lookup.columns {
+        if let Ok(kind @ (ColumnKind::Uuid | ColumnKind::Json | ColumnKind::List(ColumnKind::Uuid))) =
+            ColumnKind::parse(&column.kind)
+        {
+            let message = format!("a lookup table that tenants query cannot have a column of type `{kind}`: use text");
+            errors.add(&format!("{key}.columns.{}", column.name), message);
+        }
+    }
+    if let Some(tenant) = &lookup.tenant {
+        check_tenant(&format!("{key}.tenant"), tenant, &lookup.columns, errors);
+    }
+}
+
+fn check_tenant(key: &str, tenant: &str, columns: &[ColumnConfig], errors: &mut ConfigErrors) {
+    if columns.is_empty() {
+        return errors
+            .add(key, "needs `columns`: columns that are inferred from all rows would reveal other tenants' rows");
+    }
+    match columns.iter().find(|column| column.name == tenant) {
+        Some(column) if ColumnKind::parse(&column.kind) == Ok(ColumnKind::Text) => {}
+        Some(column) => {
+            errors.add(key, format!("column `{tenant}` must have the type `text`, but has `{}`", column.kind));
+        }
+        None => {
+            let guess = did_you_mean(tenant, columns.iter().map(|column| column.name.as_str()));
+            errors.add(key, format!("unknown column `{tenant}`{guess}"));
+        }
+    }
+}
+
+/// Checks the policy `key` of the lookup table `name`.
+pub(super) fn policy(key: &str, name: &str, lookup: &LookupConfig, policy: &PolicyConfig, errors: &mut ConfigErrors) {
+    if !lookup.is_queryable() {
+        return errors.add(
+            key,
+            format!("queries cannot read the lookup table `{name}`: set `tenant` or `shared` in [lookups.{name}]"),
+        );
+    }
+    let named = policy.columns.iter().enumerate().map(|(index, name)| (format!("{key}.columns[{index}]"), name));
+    let rules = policy.rows.iter().enumerate().filter(|(_, rule)| !rule.column.is_empty());
+    let ruled = rules.map(|(index, rule)| (format!("{key}.rows[{index}].column"), &rule.column));
+    for (key, column) in named.chain(ruled) {
+        if lookup.columns.is_empty() {
+            errors.add(&key, format!("needs `columns` in [lookups.{name}], so that the name can be checked"));
+        } else if !lookup.columns.iter().any(|declared| declared.name == *column) {
+            let guess = did_you_mean(column, lookup.columns.iter().map(|column| column.name.as_str()));
+            errors.add(&key, format!("unknown column `{column}`{guess}"));
         }
     }
 }
@@ -168,6 +266,102 @@ mod tests {
             assert!(given.contains(expected), "{lines}\n  gives {given}\n  not   {expected}");
         }
         assert!(errors("[lookups.messages]\nfile = \"a.csv\"").contains("reserved for the messages of a batch"));
+    }
+
+    /// The columns of a lookup table with a tenant column.
+    const OWNED: &str = "columns = { id = \"int64\", owner = \"text\" }\n";
+
+    /// Returns the errors of a configuration with the lookup table `places`, and with the sections `more`.
+    fn places(lines: &str, more: &str) -> String {
+        errors(&format!("[lookups.places]\nfile = \"a.csv\"\n{lines}\n{more}"))
+    }
+
+    #[test]
+    fn a_lookup_table_that_tenants_query_has_a_policy() {
+        let columns = OWNED;
+        for (lines, policy) in [
+            ("shared = true".to_owned(), "[policy.places]"),
+            (format!("shared = true\n{columns}"), "[policy.places]\ncolumns = [\"id\"]"),
+            (format!("tenant = \"owner\"\n{columns}"), "[policy.places]\nrows = [{ column = \"id\", claim = \"c\" }]"),
+            ("shared = false".to_owned(), ""),
+        ] {
+            assert!(!places(&lines, policy).contains("places"), "{lines}: {}", places(&lines, policy));
+        }
+    }
+
+    #[test]
+    fn errors_of_a_lookup_table_that_tenants_query_are_reported() {
+        let (columns, tenant) = (OWNED, format!("tenant = \"owner\"\n{OWNED}"));
+        let cases = [
+            (
+                format!("{tenant}shared = true"),
+                "[policy.places]",
+                "lookups.places.shared: cannot be combined with `tenant`",
+            ),
+            (
+                tenant.clone(),
+                "",
+                "lookups.places.tenant: has no effect without a policy: add the section [policy.places]",
+            ),
+            ("shared = true".to_owned(), "", "lookups.places.shared: has no effect without a policy"),
+            ("tenant = \"owner\"".to_owned(), "[policy.places]", "lookups.places.tenant: needs `columns`"),
+            (
+                format!("tenant = \"ower\"\n{columns}"),
+                "[policy.places]",
+                "unknown column `ower`, did you mean `owner`?",
+            ),
+            (
+                format!("tenant = \"id\"\n{columns}"),
+                "[policy.places]",
+                "column `id` must have the type `text`, but has `int64`",
+            ),
+            (
+                "shared = true\ncolumns = { id = \"list<uuid>\" }".to_owned(),
+                "[policy.places]",
+                "lookups.places.columns.id: a lookup table that tenants query cannot have a column of type `list<uuid>`",
+            ),
+            (
+                String::new(),
+                "[policy.places]",
+                "policy.places: queries cannot read the lookup table `places`: set `tenant` or",
+            ),
+            (
+                "shared = true".to_owned(),
+                "[policy.places]\ncolumns = [\"id\"]",
+                "policy.places.columns[0]: needs `columns`",
+            ),
+            (
+                tenant.clone(),
+                "[policy.places]\ncolumns = [\"ide\"]",
+                "policy.places.columns[0]: unknown column `ide`, did you",
+            ),
+            (
+                tenant,
+                "[policy.places]\nrows = [{ column = \"x\", claim = \"c\" }]",
+                "policy.places.rows[0].column: unknown",
+            ),
+        ];
+        for (lines, policy, expected) in cases {
+            let given = places(&lines, policy);
+            assert!(given.contains(expected), "{lines}\n{policy}\n  gives {given}\n  not   {expected}");
+        }
+    }
+
+    #[test]
+    fn a_lookup_table_that_tenants_query_has_a_name_of_its_own() {
+        let latest = "[tables.trips]\ntenant = \"who\"\ntime = \"at\"\nid = \"key\"\n\
+                      latest = { key = [\"trip\"], by = \"at\" }\n\
+                      columns = { who = \"text\", at = \"timestamp\", key = \"text\", trip = \"text\" }\n";
+        for (name, expected) in [
+            ("calls", "lookups.calls: a table has the same name"),
+            ("calls_quarantine", "lookups.calls_quarantine: a name that ends in `_quarantine` is reserved"),
+            ("trips_changes", "lookups.trips_changes: is reserved for all versions of a table"),
+        ] {
+            let named =
+                |line: &str| errors(&format!("{latest}[policy.{name}]\n[lookups.{name}]\nfile = \"a.csv\"\n{line}"));
+            assert!(named("shared = true").contains(expected), "{}", named("shared = true"));
+            assert!(!named("").contains(expected), "only queries see a lookup table and a table in one catalog");
+        }
     }
 
     #[test]

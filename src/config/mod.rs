@@ -47,7 +47,7 @@ pub use memory::EndpointMemory;
 pub use oauth::OauthConfig;
 pub use schema_registry::RegistryConfig;
 pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
-pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom};
+pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom, UNAVAILABLE_VALUE};
 pub use tables::{
     CHANGES_SUFFIX, ColumnConfig, LatestConfig, PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig, TableConfig,
 };
@@ -158,6 +158,26 @@ pub enum OnGap {
     Stop,
     /// The source continues with the oldest available message and logs the gap.
     Earliest,
+}
+
+/// What a source does if a database table was truncated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnTruncate {
+    /// The source stops reading the partition and logs an error.
+    #[default]
+    Stop,
+    /// The source continues and logs the truncation. The rows that were stored before stay visible.
+    Ignore,
+}
+
+/// How JSON messages in Debezium's envelope represent decimals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DecimalEncoding {
+    /// As base64, which only the schema in a message distinguishes from text.
+    #[default]
+    Base64,
+    /// As numbers, or as strings of digits.
+    Text,
 }
 
 /// The set of Arrow types that query results may contain.

@@ -50,7 +50,7 @@ pub(super) fn page() -> String {
         ),
         (
             "[policy.NAME]",
-            "The access policy of the table NAME. A table without a policy is invisible to tenants.",
+            "The access policy of the table or lookup table NAME. A table without a policy is invisible to tenants.",
             PolicyConfig::default().lines(),
         ),
         (
@@ -76,7 +76,8 @@ pub(super) fn page() -> String {
         ),
         (
             "[lookups.NAME]",
-            "An in-memory table that transforms can join; see [ingest.md](ingest.md#lookup-tables).",
+            "An in-memory table that transforms, and optionally tenants, can join; see \
+             [ingest.md](ingest.md#lookup-tables) and [tables.md](tables.md#lookup-tables-in-queries).",
             LookupConfig::default().lines(),
         ),
         ("[ingest]", "The batches, queues and limits of ingest.", IngestConfig::default().lines()),
@@ -121,10 +122,12 @@ const RULES_ACROSS_KEYS: &str = "\
 - The table stores a source's offsets under the name of the source. A renamed source has no stored offsets and begins at
   `start`.
 - A source can have either `transform` or `transform_file`, but not both. `envelope = \"debezium\"` requires one of them.
-- A lookup table must have exactly one of `file`, `url` and `query`, and must not be named `messages`.
+- A lookup table must have exactly one of `file`, `url` and `query`, and must not be named `messages`. A lookup table
+  with `tenant` or `shared` requires a policy and a name that no table has.
 - `oauth` requires `security.protocol` = `SASL_SSL` or `SASL_PLAINTEXT` in the source's options. The SASL mechanism
   `OAUTHBEARER` requires `oauth`.
-- A policy must name a declared table. All columns that a table or its policy refers to must exist.
+- A policy must name a declared table, or a lookup table with `tenant` or `shared`. All columns that a table or its
+  policy refers to must exist.
 - Each signing algorithm must match the issuer's key. An HS algorithm requires a `secret` that is at least as long as its
   hash. All other algorithms require a public key. The algorithm `none` is refused.
 - A `jwks_url` must use `https`, or `http` with a loopback address. No two issuers may have the same `issuer`.

@@ -13,7 +13,9 @@ use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::secret_strength;
 use super::section_macro::{BYTES, KeySpec, ShownValue, Value, none};
-use super::{Envelope, LogFormat, OnGap, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile};
+use super::{
+    DecimalEncoding, Envelope, LogFormat, OnGap, OnTruncate, Secret, SourceFormat, SourceKind, TimeUnit, TypeProfile,
+};
 use crate::error::did_you_mean;
 
 /// The units of sizes, largest first, each with its number of bytes.
@@ -293,4 +295,6 @@ choices! {
     SourceFormat { "json" => Json, "protobuf" => Protobuf, "avro" => Avro }
     Envelope { "none" => None, "debezium" => Debezium }
     OnGap { "stop" => Stop, "earliest" => Earliest }
+    OnTruncate { "stop" => Stop, "ignore" => Ignore }
+    DecimalEncoding { "base64" => Base64, "text" => Text }
 }

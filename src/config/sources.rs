@@ -11,7 +11,10 @@ use super::oauth::OauthConfig;
 use super::raw::RawValue;
 use super::scalar_values::{REDACTED, quoted, text, wrong};
 use super::section_macro::{KeySpec, SectionReader, ShownLine, ShownValue, Value, none, plain, required, section};
-use super::{Envelope, OnGap, RegistryConfig, SourceFormat, SourceKind};
+use super::{DecimalEncoding, Envelope, OnGap, OnTruncate, RegistryConfig, SourceFormat, SourceKind};
+
+/// The default of Debezium's `unavailable.value.placeholder`.
+pub const UNAVAILABLE_VALUE: &str = "__debezium_unavailable_value";
 
 section! {
     /// One source, which reads topics into one table. A message that is read again is not stored again.
@@ -55,6 +58,18 @@ section! {
         /// requires a transform.
         envelope: Envelope = plain(Envelope::None),
             "A database change contains the old and the new row, and the transform decides what to store";
+        /// What to do if a database table was truncated: `stop` reading the partition, or `ignore` the truncation. Used
+        /// with `debezium`.
+        on_truncate: OnTruncate = plain(OnTruncate::Stop),
+            "The rows that were stored before the truncation are still visible. A person should decide what to do";
+        /// How `json` messages represent decimals: `base64` (decoded with the schema in the message), or `text`
+        /// (Debezium's `decimal.handling.mode` is `string` or `double`). Used with `debezium`.
+        decimals: DecimalEncoding = plain(DecimalEncoding::Base64),
+            "With `base64`, a JSON string that may be base64 is not read as a number, because the number would be wrong";
+        /// The placeholder for values that a change left unchanged, which is Debezium's `unavailable.value.placeholder`.
+        /// Used with `debezium`.
+        unavailable_value: String = plain(UNAVAILABLE_VALUE),
+            "The previous value replaces the placeholder if the message contains it, and NULL otherwise";
         /// A SELECT statement over `messages` that computes the table's columns from a batch; see docs/ingest.md.
         transform: Option<String> = none(),
             "If omitted, the messages must have the table's columns";

@@ -35,9 +35,11 @@ pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDict
 pub use columns::dictionary_ops::map_leaves;
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
+pub use decode::json_text::is_json;
 pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;
 pub use message::dynamic_protobuf::{MessageType, ProtoFile};
+pub use message::logical_values::{LogicalTimeUnit, decimal_text, long_date_text, long_time_text, long_timestamp_text};
 pub use schema::column::{Column, EVENT_DATE, KIND_KEY, RECEIVED_TIME};
 pub use schema::latest::Latest;
 pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};

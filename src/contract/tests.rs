@@ -167,7 +167,7 @@ fn latest_accepts_only_suitable_columns() {
             &["large"],
             "data",
             None,
-            "`latest.by` names `data`, which is bytes; it must be int32, int64, timestamp or date",
+            "`latest.by` names `data`, which is bytes; it must be text, int32, int64, timestamp or date",
         ),
         (&["large"], "double", None, "`latest.by` names `double`, which is float64"),
         (&["large"], "gone", None, "`latest.by` names the unknown column `gone`"),

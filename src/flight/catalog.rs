@@ -201,7 +201,7 @@ fn described(schema: &Schema, schema_name: &str, table: &str, description: &str)
                 metadata.insert(flight_sql_key(key), value);
             }
         };
-        let column = xdbc_type_info::ColumnType::of(field.data_type());
+        let column = xdbc_type_info::ColumnType::of_field(field);
         set("TYPE_NAME", Some(column.name));
         set("PRECISION", column.precision.map(|digits| digits.to_string()));
         set("SCALE", column.scale.map(|digits| digits.to_string()));

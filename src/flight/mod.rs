@@ -84,6 +84,8 @@ pub mod client;
 #[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
+mod lookup_tests;
+#[cfg(test)]
 mod malformed_arrow_tests;
 #[cfg(test)]
 mod testing;

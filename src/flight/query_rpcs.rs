@@ -124,8 +124,8 @@ impl FlightHandler {
     }
 
     /// Returns `{"complete_until": "…"}`. For each table in the statement, the result contains all events that this
-    /// server received before that time. Returns an empty value if the statement reads no tables, or if it reads
-    /// anything that is not a table of events.
+    /// server received before that time. Lookup tables do not count. Returns an empty value if the statement reads no
+    /// other tables, or if it reads anything that is not a table of events.
     fn freshness(&self, caller: &RpcCaller, planned: &Planned) -> Bytes {
         let writer = &self.services.writer;
         let tables: Result<Vec<_>> =

@@ -19,7 +19,9 @@ use arrow::error::ArrowError;
 use tonic::metadata::MetadataMap;
 
 use super::result_time_zone::{ClientTimeZone, local_schema};
+use super::xdbc_type_info::ColumnType;
 use crate::config::TypeProfile;
+use crate::contract::ColumnKind;
 use crate::error::{Error, Result};
 
 /// The maximum number of digits of a `Decimal128`.
@@ -57,10 +59,21 @@ pub(super) fn wire_schema(planned: &Schema, types: impl Into<ResultTypes>) -> Sc
 }
 
 fn profile_schema(planned: &Schema, profile: TypeProfile) -> SchemaRef {
-    match profile {
-        TypeProfile::Native => Arc::new(Schema::new(planned.fields().clone())),
-        TypeProfile::Compat => Arc::new(Schema::new(planned.fields().iter().map(compat_field).collect::<Vec<_>>())),
+    let fields = planned.fields().iter().map(with_type_name);
+    Arc::new(Schema::new(match profile {
+        TypeProfile::Native => fields.collect::<Vec<_>>(),
+        TypeProfile::Compat => fields.map(|field| compat_field(&field)).collect(),
+    }))
+}
+
+/// Adds the name of the SQL type to the metadata of a field whose Arrow type does not determine it.
+fn with_type_name(field: &FieldRef) -> FieldRef {
+    if ColumnKind::of_metadata(field).is_none() {
+        return Arc::clone(field);
     }
+    let name = ("ARROW:FLIGHT:SQL:TYPE_NAME".to_owned(), ColumnType::of_field(field).name);
+    let metadata = field.metadata().clone().into_iter().chain([name]).collect();
+    Arc::new(field.as_ref().clone().with_metadata(metadata))
 }
 
 /// The kinds of clients. They differ in the parameter schema that they need.

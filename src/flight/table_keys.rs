@@ -101,6 +101,7 @@ mod tests {
         [VisibleTable {
             name: "calls".to_owned(),
             description: String::new(),
+            is_lookup: false,
             schema: Arc::new(Schema::empty()),
             id: id.map(str::to_owned),
         }]

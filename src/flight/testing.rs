@@ -28,6 +28,7 @@ use crate::config::{IngestConfig, PolicyConfig, QueryConfig};
 use crate::ingest::Ingest;
 use crate::lake::Tables;
 use crate::tenancy::{DevelopmentToken, Scope, testing as tokens};
+use crate::transform::Lookups;
 
 /// The time limit for each wait in a test. It is longer than any wait should take. If a test hangs, the test fails
 /// after this time instead of blocking the suite.
@@ -69,8 +70,19 @@ impl FlightTestServer {
         tables: Arc<Tables>,
         policy: &BTreeMap<String, PolicyConfig>,
     ) -> Self {
+        Self::with_lookups(config, query, limits, (tables, Lookups::none()), policy).await
+    }
+
+    /// Starts a server with these tables, lookup tables and limits.
+    pub(super) async fn with_lookups(
+        config: FlightConfig,
+        query: QueryConfig,
+        limits: IngestConfig,
+        (tables, lookups): (Arc<Tables>, Arc<Lookups>),
+        policy: &BTreeMap<String, PolicyConfig>,
+    ) -> Self {
         let (clock, metrics) = (Clock::System, Arc::new(Metrics::default()));
-        let engine = Engine::new(tables.clone(), query, clock.clone(), metrics.clone()).unwrap();
+        let engine = Engine::with_lookups(tables.clone(), lookups, query, clock.clone(), metrics.clone()).unwrap();
         let ingest = Ingest::start(tables, Vec::new(), limits, clock.clone(), metrics.clone()).await.unwrap();
         let verifier = Arc::new(Verifier::new(&tokens::auth(), policy, clock.clone()).unwrap());
         let services =

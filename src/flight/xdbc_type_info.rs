@@ -7,15 +7,19 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 
 use super::error::metadata_error;
+use crate::contract::ColumnKind;
 use crate::error::Result;
 
 /// The reported size of types that have no maximum size. ODBC and JDBC interpret this size as "no limit".
 const UNLIMITED: i32 = i32::MAX;
+
+/// The number of characters of a UUID.
+const UUID_CHARS: i32 = 36;
 
 /// The SQL type of a column, and the size of its values.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,17 @@ pub(super) struct ColumnType {
 }
 
 impl ColumnType {
+    /// Returns the SQL type of a column.
+    pub(super) fn of_field(field: &Field) -> Self {
+        let shown = Self::of(field.data_type());
+        match ColumnKind::of_metadata(field) {
+            Some(ColumnKind::Uuid) => Self { name: "UUID".to_owned(), precision: Some(UUID_CHARS), ..shown },
+            Some(ColumnKind::Json) => Self { name: "JSON".to_owned(), ..shown },
+            Some(ColumnKind::List(ColumnKind::Uuid)) => Self { name: "UUID ARRAY".to_owned(), ..shown },
+            _ => shown,
+        }
+    }
+
     /// Returns the SQL type of a column with this Arrow type.
     pub(super) fn of(data_type: &DataType) -> Self {
         let shown = |name: &str, precision, scale| Self { name: name.to_owned(), precision, scale };

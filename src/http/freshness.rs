@@ -20,7 +20,7 @@ use super::caller::caller;
 use super::error::ErrorBody;
 use super::quarantine::{path, told_time};
 use crate::lake::Watermark;
-use crate::query::NewestTimes;
+use crate::query::{NewestTimes, lookup_has_no_freshness};
 
 /// Returns the freshness of a table.
 pub(super) async fn freshness(
@@ -30,6 +30,9 @@ pub(super) async fn freshness(
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let table = path(table)?;
+    if handler.services.engine.visible_lookups(&access).iter().any(|lookup| lookup.name == table) {
+        return Err(lookup_has_no_freshness(&table).into());
+    }
     let freshness = handler.services.writer.freshness(&access, &table)?;
     let Watermark { now, complete_until, source_lag } = freshness.watermark;
     let mut body = json!({ "table": table, "complete_until": told_time(complete_until), "now": told_time(now) });

@@ -61,7 +61,11 @@ pub(super) const DOCS: [Doc; 6] = [
         include_str!("../../docs/http.md"),
     ),
     doc("sql", "the SQL dialect and how it differs from PostgreSQL", include_str!("../../docs/sql.md")),
-    doc("tables", "tables that show the latest version of each row", include_str!("../../docs/tables.md")),
+    doc(
+        "tables",
+        "tables that show the latest version of each row; lookup tables",
+        include_str!("../../docs/tables.md"),
+    ),
     doc("ingest", "how the server ingests events: Kafka, transforms, guarantees", include_str!("../../docs/ingest.md")),
     doc("configuration", "every configuration key", include_str!("../../docs/configuration.md")),
     doc("architecture", "how the server works internally", include_str!("../../docs/architecture.md")),

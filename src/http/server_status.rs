@@ -13,23 +13,26 @@ use serde_json::{Value, json};
 use super::HttpHandler;
 use super::caller::{caller, operator};
 use super::error::ErrorBody;
-use crate::contract::{Column, Contract, Owner};
+use crate::contract::{Column, ColumnKind, Contract, Owner};
 use crate::error::Error;
+use crate::query::VisibleTable;
 use crate::telemetry::Metrics;
 use crate::tenancy::Access;
 
 /// The maximum time that a readiness probe waits for the token verification keys to be loaded.
 const READY_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Handles `GET /v1/tables`, which lists the tables and columns to which the caller has access. For an operator, these
-/// are all tables that accept events.
+/// Handles `GET /v1/tables`, which lists the tables and columns to which the caller has access, followed by the lookup
+/// tables. For an operator, these are all tables that accept events, and no lookup tables.
 pub(super) async fn tables(
     State(handler): State<Arc<HttpHandler>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ErrorBody> {
     let access = caller(&handler, &headers).await?;
     let tables = handler.services.writer.tables().values();
-    let shown: Vec<Value> = tables.flat_map(|table| describe(table.contract(), &access)).collect();
+    let shown = tables.flat_map(|table| describe(table.contract(), &access));
+    let lookups = handler.services.engine.visible_lookups(&access);
+    let shown: Vec<Value> = shown.chain(lookups.iter().map(describe_lookup)).collect();
     Ok(Json(json!({ "tables": shown })))
 }
 
@@ -99,6 +102,19 @@ fn describe(contract: &Contract, access: &Access) -> Vec<Value> {
     }
     let changes = json!({ "name": changes, "description": contract.changes_description(), "columns": columns });
     vec![table, changes]
+}
+
+/// Describes a lookup table, which accepts no events. The type of a column is the name of the kind with the same Arrow
+/// type or, if there is no such kind, the Arrow type.
+fn describe_lookup(lookup: &VisibleTable) -> Value {
+    let columns = lookup.schema.fields().iter().map(|field| {
+        let kind = ColumnKind::of_data_type(field.data_type());
+        let kind = kind.map_or_else(|| field.data_type().to_string(), |kind| kind.to_string());
+        let declared = |key: &str| field.metadata().get(key).cloned().unwrap_or_default();
+        json!({ "name": field.name(), "type": kind, "unit": declared("unit"), "description": declared("comment") })
+    });
+    let columns: Vec<_> = columns.collect();
+    json!({ "name": lookup.name, "description": lookup.description, "columns": columns, "lookup": true })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Home, HttpServices, serve};
 use crate::clock::Clock;
-use crate::config::{HttpConfig, IngestConfig, PolicyConfig, QueryConfig, SourceConfig};
+use crate::config::{HttpConfig, IngestConfig, LookupConfig, PolicyConfig, QueryConfig, SourceConfig};
 use crate::error::Result;
 use crate::ingest::testing::{TABLE, limits, memory, open};
 use crate::ingest::{Ingest, Source};
@@ -24,9 +24,12 @@ use crate::query::Engine;
 use crate::supervise::Supervisor;
 use crate::tenancy::testing::auth;
 use crate::tenancy::{DevelopmentToken, Scope, Verifier};
+use crate::transform::Lookups;
 
 pub(super) const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
+/// The name of the server's lookup table, which all tenants share.
+pub(super) const LOOKUP: &str = "places";
 
 /// An HTTP endpoint on a free port, with an in-memory lake.
 pub(super) struct HttpTestServer {
@@ -39,6 +42,18 @@ pub(super) struct HttpTestServer {
     handler: JoinSet<Result<()>>,
 }
 
+/// Loads the lookup table [`LOOKUP`] from a file.
+fn lookups() -> Arc<Lookups> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("places.csv");
+    std::fs::write(&file, "city,size\nRome,3\n").unwrap();
+    let description = "Cities".to_owned();
+    let config = LookupConfig { description, file: Some(file), shared: true, ..LookupConfig::default() };
+    let lookups = Lookups::new(&BTreeMap::from([(LOOKUP.to_owned(), config)]), &limits(), Arc::default());
+    assert!(lookups.load_files().is_empty());
+    lookups
+}
+
 impl HttpTestServer {
     pub(super) async fn open() -> Self {
         Self::with(limits(), HttpConfig::default()).await
@@ -49,12 +64,11 @@ impl HttpTestServer {
         let tables = open(&store).await;
         let ingest =
             Ingest::start(tables, vec![source()], limits.clone(), Clock::System, Arc::default()).await.unwrap();
-        let policy = BTreeMap::from([(
-            TABLE.to_owned(),
-            PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() },
-        )]);
+        let calls = PolicyConfig { columns: vec!["event_time".into(), "event_id".into()], ..PolicyConfig::default() };
+        let policy = BTreeMap::from([(TABLE.to_owned(), calls), (LOOKUP.to_owned(), PolicyConfig::default())]);
         let query = QueryConfig { threads: 2, ..QueryConfig::default() };
-        let engine = Engine::new(ingest.writer.tables().clone(), query, Clock::System, Arc::default()).unwrap();
+        let tables = ingest.writer.tables().clone();
+        let engine = Engine::with_lookups(tables, lookups(), query, Clock::System, Arc::default()).unwrap();
         let services = HttpServices {
             engine: engine.clone(),
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),

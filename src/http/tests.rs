@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::testing::{HttpTestServer, JSON, NDJSON, acme, bearer, gzip, json_response, kind, token, zstd};
+use super::testing::{HttpTestServer, JSON, LOOKUP, NDJSON, acme, bearer, gzip, json_response, kind, token, zstd};
 use crate::config::HttpConfig;
 use crate::ingest::testing::{QUARANTINE, TABLE, limits, lines, stored};
 use crate::tenancy::Scope;
@@ -181,6 +181,12 @@ async fn table_list_has_only_what_the_caller_may_see() {
         calls["columns"].as_array().unwrap().iter().map(|column| column["name"].as_str().unwrap()).collect();
     assert_eq!(columns, ["event_time", "event_id"]);
     assert_eq!(calls["columns"][0]["type"], "timestamp");
+    let column = |name, kind| json!({ "name": name, "type": kind, "unit": "", "description": "" });
+    let columns = [column("city", "text"), column("size", "int64")];
+    let lookup = json!({ "name": LOOKUP, "description": "Cities", "columns": columns, "lookup": true });
+    assert_eq!(body["tables"].as_array().unwrap().iter().find(|table| table["name"] == LOOKUP), Some(&lookup));
+    let (_, operator) = json_response(server.get("/v1/tables", &token(None, &[Scope::Admin])).await).await;
+    assert!(!operator.to_string().contains(LOOKUP), "an operator cannot query: {operator}");
     assert_eq!(json_response(server.get("/v1/tables", "").await).await.0, 401);
     // The home page needs no token, is the same for all callers, and contains no names of tenants or tables.
     let (status, home) = json_response(server.get("/", "").await).await;
@@ -214,6 +220,8 @@ async fn freshness_covers_only_rows_that_the_caller_can_see() {
         (acme(), path, 403),
         (ask(Some("acme")), "/v1/tables/calls_quarantine/freshness", 404),
         (ask(None), "/v1/tables/other/freshness", 404),
+        (ask(Some("acme")), "/v1/tables/places/freshness", 400),
+        (ask(None), "/v1/tables/places/freshness", 404),
         (String::new(), path, 401),
     ] {
         assert_eq!(json_response(server.get(path, &token).await).await.0, expected, "{path}");

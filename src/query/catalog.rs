@@ -1,4 +1,4 @@
-//! The catalog of a session: one schema with the caller's tables, and an `information_schema`.
+//! The catalog of a session: one schema with the caller's tables and lookup tables, and an `information_schema`.
 //!
 //! The catalog is read-only: a statement cannot register or drop a table.
 //!
@@ -19,7 +19,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result;
 
 use crate::error::{Error, did_you_mean};
-use crate::query::scan::table_provider::SessionTable;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::sql::syntax::session_values;
 
 /// The name of the only catalog.
@@ -30,8 +30,8 @@ pub const SCHEMA: &str = session_values::SCHEMA;
 /// The table of `information_schema` that lists the server's options. Sessions see an empty table instead.
 const SETTINGS: &str = "df_settings";
 
-/// The tables of one session, keyed by their SQL names.
-pub(in crate::query) type SessionTables = BTreeMap<String, Arc<SessionTable>>;
+/// The tables and lookup tables of one session, keyed by their SQL names.
+pub(in crate::query) type SessionTables = BTreeMap<String, SessionRelation>;
 
 /// Creates the catalog list of a session. It contains only the catalog [`CATALOG`].
 pub(in crate::query) fn catalogs(
@@ -91,12 +91,15 @@ struct PublicSchema(Arc<SessionTables>);
 
 #[async_trait]
 impl SchemaProvider for PublicSchema {
+    /// Returns the names of the tables whose columns are known.
     fn table_names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
+        self.0.iter().filter(|(_, table)| table.check_columns().is_ok()).map(|(name, _)| name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        Ok(self.0.get(name).map(|table| Arc::clone(table) as Arc<dyn TableProvider>))
+        let Some(table) = self.0.get(name) else { return Ok(None) };
+        table.check_columns()?;
+        Ok(Some(table.provider()))
     }
 
     fn table_exist(&self, name: &str) -> bool {

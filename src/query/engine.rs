@@ -1,4 +1,4 @@
-//! The query engine. It holds everything that queries share: tables, caches, the query slots of each tenant, and the
+//! The query engine. It holds everything that queries share: tables, lookup tables, caches, the query slots of each tenant, and the
 //! list of running queries.
 //!
 //! `Engine::session` creates a session for an [`Access`]. The session reads the newest known snapshots of the tables.
@@ -40,10 +40,13 @@ use crate::query::tenant_runtimes::TenantRuntimes;
 use crate::sql::{dialect, interrupt};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Slots};
+use crate::transform::Lookups;
 
 /// The query engine, which all sessions of the server share.
 pub struct Engine {
     pub(in crate::query) tables: Arc<Tables>,
+    /// The lookup tables, some of which queries can read.
+    pub(in crate::query) lookups: Arc<Lookups>,
     pub(in crate::query) config: QueryConfig,
     pub(in crate::query) clock: Clock,
     pub(in crate::query) slots: Slots,
@@ -64,9 +67,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine for `tables`. Registers the lake's object store, sets the sizes of the caches, and starts the
-    /// query threads.
+    /// Creates an engine for `tables`, without lookup tables.
     pub fn new(tables: Arc<Tables>, config: QueryConfig, clock: Clock, metrics: Arc<Metrics>) -> Result<Arc<Self>> {
+        Self::with_lookups(tables, Lookups::none(), config, clock, metrics)
+    }
+
+    /// Creates an engine for `tables` and `lookups`. Registers the lake's object store, sets the sizes of the caches,
+    /// and starts the query threads.
+    pub fn with_lookups(
+        tables: Arc<Tables>,
+        lookups: Arc<Lookups>,
+        config: QueryConfig,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>> {
         let to_error = |error: DataFusionError| Error::internal("cannot start the query engine").with_source(error);
         let runtime = RuntimeEnvBuilder::new()
             .with_metadata_cache_limit(config.metadata_cache_bytes_max)
@@ -90,6 +104,7 @@ impl Engine {
         let planning = Slots::new((runtimes.thread_count() / 2).max(1), waiting_max, config.tenant_queue_wait_max);
         Ok(Arc::new(Self {
             tables,
+            lookups,
             clock,
             slots,
             planning,

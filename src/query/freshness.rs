@@ -36,6 +36,7 @@ use crate::error::{Error, did_you_mean};
 use crate::lake::Watermark;
 use crate::query::catalog::SessionTables;
 use crate::query::freshness_exec::{FreshnessExec, NewestTimes};
+use crate::query::scan::session_relation::SessionRelation;
 use crate::query::scan::table_provider::SessionTable;
 
 /// The SQL name of the function.
@@ -78,15 +79,24 @@ impl FreshnessFunction {
 
     /// Returns the freshness of one of the session's tables.
     pub(in crate::query) fn row(&self, name: &str) -> std::result::Result<FreshnessRow, Error> {
-        let (Some(table), Some(watermark)) = (self.tables.get(name), self.watermarks.get(name)) else {
-            let near = did_you_mean(name, self.tables.keys().map(String::as_str));
-            return Err(Error::not_found(format!("unknown table `{name}`{near}")));
+        let (table, watermark) = match (self.tables.get(name), self.watermarks.get(name)) {
+            (Some(SessionRelation::Table(table)), Some(watermark)) => (table, watermark),
+            (Some(SessionRelation::Lookup(_)), _) => return Err(lookup_has_no_freshness(name)),
+            _ => {
+                let near = did_you_mean(name, self.watermarks.keys().map(String::as_str));
+                return Err(Error::not_found(format!("unknown table `{name}`{near}")));
+            }
         };
         if table.contract().resolves.is_some() {
             return Err(Error::invalid(format!("`{name}` is a quarantine: query the freshness of its table")));
         }
         Ok(FreshnessRow { table: Arc::clone(table), watermark: *watermark, schema: schema() })
     }
+}
+
+/// Returns the error for the freshness of a lookup table.
+pub fn lookup_has_no_freshness(name: &str) -> Error {
+    Error::invalid(format!("`{name}` is a lookup table, which has no freshness: query the freshness of a table"))
 }
 
 impl TableFunctionImpl for FreshnessFunction {

@@ -5,7 +5,8 @@
 //! ```text
 //!   Access ─► Engine::session ─► Session ─ SQL ─► statement (read-only?) ─► plan ─► result (limits, declared schema)
 //!                                  │                                         │
-//!                                  └─ catalog: SessionTables ─► ScanSpec ────┴─► TenantScan: read files ─► barrier
+//!                                  └─ catalog: SessionTables ─┬─ ScanSpec ───┼─► TenantScan: read files ─► barrier
+//!                                                             └─ lookups ────┴─► LookupScan: rows of the tenant
 //! ```
 //!
 //! **Invariant:** a session is created only from an `Access` that has a tenant, so every SQL statement that a client
@@ -14,7 +15,8 @@
 //! rewriting SQL text.
 //! **Invariant:** no user expression is evaluated on a row of another tenant. `TenantScan` is a leaf of the plan, so
 //! optimizers cannot move an expression below it. Inside the scan, columns are compared only with literals, and only to
-//! skip row groups and pages by their statistics.
+//! skip row groups and pages by their statistics. `LookupScan` is also a leaf, and its input contains no rows of other
+//! tenants.
 //! **Invariant:** if a table shows only the latest version of each key, that version is selected from all rows of the
 //! tenant. Rules and filters that could match an older version are applied only afterwards.
 //! **Invariant:** queries are planned and run only on the query threads (`query_runtime.rs`), which have a lower
@@ -38,6 +40,8 @@ mod freshness;
 mod freshness_exec;
 #[cfg(test)]
 mod freshness_tests;
+#[cfg(test)]
+mod lookup_tests;
 mod operator_query;
 mod planning;
 mod query_runtime;
@@ -57,6 +61,7 @@ mod tests;
 
 pub use catalog::{CATALOG, SCHEMA};
 pub use engine::Engine;
+pub use freshness::lookup_has_no_freshness;
 pub use freshness_exec::NewestTimes;
 pub use operator_query::OperatorQuery;
 pub use planning::erased_plan::ErasedPlan;

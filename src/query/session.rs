@@ -14,20 +14,20 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::catalog::TableProvider as _;
 use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::query::engine::Engine;
 use crate::query::freshness_exec::NewestTimes;
 use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::planning::name_resolution::lookups;
 use crate::query::planning::planned_statement::Planned;
 use crate::query::planning::planner::Planner;
 use crate::query::result_stream::ResultStream;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::tenancy::{Access, Scope};
 
 /// The time after which a client should retry a statement that could not be planned.
@@ -38,18 +38,20 @@ pub struct Session {
     planner: Arc<Planner>,
 }
 
-/// A table with the columns that the caller may see.
+/// A table or lookup table with the columns that the caller may see.
 #[derive(Debug, Clone)]
 pub struct VisibleTable {
     /// The SQL name.
     pub name: String,
     /// The description from the table's declaration.
     pub description: String,
+    /// True for a lookup table.
+    pub is_lookup: bool,
     /// The columns that the caller may see. If `comment` and `unit` are declared for a column, the metadata of its
     /// field contains them.
     pub schema: SchemaRef,
     /// The name of the id column, or `None` if the column is hidden from the caller. Among the rows that the caller may
-    /// see, each id occurs once.
+    /// see, each id occurs once. A lookup table has no id column.
     pub id: Option<String>,
 }
 
@@ -60,6 +62,11 @@ impl Engine {
         access.require(Scope::Read)?;
         access.check_valid(self.clock.now())?;
         Session::new(Arc::clone(self), access.clone())
+    }
+
+    /// Returns the lookup tables that the caller may see, ordered by name. The caller does not need the `read` scope.
+    pub fn visible_lookups(&self, access: &Access) -> Vec<VisibleTable> {
+        lookups(self, access).iter().filter_map(|(name, lookup)| VisibleTable::of(name, lookup)).collect()
     }
 }
 
@@ -159,23 +166,10 @@ impl Session {
         deadline.limit(access.unless_revoked(runtime.run(work))).await
     }
 
-    /// Returns the tables that the caller may see, ordered by name.
+    /// Returns the tables and lookup tables that the caller may see, ordered by name. A lookup table is omitted as long
+    /// as its columns are not known.
     pub fn tables(&self) -> Vec<VisibleTable> {
-        self.planner
-            .view()
-            .tables
-            .iter()
-            .map(|(name, table)| {
-                let contract = table.contract();
-                let schema = table.schema();
-                let fields = schema.fields().iter().map(|field| with_description(field, contract));
-                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-                let id = &contract.columns[contract.id].name;
-                let id = schema.field_with_name(id).is_ok().then(|| id.clone());
-                let description = table.description().into_owned();
-                VisibleTable { name: name.clone(), description, schema, id }
-            })
-            .collect()
+        self.planner.view().tables.iter().filter_map(|(name, table)| VisibleTable::of(name, table)).collect()
     }
 
     /// Runs a query that finds the newest times in a table. The tenant's query slots and the query limits apply.
@@ -227,12 +221,28 @@ impl fmt::Debug for Session {
     }
 }
 
+impl VisibleTable {
+    /// Describes a table of a session. Returns `None` if its columns are not known yet.
+    fn of(name: &str, table: &SessionRelation) -> Option<Self> {
+        table.check_columns().ok()?;
+        let schema = table.schema();
+        let fields = schema.fields().iter().map(|field| with_description(field, table));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let id = match table {
+            SessionRelation::Table(table) => Some(&table.contract().columns[table.contract().id].name),
+            SessionRelation::Lookup(_) => None,
+        };
+        let id = id.filter(|id| schema.field_with_name(id).is_ok()).cloned();
+        let is_lookup = matches!(table, SessionRelation::Lookup(_));
+        Some(Self { name: name.to_owned(), description: table.description().into_owned(), is_lookup, schema, id })
+    }
+}
+
 /// Adds the declared description and unit of a column to the metadata of its field.
-fn with_description(field: &Field, contract: &Contract) -> Field {
-    let Some(column) = contract.columns.iter().find(|column| column.name == *field.name()) else {
-        return field.clone();
-    };
-    let metadata = [("comment", &column.description), ("unit", &column.unit)];
+fn with_description(field: &Field, table: &SessionRelation) -> Field {
+    let Some((description, unit)) = table.column_description(field.name()) else { return field.clone() };
+    let metadata = [("comment", description), ("unit", unit)];
     let metadata = metadata.into_iter().filter(|(_, text)| !text.is_empty());
-    field.clone().with_metadata(metadata.map(|(key, text)| (key.to_owned(), text.clone())).collect())
+    let metadata = metadata.map(|(key, text)| (key.to_owned(), text.to_owned()));
+    field.clone().with_metadata(field.metadata().clone().into_iter().chain(metadata).collect())
 }

@@ -26,6 +26,7 @@ use crate::lake::{Store, Table, Tables};
 use crate::query::{Engine, Session};
 use crate::telemetry::Metrics;
 use crate::tenancy::{Access, Scope};
+use crate::transform::Lookups;
 
 /// The time of the first row: 2026-01-01T00:00:00Z.
 pub(super) const NEW_YEAR: Micros = 20_454 * DAY;
@@ -177,9 +178,18 @@ pub(super) async fn engine() -> Arc<Engine> {
 
 /// Creates an engine for the shared tables, with the given limits.
 pub(super) async fn engine_with(config: QueryConfig) -> Arc<Engine> {
+    Engine::new(shared_tables().await, config, Clock::System, Arc::new(Metrics::default())).unwrap()
+}
+
+/// Creates an engine for the shared tables and for `lookups`.
+pub(super) async fn engine_with_lookups(lookups: &Arc<Lookups>) -> Arc<Engine> {
+    let (tables, lookups) = (shared_tables().await, Arc::clone(lookups));
+    Engine::with_lookups(tables, lookups, config(), Clock::System, Arc::new(Metrics::default())).unwrap()
+}
+
+async fn shared_tables() -> Arc<Tables> {
     static TABLES: OnceCell<Arc<Tables>> = OnceCell::const_new();
-    let tables = Arc::clone(TABLES.get_or_init(tables).await);
-    Engine::new(tables, config, Clock::System, Arc::new(Metrics::default())).unwrap()
+    Arc::clone(TABLES.get_or_init(tables).await)
 }
 
 /// Creates an engine with tables of its own, so that the test can add rows to them with [`add`].

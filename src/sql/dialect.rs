@@ -12,10 +12,11 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
 use crate::sql::functions::count_distinct::CountDistinctPlanner;
 use crate::sql::functions::generate_series::with_time_series;
 use crate::sql::functions::interval_product::IntervalProductPlanner;
+use crate::sql::functions::json_functions::JsonOperatorPlanner;
 use crate::sql::functions::window_aggregates::WindowAggregatePlanner;
 use crate::sql::functions::{
-    aggregate_functions, arrow_casts, corrected_functions, counted_windows, function_limits, pattern_limits,
-    time_functions,
+    aggregate_functions, arrow_casts, corrected_functions, counted_windows, function_limits, json_functions,
+    pattern_limits, text_casts, time_functions,
 };
 use crate::sql::rules::aggregate_order::AggregateOrderRule;
 use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
@@ -27,6 +28,7 @@ use crate::sql::rules::fallible_operands::{FilteredArgumentRule, GuardRule};
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
 use crate::sql::rules::time_units::TimeUnitPlanner;
+use crate::sql::rules::uuid_comparisons::UuidComparisonRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
 use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
 use crate::sql::syntax::boolean_texts::BooleanTextPlanner;
@@ -39,7 +41,8 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
     let scalar_functions = corrected_functions::with_corrections(scalar_functions);
     let scalar_functions = time_functions::with_time_functions(scalar_functions);
-    let scalar_functions = pattern_limits::with_pattern_limits(scalar_functions);
+    let mut scalar_functions = pattern_limits::with_pattern_limits(scalar_functions);
+    scalar_functions.extend(json_functions::functions().into_iter().chain(text_casts::functions()));
     SessionStateBuilder::new()
         .with_config(options.into())
         .with_expr_planners(expr_planners())
@@ -78,6 +81,7 @@ fn set_options(options: &mut ConfigOptions) {
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let ours: [Arc<dyn ExprPlanner>; 6] = [
         Arc::new(BoundValuePlanner),
+        Arc::new(JsonOperatorPlanner),
         Arc::new(BooleanTextPlanner),
         Arc::new(CountDistinctPlanner),
         Arc::new(IntervalProductPlanner),
@@ -90,8 +94,12 @@ fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
 /// Returns the analyzer rules. Some rules of this crate run before the engine's rules, which include type coercion, and
 /// some run after them.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(ExactNumbersRule), Arc::new(TimeCoercionRule), Arc::new(IntervalComparisonRule)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(UuidComparisonRule),
+        Arc::new(ExactNumbersRule),
+        Arc::new(TimeCoercionRule),
+        Arc::new(IntervalComparisonRule),
+    ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(AggregateOrderRule));
     rules.push(Arc::new(CheckedArithmeticRule));

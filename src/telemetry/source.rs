@@ -42,6 +42,8 @@ pub enum SourceTrouble {
     Topic,
     /// Messages have been read but cannot be stored.
     Store,
+    /// A database table was truncated.
+    Truncated,
     /// Any other error.
     Other,
 }
@@ -57,6 +59,7 @@ impl SourceTrouble {
             Self::Rights => "rights",
             Self::Topic => "topic",
             Self::Store => "store",
+            Self::Truncated => "truncated",
             Self::Other => "other",
         }
     }
@@ -117,7 +120,11 @@ impl SourceMetrics {
                 "Time from reading the first message of a batch to its commit",
                 durations,
             ),
-            stopped: registry.add("source_stopped", "Whether a partition is stopped by a gap", Family::default()),
+            stopped: registry.add(
+                "source_stopped",
+                "Whether a partition is stopped by a gap or a truncated table",
+                Family::default(),
+            ),
             skipped: registry.add_in(
                 messages(),
                 "source_skipped",

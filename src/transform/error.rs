@@ -50,6 +50,11 @@ fn of_arrow(error: &ArrowError) -> Error {
 
 fn schema_text(error: &SchemaError) -> String {
     match error {
+        SchemaError::FieldNotFound { field, valid_fields }
+            if field.name() == "position" && valid_fields.iter().any(|field| field.name() == "change_order") =>
+        {
+            "unknown column `position`; order changes by `change_order`, and identify them by `change_id`".to_owned()
+        }
         SchemaError::FieldNotFound { field, valid_fields } => {
             let known = valid_fields.iter().map(Column::name);
             format!("unknown column `{}`{}", field.flat_name(), did_you_mean(field.name(), known))

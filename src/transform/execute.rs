@@ -61,10 +61,10 @@ impl BatchRun<'_> {
         table: MessagesTable,
         mut accept: impl FnMut(Rows) -> Result<T>,
     ) -> Result<Outcome<T>> {
-        let MessagesTable { rows, errors } = table;
+        let MessagesTable { rows, errors, .. } = table;
         let deadline =
             RunDeadline { at: Instant::now() + self.limits.time_max, seconds: self.limits.time_max.as_secs_f64() };
-        let mut outcome = Outcome { parts: Vec::new(), errors, messages: rows.num_rows() };
+        let mut outcome = Outcome { parts: Vec::new(), errors, messages: rows.num_rows(), truncation: None };
         let is_alone = rows.num_rows() == 1;
         let (mut rows_left, mut bytes_left) = (self.limits.rows_max, self.limits.bytes_max);
         let mut work = Vec::from([Range { start: 0, end: rows.num_rows() }]);

@@ -1,7 +1,7 @@
 //! Lookup tables, which are loaded at startup and refreshed at intervals.
 //!
 //! ```text
-//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ succeeds ─► transforms join with the new contents
+//!   file │ url │ query ─► load (bytes, rows, time) ─┬─ succeeds ─► transforms and queries read the new contents
 //!             ▲                                     └─ fails ────► logged and counted; the previous contents stay
 //!             └──────────── refresh ◄───────────────┘
 //! ```
@@ -24,8 +24,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::lookup_contents::{LoadedLookup, LookupLimits};
-use super::{lookup_fetch, lookup_file};
+use super::lookup_contents::{LoadedLookup, LookupLimits, QueryableRows};
+use super::{lookup_fetch, lookup_file, lookup_queryable};
 use crate::config::{ColumnConfig, IngestConfig, LookupConfig, LookupFormat};
 use crate::contract::ColumnKind;
 use crate::error::{Error, Result, did_you_mean};
@@ -53,11 +53,25 @@ pub struct Lookups {
 /// The configuration and the current contents of one lookup table.
 #[derive(Debug)]
 struct Lookup {
-    config: LookupConfig,
+    config: Arc<LookupConfig>,
     /// The declared columns. `None` if the configuration declares no columns.
     declared: Option<SchemaRef>,
     /// The current contents. `None` until the lookup is loaded for the first time.
     loaded: RwLock<Option<Arc<LoadedLookup>>>,
+}
+
+/// A lookup table that queries can read.
+#[derive(Debug, Clone)]
+pub struct QueryableLookup<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The configuration.
+    pub config: &'a Arc<LookupConfig>,
+    /// The declared columns or, if none are declared, the columns of the current contents. `None` if they are not known
+    /// yet.
+    pub schema: Option<SchemaRef>,
+    /// The current contents, or `None` if the lookup has never been loaded.
+    pub loaded: Option<Arc<LoadedLookup>>,
 }
 
 impl Lookups {
@@ -65,7 +79,7 @@ impl Lookups {
     pub fn new(configs: &BTreeMap<String, LookupConfig>, limits: &IngestConfig, metrics: Arc<Metrics>) -> Arc<Self> {
         let lookup = |(name, config): (&String, &LookupConfig)| {
             let declared = (!config.columns.is_empty()).then(|| declared(&config.columns));
-            (name.clone(), Lookup { config: config.clone(), declared, loaded: RwLock::default() })
+            (name.clone(), Lookup { config: Arc::new(config.clone()), declared, loaded: RwLock::default() })
         };
         let limits = LookupLimits {
             bytes_max: limits.lookup_bytes_max,
@@ -76,12 +90,17 @@ impl Lookups {
         Arc::new(Self { list, limits, metrics, changed: watch::Sender::new(()) })
     }
 
+    /// Returns an empty set of lookups.
+    pub fn none() -> Arc<Self> {
+        Self::new(&BTreeMap::new(), &IngestConfig::default(), Arc::default())
+    }
+
     /// Loads the lookups that come from files. Returns the name and error of each lookup that cannot be loaded.
     pub fn load_files(&self) -> Vec<(String, Error)> {
         let mut errors = Vec::new();
         for (name, lookup) in &self.list {
             if let Some(file) = &lookup.config.file {
-                match lookup_file::read(file, lookup.declared.as_ref(), &self.limits) {
+                match lookup.read(file, &self.limits) {
                     Ok(loaded) => self.set_loaded(name, loaded),
                     Err(error) => errors.push((name.clone(), error.at(format!("lookups.{name}")))),
                 }
@@ -101,7 +120,7 @@ impl Lookups {
     /// Loads a lookup from `file` instead of its declared file, URL or query.
     pub fn load_instead(&self, name: &str, file: &Path) -> Result<()> {
         let lookup = self.list.get(name).ok_or_else(|| self.unknown(name))?;
-        self.set_loaded(name, lookup_file::read(file, lookup.declared.as_ref(), &self.limits)?);
+        self.set_loaded(name, lookup.read(file, &self.limits)?);
         Ok(())
     }
 
@@ -157,11 +176,18 @@ impl Lookups {
     }
 
     async fn load(&self, lookup: &Lookup, lookup_query: Option<&LookupQuery>) -> Result<LoadedLookup> {
-        let (config, declared, limits) = (&lookup.config, lookup.declared.clone(), self.limits);
+        let (config, declared, limits) = (Arc::clone(&lookup.config), lookup.declared.clone(), self.limits);
         let time_max = limits.time_max;
         let loading = async {
+            let prepared = {
+                let config = Arc::clone(&config);
+                move |loaded| lookup_queryable::prepare(loaded, &config, &limits)
+            };
             if let Some(file) = config.file.clone() {
-                return blocking(LOADING, move || lookup_file::read(&file, declared.as_ref(), &limits)).await;
+                return blocking(LOADING, move || {
+                    lookup_file::read(&file, declared.as_ref(), &limits).and_then(prepared)
+                })
+                .await;
             }
             if let Some(url) = &config.url {
                 let url = Url::parse(url).map_err(|error| Error::invalid(format!("the URL is not valid: {error}")))?;
@@ -170,13 +196,15 @@ impl Lookups {
                     Error::invalid("the URL does not end in a known file extension; use .csv, .json or .parquet")
                 })?;
                 let body = lookup_fetch::fetch(&url, config.ca_file.as_deref(), &limits).await?;
-                return blocking(LOADING, move || lookup_file::decode(body, format, declared.as_ref(), &limits)).await;
+                let decode = move || lookup_file::decode(body, format, declared.as_ref(), &limits).and_then(prepared);
+                return blocking(LOADING, decode).await;
             }
             let query = config.query.clone().ok_or_else(|| Error::internal("a lookup has no file, URL or query"))?;
             let lookup_query =
                 lookup_query.ok_or_else(|| Error::internal("no query engine was passed in for a lookup's query"))?;
             let batches = lookup_query(query).await?;
-            blocking(LOADING, move || lookup_file::from_batches(batches, declared.as_ref(), &limits)).await
+            let convert = move || lookup_file::from_batches(batches, declared.as_ref(), &limits).and_then(prepared);
+            blocking(LOADING, convert).await
         };
         let timed_out = || {
             Error::unavailable(format!(
@@ -214,12 +242,27 @@ impl Lookups {
         let found = |name: &String| {
             let lookup = self.list.get(name)?;
             let empty = |schema: &SchemaRef| {
-                Arc::new(LoadedLookup { schema: Arc::clone(schema), batches: Arc::default(), rows: 0 })
+                let (schema, queryable) = (Arc::clone(schema), QueryableRows::None);
+                Arc::new(LoadedLookup { schema, batches: Arc::default(), rows: 0, queryable })
             };
             Some((name.clone(), lookup.now().or_else(|| lookup.declared.as_ref().map(empty))?))
         };
         let missing: Vec<String> = names.iter().filter(|name| found(name).is_none()).cloned().collect();
         if missing.is_empty() { Ok(names.iter().filter_map(found).collect()) } else { Err(missing) }
+    }
+
+    /// Returns the lookups that queries can read.
+    pub fn queryable(&self) -> impl Iterator<Item = QueryableLookup<'_>> {
+        self.list.iter().filter(|(_, lookup)| lookup.config.is_queryable()).map(|(name, lookup)| {
+            let loaded = lookup.now();
+            let schema = lookup.declared.clone().or_else(|| Some(Arc::clone(loaded.as_ref()?.schema())));
+            QueryableLookup { name, config: &lookup.config, schema, loaded }
+        })
+    }
+
+    /// Returns the current contents of a lookup, or `None` if it is unknown or has never been loaded.
+    pub fn current(&self, name: &str) -> Option<Arc<LoadedLookup>> {
+        self.list.get(name)?.now()
     }
 
     /// Returns the names of all declared lookups.
@@ -243,6 +286,12 @@ impl Lookups {
 }
 
 impl Lookup {
+    /// Reads the contents from a file.
+    fn read(&self, file: &Path, limits: &LookupLimits) -> Result<LoadedLookup> {
+        let loaded = lookup_file::read(file, self.declared.as_ref(), limits)?;
+        lookup_queryable::prepare(loaded, &self.config, limits)
+    }
+
     fn now(&self) -> Option<Arc<LoadedLookup>> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -18,7 +18,7 @@ use arrow::json;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::lookup_contents::{LoadedLookup, LookupLimits};
+use super::lookup_contents::{LoadedLookup, LookupLimits, QueryableRows};
 use crate::config::LookupFormat;
 use crate::error::{Error, Result, did_you_mean};
 
@@ -135,7 +135,8 @@ impl LookupRows {
         let schema = self.schema.filter(|schema| !schema.fields().is_empty());
         let schema =
             schema.ok_or_else(|| Error::invalid("the lookup is empty and has no declared columns; set `columns`"))?;
-        Ok(LoadedLookup { schema, batches: Arc::new(self.batches), rows: self.rows })
+        let (batches, queryable) = (Arc::new(self.batches), QueryableRows::None);
+        Ok(LoadedLookup { schema, batches, rows: self.rows, queryable })
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `time` | timestamp | the message's timestamp |
 //!
 //! Messages in Debezium's envelope have additional columns: `op`, `before`, `after`, `source`, `row`, `deleted`,
-//! `position`, `changed_time`.
+//! `change_order`, `change_id`, `changed_time`. The last three columns are never NULL.
 //!
 //! **Invariant:** the last column, [`MESSAGE_INDEX`], is the message's index in the batch. Statements cannot read it.
 
@@ -25,7 +25,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::value::RawValue;
 
-use super::debezium::ChangeEvent;
+use super::debezium::{ChangeEvent, ChangeReader, DebeziumMessage, UnavailableValue};
 use super::{Message, MessageError};
 use crate::config::Envelope;
 use crate::contract::{ColumnKind, Reason};
@@ -52,7 +52,8 @@ enum MessageColumn {
     Source,
     Row,
     Deleted,
-    Position,
+    ChangeOrder,
+    ChangeId,
     Changed,
 }
 
@@ -68,14 +69,15 @@ const PLAIN: [(&str, MessageColumn, ColumnKind); 7] = [
 ];
 
 /// The additional columns of messages in Debezium's envelope.
-const DEBEZIUM: [(&str, MessageColumn, ColumnKind); 8] = [
+const DEBEZIUM: [(&str, MessageColumn, ColumnKind); 9] = [
     ("op", MessageColumn::Op, ColumnKind::Text),
     ("before", MessageColumn::Before, ColumnKind::Text),
     ("after", MessageColumn::After, ColumnKind::Text),
     ("source", MessageColumn::Source, ColumnKind::Text),
     ("row", MessageColumn::Row, ColumnKind::Text),
     ("deleted", MessageColumn::Deleted, ColumnKind::Bool),
-    ("position", MessageColumn::Position, ColumnKind::Int64),
+    ("change_order", MessageColumn::ChangeOrder, ColumnKind::Text),
+    ("change_id", MessageColumn::ChangeId, ColumnKind::Text),
     ("changed_time", MessageColumn::Changed, ColumnKind::Timestamp),
 ];
 
@@ -86,6 +88,8 @@ pub(super) struct MessagesTable {
     pub(super) rows: RecordBatch,
     /// The invalid messages, which have no row.
     pub(super) errors: Vec<MessageError>,
+    /// The indexes of the messages that report the truncation of a database table. They have no row.
+    pub(super) truncations: Vec<usize>,
 }
 
 /// A valid message, from which one row is built.
@@ -93,7 +97,15 @@ struct MessageRow<'a> {
     index: u32,
     message: &'a Message<'a>,
     value: Option<&'a str>,
-    change: Option<ChangeEvent<'a>>,
+    change: Option<Box<ChangeEvent<'a>>>,
+}
+
+/// The role of a message in the table.
+enum MessageRole<'a> {
+    Row(MessageRow<'a>),
+    Truncation,
+    /// The message has no row.
+    Skipped,
 }
 
 fn columns_of(envelope: Envelope) -> impl Iterator<Item = (&'static str, MessageColumn, ColumnKind)> {
@@ -114,17 +126,22 @@ pub(super) fn schema_with_index(envelope: Envelope) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Builds columns from messages. Debezium's tombstones are skipped. Columns for which `is_needed` returns false contain
-/// only nulls, because the statement does not read them.
+/// Builds columns from messages. Debezium's tombstones and logical messages are skipped. Columns for which `is_needed`
+/// returns false contain only nulls, because the statement does not read them. `unavailable` is `None` if the messages
+/// have no envelope.
 pub(super) fn table(
-    envelope: Envelope,
+    unavailable: Option<&UnavailableValue>,
     messages: &[Message<'_>],
     is_needed: impl Fn(usize) -> bool,
 ) -> Result<MessagesTable> {
-    let (mut rows, mut errors) = (Vec::with_capacity(messages.len()), Vec::new());
+    let envelope = if unavailable.is_some() { Envelope::Debezium } else { Envelope::None };
+    let mut changes = unavailable.map(ChangeReader::new);
+    let (mut rows, mut errors, mut truncations) = (Vec::with_capacity(messages.len()), Vec::new(), Vec::new());
     for (index, message) in (0..).zip(messages) {
-        match read(envelope, index, message) {
-            Ok(row) => rows.extend(row),
+        match read(changes.as_mut(), index, message) {
+            Ok(MessageRole::Row(row)) => rows.push(row),
+            Ok(MessageRole::Truncation) => truncations.push(index as usize),
+            Ok(MessageRole::Skipped) => {}
             Err((reason, detail)) => errors.push(MessageError { message: index as usize, reason, detail }),
         }
     }
@@ -136,34 +153,43 @@ pub(super) fn table(
     let columns = columns.chain([indexes]).collect();
     let rows = RecordBatch::try_new(schema_with_index(envelope), columns)
         .map_err(|cause| Error::internal("the messages do not fit their table").with_source(cause))?;
-    Ok(MessagesTable { rows, errors })
+    Ok(MessagesTable { rows, errors, truncations })
 }
 
+/// Reads a message. `changes` is `None` if the messages have no envelope.
 fn read<'a>(
-    envelope: Envelope,
+    changes: Option<&mut ChangeReader<'a>>,
     index: u32,
     message: &'a Message<'a>,
-) -> std::result::Result<Option<MessageRow<'a>>, (Reason, String)> {
+) -> std::result::Result<MessageRole<'a>, (Reason, String)> {
     let Some(bytes) = message.value else {
-        let row = MessageRow { index, message, value: None, change: None };
-        return Ok((envelope != Envelope::Debezium).then_some(row));
+        return Ok(match changes {
+            Some(_) => MessageRole::Skipped,
+            None => MessageRole::Row(MessageRow { index, message, value: None, change: None }),
+        });
     };
     let value =
         std::str::from_utf8(bytes).map_err(|_| (Reason::InvalidUtf8, "the message is not valid UTF-8".to_owned()))?;
     serde_json::from_str::<&RawValue>(value)
         .map_err(|error| (Reason::Malformed, format!("the message is not valid JSON: {error}")))?;
-    let change = match envelope {
-        Envelope::None => None,
-        Envelope::Debezium => match ChangeEvent::parse(value).map_err(|error| (Reason::Malformed, error))? {
-            Some(change) => Some(change),
-            None => return Ok(None),
+    let change = match changes {
+        None => None,
+        Some(changes) => match changes.read(value).map_err(|error| (Reason::Malformed, error))? {
+            DebeziumMessage::Change(change) if change.changed(message).is_none() => {
+                let why = "the change has no time: neither the database, Debezium nor Kafka has added one";
+                return Err((Reason::Malformed, why.to_owned()));
+            }
+            DebeziumMessage::Change(change) => Some(change),
+            DebeziumMessage::Truncate => return Ok(MessageRole::Truncation),
+            DebeziumMessage::Other => return Ok(MessageRole::Skipped),
         },
     };
-    Ok(Some(MessageRow { index, message, value: Some(value), change }))
+    Ok(MessageRole::Row(MessageRow { index, message, value: Some(value), change }))
 }
 
 fn column(property: MessageColumn, rows: &[MessageRow<'_>]) -> ArrayRef {
-    let changes = || rows.iter().map(|row| row.change.as_ref());
+    let changes = || rows.iter().map(|row| row.change.as_deref());
+    let with_message = || rows.iter().map(|row| Some((row.change.as_deref()?, row.message)));
     match property {
         MessageColumn::Value => strings(rows.iter().map(|row| row.value)),
         MessageColumn::Key => strings(rows.iter().map(|row| utf8(row.message.key))),
@@ -174,20 +200,29 @@ fn column(property: MessageColumn, rows: &[MessageRow<'_>]) -> ArrayRef {
         }
         MessageColumn::Offset => Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.message.offset))),
         MessageColumn::Time => times(rows.iter().map(|row| row.message.time)),
-        MessageColumn::Op => strings(changes().map(|change| change.map(|change| &*change.op))),
-        MessageColumn::Before => strings(changes().map(|change| change?.before)),
-        MessageColumn::After => strings(changes().map(|change| change?.after)),
-        MessageColumn::Source => strings(changes().map(|change| change?.source)),
+        MessageColumn::Op => strings(changes().map(|change| change.map(ChangeEvent::op))),
+        MessageColumn::Before => strings(changes().map(|change| change?.before.as_deref())),
+        MessageColumn::After => strings(changes().map(|change| change?.after.as_deref())),
+        MessageColumn::Source => strings(changes().map(|change| change?.source())),
         MessageColumn::Row => strings(changes().map(|change| change?.row())),
         MessageColumn::Deleted => {
             Arc::new(changes().map(|change| change.map(ChangeEvent::is_delete)).collect::<BooleanArray>())
         }
-        MessageColumn::Position => Arc::new(changes().map(|change| change?.position()).collect::<Int64Array>()),
-        MessageColumn::Changed => times(changes().map(|change| change?.changed())),
+        MessageColumn::ChangeOrder => {
+            owned(with_message().map(|row| row.map(|(change, message)| change.order(message))))
+        }
+        MessageColumn::ChangeId => owned(with_message().map(|row| row.map(|(change, message)| change.id(message)))),
+        MessageColumn::Changed => {
+            times(with_message().map(|row| row.and_then(|(change, message)| change.changed(message))))
+        }
     }
 }
 
 fn strings<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn owned(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 

@@ -4,8 +4,9 @@
 //! ```text
 //!   messages ─► debezium? ─► table `messages` ─┐
 //!                                              ├─► plan (once) ─► run per batch ─► rows, and the message of each row
-//!   file │ url │ query ─► lookup tables ───────┘                       │
-//!                                                                      └─► rejected messages, each with its reason
+//!   file │ url │ query ─► lookup tables ───────┤                       │
+//!                                              │                       └─► rejected messages, each with its reason
+//!                                              └─► queries, if the configuration permits it
 //! ```
 //!
 //! **Invariant:** a row comes from exactly one message. The rows depend only on this message and on the lookup tables.
@@ -19,9 +20,8 @@ mod plan;
 
 mod messages_table;
 
+mod base64_guard;
 mod debezium;
-mod json;
-mod json_path;
 
 mod deadline;
 mod placeholder_table;
@@ -35,13 +35,19 @@ mod lookup;
 mod lookup_contents;
 mod lookup_fetch;
 mod lookup_file;
+mod lookup_queryable;
 
+#[cfg(test)]
+mod lookup_queryable_tests;
 #[cfg(test)]
 mod lookup_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
-pub use lookup::{LookupQuery, Lookups};
+pub use lookup::{LookupQuery, Lookups, QueryableLookup};
+pub use lookup_contents::LoadedLookup;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,13 +58,13 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Micros;
-use crate::config::{Envelope, IngestConfig, SourceConfig, TenantFrom};
+use crate::config::{DecimalEncoding, Envelope, IngestConfig, OnTruncate, SourceConfig, SourceFormat, TenantFrom};
 use crate::contract::{Contract, Reason};
 use crate::error::{Error, Result, did_you_mean};
 use crate::supervise;
 
+use debezium::{ChangeReader, DebeziumMessage, UnavailableValue};
 use execute::BatchRun;
-use lookup_contents::LoadedLookup;
 use messages_table::MESSAGES;
 use plan::{PlanTarget, TransformPlan};
 
@@ -114,6 +120,9 @@ pub struct Outcome<T> {
     /// The number of messages that became rows of the table `messages`. Invalid messages and Debezium's tombstones are
     /// not counted.
     pub messages: usize,
+    /// The index of the first message that reports the truncation of a database table, if the source stops at such a
+    /// message. In this case, no message of the batch was transformed.
+    pub truncation: Option<usize>,
 }
 
 /// The limits on the transform of one batch.
@@ -131,6 +140,11 @@ pub struct Transform {
     /// True if the source, not the statement, determines the tenant of a message.
     is_owned: bool,
     envelope: Envelope,
+    /// True if a JSON string that may be base64 must not be read as a number.
+    guards_base64: bool,
+    /// The placeholder for unavailable values. `None` if the messages are not in Debezium's envelope.
+    unavailable: Option<UnavailableValue>,
+    on_truncate: OnTruncate,
     /// The text of the statement, which is parsed each time the statement is planned. Planning is rare, and storing the
     /// syntax tree instead would increase the compile time of every future that holds a transform.
     sql: String,
@@ -178,6 +192,12 @@ impl Transform {
             contract: Arc::clone(contract),
             is_owned: config.tenant != TenantFrom::Event,
             envelope: config.envelope,
+            guards_base64: config.envelope == Envelope::Debezium
+                && config.format == SourceFormat::Json
+                && config.decimals == DecimalEncoding::Base64,
+            unavailable: (config.envelope == Envelope::Debezium)
+                .then(|| UnavailableValue::new(&config.unavailable_value)),
+            on_truncate: config.on_truncate,
             sql,
             lookups: Arc::clone(lookups),
             names,
@@ -197,6 +217,15 @@ impl Transform {
     /// Returns the format of the messages' envelope.
     pub fn envelope(&self) -> Envelope {
         self.envelope
+    }
+
+    /// Returns true if a message in Debezium's envelope is valid, but is not a change of a row. Such a message names no
+    /// tenant.
+    pub fn is_without_row(&self, message: &Message<'_>) -> bool {
+        let (Some(unavailable), Some(value)) = (&self.unavailable, message.value) else { return false };
+        let json = std::str::from_utf8(value).ok();
+        let read = json.and_then(|json| ChangeReader::new(unavailable).read(json).ok());
+        matches!(read, Some(DebeziumMessage::Truncate | DebeziumMessage::Other))
     }
 
     /// Returns the names of the lookups that must be loaded before the statement can be checked.
@@ -243,8 +272,15 @@ impl Transform {
     ) -> Result<Outcome<T>> {
         let prepared = self.now()?;
         let is_read = &prepared.plan.is_read;
-        let table =
-            messages_table::table(self.envelope, messages, |column| is_read.get(column).copied().unwrap_or(false))?;
+        let is_needed = |column: usize| is_read.get(column).copied().unwrap_or(false);
+        let table = messages_table::table(self.unavailable.as_ref(), messages, is_needed)?;
+        if let Some(first) = table.truncations.first() {
+            if self.on_truncate == OnTruncate::Stop {
+                return Ok(Outcome { parts: Vec::new(), errors: Vec::new(), messages: 0, truncation: Some(*first) });
+            }
+            let (source, Message { topic, partition, offset, .. }) = (&self.source, &messages[*first]);
+            tracing::warn!(%source, %topic, partition, offset, "a database table was truncated; the rows that were stored before stay visible, because on_truncate is \"ignore\"");
+        }
         let contents =
             |(name, loaded): &(String, Arc<LoadedLookup>)| (Arc::from(name.as_str()), Arc::clone(&loaded.batches));
         let lookups = prepared.loaded.iter().map(contents).collect();
@@ -288,7 +324,12 @@ impl Transform {
     }
 
     fn plan(&self, lookups: &[(String, Arc<LoadedLookup>)]) -> Result<TransformPlan> {
-        let target = PlanTarget { contract: &self.contract, is_owned: self.is_owned, envelope: self.envelope };
+        let target = PlanTarget {
+            contract: &self.contract,
+            is_owned: self.is_owned,
+            envelope: self.envelope,
+            guards_base64: self.guards_base64,
+        };
         TransformPlan::new(&self.sql, target, lookups)
     }
 }

@@ -1,7 +1,8 @@
 //! Turns a statement into a plan that can run over every batch.
 //!
 //! ```text
-//!   SQL ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract? ─► physical plan
+//!   SQL ─► parse (one SELECT?) ─► plan over empty tables ─► carry the message index ─► columns of the contract?
+//!       ─► optimize ─► guard against base64 ─► physical plan
 //! ```
 //!
 //! Planning needs the statement, the contract of the table that stores the rows, and the schemas of the lookup tables.
@@ -10,6 +11,7 @@
 //!
 //! **Invariant:** a statement can read `messages` and the lookup tables, but no other table, file or option.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,9 +34,9 @@ use super::lookup_contents::LoadedLookup;
 use super::messages_table::{MESSAGES, schema, schema_with_index};
 use super::placeholder_table::{PlaceholderScan, PlaceholderTable};
 use super::provenance::carry;
-use super::{deadline, json};
+use super::{base64_guard, deadline};
 use crate::config::Envelope;
-use crate::contract::{Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
+use crate::contract::{ColumnKind, Contract, DecodeOptions, EVENT_DATE, Owner, RECEIVED_TIME, decode_arrow};
 use crate::error::{Error, Result, did_you_mean};
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::syntax;
@@ -45,6 +47,12 @@ const BATCH_ROWS: usize = 8_192;
 /// The approximate number of messages in a batch, which the engine uses to plan joins.
 const MESSAGES_EXPECTED: usize = 10_000;
 
+/// Returns the names of the columns that store texts as decimals.
+fn decimals(contract: &Contract) -> BTreeSet<String> {
+    let is_decimal = |kind| matches!(kind, ColumnKind::Decimal { .. } | ColumnKind::List(ColumnKind::Decimal { .. }));
+    contract.columns.iter().filter(|column| is_decimal(column.kind)).map(|column| column.name.clone()).collect()
+}
+
 /// The contract of the table and the configuration of the source, which the result of a statement must match.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlanTarget<'a> {
@@ -52,6 +60,8 @@ pub(super) struct PlanTarget<'a> {
     /// True if the source, not the statement, determines the tenant of a message.
     pub(super) is_owned: bool,
     pub(super) envelope: Envelope,
+    /// True if a JSON string that may be base64 must not be read as a number.
+    pub(super) guards_base64: bool,
 }
 
 /// A planned statement. Each run executes a copy of the plan.
@@ -106,7 +116,12 @@ impl TransformPlan {
         let plan = decorrelate(plan).map_err(of_engine)?.data;
         engine_bugs::check(&plan)?;
         check_names(&plan, target)?;
-        let physical = futures::executor::block_on(state.create_physical_plan(&plan)).map_err(of_engine)?;
+        let mut plan = state.optimize(&plan).map_err(of_engine)?;
+        if target.guards_base64 {
+            plan = base64_guard::guard(plan, decimals(target.contract)).map_err(of_engine)?;
+        }
+        let physical = state.query_planner().create_physical_plan(&plan, &state);
+        let physical = futures::executor::block_on(physical).map_err(of_engine)?;
         check_types(&physical.schema(), target)?;
         let is_read = is_read(&physical, schema_with_index(target.envelope).fields().len());
         let physical = deadline::add_deadline_checks(physical).map_err(of_engine)?;
@@ -129,9 +144,7 @@ fn state(lookups: &[(String, Arc<LoadedLookup>)], envelope: Envelope) -> Result<
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(of_engine)?;
-    let mut builder = dialect::session_state(options).with_runtime_env(runtime);
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(json::Operators));
-    builder.scalar_functions().get_or_insert_default().extend(json::functions());
+    let builder = dialect::session_state(options).with_runtime_env(runtime);
     let state = builder.build();
     let tables = state.schema_for_ref(MESSAGES).map_err(of_engine)?;
     let messages = PlaceholderTable::new(MESSAGES, schema(envelope), MESSAGES_EXPECTED);

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 mkdir -p .cache/missing
-for component in python:venv jdbc:java kafka:kafka postgres:postgres; do
+for component in python:venv jdbc:java kafka:kafka postgres:postgres mariadb:mariadb; do
   folder=.cache/${component#*:} component=${component%:*}
   missing=.cache/missing/$component
   if tests/clients/setup.sh "$component" 2> "$missing.log"; then

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the real clients and servers of the test suites into .cache/: a Python environment, the JDBC test program with its
-# drivers, Apache Kafka with Connect and Debezium, and a link to PostgreSQL's programs. `setup.sh python kafka postgres` installs
-# only these components. If nothing has changed, the script does nothing and takes a fraction of a second. It needs python3, Java 17
-# and mvn, and installs PostgreSQL with apt-get if that is possible.
+# drivers, Apache Kafka with Connect and Debezium, and links to the programs of PostgreSQL and MariaDB. `setup.sh python kafka
+# postgres` installs only these components. If nothing has changed, the script does nothing and takes a fraction of a second. It
+# needs python3, Java 17 and mvn, and installs PostgreSQL and MariaDB with apt-get if that is possible.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -12,15 +12,16 @@ venv=.cache/venv
 java=.cache/java
 kafka=.cache/kafka
 postgres=.cache/postgres
+mariadb=.cache/mariadb
 
 fail() { echo "setup: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null || fail "$1 is missing: install it ($2)"; }
 
 for component in "$@"; do
-  [[ $component =~ ^(python|jdbc|kafka|postgres)$ ]] \
-    || fail "unknown component $component; use python, jdbc, kafka or postgres, or omit it to install all"
+  [[ $component =~ ^(python|jdbc|kafka|postgres|mariadb)$ ]] \
+    || fail "unknown component $component; use python, jdbc, kafka, postgres or mariadb, or omit it to install all"
 done
-wanted=" ${*:-python jdbc kafka postgres} "
+wanted=" ${*:-python jdbc kafka postgres mariadb} "
 is_wanted() { [[ $wanted == *" $1 "* ]]; }
 
 # Succeeds if the folder $1 was built from the current inputs. The remaining arguments are the inputs.
@@ -97,4 +98,26 @@ if is_wanted postgres && ! [ -x $postgres/initdb ]; then
     || fail "PostgreSQL was installed, but its server is neither in /usr/lib/postgresql nor on the path"
   mkdir -p .cache
   ln -sfn "$programs" $postgres
+fi
+
+# Prints the path of a program, which may be in a folder for administrators.
+find_program() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1"; }
+
+install_mariadb() {
+  local how="apt-get install mariadb-server"
+  command -v apt-get >/dev/null || fail "MariaDB is missing: install its server, 10.6 or newer"
+  [ "$(id -u)" -eq 0 ] || fail "MariaDB is missing: install it ($how)"
+  echo "setup: $how"
+  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install mariadb-server >/dev/null; } \
+    || fail "apt-get could not install MariaDB: see the message above"
+}
+
+if is_wanted mariadb && ! { [ -x $mariadb/mariadbd ] && [ -x $mariadb/mariadb-install-db ]; }; then
+  find_program mariadbd >/dev/null || install_mariadb
+  rm -rf $mariadb
+  mkdir -p $mariadb
+  for program in mariadb-install-db mariadbd; do
+    path=$(find_program $program) || fail "MariaDB was installed, but $program is not on the path"
+    ln -s "$path" $mariadb/$program
+  done
 fi

@@ -82,7 +82,7 @@ def each_order_is_flattened_and_enriched(facts):
 def the_history_has_each_change_once(facts):
     return same(
         facts,
-        "SELECT order_id, state, deleted FROM orders_changes ORDER BY order_id, position",
+        "SELECT order_id, state, deleted FROM orders_changes ORDER BY order_id, change_order",
         "SELECT order_id, state, deleted FROM journal WHERE restaurant_id = %s ORDER BY order_id, number",
     )
 
@@ -106,7 +106,7 @@ def a_restaurant_sees_its_own_orders_only(facts):
             equal(ask(facts, tenant, f"SELECT DISTINCT restaurant_id FROM {table}"), [(tenant,)], table)
             for other in others:
                 equal(ask(facts, tenant, f"SELECT count(*) FROM {table} WHERE restaurant_id = '{other}'"), [(0,)], table)
-                equal(ask(facts, tenant, f"SELECT count(*) FROM {table} WHERE position > 0 OR restaurant_id = '{other}'"),
+                equal(ask(facts, tenant, f"SELECT count(*) FROM {table} WHERE change_order > '' OR restaurant_id = '{other}'"),
                       ask(facts, tenant, f"SELECT count(*) FROM {table}"), table)
 
 

@@ -33,6 +33,11 @@ async fn statements_of_bi_tools_run_through_jdbc() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("glasshouse.toml");
     fs::write(&config, [include_str!("../sql/tables.toml"), SERVER].concat()).unwrap();
+    for (file, rows) in
+        [("regions.csv", include_str!("../sql/regions.csv")), ("rates.csv", include_str!("../sql/rates.csv"))]
+    {
+        fs::write(folder.path().join(file), rows).unwrap();
+    }
     let server = Server::start(&Setup { config: Some(config), ..Setup::default() });
     let events = [
         ("calls", include_str!("../sql/calls.ndjson")),

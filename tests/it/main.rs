@@ -1,7 +1,7 @@
 //! Integration tests, which run server processes with real clients and check the source tree.
 //!
-//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, and PostgreSQL. If one of these
-//! is not installed, the tests that need it are skipped, and are listed at the end of the run. In CI, they fail instead
+//! `tests/clients/setup.sh` installs the clients, the S3 server, Kafka with Debezium, PostgreSQL and MariaDB. If one of
+//! these is not installed, the tests that need it are skipped, and are listed at the end of the run. In CI, they fail instead
 //! (see `requirements.rs`).
 
 #![expect(clippy::unwrap_used, reason = "a failed `unwrap` fails the test and reports its location")]
@@ -14,6 +14,7 @@ mod cli;
 mod client_suite;
 mod clients;
 mod crash;
+mod debezium;
 mod demo;
 mod disk;
 mod docs_sql;

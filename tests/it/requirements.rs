@@ -22,6 +22,8 @@ pub(crate) enum Requirement {
     Kafka,
     /// The PostgreSQL server.
     Postgres,
+    /// The MariaDB server.
+    MariaDb,
     /// Permission to mount a file system.
     Mount,
 }
@@ -73,6 +75,7 @@ impl Requirement {
             Self::Jdbc => ("java/.made-from", "jdbc"),
             Self::Kafka => ("kafka/.made-from", "kafka"),
             Self::Postgres => ("postgres/initdb", "postgres"),
+            Self::MariaDb => ("mariadb/mariadbd", "mariadb"),
             Self::Mount => return Disk::try_mount(1 << 20).err(),
         };
         if !cache().join(file).exists() {

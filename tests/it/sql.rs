@@ -1,5 +1,6 @@
 //! Runs the sqllogictest files `tests/sql/*.slt` in a session of one tenant. The tables contain the events from
-//! `tests/sql/*.ndjson`. Some of the events belong to another tenant. The session's clock is fixed.
+//! `tests/sql/*.ndjson`, and the lookup tables contain the rows from `tests/sql/*.csv`. Some of the events and rows
+//! belong to another tenant. The session's clock is fixed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use glasshouse::lake::{Store, Table};
 use glasshouse::query::{Engine, Session};
 use glasshouse::telemetry::Metrics;
 use glasshouse::tenancy::{DevelopmentToken, Scope, Verifier};
+use glasshouse::transform::Lookups;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner, parse_file, strict_column_validator};
 
 /// The fixed time of the session's clock: 2026-03-30T09:00:00Z.
@@ -105,7 +107,7 @@ pub(crate) async fn session(partitions: usize) -> Session {
     let mut config = Config::parse(CONFIG, "sql.rs", &folder(), std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let mut tables = BTreeMap::new();
-    for name in ["calls", "leases", "orders"] {
+    for name in ["calls", "invoices", "leases", "orders"] {
         tables.insert(name.to_owned(), table(name, &store, &config).await);
     }
 
@@ -121,7 +123,11 @@ pub(crate) async fn session(partitions: usize) -> Session {
     };
     let access = verifier.verify(&mint.sign(&config.auth, &clock).unwrap()).await.unwrap();
     config.query.partitions = partitions;
-    let engine = Engine::new(Arc::new(tables), config.query, clock, Arc::new(Metrics::default())).unwrap();
+    let lookups = Lookups::new(&config.lookups, &config.ingest, Arc::new(Metrics::default()));
+    let errors = lookups.load_files();
+    assert!(errors.is_empty(), "{errors:?}");
+    let metrics = Arc::new(Metrics::default());
+    let engine = Engine::with_lookups(Arc::new(tables), lookups, config.query, clock, metrics).unwrap();
     engine.session(&access).unwrap()
 }
 

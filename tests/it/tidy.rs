@@ -100,7 +100,7 @@ const CLOCKS: [&str; 3] = ["SystemTime::now", "Utc::now", "Local::now"];
 
 /// The permitted folders inside modules. All files that are not in one of them must be directly in the folder of their
 /// module.
-const FOLDERS: [&str; 21] = [
+const FOLDERS: [&str; 22] = [
     "src/contract/columns/",
     "src/contract/decode/",
     "src/contract/message/",
@@ -122,6 +122,7 @@ const FOLDERS: [&str; 21] = [
     "src/sql/functions/",
     "src/sql/rules/",
     "src/sql/syntax/",
+    "src/transform/debezium/",
 ];
 
 const RULES: [Rule; 14] = [

@@ -10,18 +10,19 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array, Int64Array,
-    MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMicrosecondArray,
+    ListArray, MapBuilder, MapFieldNames, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
-use arrow::datatypes::ArrowNativeType;
+use arrow::datatypes::{ArrowNativeType, DataType};
 
-use super::list_builder::ListBuilder;
+use super::dictionary_ops::plain_column;
+use super::list_offsets::ListOffsets;
 use super::padded_slice::PaddedSlice;
-use super::text_builder::TextBuilder;
+use super::text_builder::{TextBuilder, column_error};
 use crate::contract::ColumnKind;
 use crate::contract::decode::column_value::{ColumnValue, Text};
 use crate::contract::{DecodeOptions, Owner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The number of bits in a word of a bit set.
 const WORD: usize = 64;
@@ -36,8 +37,8 @@ pub(in crate::contract) enum ColumnBuilder {
     Decimals(Vec<i128>, Vec<u64>),
     /// A column of strings or byte strings, and its validity bits.
     Bytes(TextBuilder, Vec<u64>),
-    /// A column of lists, and its validity bits.
-    Lists(ListBuilder, Vec<u64>),
+    /// A column of lists: the elements of all rows, the offsets of the rows, and their validity bits.
+    Lists(Box<ColumnBuilder>, ListOffsets, Vec<u64>),
     /// A placeholder for the map column, which is built by a `MapBuilder`.
     Map,
 }
@@ -54,7 +55,9 @@ impl ColumnBuilder {
                 Self::Bytes(TextBuilder::plain(rows), validity)
             }
             ColumnKind::Decimal { .. } => Self::Decimals(Vec::with_capacity(rows), validity),
-            ColumnKind::List(element) => Self::Lists(ListBuilder::new(*element, rows), validity),
+            ColumnKind::List(element) => {
+                Self::Lists(Box::new(Self::new(*element, false, 0)), ListOffsets::new(rows), validity)
+            }
             _ => Self::Numbers(Vec::with_capacity(rows), validity),
         }
     }
@@ -75,7 +78,7 @@ impl ColumnBuilder {
             Self::Numbers(_, validity)
             | Self::Decimals(_, validity)
             | Self::Bytes(_, validity)
-            | Self::Lists(_, validity) => Some(validity),
+            | Self::Lists(_, _, validity) => Some(validity),
             Self::Map => None,
         }
     }
@@ -128,7 +131,7 @@ impl ColumnBuilder {
     /// Starts the current row's list, which is empty until [`ColumnBuilder::push`] adds elements to it. Does nothing if
     /// the list was started before.
     pub(in crate::contract) fn start_list(&mut self, row: usize) {
-        let Self::Lists(_, validity) = self else {
+        let Self::Lists(_, _, validity) = self else {
             return debug_assert!(false, "a list is written to a column of another kind");
         };
         validity[row / WORD] |= 1 << (row % WORD);
@@ -138,8 +141,15 @@ impl ColumnBuilder {
     /// elements, or nothing if the element is null.
     pub(in crate::contract) fn push(&mut self, write: impl FnOnce(&mut Self, usize)) -> Result<()> {
         match self {
-            Self::Lists(lists, _) => lists.push(write),
-            _ => Err(crate::error::Error::internal("an element is added to a column of another kind")),
+            Self::Lists(elements, offsets, _) => {
+                let (index, capacity) = offsets.next();
+                if let Some(capacity) = capacity {
+                    elements.grow(capacity);
+                }
+                write(elements, index);
+                elements.keep()
+            }
+            _ => Err(Error::internal("an element is added to a column of another kind")),
         }
     }
 
@@ -171,7 +181,10 @@ impl ColumnBuilder {
         }
         match self {
             Self::Bytes(texts, _) => texts.clear(row),
-            Self::Lists(lists, _) => lists.clear(),
+            Self::Lists(elements, offsets, _) => {
+                let removed = offsets.clear();
+                elements.truncate(removed.start, removed.end);
+            }
             _ => {}
         }
     }
@@ -192,7 +205,7 @@ impl ColumnBuilder {
     pub(in crate::contract) fn keep(&mut self) -> Result<()> {
         match self {
             Self::Bytes(texts, _) => texts.keep(),
-            Self::Lists(lists, _) => lists.keep(),
+            Self::Lists(_, offsets, _) => offsets.keep(),
             _ => Ok(()),
         }
     }
@@ -223,10 +236,7 @@ impl ColumnBuilder {
             Self::Numbers(values, validity) => numbers(kind, values, rows, nulls(validity)),
             Self::Decimals(values, validity) => decimals(kind, values, rows, nulls(validity))?,
             Self::Bytes(texts, validity) => texts.finish(kind, rows, nulls(validity))?,
-            Self::Lists(lists, validity) => match kind {
-                ColumnKind::List(element) => lists.finish(*element, nulls(validity))?,
-                _ => return Ok(None),
-            },
+            Self::Lists(elements, offsets, validity) => lists(kind, *elements, offsets, nulls(validity))?,
         }))
     }
 }
@@ -261,6 +271,23 @@ fn decimals(kind: ColumnKind, mut values: Vec<i128>, rows: usize, nulls: Option<
     values.truncate(rows);
     let array = Decimal128Array::new(Buffer::from_vec(values).into(), nulls).with_data_type(kind.data_type());
     Ok(Arc::new(array))
+}
+
+/// Converts the kept rows to an array of lists, as they are stored.
+fn lists(
+    kind: ColumnKind,
+    elements: ColumnBuilder,
+    offsets: ListOffsets,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef> {
+    let (ColumnKind::List(element), DataType::List(field)) = (kind, kind.stored_type()) else {
+        return Err(Error::internal(format!("{kind} is not a list")));
+    };
+    let elements = elements.finish(*element, offsets.kept())?;
+    let elements = elements.ok_or_else(|| Error::internal("a list cannot contain maps"))?;
+    // The builder of the elements may have used a dictionary, but stored lists are plain.
+    let elements = plain_column(&elements).map_err(column_error)?;
+    Ok(Arc::new(ListArray::try_new(field, offsets.finish(), elements, nulls).map_err(column_error)?))
 }
 
 /// Reinterprets eight-byte values as the array's native type without copying them.

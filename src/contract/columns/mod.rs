@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   values ─► batch_builder ─► column_builder ─┬─► text_builder ─► dictionary | plain strings ─┐
-//!                                              ├─► list_builder (a column_builder of elements) ┤
+//!                                              ├─► list_offsets, and a builder of the elements ┤
 //!                                              └─► map_builder  ───────────────────────────────┴─► EventBatch
 //!   batches ─► event_batch: concatenate, decode to plain strings (dictionary_ops)
 //! ```
@@ -18,7 +18,7 @@ pub(super) mod dictionary_ops;
 #[cfg(test)]
 mod dictionary_tests;
 pub(super) mod event_batch;
-pub(super) mod list_builder;
+pub(super) mod list_offsets;
 pub(super) mod map_builder;
 pub(super) mod padded_slice;
 pub(super) mod text_builder;

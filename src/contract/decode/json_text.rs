@@ -80,7 +80,7 @@ pub(in crate::contract) fn escapes_are_valid(value: &str) -> bool {
 
 /// Returns true if the text is one JSON value that a JSON column can store: its syntax is valid, and its strings contain
 /// only characters.
-pub(in crate::contract) fn is_json(text: &str) -> bool {
+pub fn is_json(text: &str) -> bool {
     let mut cursor = Cursor::new(text.as_bytes(), Some(text), 0);
     let is_value = cursor.raw().is_ok_and(|raw| !raw.not_finite);
     is_value && cursor.at_end() && escapes_are_valid(text)

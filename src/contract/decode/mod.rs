@@ -23,7 +23,7 @@ mod decimal;
 pub(super) mod ipc;
 pub(super) mod json;
 mod json_columns;
-mod json_text;
+pub(super) mod json_text;
 pub(super) mod key_columns;
 #[cfg(test)]
 mod kind_tests;

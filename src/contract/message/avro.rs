@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use apache_avro::Schema;
 use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, NamespaceRef, RecordSchema, UuidSchema};
 
+use super::debezium_types::{VARIABLE_SCALE_DECIMAL, with_logical_types};
+use super::logical_values::{LogicalTimeUnit, SCALE_MAX};
 use crate::error::{Error, Result};
 
 /// The maximum number of types in one schema.
 const NODES_MAX: usize = 10_000;
-/// The maximum scale of a decimal, which is the number of digits after the decimal point.
-pub(in crate::contract) const SCALE_MAX: usize = 1_000;
 
 /// A compiled writer schema, which is the schema that the sender used to encode the messages.
 #[derive(Debug)]
@@ -50,34 +50,38 @@ pub(in crate::contract) enum AvroNode {
     Decimal(Option<usize>, usize),
     /// A decimal whose scale is part of each value.
     BigDecimal,
+    /// A decimal of Debezium, which is an int with the scale, followed by bytes with the unscaled value.
+    VariableScaleDecimal,
     /// A UUID, encoded as a `fixed` of this size in bytes. If each value has a length prefix, the size is `None`.
     Uuid(Option<usize>),
     Date,
-    Time(AvroTimeUnit),
-    Timestamp(AvroTimeUnit),
-    LocalTimestamp(AvroTimeUnit),
+    Time(LogicalTimeUnit),
+    Timestamp(LogicalTimeUnit),
+    LocalTimestamp(LogicalTimeUnit),
     Duration,
     /// A named type whose definition has not been compiled yet. A compiled schema does not contain this variant.
     Pending,
 }
 
-/// The unit of a time that is encoded as an integer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::contract) enum AvroTimeUnit {
-    Millis,
-    Micros,
-    Nanos,
-}
-
 impl AvroSchema {
     /// Compiles a schema. `references` contains, in any order, the texts of the schemas that `text` references.
     pub fn parse(text: &str, references: &[String]) -> Result<Self> {
+        Self::compile(text, references, false)
+    }
+
+    /// Compiles a schema in which Debezium has named its logical types.
+    pub fn parse_debezium(text: &str, references: &[String]) -> Result<Self> {
+        let references: Vec<String> = references.iter().map(|text| with_logical_types(text)).collect();
+        Self::compile(&with_logical_types(text), &references, true)
+    }
+
+    fn compile(text: &str, references: &[String], is_debezium: bool) -> Result<Self> {
         let invalid = |error: apache_avro::Error| Error::invalid(format!("the Avro schema is invalid: {error}"));
         let (schema, others) = match references {
             [] => (Schema::parse_str(text).map_err(invalid)?, Vec::new()),
             references => Schema::parse_str_with_list(text, references).map_err(invalid)?,
         };
-        let mut compiler = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new() };
+        let mut compiler = AvroWalk { nodes: vec![AvroNode::Pending], names: BTreeMap::new(), is_debezium };
         for other in &others {
             compiler.add_type(other, None)?;
         }
@@ -98,6 +102,8 @@ struct AvroWalk {
     nodes: Vec<AvroNode>,
     /// The index of each named type, by its full name. The node at this index may be an [`AvroNode::Pending`].
     names: BTreeMap<String, usize>,
+    /// True if records of [`VARIABLE_SCALE_DECIMAL`] are decimals.
+    is_debezium: bool,
 }
 
 impl AvroWalk {
@@ -129,6 +135,10 @@ impl AvroWalk {
     }
 
     fn record(&mut self, record: &RecordSchema, namespace: NamespaceRef<'_>) -> Result<AvroNode> {
+        let is_decimal = record.name.fullname(namespace) == VARIABLE_SCALE_DECIMAL;
+        if self.is_debezium && is_decimal && has_scale_and_value(record) {
+            return Ok(AvroNode::VariableScaleDecimal);
+        }
         let namespace = record.name.namespace().or(namespace);
         let fields = record.fields.iter().map(|field| {
             let key = format!("{}:", quoted(&field.name));
@@ -150,6 +160,12 @@ impl AvroWalk {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
+}
+
+/// Returns true if a record has the fields of a decimal with its own scale.
+fn has_scale_and_value(record: &RecordSchema) -> bool {
+    let fields: Vec<_> = record.fields.iter().map(|field| (field.name.as_str(), &field.schema)).collect();
+    matches!(fields[..], [("scale", Schema::Int), ("value", Schema::Bytes)])
 }
 
 /// Converts a type that contains no other types.
@@ -179,14 +195,14 @@ fn node(schema: &Schema) -> Result<AvroNode> {
         Schema::Uuid(UuidSchema::Bytes) => AvroNode::Uuid(None),
         Schema::Uuid(UuidSchema::Fixed(fixed)) => AvroNode::Uuid(Some(fixed.size)),
         Schema::Date => AvroNode::Date,
-        Schema::TimeMillis => AvroNode::Time(AvroTimeUnit::Millis),
-        Schema::TimeMicros => AvroNode::Time(AvroTimeUnit::Micros),
-        Schema::TimestampMillis => AvroNode::Timestamp(AvroTimeUnit::Millis),
-        Schema::TimestampMicros => AvroNode::Timestamp(AvroTimeUnit::Micros),
-        Schema::TimestampNanos => AvroNode::Timestamp(AvroTimeUnit::Nanos),
-        Schema::LocalTimestampMillis => AvroNode::LocalTimestamp(AvroTimeUnit::Millis),
-        Schema::LocalTimestampMicros => AvroNode::LocalTimestamp(AvroTimeUnit::Micros),
-        Schema::LocalTimestampNanos => AvroNode::LocalTimestamp(AvroTimeUnit::Nanos),
+        Schema::TimeMillis => AvroNode::Time(LogicalTimeUnit::Millis),
+        Schema::TimeMicros => AvroNode::Time(LogicalTimeUnit::Micros),
+        Schema::TimestampMillis => AvroNode::Timestamp(LogicalTimeUnit::Millis),
+        Schema::TimestampMicros => AvroNode::Timestamp(LogicalTimeUnit::Micros),
+        Schema::TimestampNanos => AvroNode::Timestamp(LogicalTimeUnit::Nanos),
+        Schema::LocalTimestampMillis => AvroNode::LocalTimestamp(LogicalTimeUnit::Millis),
+        Schema::LocalTimestampMicros => AvroNode::LocalTimestamp(LogicalTimeUnit::Micros),
+        Schema::LocalTimestampNanos => AvroNode::LocalTimestamp(LogicalTimeUnit::Nanos),
         Schema::Duration(_) => AvroNode::Duration,
         Schema::Array(_) | Schema::Map(_) | Schema::Union(_) | Schema::Record(_) | Schema::Ref { .. } => {
             return Err(Error::internal("a nested Avro type was treated as a plain type"));

@@ -16,19 +16,15 @@
 //! **Invariant:** for each item of a list, at least one byte of JSON is written. A message with a list of a billion
 //! nulls therefore exceeds the size limit of the JSON text before it can exhaust memory.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat};
 
-use super::avro::{AvroNode, AvroSchema, AvroTimeUnit, SCALE_MAX};
+use super::avro::{AvroNode, AvroSchema};
+use super::logical_values::{LogicalTimeUnit, date_text, decimal_text, time_text, timestamp_text};
 use crate::contract::decode::reject_reason::Reason;
 
 /// The maximum nesting depth of values.
 const DEPTH_MAX: usize = 64;
-/// The maximum size of a decimal in bytes, which is enough for more than 600 digits.
-const DECIMAL_BYTES_MAX: usize = 256;
 
 /// The reason and the error message of a rejected message.
 type AvroRejection = (Reason, String);
@@ -161,9 +157,13 @@ impl<'a> AvroReader<'a> {
             }
             AvroNode::Decimal(size, scale) => {
                 let bytes = self.sized(*size)?;
-                text(out, &decimal(bytes, *scale as i64)?);
+                text(out, &decimal_text(bytes, *scale as i64).map_err(malformed)?);
             }
             AvroNode::BigDecimal => text(out, &big_decimal(self.length_prefixed()?)?),
+            AvroNode::VariableScaleDecimal => {
+                let scale = self.int()?;
+                text(out, &decimal_text(self.length_prefixed()?, scale.into()).map_err(malformed)?);
+            }
             AvroNode::Uuid(size) => text(out, &uuid(self.sized(*size)?)?),
             AvroNode::Date | AvroNode::Time(_) | AvroNode::Timestamp(_) | AvroNode::LocalTimestamp(_) => {
                 self.time(node, out)?
@@ -181,14 +181,16 @@ impl<'a> AvroReader<'a> {
 
     fn time(&mut self, node: &AvroNode, out: &mut Vec<u8>) -> Result<(), AvroRejection> {
         let value = match node {
-            AvroNode::Date | AvroNode::Time(AvroTimeUnit::Millis) => self.int()?.into(),
+            AvroNode::Date | AvroNode::Time(LogicalTimeUnit::Millis) => self.int()?.into(),
             _ => self.long()?,
         };
         let shown = match node {
-            AvroNode::Date => day(value),
-            AvroNode::Time(unit) => time_of_day(value, *unit),
-            AvroNode::LocalTimestamp(unit) => timestamp(value, *unit).map(|time| time.trim_end_matches('Z').to_owned()),
-            AvroNode::Timestamp(unit) => timestamp(value, *unit),
+            AvroNode::Date => date_text(value),
+            AvroNode::Time(unit) => time_text(value, *unit),
+            AvroNode::LocalTimestamp(unit) => {
+                timestamp_text(value, *unit).map(|time| time.trim_end_matches('Z').to_owned())
+            }
+            AvroNode::Timestamp(unit) => timestamp_text(value, *unit),
             _ => None,
         };
         match shown {
@@ -300,33 +302,6 @@ fn not_finite(out: &mut Vec<u8>, value: f64) {
     );
 }
 
-fn day(days: i64) -> Option<String> {
-    let first = NaiveDate::from_ymd_opt(1970, 1, 1)?;
-    let count = Days::new(days.unsigned_abs());
-    let day = if days < 0 { first.checked_sub_days(count) } else { first.checked_add_days(count) };
-    Some(day?.to_string())
-}
-
-fn time_of_day(value: i64, unit: AvroTimeUnit) -> Option<String> {
-    let (per_second, digits) = match unit {
-        AvroTimeUnit::Millis => (1_000, 3),
-        AvroTimeUnit::Micros => (1_000_000, 6),
-        AvroTimeUnit::Nanos => (1_000_000_000, 9),
-    };
-    let seconds = u32::try_from(value.div_euclid(per_second)).ok()?;
-    let fraction = value.rem_euclid(per_second);
-    Some(format!("{}.{fraction:0digits$}", NaiveTime::from_num_seconds_from_midnight_opt(seconds, 0)?))
-}
-
-fn timestamp(value: i64, unit: AvroTimeUnit) -> Option<String> {
-    let (time, digits) = match unit {
-        AvroTimeUnit::Millis => (DateTime::from_timestamp_millis(value)?, SecondsFormat::Millis),
-        AvroTimeUnit::Micros => (DateTime::from_timestamp_micros(value)?, SecondsFormat::Micros),
-        AvroTimeUnit::Nanos => (DateTime::from_timestamp_nanos(value), SecondsFormat::Nanos),
-    };
-    Some(time.to_rfc3339_opts(digits, true))
-}
-
 fn uuid(bytes: &[u8]) -> Result<String, AvroRejection> {
     let bytes = bytes.try_into().map_err(|_| malformed(format!("a uuid has {} bytes, not 16", bytes.len())))?;
     Ok(uuid::Uuid::from_bytes(bytes).to_string())
@@ -336,54 +311,5 @@ fn big_decimal(bytes: &[u8]) -> Result<String, AvroRejection> {
     let schema = AvroSchema { nodes: Vec::new() };
     let mut inner = AvroReader { schema: &schema, rest: bytes, depth: 0, end: 0, bytes_max: 0 };
     let (unscaled, scale) = (inner.length_prefixed()?, inner.long()?);
-    decimal(unscaled, scale)
-}
-
-/// Formats a decimal with `scale` digits after the point. `bytes` is the unscaled value, in big-endian two's
-/// complement. A decimal with a negative or very large scale is written with an exponent.
-fn decimal(bytes: &[u8], scale: i64) -> Result<String, AvroRejection> {
-    if bytes.len() > DECIMAL_BYTES_MAX {
-        return Err(malformed(format!("a decimal has {} bytes; at most {DECIMAL_BYTES_MAX} are allowed", bytes.len())));
-    }
-    let is_negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
-    let digits = digits(bytes, is_negative);
-    let mut shown = if is_negative { "-".to_owned() } else { String::new() };
-    match usize::try_from(scale) {
-        Ok(0) => shown.push_str(&digits),
-        Ok(scale) if scale <= SCALE_MAX => {
-            let padded = format!("{digits:0>width$}", width = scale + 1);
-            let (whole, fraction) = padded.split_at(padded.len() - scale);
-            let _ = write!(shown, "{whole}.{fraction}");
-        }
-        _ => {
-            let _ = write!(shown, "{digits}E{}", scale.saturating_neg());
-        }
-    }
-    Ok(shown)
-}
-
-/// Returns the decimal digits of the number's absolute value.
-fn digits(bytes: &[u8], is_negative: bool) -> String {
-    let mut size = bytes.to_vec();
-    if is_negative {
-        // The absolute value of a negative number in two's complement is the inverted bits plus one.
-        let mut carry = true;
-        for byte in size.iter_mut().rev() {
-            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
-        }
-    }
-    let mut groups = Vec::new();
-    while size.iter().any(|byte| *byte != 0) {
-        let mut rest = 0_u64;
-        for byte in &mut size {
-            let value = rest << 8 | u64::from(*byte);
-            (*byte, rest) = ((value / 1_000_000_000) as u8, value % 1_000_000_000);
-        }
-        groups.push(rest);
-    }
-    let mut digits = groups.pop().unwrap_or(0).to_string();
-    for group in groups.iter().rev() {
-        let _ = write!(digits, "{group:09}");
-    }
-    digits
+    decimal_text(unscaled, scale).map_err(malformed)
 }

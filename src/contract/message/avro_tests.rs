@@ -239,3 +239,42 @@ fn invalid_messages_are_refused_within_limits() {
     assert_eq!(read("\"string\"", &long, 1_000).unwrap_err().0, Reason::TooLarge);
     assert_eq!(read("\"string\"", &long, 1_001).unwrap().len(), 1_001);
 }
+
+#[test]
+fn logical_types_of_debezium_are_decoded_if_requested() {
+    let named = |kind: &str, name: &str| format!(r#"{{"type":"{kind}","connect.name":"io.debezium.time.{name}"}}"#);
+    let decimal = r#"{"type":"record","name":"VariableScaleDecimal","namespace":"io.debezium.data","fields":[
+        {"name":"scale","type":"int"},{"name":"value","type":"bytes"}]}"#;
+    let fields = [
+        (named("int", "Date"), &[0xc2, 0xc0, 0x02][..], r#""2026-03-01""#),
+        (format!("[\"null\",{}]", named("int", "Time")), &[2, 2], r#""00:00:00.001""#),
+        (named("long", "MicroTime"), &[2], r#""00:00:00.000001""#),
+        (named("long", "Timestamp"), &[2], r#""1970-01-01T00:00:00.001""#),
+        (named("long", "MicroTimestamp"), &[1], r#""1969-12-31T23:59:59.999999""#),
+        (named("long", "NanoTimestamp"), &[2], r#""1970-01-01T00:00:00.000000001""#),
+        (named("long", "NanoTime"), &[2], "1"),
+        (named("string", "ZonedTimestamp"), &[2, b'x'], r#""x""#),
+        (decimal.to_owned(), &[4, 6, 0x01, 0xe2, 0x40], r#""1234.56""#),
+        (
+            r#"{"type":"array","items":"io.debezium.data.VariableScaleDecimal"}"#.to_owned(),
+            &[2, 0, 2, 7, 0],
+            r#"["7"]"#,
+        ),
+    ];
+    let (mut list, mut bytes, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (kind, encoded, json)) in fields.iter().enumerate() {
+        list.push(format!(r#"{{"name":"f{index}","type":{kind}}}"#));
+        bytes.extend_from_slice(encoded);
+        expected.push(format!(r#""f{index}":{json}"#));
+    }
+    let schema = format!(r#"{{"type":"record","name":"Value","namespace":"shop","fields":[{}]}}"#, list.join(","));
+    let write = |schema: AvroSchema| {
+        let mut out = Vec::new();
+        schema.write_json(&bytes, &mut out, 10_000).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(write(AvroSchema::parse_debezium(&schema, &[]).unwrap()), format!("{{{}}}", expected.join(",")));
+    let plain = write(AvroSchema::parse(&schema, &[]).unwrap());
+    assert!(plain.starts_with(r#"{"f0":20513,"f1":1,"#) && plain.contains(r#"{"scale":2,"value":"AeJA"}"#), "{plain}");
+    assert!(AvroSchema::parse_debezium("{", &[]).is_err());
+}

@@ -2,8 +2,8 @@
 //! schema registry or a file.
 //!
 //! ```text
-//!   Avro schema ─► avro ─► avro_json ──────► JSON text
-//!   .proto text ─► dynamic_protobuf ───────► JSON text
+//!   Avro schema ─► avro (debezium_types) ─► avro_json (logical_values) ─► JSON text
+//!   .proto text ─► dynamic_protobuf ───────────────────────────────────► JSON text
 //! ```
 //!
 //! **Invariant:** a message that does not match its schema is refused as a whole.
@@ -12,6 +12,8 @@ pub(super) mod avro;
 pub(super) mod avro_json;
 #[cfg(test)]
 mod avro_tests;
+mod debezium_types;
 pub(super) mod dynamic_protobuf;
 #[cfg(test)]
 mod dynamic_protobuf_tests;
+pub(super) mod logical_values;

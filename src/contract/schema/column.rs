@@ -53,6 +53,19 @@ impl ColumnKind {
         }
     }
 
+    /// Returns the first kind whose Arrow type in queries is `data_type`, or `None` if there is no such kind. For strings,
+    /// this is [`ColumnKind::Text`].
+    pub fn of_data_type(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Decimal128(precision, scale) => Self::decimal(*precision, u8::try_from(*scale).ok()?),
+            DataType::List(element) => Self::list_of(Self::of_data_type(element.data_type())?),
+            _ => {
+                let mut plain = Self::NAMES.into_iter().filter_map(|name| Self::parse(name).ok());
+                plain.find(|kind| kind.data_type() == *data_type)
+            }
+        }
+    }
+
     /// Returns the Arrow type of a column of this kind in data files. It differs from [`ColumnKind::data_type`] only for
     /// times of day, because Delta Lake has no such type.
     pub fn stored_type(self) -> DataType {
@@ -63,16 +76,19 @@ impl ColumnKind {
         }
     }
 
+    /// Returns true if Delta Lake has a type for columns of this kind.
+    pub fn is_delta_type(self) -> bool {
+        !matches!(self, Self::Uuid | Self::Json | Self::Time | Self::List(Self::Uuid | Self::Time))
+    }
+
     /// Returns the nullable Arrow field of a column of this kind in queries. The metadata of the field contains the kind
-    /// if the type of the column in the Delta table does not determine it.
+    /// if the Arrow type does not determine it.
     pub fn field(self, name: &str) -> Field {
         let field = Field::new(name, self.data_type(), true);
-        let name = |element: Self| matches!(element, Self::Uuid | Self::Json | Self::Time).then(|| self.to_string());
-        let kind = match self {
-            Self::List(element) => name(*element),
-            kind => name(kind),
-        };
-        let mut metadata: HashMap<_, _> = kind.map(|kind| (KIND_KEY.to_owned(), kind)).into_iter().collect();
+        let mut metadata = HashMap::new();
+        if matches!(self, Self::Uuid | Self::Json | Self::List(Self::Uuid)) {
+            metadata.insert(KIND_KEY.to_owned(), self.to_string());
+        }
         if self == Self::Json {
             // The canonical Arrow extension type for JSON, which stores the text.
             metadata.insert("ARROW:extension:name".to_owned(), "arrow.json".to_owned());
@@ -82,7 +98,7 @@ impl ColumnKind {
     }
 
     /// Returns the kind that [`ColumnKind::field`] has stored in the metadata of a field, or `None` if the Arrow type of
-    /// the field determines the kind. Times of day have the metadata for the Delta table.
+    /// the field determines the kind.
     pub fn of_metadata(field: &Field) -> Option<Self> {
         Self::parse(field.metadata().get(KIND_KEY)?).ok()
     }

@@ -14,10 +14,10 @@ use crate::config::{ColumnKind, TableConfig};
 pub struct Latest {
     /// The columns that form the key together with the tenant. In a key, two nulls are equal.
     pub key: Vec<usize>,
-    /// The column that orders the versions: an integer, timestamp or date. The row with the greatest value is the
-    /// newest version, and a null is less than every value. If several rows have the same value, the row with the
-    /// latest receive time is the newest. If the receive times are equal too, the row with the greatest id is the
-    /// newest.
+    /// The column that orders the versions: an integer, timestamp, date or text. Texts are compared byte by byte. The
+    /// row with the greatest value is the newest version, and a null is less than every value. If several rows have the
+    /// same value, the row with the latest receive time is the newest. If the receive times are equal too, the row with
+    /// the greatest id is the newest.
     pub by: usize,
     /// The boolean column that marks deleted keys. A key is hidden if this column is true in its latest version.
     pub deleted: Option<usize>,
@@ -65,7 +65,7 @@ pub(in crate::contract) fn check(
         );
     }
     if latest.by != RECEIVED_TIME {
-        declared.check_kind("latest.by", &latest.by, "int32, int64, timestamp or date", is_rank, errors);
+        declared.check_kind("latest.by", &latest.by, "text, int32, int64, timestamp or date", is_rank, errors);
     }
     if let Some(name) = &latest.deleted {
         declared.check_kind("latest.deleted", name, "bool", |kind| kind == ColumnKind::Bool, errors);
@@ -103,5 +103,5 @@ fn is_key(kind: ColumnKind) -> bool {
 }
 
 fn is_rank(kind: ColumnKind) -> bool {
-    matches!(kind, ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp | ColumnKind::Date)
+    matches!(kind, ColumnKind::Text | ColumnKind::Int32 | ColumnKind::Int64 | ColumnKind::Timestamp | ColumnKind::Date)
 }

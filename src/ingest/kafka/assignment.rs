@@ -101,7 +101,7 @@ impl KafkaSession<'_> {
                 self.unstored_since.get_or_insert_with(Instant::now);
             }
             self.source.monitor.assigned(&topic_partition);
-            let reader = PartitionReader { stored, start, offsets, is_stopped: false, lag };
+            let reader = PartitionReader { stored, start, offsets, truncation: None, is_stopped: false, lag };
             self.readers.insert(topic_partition.clone(), reader);
             self.report_lag(&topic_partition);
         }

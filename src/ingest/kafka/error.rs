@@ -81,7 +81,7 @@ impl ClientError {
                 "the brokers cannot be reached",
                 format!("check sources.{source}.brokers, and `security.protocol` in sources.{source}.options"),
             ),
-            SourceTrouble::Token | SourceTrouble::Store | SourceTrouble::Other => {
+            SourceTrouble::Token | SourceTrouble::Store | SourceTrouble::Truncated | SourceTrouble::Other => {
                 return Self { trouble, message: reason.to_owned() };
             }
         };

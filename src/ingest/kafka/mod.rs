@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   source ─► session loop ─► session ─ ends for any reason ─► the next session
-//!                               │  └─► assignment, lag reporting, offset gap, pause
+//!                               │  └─► assignment, lag reporting, offset gap, pause, truncation stop
 //!   brokers ◄─► client ─ messages, assignments ─► session ─► message batch ─► stored with its offsets
 //!               ▲   └─ errors ─► error.rs ─► the log, operators
 //!               └─ token ◄─► an identity provider
@@ -24,6 +24,7 @@ mod assignment;
 mod lag_reporting;
 mod offset_gap;
 mod partition_pause;
+mod truncation_stop;
 
 mod client;
 mod client_settings;
@@ -38,5 +39,7 @@ mod oauth_token_tests;
 mod partition_pause_tests;
 #[cfg(test)]
 pub(super) mod tests;
+#[cfg(test)]
+mod truncation_stop_tests;
 
 pub use source::Source;

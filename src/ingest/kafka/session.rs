@@ -35,7 +35,7 @@ use super::client::{ClientEvent, KafkaClient};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::source::{
-    BatchLimits, Lag, MessageBatch, PartitionOffsets, Pause, SourceWriter, StoredOffsets, TopicPartition,
+    BatchLimits, Lag, MessageBatch, PartitionOffsets, Pause, SourceWriter, StoredOffsets, TopicPartition, Truncation,
 };
 use crate::telemetry::SourceTrouble;
 
@@ -65,7 +65,10 @@ pub(super) struct PartitionReader {
     pub(super) start: Option<i64>,
     /// The offsets up to which messages were read and stored.
     pub(super) offsets: PartitionOffsets,
-    /// True if the partition has stopped because of a gap.
+    /// The offset of a message at which the partition stops, because the message reports the truncation of a database
+    /// table.
+    pub(super) truncation: Option<i64>,
+    /// True if the partition has stopped because of a gap or a truncation.
     pub(super) is_stopped: bool,
     /// The partition's lag behind its end offset.
     pub(super) lag: Lag,
@@ -238,6 +241,9 @@ impl<'a> KafkaSession<'a> {
         if self.pause.since().is_some() || reader.is_stopped || !reader.offsets.is_unread(offset) {
             return;
         }
+        if reader.truncation == Some(offset) {
+            return self.stop_at(&Truncation { topic_partition, offset });
+        }
         if reader.offsets.read(offset) {
             reader.lag.first_read(message.timestamp().to_millis().and_then(|millis| millis.checked_mul(1_000)));
             self.report_lag(&topic_partition);
@@ -271,7 +277,12 @@ impl<'a> KafkaSession<'a> {
         let storing = self.writer.store(message_batch, &offsets);
         let stored_batch = match self.runtime.block_on(storing) {
             Ok(stored_batch) => stored_batch,
-            Err(error) => return self.drop_batch(error, count),
+            Err(error) => {
+                return match Truncation::of(&error) {
+                    Some(truncation) => self.store_before(truncation),
+                    None => self.drop_batch(error, count),
+                };
+            }
         };
         // If the row limit was reduced because a batch was too large, raise the limit step by step.
         self.limits.rows_max = (self.limits.rows_max + self.rows_max.div_ceil(ROW_LIMIT_STEPS)).min(self.rows_max);
@@ -339,7 +350,7 @@ impl<'a> KafkaSession<'a> {
         self.check_pause()
     }
 
-    /// Returns the assigned partitions that have not stopped because of a gap.
+    /// Returns the assigned partitions that have not stopped.
     pub(super) fn running_partitions(&self) -> Vec<TopicPartition> {
         let running = self.readers.iter().filter(|(_, reader)| !reader.is_stopped);
         running.map(|(topic_partition, _)| topic_partition.clone()).collect()

@@ -363,7 +363,7 @@ async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>>
 }
 
 /// Returns a Debezium change event for an order.
-fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
+pub(super) fn change(op: &str, id: u32, restaurant: u32, total: &str) -> String {
     let row = format!("{{\"id\":{id},\"restaurant\":{restaurant},\"total\":\"{total}\"}}");
     let (before, after) = if op == "d" { (row.as_str(), "null") } else { ("null", row.as_str()) };
     let source = "{\"lsn\":7,\"ts_us\":1772366400000000}";

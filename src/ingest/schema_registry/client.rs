@@ -73,6 +73,8 @@ pub(super) struct RegistryClient {
     urls: Vec<Url>,
     client: Client,
     config: RegistryConfig,
+    /// True if the messages are in Debezium's envelope, so that their schemas may contain its logical types.
+    is_debezium: bool,
     metrics: Arc<Metrics>,
     cache: Mutex<SchemaCache>,
 }
@@ -122,7 +124,7 @@ struct ErrorResponse {
 
 impl RegistryClient {
     /// Creates the client for a source. Fails with `Invalid` if a URL or a certificate is invalid.
-    pub(super) fn new(source: &str, config: &RegistryConfig, metrics: Arc<Metrics>) -> Result<Self> {
+    pub(super) fn new(source: &str, config: &RegistryConfig, is_debezium: bool, metrics: Arc<Metrics>) -> Result<Self> {
         let has_secret = config.password.is_some() || config.token.is_some();
         let plaintext = if has_secret { Plaintext::Loopback } else { Plaintext::Anywhere };
         let urls = config.urls.iter().map(|text| {
@@ -146,7 +148,7 @@ impl RegistryClient {
         };
         let client = Client::new(settings, &roots)?;
         let (source, config, cache) = (source.to_owned(), config.clone(), Mutex::default());
-        Ok(Self { source, urls, client, config, metrics, cache })
+        Ok(Self { source, urls, client, config, is_debezium, metrics, cache })
     }
 
     /// Resolves ids. Fails with `Unavailable` if the registry does not respond. Fails with `Limited` if too many of the
@@ -224,7 +226,7 @@ impl RegistryClient {
         if !["AVRO", "PROTOBUF"].contains(&kind) {
             return Ok(ResolvedSchema::Other(kind.into()));
         }
-        let is_avro = kind == "AVRO";
+        let (is_avro, is_debezium) = (kind == "AVRO", self.is_debezium);
         let references = match self.references(response.references).await? {
             Ok(references) => references,
             Err(why) => return Ok(ResolvedSchema::Unusable(why.into())),
@@ -232,7 +234,8 @@ impl RegistryClient {
         let parsing = tokio::task::spawn_blocking(move || match is_avro {
             true => {
                 let references: Vec<String> = references.into_iter().map(|(_, text)| text).collect();
-                AvroSchema::parse(&response.schema, &references).map(|schema| ResolvedSchema::Avro(Arc::new(schema)))
+                let parse = if is_debezium { AvroSchema::parse_debezium } else { AvroSchema::parse };
+                parse(&response.schema, &references).map(|schema| ResolvedSchema::Avro(Arc::new(schema)))
             }
             false => {
                 ProtoFile::compile(&response.schema, references).map(|file| ResolvedSchema::Protobuf(Arc::new(file)))

@@ -120,7 +120,7 @@ async fn answer(mut connection: TcpStream, content: Arc<Mutex<RegistryContent>>)
 }
 
 fn registry(config: &RegistryConfig) -> RegistryClient {
-    RegistryClient::new("voice", config, Arc::new(Metrics::default())).unwrap()
+    RegistryClient::new("voice", config, false, Arc::new(Metrics::default())).unwrap()
 }
 
 /// Resolves ids. Formats each result as the name of its variant, followed by the string in the variant, if there is
@@ -283,6 +283,6 @@ async fn only_a_registry_with_a_certificate_from_the_ca_file_is_trusted() {
         assert!(error.kind() == Kind::Unavailable && error.message().contains("UnknownIssuer"), "{error}");
     }
     std::fs::write(&file, "no certificate").unwrap();
-    let error = RegistryClient::new("voice", &known, Arc::new(Metrics::default())).unwrap_err();
+    let error = RegistryClient::new("voice", &known, false, Arc::new(Metrics::default())).unwrap_err();
     assert!(error.kind() == Kind::Invalid && error.message().contains("contains no certificate"), "{error}");
 }

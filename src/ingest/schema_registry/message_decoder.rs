@@ -24,7 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::client::{RegistryClient, ResolvedSchema};
-use crate::config::{SourceConfig, SourceFormat};
+use crate::config::{Envelope, SourceConfig, SourceFormat};
 use crate::contract::{AvroSchema, Contract, Format, MessageType, PayloadFormat, ProtoFile, Reason};
 use crate::error::{Error, Result};
 use crate::ingest::source::{BatchMessage, TenantResolution, varint};
@@ -104,7 +104,7 @@ impl MessageDecoder {
         metrics: &Arc<Metrics>,
     ) -> Result<Option<Self>> {
         let has_transform = config.transform.is_some() || config.transform_file.is_some();
-        let is_avro = config.format == SourceFormat::Avro;
+        let (is_avro, is_debezium) = (config.format == SourceFormat::Avro, config.envelope == Envelope::Debezium);
         let is_needed = match config.format {
             SourceFormat::Json => false,
             SourceFormat::Avro => true,
@@ -115,7 +115,7 @@ impl MessageDecoder {
         let key = |field: &str| format!("sources.{name}.{field}");
         let origin = match (&config.registry, &config.schema_file) {
             (Some(registry), _) => {
-                let registry = RegistryClient::new(name, registry, Arc::clone(metrics));
+                let registry = RegistryClient::new(name, registry, is_debezium, Arc::clone(metrics));
                 SchemaOrigin::Registry(Box::new(registry.map_err(|error| error.at(key("registry")))?))
             }
             (None, Some(file)) => {
@@ -274,7 +274,9 @@ fn load_schema_file(file: &Path, config: &SourceConfig, is_avro: bool) -> Result
     if is_avro {
         let text = std::fs::read_to_string(file)
             .map_err(|error| Error::invalid(format!("{} cannot be read: {error}", file.display())))?;
-        return Ok(SchemaOrigin::Avro(Arc::new(AvroSchema::parse(&text, &[])?)));
+        let is_debezium = config.envelope == Envelope::Debezium;
+        let parse = if is_debezium { AvroSchema::parse_debezium } else { AvroSchema::parse };
+        return Ok(SchemaOrigin::Avro(Arc::new(parse(&text, &[])?)));
     }
     let folder = file.parent().unwrap_or(file);
     MessageType::open(file, config.message.as_deref().unwrap_or_default(), folder).map(SchemaOrigin::Protobuf)

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::message_batch::{BatchMessage, TenantResolution};
+use super::truncation::Truncation;
 use crate::config::Envelope;
 use crate::contract::{DecodeOptions, EventBatch, Format, Owner, Reason, Reject, decode_arrow};
 use crate::error::{Error, Result};
@@ -36,7 +37,8 @@ struct DecodedRows {
 
 impl Preparer {
     /// Transforms JSON messages and decodes the resulting rows. Fails with `Limited` if the result is too large for one
-    /// batch.
+    /// batch. Fails with a [`Truncation`] as the cause if a message reports that a database table was truncated and the
+    /// source stops at such a message.
     pub(super) fn prepare_transformed(
         &self,
         transform: &Transform,
@@ -51,11 +53,19 @@ impl Preparer {
             match tenant_resolution(message, transform.envelope(), stamp) {
                 Ok(true) => accepted.push(index),
                 Ok(false) => {}
+                // The transform skips the message, or stops at it.
+                Err((Reason::MissingTenant, _)) if transform.is_without_row(&message.as_transform_message(body)) => {
+                    accepted.push(index);
+                }
                 Err((reason, detail)) => reject(&mut rejects, bad(body, messages, index, reason, detail)),
             }
         }
         let inputs: Vec<_> = accepted.iter().map(|index| messages[*index].as_transform_message(body)).collect();
         let outcome = transform.run(&inputs, runtime, |rows| self.decode_rows(&rows, &accepted, messages, stamp))?;
+        if let Some(message) = outcome.truncation {
+            let BatchMessage { topic_partition, offset, .. } = &messages[accepted[message]];
+            return Err(Truncation { topic_partition: topic_partition.clone(), offset: *offset }.into());
+        }
         for transform::MessageError { message, reason, detail } in outcome.errors {
             reject(&mut rejects, bad(body, messages, accepted[message], reason, detail));
         }

@@ -24,6 +24,7 @@ mod source_writer;
 
 mod apply_transform;
 mod dry_run;
+mod truncation;
 
 mod lag;
 mod partition_offsets;
@@ -48,3 +49,4 @@ pub(super) use source_pause::Pause;
 #[cfg(test)]
 pub(super) use source_writer::StoredBatch;
 pub(super) use source_writer::{SourceWriter, StoredOffsets, text_bytes_max};
+pub(super) use truncation::Truncation;

@@ -39,7 +39,7 @@ pub(super) struct ReadPartition {
     /// The number of offsets between the committed offset and the end of the partition. `None` until the brokers have
     /// reported the end offset.
     pub(super) lag: Option<i64>,
-    /// Whether the partition has stopped because of a gap.
+    /// Whether the partition has stopped because of a gap or a truncated table.
     pub(super) is_stopped: bool,
 }
 

@@ -61,7 +61,7 @@ pub struct PartitionProgress {
     pub lag: Option<i64>,
     /// Whether this server reads the partition.
     pub is_here: bool,
-    /// Whether the partition has stopped because of a gap.
+    /// Whether the partition has stopped because of a gap or a truncated table.
     pub is_stopped: bool,
 }
 

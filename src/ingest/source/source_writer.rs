@@ -112,7 +112,8 @@ impl SourceWriter {
     ///
     /// Fails with `Conflict` if another server has taken over one of the partitions, or if the source was paused or
     /// resumed after the batch was read. Fails with `Limited` and no retry delay if the batch could not fit even into
-    /// an empty queue. After an error, it is unknown whether the batch is stored, so the caller must continue from
+    /// an empty queue. Fails with a [`Truncation`](super::Truncation) as the cause if the source stops at a message of the
+    /// batch. After an error, it is unknown whether the batch is stored, so the caller must continue from
     /// [`SourceWriter::stored_offsets`].
     pub(in crate::ingest) async fn store(
         &self,

@@ -47,8 +47,8 @@ impl DeltaSchema {
             if let Some(column) = column.filter(|column| !column.unit.is_empty()) {
                 metadata.insert("glasshouse.unit".into(), column.unit.as_str().into());
             }
-            if let Some(kind) = field.metadata().get(KIND_KEY) {
-                metadata.insert(KIND_KEY.to_owned(), kind.as_str().into());
+            if let Some(column) = column.filter(|column| !column.kind.is_delta_type()) {
+                metadata.insert(KIND_KEY.to_owned(), column.kind.to_string().into());
             }
             let kind = delta_type(field.data_type()).map_err(|error| error.at(column_path(contract, field.name())))?;
             Ok(DeltaField { name: field.name().clone(), kind, nullable: field.is_nullable(), metadata })

@@ -10,6 +10,8 @@ use crate::query::catalog::{SessionTables, catalogs};
 use crate::query::engine::Engine;
 use crate::query::freshness::{self, FreshnessFunction};
 use crate::query::planning::erased_plan::ErasedPlan;
+use crate::query::scan::lookup_provider::SessionLookup;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::query::scan::table_provider::SessionTable;
 use crate::tenancy::Access;
 
@@ -17,7 +19,7 @@ use crate::tenancy::Access;
 pub(in crate::query) struct PlanningView {
     /// The session state, which contains the engine's functions, rules and options, and the session's catalog.
     pub(in crate::query) state: ErasedPlan<SessionState>,
-    /// The tables that the caller may see.
+    /// The tables and lookup tables that the caller may see.
     pub(in crate::query) tables: Arc<SessionTables>,
     /// The function `freshness('table')` for the tables that the caller may see.
     pub(in crate::query) freshness: Arc<FreshnessFunction>,
@@ -36,10 +38,11 @@ impl PlanningView {
                 let all_versions = table.all_versions();
                 for table in [table].into_iter().chain(all_versions) {
                     watermarks.insert(table.name().to_owned(), watermark);
-                    tables.insert(table.name().to_owned(), Arc::new(table));
+                    tables.insert(table.name().to_owned(), SessionRelation::Table(Arc::new(table)));
                 }
             }
         }
+        tables.extend(lookups(engine, access));
         let tables = Arc::new(tables);
         let mut state = SessionState::clone(&engine.template);
         state.register_catalog_list(catalogs(Arc::clone(&tables), Arc::clone(&engine.table_functions)));
@@ -49,4 +52,16 @@ impl PlanningView {
         state.execution_props_mut().query_execution_start_time = DateTime::from_timestamp_micros(engine.clock.now());
         Self { state: ErasedPlan::new(state), tables, freshness }
     }
+}
+
+/// Returns the lookup tables that the caller may see, with their current contents and keyed by their SQL names. The
+/// result is empty if the caller has no tenant.
+pub(in crate::query) fn lookups(engine: &Engine, access: &Access) -> BTreeMap<String, SessionRelation> {
+    let Ok(tenant) = access.tenant() else { return BTreeMap::new() };
+    let visible = engine.lookups.queryable().filter_map(|lookup| {
+        let rules = access.rules(lookup.name)?;
+        let shown = SessionLookup::of_tenant(&engine.lookups, &lookup, tenant, rules);
+        Some((lookup.name.to_owned(), SessionRelation::Lookup(Arc::new(shown))))
+    });
+    visible.collect()
 }

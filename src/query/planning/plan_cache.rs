@@ -1,8 +1,8 @@
 //! A cache of recent plans. The same statement often arrives several times: a client prepares it, asks for its schema
 //! and then fetches its rows, or a dashboard repeats it. With the cache, such a statement is planned only once.
 //!
-//! A cached plan is used only for callers with the same rights, and only while the tables in the plan have no newer
-//! versions. If a statement has no parameters and its plan does not depend on the time, its physical plan is also
+//! A cached plan is used only for callers with the same rights, and only while the tables and lookup tables in the plan
+//! have no newer versions. If a statement has no parameters and its plan does not depend on the time, its physical plan is also
 //! cached ([`ReusablePlan`](crate::query::planning::reusable_plan::ReusablePlan)).
 //!
 //! **Invariant:** the key of a cached plan is a hash of the statement and of all the caller's rights. After a table
@@ -10,13 +10,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::query::planning::plan_size;
 use crate::query::planning::planned_statement::Planned;
-use crate::query::scan::table_provider::SessionTable;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::tenancy::Access;
 
 /// The maximum number of cached plans, across all callers. The limit is low because the size of a plan grows with the
@@ -43,7 +43,7 @@ struct CachedPlans {
 struct CachedPlan {
     planned: Planned,
     /// The tables that the plan reads.
-    tables: Vec<Arc<SessionTable>>,
+    tables: Vec<SessionRelation>,
     /// The estimated size of the logical plan in bytes.
     bytes: usize,
     /// The value of `lookups` when this plan was last used.
@@ -75,7 +75,7 @@ impl PlanCache {
 
     /// Adds a plan that reads `tables`. Evicts all invalid plans and, if the cache is still full, the least recently
     /// used plans. Ignores a plan that is too large.
-    pub(in crate::query) fn insert(&self, key: PlanKey, planned: Planned, tables: Vec<Arc<SessionTable>>) {
+    pub(in crate::query) fn insert(&self, key: PlanKey, planned: Planned, tables: Vec<SessionRelation>) {
         let Some(bytes) = plan_size::bytes(&planned.plan).ok().filter(|bytes| *bytes <= PLAN_BYTES_MAX) else { return };
         let mut cache = self.lock();
         cache.plans.retain(|_, plan| plan.is_valid());
@@ -114,6 +114,8 @@ impl fmt::Debug for PlanCache {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use datafusion::physical_plan::ExecutionPlan;
 
     use super::*;

@@ -14,6 +14,7 @@ use crate::query::freshness::FreshnessRow;
 use crate::query::planning::erased_plan::ErasedPlan;
 use crate::query::planning::parameters::ParameterizedStatement;
 use crate::query::planning::reusable_plan::ReusablePlan;
+use crate::query::scan::lookup_provider::SessionLookup;
 
 /// A read-only statement that has been checked and planned.
 #[derive(Debug, Clone)]
@@ -64,11 +65,14 @@ impl Planned {
         calls || walked.is_err()
     }
 
-    /// Returns the distinct names of the tables and table functions that the statement reads.
+    /// Returns the distinct names of the tables and table functions that the statement reads, without the names of
+    /// lookup tables.
     pub fn sources(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         let walked = self.plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node {
+            if let LogicalPlan::TableScan(scan) = node
+                && !source_as_provider(&scan.source)?.is::<SessionLookup>()
+            {
                 names.insert(scan.table_name.table().to_owned());
             }
             Ok(TreeNodeRecursion::Continue)

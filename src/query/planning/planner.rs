@@ -22,6 +22,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::clock::Micros;
+use crate::contract::ColumnKind;
 use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
 use crate::query::engine::Engine;
@@ -37,7 +38,7 @@ use crate::query::planning::{join_limits, parameters, statement, unknown_names, 
 use crate::query::planning::{plan_size, substituted_size};
 use crate::query::result_stream::{self, QueryDeadline, ResultStream};
 use crate::query::running_queries::QueryTicket;
-use crate::query::scan::table_provider::SessionTable;
+use crate::query::scan::session_relation::SessionRelation;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
 use crate::sql::engine_error_text::located;
@@ -60,7 +61,7 @@ pub(in crate::query) struct Planner {
 struct Rewritten {
     statement: Statement,
     /// The session's tables that the statement reads.
-    tables: Vec<Arc<SessionTable>>,
+    tables: Vec<SessionRelation>,
     /// True if the rewritten statement contains the caller's name, for example because it uses `current_user`.
     names_user: bool,
 }
@@ -382,7 +383,7 @@ impl Planner {
 
     /// Returns the tables to which a statement refers. If a table is not in this session, the error is the same whether
     /// or not the table exists for other callers.
-    fn tables(&self, statement: &Statement) -> Result<Vec<Arc<SessionTable>>> {
+    fn tables(&self, statement: &Statement) -> Result<Vec<SessionRelation>> {
         let PlanningView { state, tables, .. } = self.view();
         let names = state.resolve_table_references(statement).map_err(|error| self.to_error(error))?;
         let mut found = Vec::with_capacity(names.len());
@@ -425,7 +426,10 @@ fn declared_schema(schema: &DFSchema, parameters: &Schema) -> Schema {
             DataType::Null if !parameters.fields().is_empty() => DataType::Utf8,
             kind => kind.clone(),
         };
-        Field::new(field.name(), kind, true)
+        match ColumnKind::of_metadata(field) {
+            Some(declared) if declared.data_type() == kind => declared.field(field.name()),
+            _ => Field::new(field.name(), kind, true),
+        }
     });
     Schema::new(fields.collect::<Vec<_>>())
 }

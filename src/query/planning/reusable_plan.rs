@@ -17,12 +17,13 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use crate::query::planning::erased_plan::ErasedPlan;
 
 /// The names of the plan nodes whose state can be reset, so that they can run again.
-const REPEATABLE: [&str; 12] = [
+const REPEATABLE: [&str; 13] = [
     "AdaptiveBatchExec",
     "AggregateExec",
     "BatchRowsExec",
     "CoalescePartitionsExec",
     "FilterExec",
+    "LookupScan",
     "PlaceholderRowExec",
     "ProjectionExec",
     "RepartitionExec",

@@ -109,6 +109,7 @@ fn orders(latest: LatestConfig) -> TableConfig {
         ("version", "int32"),
         ("version_time", "timestamp"),
         ("version_date", "date"),
+        ("version_text", "text"),
         ("account", "text"),
         ("state", "text"),
         ("amount", "int64"),
@@ -137,7 +138,8 @@ fn event(change: &Change) -> Value {
         "event_id": change.id, "order_id": change.order, "line": change.line, "due": day(change.line).to_string(),
         "code": if change.line % 2 == 0 { "AAEC" } else { "AAED" }, "position": change.position,
         "version": change.position, "version_time": change.position.map(|position| NEW_YEAR + position * SECOND),
-        "version_date": change.position.map(|position| day(position).to_string()), "account": change.account,
+        "version_date": change.position.map(|position| day(position).to_string()),
+        "version_text": change.position.map(|position| format!("{:04}", position + 5_000)), "account": change.account,
         "state": change.state, "amount": change.amount, "note": change.note, "deleted": change.deleted,
         "tags": { "state": change.state },
     })

@@ -125,7 +125,7 @@ async fn keys_and_order_columns_of_every_type_work() {
         (&["line", "tenant", "due", "order_id"], by_both),
         (&["order_id", "changed"], by_day),
     ] {
-        for by in ["position", "version", "version_time", "version_date", "received_time"] {
+        for by in ["position", "version", "version_time", "version_date", "version_text", "received_time"] {
             let latest_versions = latest_of(&history, of, by != "received_time");
             let engine = engine(&lake(latest(key, by), &[&history[..9], &history[9..]]).await);
             for tenant in ["acme", "coda"] {

@@ -37,7 +37,7 @@ const SPARE_BATCHES: usize = 8;
 pub(in crate::query) struct VersionLayout {
     /// The indexes of the key columns.
     pub(in crate::query) key: Vec<usize>,
-    /// The index of the integer, timestamp or date column by which versions are compared first.
+    /// The index of the text, integer, timestamp or date column by which versions are compared first.
     pub(in crate::query) by: usize,
     /// The index of the column with the receive time.
     pub(in crate::query) received: usize,
@@ -66,13 +66,16 @@ pub(in crate::query) struct LatestVersions {
 /// The values by which a version is compared with others, and the location of its row.
 #[derive(Debug, Clone, Copy)]
 struct Version {
+    /// The value of the column `by`. `None` if the value is null, or if the column is text. The text of a version is
+    /// read from its row.
     by: Option<i64>,
     received: i64,
     batch: usize,
     row: usize,
 }
 
-/// A stored batch, which contains the columns to return and the id. Some of the rows may already be superseded.
+/// A stored batch, which contains the columns to return, the id, and the column `by` if it is text. Some of the rows may
+/// already be superseded.
 struct StoredRows {
     rows: RecordBatch,
     /// For each row, the number of its key.
@@ -81,9 +84,22 @@ struct StoredRows {
 
 /// The columns of a batch by which versions are compared.
 struct VersionColumns {
-    by: Int64Array,
+    by: OrderColumn,
     received: Int64Array,
     ids: StringArray,
+}
+
+/// The values of the column `by`.
+enum OrderColumn {
+    Integers(Int64Array),
+    Texts(StringArray),
+}
+
+/// The indexes of the columns of [`StoredRows`] that come after the columns to return, or that are among them.
+#[derive(Debug, Clone, Copy)]
+struct StoredColumns {
+    id: usize,
+    by: usize,
 }
 
 impl LatestVersions {
@@ -140,17 +156,24 @@ impl LatestVersions {
     /// later. Returns the number of rows in the batch that are now the latest versions.
     fn compare(&mut self, columns: &VersionColumns) -> usize {
         let (number, mut rows) = (self.stored.len(), 0);
-        let id_index = self.layout.id.min(self.layout.columns);
+        let indexes = self.layout.stored_columns();
         for (row, key) in self.row_keys.iter().enumerate() {
             let version = columns.version(number, row);
             if let Some(known) = &self.latest[*key] {
-                let order = (version.by, version.received).cmp(&(known.by, known.received)).then_with(|| {
-                    let known_id = match self.stored.get(known.batch) {
-                        Some(stored) => stored.rows.column(id_index).as_string::<i32>().value(known.row),
-                        None => columns.ids.value(known.row),
-                    };
-                    columns.ids.value(row).cmp(known_id)
-                });
+                let stored = self.stored.get(known.batch);
+                let text_order = || match &columns.by {
+                    OrderColumn::Integers(_) => Ordering::Equal,
+                    OrderColumn::Texts(texts) => {
+                        let known_texts = stored.map_or(texts, |stored| stored.texts(indexes.by));
+                        text(texts, row).cmp(&text(known_texts, known.row))
+                    }
+                };
+                let id_order = || {
+                    let known_ids = stored.map_or(&columns.ids, |stored| stored.texts(indexes.id));
+                    columns.ids.value(row).cmp(known_ids.value(known.row))
+                };
+                let order = version.by.cmp(&known.by).then_with(text_order);
+                let order = order.then_with(|| version.received.cmp(&known.received)).then_with(id_order);
                 if order != Ordering::Greater {
                     continue;
                 }
@@ -165,8 +188,7 @@ impl LatestVersions {
     /// Stores the current batch, which contains the latest known versions of `later_rows` keys. If these are fewer than
     /// half of the rows, only these rows are copied and stored. Otherwise, the whole batch is stored without a copy.
     fn store(&mut self, batch: &RecordBatch, later_rows: usize) -> Result<()> {
-        let VersionLayout { columns, id, .. } = *self.layout;
-        let indexes: Vec<usize> = (0..columns).chain((id >= columns).then_some(id)).collect();
+        let indexes = self.layout.columns_to_store(&batch.schema());
         let mut rows = StoredRows { rows: batch.project(&indexes)?, keys: self.row_keys.clone() };
         if later_rows < rows.keys.len() / 2 {
             rows = rows.only_latest(self.stored.len(), &self.latest)?;
@@ -212,7 +234,33 @@ impl LatestVersions {
     }
 }
 
+impl VersionLayout {
+    /// Returns the indexes of the input columns that are stored: the columns to return, and the texts by which versions
+    /// are compared.
+    fn columns_to_store(&self, schema: &Schema) -> Vec<usize> {
+        let is_text = schema.field(self.by).data_type() == &DataType::Utf8;
+        let id = (self.id >= self.columns).then_some(self.id);
+        let by = (is_text && self.by >= self.columns && self.by != self.id).then_some(self.by);
+        (0..self.columns).chain(id).chain(by).collect()
+    }
+
+    /// Returns the indexes of the texts in [`StoredRows`], in the order of [`VersionLayout::columns_to_store`].
+    fn stored_columns(&self) -> StoredColumns {
+        let id = self.id.min(self.columns);
+        let by = match self.by {
+            by if by < self.columns => by,
+            by if by == self.id => id,
+            _ => self.columns + usize::from(self.id >= self.columns),
+        };
+        StoredColumns { id, by }
+    }
+}
+
 impl StoredRows {
+    fn texts(&self, column: usize) -> &StringArray {
+        self.rows.column(column).as_string::<i32>()
+    }
+
     /// Keeps only the rows that are the latest versions of their keys. `number` is the index of this batch in the
     /// stored batches.
     fn only_latest(self, number: usize, latest: &[Option<Version>]) -> Result<Self> {
@@ -249,13 +297,25 @@ impl VersionColumns {
         };
         let ids = batch.column(layout.id).as_string_opt::<i32>().cloned();
         let ids = ids.ok_or_else(|| DataFusionError::Internal("the id column is not text".to_owned()))?;
-        Ok(Self { by: integers(layout.by)?, received: integers(layout.received)?, ids })
+        let by = match batch.column(layout.by).as_string_opt::<i32>() {
+            Some(texts) => OrderColumn::Texts(texts.clone()),
+            None => OrderColumn::Integers(integers(layout.by)?),
+        };
+        Ok(Self { by, received: integers(layout.received)?, ids })
     }
 
     fn version(&self, batch: usize, row: usize) -> Version {
-        let by = self.by.is_valid(row).then(|| self.by.value(row));
+        let by = match &self.by {
+            OrderColumn::Integers(integers) => integers.is_valid(row).then(|| integers.value(row)),
+            OrderColumn::Texts(_) => None,
+        };
         Version { by, received: self.received.value(row), batch, row }
     }
+}
+
+/// Returns the text in a row. `None` is less than every text.
+fn text(texts: &StringArray, row: usize) -> Option<&str> {
+    texts.is_valid(row).then(|| texts.value(row))
 }
 
 #[cfg(test)]
@@ -344,6 +404,39 @@ mod tests {
             versions.add(&batch(order.into_iter().chain([2, 1]).map(|by| (7, by)))).unwrap();
             versions.add(&batch([(7, 2), (8, 5), (8, 4)].into_iter())).unwrap();
             assert_eq!(finished(versions), [3, 5], "{order:?}");
+        }
+    }
+
+    /// Returns one version of the only key. Its receive time decreases with `version`, so that it contradicts the text.
+    fn text_version(by: usize, texts: [Option<&str>; 2], version: i64) -> RecordBatch {
+        let column = |index: usize| Arc::new(StringArray::from(vec![texts[usize::from(index != by)]])) as ArrayRef;
+        let number = |value: i64| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+        RecordBatch::try_from_iter([
+            ("one", column(0)),
+            ("two", column(1)),
+            ("received", number(-version)),
+            ("key", number(7)),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn texts_order_versions_by_bytes_whichever_columns_are_returned() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 20));
+        let ascending = [None, Some(""), Some("09"), Some("1"), Some("10"), Some("9"), Some("\u{e9}")];
+        let pairs = (0..ascending.len()).flat_map(|one| (0..ascending.len()).map(move |other| [one, other]));
+        for (by, id, columns) in [(0, 1, 0), (0, 1, 1), (0, 1, 2), (1, 0, 0), (1, 0, 1), (1, 0, 2), (1, 1, 1)] {
+            for pair in pairs.clone().filter(|pair| pair[0] != pair[1] && (by != id || !pair.contains(&0))) {
+                let layout = Arc::new(VersionLayout { key: vec![3], by, received: 2, id, columns });
+                let [one, other] = pair
+                    .map(|version| text_version(by, [ascending[version], Some("id")], i64::try_from(version).unwrap()));
+                let reservation = MemoryConsumer::new("test").register(&pool);
+                let mut versions = LatestVersions::new(layout, &one.schema(), BATCH_ROWS, reservation).unwrap();
+                versions.add(&one).unwrap();
+                versions.add(&other).unwrap();
+                let newest = -i64::try_from(pair[0].max(pair[1])).unwrap();
+                assert_eq!(versions.latest[0].unwrap().received, newest, "{by} {id} {columns}: {pair:?}");
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{Expr, lit};
 use crate::contract::{ColumnKind, Contract, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::file_pruning::ScanRange;
+use crate::tenancy::RowRule;
 
 /// The description of a scan of a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,6 +151,20 @@ impl ShownRows {
 /// Returns a reference to the column with exactly the name `name`. Case is significant, and a dot is part of the name.
 pub(in crate::query) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
+}
+
+/// Returns the condition for a row rule of a table with the columns `schema`. The rule's values become typed literals,
+/// and never become part of SQL text. An invalid rule matches no row, and neither does a value that the column cannot
+/// contain. A value is never rounded to one that the column contains.
+pub(in crate::query) fn rule_condition(schema: &Schema, rule: &RowRule) -> Expr {
+    let Ok(field) = schema.field_with_name(&rule.column) else { return lit(false) };
+    let kind = ColumnKind::of_metadata(field).or_else(|| ColumnKind::of_data_type(field.data_type()));
+    let literal = |value: &String| {
+        let text = kind.map_or_else(|| Some(value.clone()), |kind| kind.canonical_text(value))?;
+        ScalarValue::try_from_string(text, field.data_type()).ok().map(lit)
+    };
+    let values: Vec<Expr> = rule.values.iter().filter_map(literal).collect();
+    if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
 /// Creates a schema that contains the fields without their descriptions and units, which are needed only in catalogs. In

@@ -25,18 +25,17 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::ScalarValue;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, lit};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::contract::{Contract, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::scan::file_pruning::{ScanBounds, ScanRange, is_leakproof, prune};
-use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, column, engine_schema};
+use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, engine_schema, rule_condition};
 use crate::query::scan::table_source::TableSource;
 use crate::query::scan::tenant_scan::TenantScan;
-use crate::tenancy::{RowRule, TableRules};
+use crate::tenancy::TableRules;
 
 /// A table with the columns and rows that a caller may see.
 pub(in crate::query) struct SessionTable {
@@ -71,7 +70,7 @@ impl SessionTable {
         Self {
             name: contract.name.as_str().into(),
             scope: RowScope::Tenant(tenant.clone()),
-            rules: rules.rows.iter().map(|rule| rule_condition(&contract, rule)).collect(),
+            rules: rules.rows.iter().map(|rule| rule_condition(contract.table_schema(), rule)).collect(),
             rows: ShownRows::of(&contract),
             table,
             contract,
@@ -226,19 +225,6 @@ impl fmt::Debug for SessionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionTable").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// Returns the condition for a row rule. The rule's values become typed literals, and never become part of SQL text. A
-/// value that the column cannot contain matches no row. It is never rounded to a value of the column.
-fn rule_condition(contract: &Contract, rule: &RowRule) -> Expr {
-    let Ok(field) = contract.table_schema().field_with_name(&rule.column) else { return lit(false) };
-    let kind = contract.column(&rule.column).map(|index| contract.columns[index].kind);
-    let literal = |value: &String| {
-        let text = kind.map_or_else(|| Some(value.clone()), |kind| kind.canonical_text(value))?;
-        ScalarValue::try_from_string(text, field.data_type()).ok().map(lit)
-    };
-    let values: Vec<Expr> = rule.values.iter().filter_map(literal).collect();
-    if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 
 /// Distributes files over exactly `count` partitions of about the same size in bytes.

@@ -8,6 +8,7 @@
 //!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates
 //!             └► window_aggregates ─► recomputed_window, counted_windows
 //!             └► double_min_max (min, max)
+//!   JSON ─► json_functions ─► json_path;   casts to uuid and json ─► text_casts
 //!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, pass_through, rounding_cast (operators that cannot be
 //!             called by name)
 //! ```
@@ -18,6 +19,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
 pub(super) mod arrow_casts;
+mod base64_text;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
 pub(super) mod corrected_functions;
@@ -43,6 +45,8 @@ pub(super) mod generate_series;
 pub(super) mod interval_order;
 pub(super) mod interval_product;
 pub(super) mod interval_total;
+pub(crate) mod json_functions;
+pub(crate) mod json_path;
 pub(super) mod max_by;
 pub(super) mod mode_and_percentile;
 mod number_text;
@@ -53,6 +57,7 @@ mod recomputed_window;
 pub(super) mod rounding_cast;
 pub(super) mod running_total;
 pub(super) mod self_sorting_aggregates;
+pub(super) mod text_casts;
 mod text_patterns;
 pub(super) mod time_functions;
 mod time_parsing;
@@ -65,7 +70,7 @@ pub(super) mod wide_sum;
 pub(super) mod window_aggregates;
 
 /// The functions that can fail for some argument values even if the argument types are correct.
-const FALLIBLE: [&str; 34] = [
+const FALLIBLE: [&str; 36] = [
     "abs",
     "age",
     "arrow_cast",
@@ -93,6 +98,7 @@ const FALLIBLE: [&str; 34] = [
     "similar_to_pattern",
     "time_bucket",
     "to_date",
+    "to_json",
     "to_time",
     "to_timestamp",
     "to_timestamp_micros",
@@ -100,6 +106,7 @@ const FALLIBLE: [&str; 34] = [
     "to_timestamp_nanos",
     "to_timestamp_seconds",
     "to_unixtime",
+    "to_uuid",
 ];
 
 /// Returns true if `function` is an operator that the analyzer rules add to plans. Statements cannot call these

@@ -3,6 +3,7 @@
 //! | in the statement | planned as |
 //! |---|---|
 //! | `CAST(x AS VARCHAR(3))` | `left(CAST(x AS VARCHAR), 3)` |
+//! | `CAST(x AS UUID)`, `JSON 'x'` | `to_uuid(x)`, `to_json('x')` |
 //! | `x AT TIME ZONE 'zone'` | `at_time_zone(x, 'zone')` |
 //! | `extract(part FROM x)`, `year(x)`, … | `date_part('part', x)` |
 //! | `x LIKE p ESCAPE '!'` | `x LIKE like_pattern(p, '!')` |
@@ -22,8 +23,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-    Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
+    ObjectName, Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -81,6 +82,14 @@ impl Expressions<'_> {
             return Ok(());
         }
         match expr {
+            Expr::Cast { kind, data_type, expr: from, .. } if text_cast(data_type, kind).is_some() => {
+                let function = text_cast(data_type, kind).unwrap_or_default();
+                *expr = call_expr(function, vec![take(from)]);
+            }
+            Expr::TypedString(typed) if text_cast(&typed.data_type, &CastKind::Cast).is_some() => {
+                let function = text_cast(&typed.data_type, &CastKind::Cast).unwrap_or_default();
+                *expr = call_expr(function, vec![Expr::Value(typed.value.clone())]);
+            }
             Expr::Cast { data_type, expr: from, .. } => {
                 let length = type_names::rewrite(data_type);
                 if let Expr::Value(value) = &mut **from {
@@ -138,6 +147,16 @@ impl Expressions<'_> {
                 Ok(text(user))
             }
         }
+    }
+}
+
+/// Returns the function that casts text to a type, or `None` if the engine casts to this type.
+fn text_cast(kind: &DataType, cast: &CastKind) -> Option<&'static str> {
+    let is_try = matches!(cast, CastKind::TryCast | CastKind::SafeCast);
+    match kind {
+        DataType::Uuid => Some(if is_try { "try_to_uuid" } else { "to_uuid" }),
+        DataType::JSON | DataType::JSONB => Some(if is_try { "try_to_json" } else { "to_json" }),
+        _ => None,
     }
 }
 

@@ -34,6 +34,7 @@ mod clauses;
 mod current_time;
 mod expressions;
 mod from_columns;
+mod json_operators;
 mod merged_columns;
 mod misplaced_aggregates;
 mod named_windows;

@@ -6,6 +6,7 @@
 //! | `a = b LIKE c` | `(a = b) LIKE c` | `a = (b LIKE c)` |
 //! | `a LIKE b = c` | `a LIKE (b = c)` | `(a LIKE b) = c` |
 //! | `a < b IN (c)` | `(a < b) IN (c)` | `a < (b IN (c))` |
+//! | `a ->> b = c` | `a ->> (b = c)` | `(a ->> b) = c` |
 //!
 //! The parser keeps parentheses as `Nested`. If the operator of an operand has a lower precedence and the operand is
 //! not `Nested`, the parser has therefore grouped the operators incorrectly.
@@ -15,6 +16,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, VisitMut as _, VisitorMut};
 
+use crate::sql::syntax::json_operators;
 use crate::sql::syntax::tree::{query_of, take};
 
 /// Corrects the precedence of operators in a statement.
@@ -31,6 +33,7 @@ impl VisitorMut for Precedence {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         rotate(expr);
+        json_operators::rotate(expr);
         ControlFlow::Continue(())
     }
 }

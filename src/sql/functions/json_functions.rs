@@ -8,11 +8,17 @@
 //! | `json_float(json, key…)` | `json_get_float` | a number |
 //! | `json_bool(json, key…)` | `json_get_bool` | a boolean |
 //! | `json_array(json, key…)` | `json_get_array` | the elements as a list of JSON, for `unnest` |
+//! | `json_array_length(json, key…)` | | the number of elements |
+//! | `json_typeof(json, key…)` | | `object`, `array`, `string`, `number`, `boolean` or `null` |
+//! | `json_extract_path(json, step…)` | `#>` | the value as JSON |
+//! | `json_extract_path_text(json, step…)` | `#>>` | a string without quotes; any other value as JSON |
 //!
-//! A path consists of keys (strings) and array indexes (integers).
+//! A path consists of keys (strings) and array indexes (integers). In the last two functions, as in PostgreSQL, the steps
+//! are strings, and a number selects an element if the value is an array.
 //!
-//! **Invariant:** the functions never fail. The result is NULL if the value is missing, null or of another type, or if
-//! the string is not valid JSON.
+//! The result is NULL if the value is missing, null or of another type, or if the string is not valid JSON.
+//!
+//! **Invariant:** the functions never fail, except for the variants that `base64_guard.rs` puts into a plan.
 
 use std::sync::Arc;
 
@@ -26,11 +32,12 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
-use super::json_path::{Step, boolean, elements, find, float, int, text};
+use super::base64_text::check_number;
+use super::json_path::{Step, boolean, elements, find, float, int, text, type_name};
 
 /// The kind of value that a JSON function returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,30 +48,52 @@ enum ValueKind {
     Float,
     Bool,
     Array,
+    Length,
+    TypeName,
+    PathRaw,
+    PathText,
 }
 
-const ALL: [ValueKind; 6] =
-    [ValueKind::Text, ValueKind::Raw, ValueKind::Int, ValueKind::Float, ValueKind::Bool, ValueKind::Array];
+const ALL: [ValueKind; 10] = [
+    ValueKind::Text,
+    ValueKind::Raw,
+    ValueKind::Int,
+    ValueKind::Float,
+    ValueKind::Bool,
+    ValueKind::Array,
+    ValueKind::Length,
+    ValueKind::TypeName,
+    ValueKind::PathRaw,
+    ValueKind::PathText,
+];
 
 /// Returns all JSON functions.
-pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
-    ALL.into_iter().map(function).collect()
+pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
+    ALL.into_iter().map(|kind| function(kind, false)).collect()
 }
 
-fn function(kind: ValueKind) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(kind)))
+/// Returns the variant of a JSON function that fails if the value is a string that may be base64. Returns `None` if
+/// `name` is not the name of a function that returns a text or a number.
+pub(crate) fn guarded(name: &str) -> Option<Arc<ScalarUDF>> {
+    let kinds = [ValueKind::Text, ValueKind::PathText, ValueKind::Int, ValueKind::Float];
+    kinds.into_iter().find(|kind| kind.name() == name).map(|kind| function(kind, true))
+}
+
+fn function(kind: ValueKind, guards_base64: bool) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::new_from_impl(JsonFunction::new(kind, guards_base64)))
 }
 
 /// A JSON function.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct JsonFunction {
     kind: ValueKind,
+    guards_base64: bool,
     signature: Signature,
     aliases: Vec<String>,
 }
 
 impl JsonFunction {
-    fn new(kind: ValueKind) -> Self {
+    fn new(kind: ValueKind, guards_base64: bool) -> Self {
         let aliases: &[&str] = match kind {
             ValueKind::Text => &["json_as_text", "json_get_str"],
             ValueKind::Raw => &["json_get", "json_get_json"],
@@ -72,22 +101,16 @@ impl JsonFunction {
             ValueKind::Float => &["json_get_float"],
             ValueKind::Bool => &["json_get_bool"],
             ValueKind::Array => &["json_get_array"],
+            ValueKind::Length | ValueKind::TypeName | ValueKind::PathRaw | ValueKind::PathText => &[],
         };
         let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
-        Self { kind, signature: Signature::user_defined(Volatility::Immutable), aliases }
+        Self { kind, guards_base64, signature: Signature::user_defined(Volatility::Immutable), aliases }
     }
 }
 
 impl ScalarUDFImpl for JsonFunction {
     fn name(&self) -> &str {
-        match self.kind {
-            ValueKind::Text => "json_text",
-            ValueKind::Raw => "json_raw",
-            ValueKind::Int => "json_int",
-            ValueKind::Float => "json_float",
-            ValueKind::Bool => "json_bool",
-            ValueKind::Array => "json_array",
-        }
+        self.kind.name()
     }
 
     fn aliases(&self) -> &[String] {
@@ -100,8 +123,10 @@ impl ScalarUDFImpl for JsonFunction {
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.kind {
-            ValueKind::Text | ValueKind::Raw => DataType::Utf8,
-            ValueKind::Int => DataType::Int64,
+            ValueKind::Text | ValueKind::Raw | ValueKind::TypeName | ValueKind::PathRaw | ValueKind::PathText => {
+                DataType::Utf8
+            }
+            ValueKind::Int | ValueKind::Length => DataType::Int64,
             ValueKind::Float => DataType::Float64,
             ValueKind::Bool => DataType::Boolean,
             ValueKind::Array => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
@@ -131,8 +156,9 @@ impl ScalarUDFImpl for JsonFunction {
             return plan_err!("{} takes a JSON string", self.name());
         };
         let json = json.to_array(rows)?;
-        let steps = path.iter().map(PathArgument::new).collect::<Result<Vec<_>>>()?;
-        Ok(ColumnarValue::Array(self.kind.array(json.as_string(), &steps)))
+        let is_text_path = matches!(self.kind, ValueKind::PathRaw | ValueKind::PathText);
+        let steps = path.iter().map(|step| PathArgument::new(step, is_text_path)).collect::<Result<Vec<_>>>()?;
+        self.kind.array(json.as_string(), &steps, self.guards_base64).map(ColumnarValue::Array)
     }
 }
 
@@ -140,17 +166,23 @@ impl ScalarUDFImpl for JsonFunction {
 enum PathArgument {
     /// The same key or index for every row.
     Constant(ScalarValue),
+    /// The same step for every row, which is a key of an object or an index of an array.
+    ConstantText(String),
     /// A key for each row.
     Keys(StringArray),
+    /// A step for each row, which is a key of an object or an index of an array.
+    Texts(StringArray),
     /// An array index for each row.
     Indexes(Int64Array),
 }
 
 impl PathArgument {
-    fn new(value: &ColumnarValue) -> Result<Self> {
+    fn new(value: &ColumnarValue, is_text_path: bool) -> Result<Self> {
         Ok(match value {
+            ColumnarValue::Scalar(ScalarValue::Utf8(Some(step))) if is_text_path => Self::ConstantText(step.clone()),
             ColumnarValue::Scalar(scalar) => Self::Constant(scalar.clone()),
             ColumnarValue::Array(array) => match array.data_type() {
+                DataType::Utf8 if is_text_path => Self::Texts(array.as_string::<i32>().clone()),
                 DataType::Utf8 => Self::Keys(array.as_string::<i32>().clone()),
                 DataType::Int64 => Self::Indexes(array.as_primitive::<Int64Type>().clone()),
                 kind => return plan_err!("a JSON path step must be a string or an integer, got {kind}"),
@@ -163,6 +195,8 @@ impl PathArgument {
             Self::Constant(ScalarValue::Utf8(Some(key))) => Some(Step::Key(key)),
             Self::Constant(ScalarValue::Int64(Some(index))) => Some(Step::Index(*index)),
             Self::Constant(_) => None,
+            Self::ConstantText(step) => Some(Step::KeyOrIndex(step)),
+            Self::Texts(steps) => steps.is_valid(row).then(|| Step::KeyOrIndex(steps.value(row))),
             Self::Keys(keys) => keys.is_valid(row).then(|| Step::Key(keys.value(row))),
             Self::Indexes(indexes) => indexes.is_valid(row).then(|| Step::Index(indexes.value(row))),
         }
@@ -170,22 +204,50 @@ impl PathArgument {
 }
 
 impl ValueKind {
-    fn array(self, json: &StringArray, steps: &[PathArgument]) -> ArrayRef {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "json_text",
+            Self::Raw => "json_raw",
+            Self::Int => "json_int",
+            Self::Float => "json_float",
+            Self::Bool => "json_bool",
+            Self::Array => "json_array",
+            Self::Length => "json_array_length",
+            Self::TypeName => "json_typeof",
+            Self::PathRaw => "json_extract_path",
+            Self::PathText => "json_extract_path_text",
+        }
+    }
+
+    fn array(self, json: &StringArray, steps: &[PathArgument], guards_base64: bool) -> Result<ArrayRef> {
         let value = |row: usize| {
             let path: Option<Vec<Step<'_>>> = steps.iter().map(|step| step.at(row)).collect();
             json.is_valid(row).then(|| find(json.value(row), &path?)).flatten()
         };
         let values = (0..json.len()).map(value);
-        match self {
-            Self::Text => {
+        if guards_base64 {
+            let strings = values.clone().flatten().filter(|value| value.starts_with('"'));
+            strings.filter_map(text).try_for_each(|text| check_number(&text))?;
+        }
+        Ok(match self {
+            Self::Text | Self::PathText => {
                 let mut builder = StringBuilder::with_capacity(json.len(), 0);
                 values.for_each(|value| builder.append_option(value.and_then(text)));
                 Arc::new(builder.finish())
             }
-            Self::Raw => {
+            Self::Raw | Self::PathRaw => {
                 let mut builder = StringBuilder::with_capacity(json.len(), 0);
                 values.for_each(|value| builder.append_option(value.filter(|value| *value != "null")));
                 Arc::new(builder.finish())
+            }
+            Self::TypeName => {
+                let mut builder = StringBuilder::with_capacity(json.len(), 0);
+                values.for_each(|value| builder.append_option(value.and_then(type_name)));
+                Arc::new(builder.finish())
+            }
+            Self::Length => {
+                let length = |value| elements(value).and_then(|elements| i64::try_from(elements.len()).ok());
+                Arc::new(values.map(|value| value.and_then(length)).collect::<Int64Array>())
             }
             Self::Int => {
                 let mut builder = Int64Builder::with_capacity(json.len());
@@ -212,26 +274,57 @@ impl ValueKind {
                 }
                 Arc::new(builder.finish())
             }
-        }
+        })
     }
 }
 
-/// Plans the operators `->` and `->>`. A chain of these operators becomes one function call.
+/// Plans the operators `->`, `->>`, `#>` and `#>>`. A chain of the first two becomes one function call.
 #[derive(Debug)]
-pub(super) struct Operators;
+pub(crate) struct JsonOperatorPlanner;
 
-impl ExprPlanner for Operators {
+impl ExprPlanner for JsonOperatorPlanner {
     fn plan_binary_op(&self, expr: RawBinaryExpr, _: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let kind = match expr.op {
             BinaryOperator::Arrow => ValueKind::Raw,
             BinaryOperator::LongArrow => ValueKind::Text,
+            BinaryOperator::HashArrow => ValueKind::PathRaw,
+            BinaryOperator::HashLongArrow => ValueKind::PathText,
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let mut args = match expr.left {
-            Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "json_raw" => args,
-            left => vec![left],
+        let args = match kind {
+            ValueKind::PathRaw | ValueKind::PathText => {
+                let steps = path_steps(&expr.right)?.into_iter().map(lit);
+                std::iter::once(expr.left).chain(steps).collect()
+            }
+            _ => {
+                let mut args = match expr.left {
+                    Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "json_raw" => args,
+                    left => vec![left],
+                };
+                args.push(expr.right);
+                args
+            }
         };
-        args.push(expr.right);
-        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(kind), args })))
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func: function(kind, false), args })))
+    }
+}
+
+/// Returns the steps of a path such as `'{items,0,sku}'`.
+fn path_steps(path: &Expr) -> Result<Vec<String>> {
+    let steps = match path {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
+            text.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}'))
+        }
+        _ => None,
+    };
+    match steps.map(str::trim) {
+        Some("") => Ok(Vec::new()),
+        Some(steps) if !steps.contains(['"', '\\', '{', '}']) => {
+            Ok(steps.split(',').map(|step| step.trim().to_owned()).collect())
+        }
+        _ => plan_err!(
+            "the path of #> and #>> must be a constant such as '{{items,0,sku}}': use json_extract_path(json, 'items', '0', 'sku') \
+             for other paths"
+        ),
     }
 }

@@ -14,16 +14,18 @@ use serde_json::value::RawValue;
 
 /// A step of a path, which leads from a value to one of its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// A key of an object. If a key appears more than once, its first value is used.
     Key(&'a str),
     /// An index into an array, starting at 0. Negative indexes count from the end.
     Index(i64),
+    /// A key of an object, or an index into an array that is written as text.
+    KeyOrIndex(&'a str),
 }
 
 /// Returns the JSON of the value at `path`. Returns `None` if no such value exists, or if the JSON before this value is
 /// not valid.
-pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
+pub(crate) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     match path.split_first() {
         None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
         Some((first, rest)) => rest.iter().try_fold(child(json, *first)?, |value, step| child(value, *step)),
@@ -31,7 +33,7 @@ pub(super) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
 }
 
 /// Returns a string value without its quotes, any other value as JSON, and `None` for null.
-pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn text(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'n' => None,
         b'"' if !value.contains('\\') => Some(Cow::Borrowed(value.get(1..value.len() - 1)?)),
@@ -41,7 +43,7 @@ pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Parses an integer, for example `12`, `12.0` or `"12"`.
-pub(super) fn int(value: &str) -> Option<i64> {
+pub(crate) fn int(value: &str) -> Option<i64> {
     let digits = number(value)?;
     if let Ok(integer) = digits.parse() {
         return Some(integer);
@@ -53,12 +55,12 @@ pub(super) fn int(value: &str) -> Option<i64> {
 }
 
 /// Parses a number, for example `1`, `1.5` or `"1.5"`.
-pub(super) fn float(value: &str) -> Option<f64> {
+pub(crate) fn float(value: &str) -> Option<f64> {
     number(value)?.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// Parses `true` or `false`.
-pub(super) fn boolean(value: &str) -> Option<bool> {
+pub(crate) fn boolean(value: &str) -> Option<bool> {
     match value {
         "true" => Some(true),
         "false" => Some(false),
@@ -66,8 +68,20 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
+/// Returns the name of a value's type, as PostgreSQL's `json_typeof` does.
+pub(crate) fn type_name(value: &str) -> Option<&'static str> {
+    Some(match value.as_bytes().first()? {
+        b'{' => "object",
+        b'[' => "array",
+        b'"' => "string",
+        b't' | b'f' => "boolean",
+        b'n' => "null",
+        _ => "number",
+    })
+}
+
 /// Returns the JSON of each element of an array.
-pub(super) fn elements(value: &str) -> Option<Vec<&str>> {
+pub(crate) fn elements(value: &str) -> Option<Vec<&str>> {
     let elements: Vec<&RawValue> = serde_json::from_str(value).ok()?;
     Some(elements.into_iter().map(RawValue::get).collect())
 }
@@ -101,7 +115,7 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
-        let Step::Key(key) = self.step else { return Err(A::Error::custom("not an array")) };
+        let (Step::Key(key) | Step::KeyOrIndex(key)) = self.step else { return Err(A::Error::custom("not an array")) };
         while let Some(is_wanted) = map.next_key_seed(KeyEquals(key))? {
             if is_wanted {
                 *self.found = Some(map.next_value()?);
@@ -113,7 +127,12 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
     }
 
     fn visit_seq<A: SeqAccess<'j>>(self, mut list: A) -> Result<(), A::Error> {
-        let Step::Index(index) = self.step else { return Err(A::Error::custom("not an object")) };
+        let index = match self.step {
+            Step::Index(index) => Some(index),
+            Step::KeyOrIndex(text) => text.parse().ok(),
+            Step::Key(_) => None,
+        };
+        let Some(index) = index else { return Err(A::Error::custom("not an object")) };
         let Ok(mut skip) = usize::try_from(index) else {
             let mut all: Vec<&'j RawValue> = Vec::new();
             while let Some(element) = list.next_element()? {
@@ -166,8 +185,8 @@ mod tests {
 
     #[test]
     fn values_are_found_by_keys_and_indexes() {
-        use Step::{Index, Key};
-        let cases: [(&[Step<'_>], Option<&str>); 10] = [
+        use Step::{Index, Key, KeyOrIndex};
+        let cases: [(&[Step<'_>], Option<&str>); 13] = [
             (&[Key("n")], Some("3")),
             (&[Key("id")], Some(r#""o\"1""#)),
             (&[Key("items"), Index(0), Key("tags"), Index(1)], Some(r#""y""#)),
@@ -178,6 +197,9 @@ mod tests {
             (&[Key("n"), Key("sku")], None),
             (&[Key("note")], Some("null")),
             (&[Key("none")], None),
+            (&[KeyOrIndex("items"), KeyOrIndex("1"), KeyOrIndex("sku")], Some(r#""b""#)),
+            (&[KeyOrIndex("items"), KeyOrIndex("sku")], None),
+            (&[Key("items"), Key("1")], None),
         ];
         for (path, expected) in cases {
             assert_eq!(find(ORDER, path), expected, "{path:?}");

@@ -79,7 +79,7 @@ fn set_options(options: &mut ConfigOptions) {
 
 /// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 6] = [
+    let ours: [Arc<dyn ExprPlanner>; 7] = [
         Arc::new(BoundValuePlanner),
         Arc::new(JsonOperatorPlanner),
         Arc::new(BooleanTextPlanner),

@@ -164,6 +164,8 @@ def filters_find_the_same_rows(facts):
         (f"wide >= {wide}", lambda row: same(row, "wide", lambda value: value >= wide)),
         (f"wide IN ({wide}, {wides[0]}, {wides[-1]})", lambda row: same(row, "wide", lambda value: value in (wide, wides[0], wides[-1]))),
         (f"ref = '{some[0]}'", lambda row: row["ref"] == some[0]),
+        (f"ref = '{some[0].upper()}'", lambda row: row["ref"] == some[0]),
+        (f"ref IN ('{some[0].upper()}', '{some[1].replace('-', '')}')", lambda row: row["ref"] in some[:2]),
         (f"ref <> '{some[0]}'", lambda row: same(row, "ref", lambda value: value != some[0])),
         (f"ref IN ('{some[0]}', '{some[1]}', '{some[2]}', '{NIL}')", lambda row: row["ref"] in some),
         (f"ref > '{some[0]}' AND ref < '{some[2]}'", lambda row: same(row, "ref", lambda value: some[0] < value < some[2])),
@@ -234,6 +236,7 @@ def parameters_of_each_type(facts):
             ("wide IN (?, ?)", [row["wide"], D(1)], matching("wide", row["wide"])),
             ("amount = ?", [None], []),
             ("ref = ?", [row["ref"]], matching("ref", row["ref"])),
+            ("ref = ?", [row["ref"].upper()], matching("ref", row["ref"])),
             ("ref IN (?, ?)", [row["ref"], NIL], matching("ref", row["ref"])),
             ("clock = ?", [row["clock"]], matching("clock", row["clock"])),
             ("clock = ?", [LAST], matching("clock", LAST)),
@@ -349,7 +352,7 @@ def jdbc_rows_are_loaded(facts):
 @check
 def a_wrong_literal_is_an_error(facts):
     with connect(facts) as connection:
-        for condition in ("amount = 'x'", "clock = 'noon'"):
+        for condition in ("amount = 'x'", "clock = 'noon'", "ref = 'x'"):
             refused(lambda condition=condition: query(connection, f"SELECT id FROM many WHERE {condition}"), dbapi.Error)
 
 

@@ -235,6 +235,7 @@ public final class TypesCheck {
       finds(connection, "tiny = ?", s -> s.setBigDecimal(1, new BigDecimal("-0." + NINES)), full);
       finds(connection, "amount < ?", s -> s.setBigDecimal(1, new BigDecimal("-1234567890.11")), full);
       finds(connection, "ref = ?", s -> s.setString(1, REF), full);
+      finds(connection, "ref = ?", s -> s.setString(1, REF.toUpperCase()), full);
       finds(connection, "ref = ?", s -> s.setString(1, REF.replace('5', '6')));
       // The driver binds milliseconds. A text has all digits.
       finds(connection, "clock = CAST(? AS VARCHAR)", s -> s.setString(1, LAST.toString()), full);

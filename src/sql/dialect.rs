@@ -27,6 +27,7 @@ use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::fallible_operands::{FilteredArgumentRule, GuardRule};
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
+use crate::sql::rules::time_units::TimeUnitPlanner;
 use crate::sql::rules::uuid_comparisons::UuidComparisonRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
 use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
@@ -78,12 +79,13 @@ fn set_options(options: &mut ConfigOptions) {
 
 /// Returns the expression planners of this crate, followed by those of the engine.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let ours: [Arc<dyn ExprPlanner>; 6] = [
+    let ours: [Arc<dyn ExprPlanner>; 7] = [
         Arc::new(BoundValuePlanner),
         Arc::new(JsonOperatorPlanner),
         Arc::new(BooleanTextPlanner),
         Arc::new(CountDistinctPlanner),
         Arc::new(IntervalProductPlanner),
+        Arc::new(TimeUnitPlanner),
         Arc::new(WindowAggregatePlanner),
     ];
     ours.into_iter().chain(SessionStateDefaults::default_expr_planners()).collect()

@@ -138,6 +138,30 @@ def each_value_equals_what_was_sent(facts):
 
 
 @check
+def logical_types_are_stored_in_columns_of_their_types(facts):
+    write = AvroSerializer(registry(facts), AVRO % "")
+    values = [
+        {**sample("t1"), "took": datetime.time(23, 59, 59, 999000)},
+        {**sample("t2"), "price": decimal.Decimal("0.001"), "took": datetime.time(0), "tags": []},
+        # Too many digits for the column, but not for the schema.
+        {**sample("t3"), "price": decimal.Decimal("999999999999999999999999999.999")},
+    ]
+    messages = [write(value, SerializationContext("typed", MessageField.VALUE)) for value in values]
+    send(facts, "typed", messages)
+    wait_for("the rows", lambda: len(read(facts, "typed")) == 2 and len(read(facts, "typed_quarantine")) == 1)
+    rows = {row["id"]: row for row in read(facts, "typed")}
+    day = 86_400_000_000
+    for name, price, took, tags in (
+        ("t1", decimal.Decimal("-123456789012345678901234.567"), day - 1_000, ["a", "b"]), ("t2", decimal.Decimal("0.001"), 0, []),
+    ):  # fmt: skip
+        found = {key: rows[name][key] for key in ("price", "key", "took", "tags", "rates", "place")}
+        expected = {"price": price, "key": str(KEY), "took": took, "tags": tags, "rates": '{"x":0.5}', "place": '{"city":"Lima"}'}
+        equal(found, expected)
+    (entry,) = read(facts, "typed_quarantine")
+    equal((entry["reason"], entry["payload"]), ("out_of_range", messages[2]))
+
+
+@check
 def protobuf_reaches_its_transform_as_json(facts):
     kind = order_class()
     write = ProtobufSerializer(kind, registry(facts), {"use.deprecated.format": False})

@@ -40,6 +40,7 @@ mod shutdown;
 mod sql;
 mod tacosoft;
 mod tpch;
+mod types;
 mod upload_memory;
 
 mod source_tree;

@@ -16,6 +16,7 @@ use crate::server::{Server, Setup, wait_for};
 const CHECKS: &[&str] = &[
     "avro_of_two_versions_is_stored",
     "each_value_equals_what_was_sent",
+    "logical_types_are_stored_in_columns_of_their_types",
     "protobuf_reaches_its_transform_as_json",
     "an_unreachable_registry_loses_nothing",
     "unreadable_messages_are_quarantined_unchanged",
@@ -24,6 +25,22 @@ const CHECKS: &[&str] = &[
 /// The SQL transform of the source `orders`.
 const TRANSFORM: &str = "SELECT 'acme' AS tenant, time AS at, value->>'order_id' AS id, json_int(value, 'total') AS big, \
                          json_text(value, 'guest', 'name') AS label FROM messages";
+
+/// A table with a column for each logical type. The other fields are stored in the map.
+const TYPED: [(&str, &str); 12] = [
+    ("TENANT", "tenant"),
+    ("TIME", "at"),
+    ("ID", "id"),
+    ("COLUMNS__TENANT", "text"),
+    ("COLUMNS__AT", "timestamp"),
+    ("COLUMNS__ID", "text"),
+    ("COLUMNS__PRICE", "decimal(29, 3)"),
+    ("COLUMNS__KEY", "uuid"),
+    ("COLUMNS__TOOK", "time"),
+    ("COLUMNS__TAGS", "list<text>"),
+    ("COLUMNS__RATES", "json"),
+    ("COLUMNS__PLACE", "json"),
+];
 
 /// A running schema registry, which stops when this value is dropped.
 struct Registry {
@@ -74,11 +91,14 @@ impl Drop for Registry {
 async fn messages_of_confluents_serializers_are_stored() {
     needs!(Python, Kafka);
     let (broker, registry) = (Broker::start(), Registry::start());
-    for topic in ["avro", "orders"] {
+    for topic in ["avro", "typed", "orders"] {
         broker.create_topic(topic, 1).await;
     }
     let mut settings = registry.source("avro", "avro", &broker);
+    settings.extend(registry.source("typed", "avro", &broker));
     settings.extend(registry.source("orders", "protobuf", &broker));
+    settings.push(("SOURCES__TYPED__TABLE".to_owned(), "typed".to_owned()));
+    settings.extend(TYPED.into_iter().map(|(key, value)| (format!("TABLES__TYPED__{key}"), value.to_owned())));
     settings.push(("SOURCES__ORDERS__TRANSFORM".to_owned(), TRANSFORM.to_owned()));
     let server = Server::start(&Setup { settings, ..Setup::default() });
     let mut facts = server.facts();

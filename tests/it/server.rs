@@ -306,6 +306,12 @@ fn tokens() -> Value {
     }
     add("reader", SECRET, json!({ "scope": "read" }));
     add("writer", SECRET, json!({ "scope": "ingest" }));
+    let uuid = "550E8400-E29B-41D4-A716-446655440000";
+    add("with_ref", SECRET, json!({ "ref": uuid }));
+    add("with_no_ref", SECRET, json!({ "ref": [uuid, 7] }));
+    add("with_amount", SECRET, json!({ "amount": 12.5 }));
+    add("with_amounts", SECRET, json!({ "amount": ["1.25e1", "7"] }));
+    add("with_fraction", SECRET, json!({ "amount": "12.505" }));
     add("leaked", SECRET, json!({ "jti": "leaked-1" }));
     add("operator", SECRET, json!({ "sub": "loader", "scope": "ingest", "tenant": "absent" }));
     add("admin", SECRET, json!({ "sub": "loader", "scope": "admin ingest", "tenant": "absent" }));

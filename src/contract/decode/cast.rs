@@ -1,11 +1,12 @@
 //! Casts an Arrow column to a column of the contract without loss.
 //!
-//! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. Then, columns that have the contract's type are used unchanged, and timestamps are converted to the
-//! contract's unit and time zone. All other types are converted value by value, with the same rules as JSON ([`Leaf`]).
+//! First, dictionaries, views, 64-bit offsets and narrow number types are converted to plain encodings. Then, columns that
+//! have the contract's type are used unchanged, and timestamps are converted to the contract's unit and time zone. All
+//! other types are converted value by value, with the same rules as JSON ([`Leaf`]).
 //!
 //! Nanoseconds are rounded down to microseconds, as in JSON. A decimal in a float column is rounded to the nearest
-//! float, like a JSON number. A float is never cast to a decimal. If the cast would change any other value, the row is rejected. Examples are a decimal
-//! with a fraction in an integer column, and a date with a time of day in a date column.
+//! float, like a JSON number. A float is never cast to a decimal. If the cast would change any other value, the row is
+//! rejected. Examples are a decimal with a fraction in an integer column, and a date with a time of day in a date column.
 
 use std::sync::Arc;
 
@@ -67,7 +68,7 @@ pub(in crate::contract) fn column(
 
 fn convert(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let (name, kind) = (&target.column.name, target.kind);
-    let stored = kind.stored_type();
+    let (stored, source) = (kind.stored_type(), &without_dictionary(name, source)?);
     match (kind, source.data_type()) {
         (_, DataType::Null) => return Ok(new_null_array(&stored, source.len())),
         (ColumnKind::List(element), _) => return list(target, *element, source, rejected),
@@ -154,13 +155,15 @@ fn rescale(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRo
     // A sender may declare a smaller precision than its values have. Casting checks the precision of every value, unless
     // both types are equal.
     let wide = cast_to(name, source, &DataType::Decimal256(76, scale_of(source.data_type())))?;
-    let cast = cast_to(name, &wide, &stored)?;
-    reject_lost(target, source, &cast, rejected);
-    let back = cast_to(name, &cast, wide.data_type())?;
+    // Rounding can make a value too large, so the digits after the point are checked before the digits before it.
+    let scaled = cast_to(name, &wide, &DataType::Decimal256(76, scale_of(&stored)))?;
+    let back = cast_to(name, &scaled, wide.data_type())?;
     let is_same = not_distinct(&wide, &back)?;
-    for row in (0..source.len()).filter(|row| !is_same.value(*row) && cast.is_valid(*row)) {
+    for row in (0..source.len()).filter(|row| !is_same.value(*row) && scaled.is_valid(*row)) {
         rejected.add(row, || target.cause(Reason::WrongType, displayed(source, row)));
     }
+    let cast = cast_to(name, &scaled, &stored)?;
+    reject_lost(target, source, &cast, rejected);
     Ok(cast)
 }
 
@@ -235,7 +238,8 @@ fn decimal(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRo
 
 /// Casts an undeclared column to strings.
 pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<StringArray> {
-    let plain = if is_decimal(source.data_type()) { Arc::clone(source) } else { plain(name, source)? };
+    let source = without_dictionary(name, source)?;
+    let plain = if is_decimal(source.data_type()) { source } else { plain(name, &source)? };
     match plain.data_type() {
         DataType::Utf8 => Ok(plain.as_string::<i32>().clone()),
         DataType::Null => Ok(StringArray::new_null(plain.len())),
@@ -249,21 +253,31 @@ pub(in crate::contract) fn as_text(name: &str, source: &ArrayRef) -> Result<Stri
     }
 }
 
-/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged. A
-/// decimal outside the range of the new type becomes null. Decimals reach this function only as the values of a
-/// dictionary.
+/// Decodes a dictionary of decimals or times of day, whose values must not be converted to floats or integers. Any other
+/// column is returned unchanged.
+fn without_dictionary(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
+    match source.data_type() {
+        DataType::Dictionary(_, values)
+            if is_decimal(values) || matches!(**values, DataType::Time32(_) | DataType::Time64(_)) =>
+        {
+            cast_to(name, source, values)
+        }
+        _ => Ok(Arc::clone(source)),
+    }
+}
+
+/// Decodes a column to `Int64`, `Float64`, `Utf8` or `Binary`. A column of any other type is returned unchanged.
 fn plain(name: &str, source: &ArrayRef) -> Result<ArrayRef> {
     use DataType::{
-        Binary, BinaryView, Decimal32, Decimal64, Decimal128, Decimal256, Dictionary, FixedSizeBinary, Float16,
-        Float32, Float64, Int8, Int16, Int32, Int64, LargeBinary, LargeUtf8, UInt8, UInt16, UInt32, Utf8, Utf8View,
+        Binary, BinaryView, Dictionary, FixedSizeBinary, Float16, Float32, Float64, Int8, Int16, Int32, Int64,
+        LargeBinary, LargeUtf8, UInt8, UInt16, UInt32, Utf8, Utf8View,
     };
     let target = match source.data_type() {
         Dictionary(..) => return decode_dictionary(name, source),
         Utf8View | LargeUtf8 => Utf8,
         BinaryView | LargeBinary | FixedSizeBinary(_) => Binary,
         Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 => Int64,
-        Decimal32(_, 0) | Decimal64(_, 0) | Decimal128(_, 0) | Decimal256(_, 0) => Int64,
-        Float16 | Float32 | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => Float64,
+        Float16 | Float32 => Float64,
         _ => return Ok(Arc::clone(source)),
     };
     cast_to(name, source, &target)

@@ -3,6 +3,8 @@
 //! The input is an integer, float, string or boolean that a decoder has read, and the [`Leaf`] of its column. The
 //! result is a [`ColumnValue`] of the column's type, or the [`Reason`] for rejecting the event.
 
+use arrow::datatypes::{Decimal128Type, DecimalType};
+
 use super::json_text::is_json;
 use super::reject_reason::Reason;
 use super::{decimal, time};
@@ -87,9 +89,7 @@ impl Leaf {
     pub(in crate::contract) fn text<'a>(&self, text: &str, kept: Text<'a>) -> Result<ColumnValue<'a>, Reason> {
         match self.kind {
             ColumnKind::Text => Ok(ColumnValue::Text(kept)),
-            ColumnKind::Uuid => {
-                uuid::Uuid::try_parse(text).map(|uuid| ColumnValue::Uuid(uuid.as_u128())).map_err(|_| Reason::WrongType)
-            }
+            ColumnKind::Uuid => uuid_from_text(text).map(ColumnValue::Uuid).ok_or(Reason::WrongType),
             ColumnKind::Json if is_json(text) => Ok(ColumnValue::Text(kept)),
             ColumnKind::Decimal { .. } => self.digits(text.as_bytes()),
             ColumnKind::Time => time::of_day_from_text(text).map(ColumnValue::Int).ok_or(Reason::WrongType),
@@ -157,6 +157,35 @@ impl Leaf {
         use FieldEncoding::{Fixed64, Int64, Sfixed64, Sint64, Uint64};
         matches!(self.encoding, Int64 | Uint64 | Sint64 | Fixed64 | Sfixed64)
     }
+}
+
+impl ColumnKind {
+    /// Returns the text of a value in the form in which a query shows it: decimals with all digits of their scale, UUIDs
+    /// in lower case, and times of day with microseconds. Values of other kinds are returned unchanged. Returns `None` if
+    /// a column of this kind rejects the value.
+    pub fn canonical_text(self, text: &str) -> Option<String> {
+        match self {
+            Self::Decimal { precision, scale } => {
+                let unscaled = decimal::parse(text.as_bytes(), precision, scale).ok()?;
+                Some(Decimal128Type::format_decimal(unscaled, precision, scale.cast_signed()))
+            }
+            Self::Uuid => uuid_from_text(text).map(|uuid| uuid::Uuid::from_u128(uuid).to_string()),
+            Self::Time => {
+                let micros = time::of_day_from_text(text)?;
+                let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+                let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+                Some(format!("{hours:02}:{minutes:02}:{:02}.{fraction:06}", seconds % 60))
+            }
+            _ => Some(text.to_owned()),
+        }
+    }
+}
+
+/// Parses a UUID with all of its hyphens or none.
+fn uuid_from_text(text: &str) -> Option<u128> {
+    // `try_parse` also accepts longer forms: braces and URNs.
+    let is_plain = matches!(text.len(), 32 | 36);
+    uuid::Uuid::try_parse(text).ok().filter(|_| is_plain).map(|uuid| uuid.as_u128())
 }
 
 fn is_integer(text: &str) -> bool {

@@ -191,7 +191,9 @@ impl<'a> JsonDecoder<'a> {
 
     /// Converts an integer. In an enum column, the integer is replaced by the name of the enum value.
     fn column_int(&mut self, leaf: Leaf, value: i64) -> Result<ColumnValue<'a>, Reason> {
-        let FieldEncoding::Enum(names) = leaf.encoding else { return leaf.int(value) };
+        let (ColumnKind::Text, FieldEncoding::Enum(names)) = (leaf.kind, leaf.encoding) else {
+            return leaf.int(value);
+        };
         let number = i32::try_from(value).map_err(|_| Reason::OutOfRange)?;
         Ok(ColumnValue::Text(match self.contract.tree.enums[names].name(number) {
             Some(name) => Text::Borrowed(name),

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array as _, ArrayRef, BinaryArray, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, FixedSizeListArray,
-    Float64Array, Int32Array, Int64Array, LargeListArray, LargeStringArray, ListArray, RecordBatch, StringArray,
-    StringViewArray, Time32SecondArray, Time64MicrosecondArray, Time64NanosecondArray, TimestampSecondArray,
-    UInt64Array,
+    Array as _, ArrayRef, BinaryArray, Decimal128Array, Decimal256Array, DictionaryArray, FixedSizeBinaryArray,
+    FixedSizeListArray, Float64Array, Int32Array, Int64Array, LargeListArray, LargeStringArray, ListArray, RecordBatch,
+    StringArray, StringViewArray, Time32SecondArray, Time64MicrosecondArray, Time64NanosecondArray,
+    TimestampSecondArray, UInt64Array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Int32Type, i256};
@@ -81,6 +81,8 @@ fn json_values() {
         ("uuid", "\"550E8400-E29B-41D4-A716-446655440000\"", Ok(UUID)),
         ("uuid", "\"{550e8400e29b41d4a716446655440000}\"", Err(WrongType)),
         ("uuid", "\"550e8400e29b41d4a716446655440000\"", Ok(UUID)),
+        ("uuid", "\"{550e8400-e29b-41d4-a716-446655440000}\"", Err(WrongType)),
+        ("uuid", "\"urn:uuid:550e8400-e29b-41d4-a716-446655440000\"", Err(WrongType)),
         ("uuid", "\"550e8400-e29b-41d4-a716-44665544000\"", Err(WrongType)),
         ("uuid", "\"\"", Err(WrongType)),
         ("uuid", "7", Err(WrongType)),
@@ -203,6 +205,37 @@ fn protobuf_values() {
 }
 
 #[test]
+fn a_number_is_not_a_list_of_enum_values() {
+    let proto = "message E { string who = 1; int64 at = 2; string key = 3; repeated Colour value = 4; } enum Colour { RED = 0; }";
+    let contract = of_proto(proto, "").unwrap();
+    for (value, expected) in
+        [("[0, \"RED\", 7]", Ok("[RED, RED, 7]")), ("0", Err(Reason::WrongType)), ("\"RED\"", Err(Reason::WrongType))]
+    {
+        let body = format!(r#"{{"at":1767225600,"key":"k","value":{value}}}"#);
+        let found = outcome(&contract, &json(&contract, &body, &acme()));
+        assert_eq!(found, expected.map(str::to_owned), "{value}");
+    }
+}
+
+#[test]
+fn canonical_texts_are_those_of_stored_values() {
+    for (kind, text, expected) in [
+        ("decimal(12, 2)", "12.5", Some("12.50")),
+        ("decimal(12, 2)", "-1e1", Some("-10.00")),
+        ("decimal(12, 2)", "12.505", None),
+        ("decimal(3, 2)", "10", None),
+        ("uuid", "550E8400E29B41D4A716446655440000", Some(UUID)),
+        ("uuid", "x", None),
+        ("time", "01:02", Some("01:02:00.000000")),
+        ("time", "23:59:59.9999999", Some("23:59:59.999999")),
+        ("time", "24:00", None),
+        ("text", "12.5", Some("12.5")),
+    ] {
+        assert_eq!(ColumnKind::parse(kind).unwrap().canonical_text(text).as_deref(), expected, "{kind}: {text}");
+    }
+}
+
+#[test]
 fn types_that_lose_values_are_refused() {
     let message =
         |field: &str| format!("message E {{ string who = 1; int64 at = 2; string key = 3; {field} value = 4; }}");
@@ -254,6 +287,9 @@ fn arrow_values() {
         Arc::new(Decimal256Array::from(vec![value]).with_precision_and_scale(76, scale).unwrap())
     };
     let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+    let dictionary = |values: ArrayRef| -> ArrayRef {
+        Arc::new(DictionaryArray::<Int32Type>::new(Int32Array::from(vec![0]), values))
+    };
     let uuid = uuid::Uuid::parse_str(UUID).unwrap();
     let ints = |values: Vec<Option<i32>>| -> ArrayRef {
         Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(values)]))
@@ -264,6 +300,17 @@ fn arrow_values() {
         ("decimal(12, 2)", decimal(1_250, 12, 2), Ok("12.50")),
         ("decimal(12, 2)", decimal(125_000, 30, 4), Ok("12.50")),
         ("decimal(12, 2)", decimal(125_001, 30, 4), Err(WrongType)),
+        // Rounded to two digits after the point, this value would have too many digits before it.
+        ("decimal(4, 2)", decimal(99_999, 5, 3), Err(WrongType)),
+        ("decimal(4, 2)", decimal(100_001, 6, 3), Err(WrongType)),
+        (
+            "decimal(38, 0)",
+            dictionary(decimal(10_i128.pow(38) - 1, 38, 0)),
+            Ok("99999999999999999999999999999999999999"),
+        ),
+        ("decimal(12, 2)", dictionary(decimal(1_250, 12, 2)), Ok("12.50")),
+        ("int64", dictionary(decimal(900_719_925_474_099_300, 20, 2)), Ok("9007199254740993")),
+        ("time", dictionary(Arc::new(Time32SecondArray::from(vec![1]))), Ok("1000000")),
         ("decimal(12, 2)", decimal(10_i128.pow(12), 38, 2), Err(OutOfRange)),
         // Arrow does not check that a value has at most the declared number of digits.
         ("decimal(3, 2)", decimal(1_000, 3, 2), Err(OutOfRange)),

@@ -154,15 +154,16 @@ pub(in crate::query) fn column(name: &str) -> Expr {
 }
 
 /// Returns the condition for a row rule of a table with the columns `schema`. The rule's values become typed literals,
-/// and never become part of SQL text. An invalid rule matches no row.
+/// and never become part of SQL text. An invalid rule matches no row, and neither does a value that the column cannot
+/// contain. A value is never rounded to one that the column contains.
 pub(in crate::query) fn rule_condition(schema: &Schema, rule: &RowRule) -> Expr {
     let Ok(field) = schema.field_with_name(&rule.column) else { return lit(false) };
-    let values: Vec<Expr> = rule
-        .values
-        .iter()
-        .filter_map(|value| ScalarValue::try_from_string(value.clone(), field.data_type()).ok())
-        .map(lit)
-        .collect();
+    let kind = ColumnKind::of_metadata(field).or_else(|| ColumnKind::of_data_type(field.data_type()));
+    let literal = |value: &String| {
+        let text = kind.map_or_else(|| Some(value.clone()), |kind| kind.canonical_text(value))?;
+        ScalarValue::try_from_string(text, field.data_type()).ok().map(lit)
+    };
+    let values: Vec<Expr> = rule.values.iter().filter_map(literal).collect();
     if values.is_empty() { lit(false) } else { column(&rule.column).in_list(values, false) }
 }
 

@@ -1,7 +1,8 @@
 //! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► uuid_comparisons ─► exact_numbers (decimals) ─► time_coercion with boolean_predicates ─► interval_comparisons
+//!   logical plan ─► uuid_comparisons ─► exact_numbers (decimals) ─► time_coercion with time_units and boolean_predicates
+//!     ─► interval_comparisons
 //!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles
 //!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
 //!     ─► engine's optimizer, with single_distinct, functional_dependencies and in_lists ─► fallible_operands ─► constant_lists
@@ -37,6 +38,7 @@ mod missing_sorts;
 pub(super) mod single_distinct;
 mod split_limits;
 pub(super) mod time_coercion;
+pub(super) mod time_units;
 pub(super) mod uuid_comparisons;
 pub(super) mod volatile_filters;
 

@@ -28,7 +28,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::calendar::{Zone, complete_time, naive_timestamp};
 use crate::sql::plan_expressions::rewrite_expressions;
-use crate::sql::rules::boolean_predicates;
+use crate::sql::rules::{boolean_predicates, time_units};
 
 /// The analyzer rule that chooses common types for dates and timestamps.
 #[derive(Debug)]
@@ -279,10 +279,10 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
 }
 
 /// Casts dates that are combined with timestamps, and rewrites string constants with [`complete_time`]. Converts
-/// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Returns
-/// true if an expression was changed.
+/// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Casts times
+/// of day to a common unit. Returns true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
-    unify_with(exprs, kinds, true)
+    time_units::unify(exprs, kinds) || unify_with(exprs, kinds, true)
 }
 
 /// Like [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false. A difference of times needs this,

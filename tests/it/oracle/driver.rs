@@ -53,7 +53,7 @@ fn json_is_read_as_serde_json_reads_it() {
 fn protobuf_is_read_as_prost_reflect_reads_it() {
     use Reason::{
         ForeignTenant, InvalidUtf8, Malformed, MissingId, MissingTenant, MissingTime, NotFinite, OutOfRange,
-        TimeOutOfRange, TooLarge,
+        TimeOutOfRange, TooLarge, WrongType,
     };
     let reasons = [
         ForeignTenant,
@@ -66,6 +66,7 @@ fn protobuf_is_read_as_prost_reflect_reads_it() {
         OutOfRange,
         TimeOutOfRange,
         TooLarge,
+        WrongType,
     ];
     run_seeds("protobuf", protobuf, &reasons);
 }

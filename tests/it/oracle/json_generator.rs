@@ -6,7 +6,7 @@
 
 use super::choices::Choices;
 use super::table_spec::{Column, ENUM, Field, Object, Role, TableSpec};
-use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER};
+use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, NOW_MICROS, NUMBER_PLACEHOLDER, kind_values};
 use glasshouse::contract::ColumnKind;
 
 /// The contents of keys and strings, without the quotes. The last entries contain invalid bytes, or escapes that do not
@@ -291,6 +291,17 @@ impl Generator<'_, '_, '_> {
             ColumnKind::Timestamp if self.choices.chance(40) => self.number(),
             ColumnKind::Timestamp => self.mostly_valid(&TIMES),
             ColumnKind::Date => self.mostly_valid(&DAYS),
+            ColumnKind::Decimal { .. } => {
+                let text = kind_values::text(self.choices, column.kind).unwrap_or_default();
+                let quote = if self.choices.chance(60) { "\"" } else { "" };
+                self.put(format!("{quote}{text}{quote}"));
+            }
+            ColumnKind::Uuid | ColumnKind::Time => {
+                let text = kind_values::text(self.choices, column.kind).unwrap_or_default();
+                self.put(format!("\"{text}\""));
+            }
+            ColumnKind::Json => self.any(0),
+            ColumnKind::List(element) => self.list(Column { kind: *element, ..column }),
             ColumnKind::Bytes if self.choices.chance(20) => self.base64(),
             ColumnKind::Bytes => self.mostly_valid(&BASE64_STRINGS),
             ColumnKind::Int64 if self.choices.chance(60) => {
@@ -308,6 +319,21 @@ impl Generator<'_, '_, '_> {
             }
             _ => self.number(),
         }
+    }
+
+    fn list(&mut self, element: Column) {
+        self.put("[");
+        let mut is_first = true;
+        while self.choices.chance(180) {
+            self.comma(&mut is_first);
+            match self.choices.below(32) {
+                1 => self.any(0),
+                2..5 => self.put("null"),
+                _ => self.column_value(element),
+            }
+        }
+        self.space();
+        self.put("]");
     }
 
     /// Generates one of the given strings. The last three strings are invalid, and are chosen rarely.

@@ -9,7 +9,8 @@
 //! 2. `NaN`, `Infinity` and `-Infinity` are valid syntax for numbers, but no column accepts them.
 //! 3. Bytes that are not valid UTF-8, and escapes that do not encode a character, are errors in the value of a field,
 //!    not syntax errors.
-//! 4. A value may have at most 64 levels of nested objects and arrays, not counting objects whose fields are columns.
+//! 4. A value may have at most 64 levels of nested objects and arrays, not counting objects whose fields are columns, and
+//!    the array of a list column.
 //! 5. A key that appears more than once is an error, even if it appears under another name for the same column. A key
 //!    whose value is null counts too, unless it names a nested object.
 //! 6. `serde_json` may return a double that is only close to the number in the text. The server returns the nearest
@@ -23,7 +24,7 @@ use serde::de::Deserializer as _;
 use super::json_tree::{DEPTH_MAX, Elements, SyntaxError, Tree, string, tree};
 use super::outcome::{Cell, EventBuilder, Outcome};
 use super::table_spec::{Column, Field, Object, Role, TableSpec};
-use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, time};
+use super::{MARK_BAD_BYTE, MARK_NOT_FINITE, kind_values, time};
 
 /// The outcome of an event, and the event's byte range in the body.
 pub(super) type Event = (Outcome, std::ops::Range<usize>);
@@ -125,8 +126,8 @@ fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops:
         let start = value.as_ptr() as usize - text.as_ptr() as usize;
         let outcome = tree(value).and_then(|tree| match event(spec, options, &tree, value.len()) {
             // An event that is nested too deeply counts as invalid syntax, which also rejects the rest of the array.
-            Outcome::Reject(Reason::Malformed) if matches!(tree, Tree::Object(_)) => Err(SyntaxError),
-            _ if !matches!(tree, Tree::Object(_)) && tree.depth() > DEPTH_MAX => Err(SyntaxError),
+            Outcome::Reject(Reason::Malformed) if matches!(tree, Tree::Object(..)) => Err(SyntaxError),
+            _ if !matches!(tree, Tree::Object(..)) && tree.depth() > DEPTH_MAX => Err(SyntaxError),
             outcome => Ok(outcome),
         });
         let Ok(outcome) = outcome else {
@@ -144,7 +145,7 @@ fn array(spec: &TableSpec, options: &DecodeOptions, text: &str, whole: std::ops:
 
 /// Returns the expected outcome for an event of `bytes` bytes.
 fn event(spec: &TableSpec, options: &DecodeOptions, tree: &Tree<'_>, bytes: usize) -> Outcome {
-    let Tree::Object(entries) = tree else {
+    let Tree::Object(entries, _) = tree else {
         let is_too_large = bytes > options.event_bytes_max && tree.depth() <= DEPTH_MAX;
         return Outcome::Reject(if is_too_large { Reason::TooLarge } else { Reason::Malformed });
     };
@@ -204,14 +205,19 @@ impl Reader<'_, '_> {
         match (&field.role, value) {
             (Role::Column(column), value) => {
                 // The depth limit applies to the value of a column, but not to an object whose fields are columns.
-                value.check_depth()?;
+                match value {
+                    Tree::Array(elements, _) if matches!(column.kind, ColumnKind::List(_)) => {
+                        elements.iter().try_for_each(Tree::check_depth)?;
+                    }
+                    value => value.check_depth()?,
+                }
                 let read = read(*column, value, self.spec);
                 if self.builder.cells[column.index].is_some() {
                     self.builder.fail(Reason::DuplicateKey);
                 }
                 self.builder.set(column.index, read);
             }
-            (Role::Object(inner), Tree::Object(entries)) => {
+            (Role::Object(inner), Tree::Object(entries, _)) => {
                 let inner_ref = std::ptr::from_ref(inner);
                 if self.entered.contains(&inner_ref) {
                     self.builder.fail(Reason::DuplicateKey);
@@ -219,7 +225,7 @@ impl Reader<'_, '_> {
                 self.entered.push(inner_ref);
                 self.object(inner, entries)?;
             }
-            (Role::Map(..), Tree::Object(entries)) => {
+            (Role::Map(..), Tree::Object(entries, _)) => {
                 for (key, value) in entries {
                     self.entry(string(key), value)?;
                 }
@@ -270,15 +276,31 @@ fn find<'o>(object: &'o Object, key: &str) -> Option<&'o Field> {
 
 /// Converts a JSON value to the value of a column.
 fn read(column: Column, value: &Tree<'_>, spec: &TableSpec) -> Result<Cell, Reason> {
-    let Tree::Scalar(scalar) = value else { return Err(Reason::WrongType) };
+    let scalar = match (value, column.kind) {
+        (Tree::Scalar("null"), _) => return Ok(Cell::Null),
+        (value, ColumnKind::Json) => return json_text(value),
+        (Tree::Array(elements, _), ColumnKind::List(element)) => {
+            let element = Column { kind: *element, ..column };
+            return elements.iter().map(|value| read(element, value, spec)).collect::<Result<_, _>>().map(Cell::List);
+        }
+        (Tree::Scalar(scalar), _) => scalar,
+        _ => return Err(Reason::WrongType),
+    };
     match scalar.as_bytes()[0] {
         b'"' if value.is_not_finite() => Err(Reason::NotFinite),
         b'"' => from_string(column, &string(scalar).ok_or(Reason::InvalidUtf8)?, spec),
-        b'n' => Ok(Cell::Null),
         b't' | b'f' if column.kind == ColumnKind::Bool => Ok(Cell::Bool(*scalar == "true")),
         b't' | b'f' => Err(Reason::WrongType),
         _ => from_number(column, scalar, spec),
     }
+}
+
+/// Returns the value of a JSON column, which is the text of the value as it was sent.
+fn json_text(value: &Tree<'_>) -> Result<Cell, Reason> {
+    if value.is_not_finite() {
+        return Err(Reason::NotFinite);
+    }
+    if value.has_invalid_strings() { Err(Reason::InvalidUtf8) } else { Ok(Cell::Text(value.raw().to_owned())) }
 }
 
 fn from_string(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Reason> {
@@ -300,18 +322,19 @@ fn from_string(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Rea
         {
             Err(Reason::NotFinite)
         }
-        _ => Err(Reason::WrongType),
+        kind => kind_values::from_text(kind, text).unwrap_or(Err(Reason::WrongType)),
     }
 }
 
 fn from_number(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Reason> {
     let whole: Option<i64> = serde_json::from_str(text).ok();
-    if column.wire == "Names" {
+    if column.wire == "Names" && column.kind == ColumnKind::Text {
         let number = i32::try_from(whole.ok_or(Reason::WrongType)?).map_err(|_| Reason::OutOfRange)?;
         return Ok(Cell::Text(super::enum_name(number)));
     }
     let double = double(text);
     match column.kind {
+        ColumnKind::Decimal { precision, scale } => kind_values::decimal(text, precision.into(), scale.into()),
         ColumnKind::Float64 if double.is_finite() => Ok(Cell::Double(double.to_bits())),
         ColumnKind::Float32 if double.abs() <= f64::from(f32::MAX) => Ok(Cell::Single((double as f32).to_bits())),
         ColumnKind::Float64 | ColumnKind::Float32 => Err(Reason::OutOfRange),

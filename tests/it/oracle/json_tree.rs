@@ -11,10 +11,11 @@ use super::{MARK_BAD_BYTE, MARK_NOT_FINITE};
 /// The maximum nesting depth of objects and arrays (rule 4 of the oracle).
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// A value with valid syntax. Its keys, strings and numbers are raw text.
+/// A value with valid syntax. Its keys, strings and numbers are raw text. Objects and arrays also have their whole raw
+/// text.
 pub(super) enum Tree<'a> {
-    Object(Vec<(&'a str, Tree<'a>)>),
-    Array(Vec<Tree<'a>>),
+    Object(Vec<(&'a str, Tree<'a>)>, &'a str),
+    Array(Vec<Tree<'a>>, &'a str),
     /// The raw text of a string, a number, or a literal such as `true`.
     Scalar(&'a str),
 }
@@ -41,12 +42,12 @@ pub(super) fn tree<'a>(text: &'a str) -> Result<Tree<'a>, SyntaxError> {
                 // `NaN` or an infinity (rule 2) is not a valid key.
                 if key.contains(char::from(MARK_NOT_FINITE)) { Err(SyntaxError) } else { Ok((key, tree(value)?)) }
             };
-            entries.into_iter().map(entry).collect::<Result<_, _>>().map(Tree::Object)
+            entries.into_iter().map(entry).collect::<Result<_, _>>().map(|entries| Tree::Object(entries, text))
         }
         b'[' => {
             let mut values = Vec::new();
             serde_json::Deserializer::from_str(text).deserialize_seq(Elements(&mut values)).map_err(|_| SyntaxError)?;
-            values.into_iter().map(tree).collect::<Result<_, _>>().map(Tree::Array)
+            values.into_iter().map(tree).collect::<Result<_, _>>().map(|values| Tree::Array(values, text))
         }
         _ => Ok(Tree::Scalar(text)),
     }
@@ -55,8 +56,8 @@ pub(super) fn tree<'a>(text: &'a str) -> Result<Tree<'a>, SyntaxError> {
 impl Tree<'_> {
     pub(super) fn depth(&self) -> usize {
         match self {
-            Self::Object(entries) => 1 + entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
-            Self::Array(values) => 1 + values.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Object(entries, _) => 1 + entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
+            Self::Array(values, _) => 1 + values.iter().map(Self::depth).max().unwrap_or(0),
             Self::Scalar(_) => 0,
         }
     }
@@ -67,8 +68,8 @@ impl Tree<'_> {
 
     fn any(&self, is_it: &impl Fn(&str) -> bool) -> bool {
         match self {
-            Self::Object(entries) => entries.iter().any(|(key, value)| is_it(key) || value.any(is_it)),
-            Self::Array(values) => values.iter().any(|value| value.any(is_it)),
+            Self::Object(entries, _) => entries.iter().any(|(key, value)| is_it(key) || value.any(is_it)),
+            Self::Array(values, _) => values.iter().any(|value| value.any(is_it)),
             Self::Scalar(text) => is_it(text),
         }
     }
@@ -81,9 +82,21 @@ impl Tree<'_> {
         self.any(&|text| text.contains(char::from(MARK_BAD_BYTE)))
     }
 
+    /// Returns true if a string or key is not valid UTF-8, or has an escape that does not encode a character.
+    pub(super) fn has_invalid_strings(&self) -> bool {
+        self.any(&|text| text.starts_with('"') && string(text).is_none())
+    }
+
+    /// Returns the text of the value, exactly as it was sent.
+    pub(super) fn raw(&self) -> &str {
+        match self {
+            Self::Object(_, raw) | Self::Array(_, raw) | Self::Scalar(raw) => raw,
+        }
+    }
+
     pub(super) fn write(&self, into: &mut String) {
         match self {
-            Self::Object(entries) => {
+            Self::Object(entries, _) => {
                 for (index, (key, value)) in entries.iter().enumerate() {
                     *into += if index == 0 { "{" } else { "," };
                     *into += key;
@@ -92,7 +105,7 @@ impl Tree<'_> {
                 }
                 *into += if entries.is_empty() { "{}" } else { "}" };
             }
-            Self::Array(values) => {
+            Self::Array(values, _) => {
                 for (index, value) in values.iter().enumerate() {
                     *into += if index == 0 { "[" } else { "," };
                     value.write(into);

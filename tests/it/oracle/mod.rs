@@ -19,6 +19,7 @@ mod driver;
 mod json_generator;
 mod json_oracle;
 mod json_tree;
+mod kind_values;
 mod outcome;
 mod protobuf_generator;
 mod protobuf_oracle;
@@ -244,7 +245,7 @@ fn describe(spec: &TableSpec, options: &DecodeOptions) -> String {
     format!("columns: {columns:?}\nmessage: {message:?}\nunit: {:?}\noptions: {options:?}", spec.unit)
 }
 
-/// Returns the zero value of a field without presence.
+/// Returns the value of an absent field without presence.
 fn zero(column: Column) -> Cell {
     match column.kind {
         ColumnKind::Bool => Cell::Bool(false),
@@ -253,6 +254,8 @@ fn zero(column: Column) -> Cell {
         ColumnKind::Text if column.wire == "Names" => Cell::Text(enum_name(0)),
         ColumnKind::Text => Cell::Text(String::new()),
         ColumnKind::Bytes => Cell::Bytes(Vec::new()),
+        ColumnKind::Decimal { .. } => Cell::Decimal(0),
+        ColumnKind::List(_) => Cell::List(Vec::new()),
         _ => Cell::Int(0),
     }
 }

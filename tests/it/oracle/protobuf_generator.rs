@@ -2,8 +2,9 @@
 //! uses every feature of the wire format.
 
 use super::choices::Choices;
-use super::table_spec::{ENUM, Field, Object, Role, TIME, TableSpec};
-use super::{NOW_MICROS, NUMBER_PLACEHOLDER};
+use super::table_spec::{Column, ENUM, Field, Object, Role, TIME, TableSpec};
+use super::{NOW_MICROS, NUMBER_PLACEHOLDER, kind_values};
+use glasshouse::contract::ColumnKind;
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -155,9 +156,49 @@ impl Generator<'_, '_, '_> {
             Role::Column(column) if column.index == spec.contract.time && !self.choices.chance(10) => {
                 self.event_time(column.wire)
             }
-            Role::Column(column) => self.scalar(column.wire),
+            Role::Column(column) => self.column(*column),
         };
         [self.key(field.number, wire_type), value].concat()
+    }
+
+    /// Generates the value of a column, or one occurrence of a list: a single element, or several packed ones.
+    fn column(&mut self, column: Column) -> (u8, Vec<u8>) {
+        let ColumnKind::List(element) = column.kind else { return self.typed(column.kind, column.wire) };
+        let (wire_type, mut value) = self.typed(*element, column.wire);
+        if wire_type == LENGTH || self.choices.chance(128) {
+            return (wire_type, value);
+        }
+        while self.choices.chance(128) {
+            value.extend(self.typed(*element, column.wire).1);
+        }
+        if self.choices.chance(16) {
+            value.clear();
+        }
+        (LENGTH, delimited(value))
+    }
+
+    /// Generates a value of the given protobuf type that a column of this kind may accept.
+    fn typed(&mut self, kind: ColumnKind, wire: &str) -> (u8, Vec<u8>) {
+        match (kind, wire) {
+            (ColumnKind::Uuid, "bytes") if !self.choices.chance(16) => {
+                let bytes = [self.choices.u64(), self.choices.u64()].map(u64::to_be_bytes);
+                (LENGTH, delimited(bytes.concat()))
+            }
+            (_, "string" | "bytes") if !self.choices.chance(10) => match kind_values::text(self.choices, kind) {
+                Some(text) => (LENGTH, delimited(text.into_bytes())),
+                None if matches!(kind, ColumnKind::Date | ColumnKind::Timestamp) => {
+                    let texts =
+                        ["2025-01-31", "2025-12-31T23:59:59Z", "1700000000", "2024-02-29t01:02:03.5+02:00", "x"];
+                    (LENGTH, delimited(self.choices.pick(&texts).into()))
+                }
+                None => self.scalar(wire),
+            },
+            (ColumnKind::Decimal { .. }, "int64" | "sint64" | "uint64" | "int32" | "uint32") => {
+                let value = if self.choices.chance(60) { self.choices.integer() } else { self.choices.byte().into() };
+                (VARINT, varint(value, 0))
+            }
+            _ => self.scalar(wire),
+        }
     }
 
     fn entry(&mut self, key: &'static str, value: &'static str) -> Vec<u8> {

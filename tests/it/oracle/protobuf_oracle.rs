@@ -12,7 +12,8 @@
 //! 4. Each occurrence of a field must fit its column, even if a later occurrence replaces it.
 //! 5. A timestamp is one value: the last occurrence is stored, and is not merged with earlier occurrences.
 //! 6. In an integer time column, a zero on the wire is a time, but an absent field is not.
-//! 7. The map column stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first
+//! 7. `types` gives a field a type that protobuf does not have. The value of the field must be valid for this type.
+//! 8. The map column stores all values as text. Numbers are formatted by Rust with `{:?}`, and a float is first
 //!    converted to a double. Enum values are stored as their names.
 
 use glasshouse::contract::{ColumnKind, DecodeOptions, Reason};
@@ -21,7 +22,7 @@ use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
 use super::outcome::{Cell, EventBuilder, Outcome};
 use super::table_spec::{Column, Field, Object, Role, TableSpec};
-use super::{enum_name, time, zero};
+use super::{enum_name, kind_values, time, zero};
 
 /// A field of a message as encoded bytes, with the field number and the wire type.
 struct Record<'a> {
@@ -41,8 +42,9 @@ pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -
         // `prost-reflect` stopped at the first error, a string that is not valid UTF-8. The server may report this
         // error or another error in the message.
         Err(error) if error.to_string().contains("UTF-8") => {
-            use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge};
-            return Outcome::OneOf(vec![InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite]);
+            use Reason::{InvalidUtf8, Malformed, NotFinite, OutOfRange, TimeOutOfRange, TooLarge, WrongType};
+            let reasons = [InvalidUtf8, Malformed, TooLarge, OutOfRange, TimeOutOfRange, NotFinite, WrongType];
+            return Outcome::OneOf(reasons.into());
         }
         Err(_) => return Outcome::Reject(Reason::Malformed),
     };
@@ -50,7 +52,7 @@ pub(super) fn message(spec: &TableSpec, options: &DecodeOptions, bytes: &[u8]) -
     if walk(spec, &mut builder, &spec.root, descriptor, bytes).is_err() {
         return Outcome::Reject(Reason::Malformed);
     }
-    set_columns(&spec.root, &whole, &mut builder);
+    set_columns(spec, &spec.root, &whole, &mut builder);
     builder.finish(bytes.len())
 }
 
@@ -131,21 +133,51 @@ fn single_record(descriptor: &MessageDescriptor, record: &Record<'_>) -> Dynamic
 fn read(column: Column, value: &Value, spec: &TableSpec) -> Result<Cell, Reason> {
     let integer = match value {
         Value::Bool(value) => return Ok(Cell::Bool(*value)),
-        Value::String(text) => return Ok(Cell::Text(text.clone())),
-        Value::Bytes(bytes) => return Ok(Cell::Bytes(bytes.to_vec())),
+        Value::String(text) => return from_string(column, text, spec),
+        Value::Bytes(bytes) => return from_bytes(column, bytes, spec),
         Value::F64(value) if !value.is_finite() => return Err(Reason::NotFinite),
         Value::F32(value) if !value.is_finite() => return Err(Reason::NotFinite),
         Value::F64(value) => return Ok(Cell::Double(value.to_bits())),
         Value::F32(value) => return Ok(Cell::Single(value.to_bits())),
         Value::EnumNumber(number) => return Ok(Cell::Text(enum_name(*number))),
         Value::Message(time) => return timestamp(time),
-        Value::I32(value) => i64::from(*value),
-        Value::U32(value) => i64::from(*value),
-        Value::I64(value) => *value,
-        Value::U64(value) => i64::try_from(*value).map_err(|_| Reason::OutOfRange)?,
-        Value::List(_) | Value::Map(_) => unreachable!("columns cannot have this type"),
+        Value::List(elements) => {
+            let ColumnKind::List(element) = column.kind else { unreachable!("only lists are repeated") };
+            let element = Column { kind: *element, ..column };
+            return elements.iter().map(|value| read(element, value, spec)).collect::<Result<_, _>>().map(Cell::List);
+        }
+        Value::I32(value) => i128::from(*value),
+        Value::U32(value) => i128::from(*value),
+        Value::I64(value) => i128::from(*value),
+        Value::U64(value) => i128::from(*value),
+        Value::Map(_) => unreachable!("columns cannot have this type"),
     };
+    if let ColumnKind::Decimal { precision, scale } = column.kind {
+        return kind_values::decimal(&integer.to_string(), precision.into(), scale.into());
+    }
+    let integer = i64::try_from(integer).map_err(|_| Reason::OutOfRange)?;
     if column.kind == ColumnKind::Timestamp { time::from_integer(integer, spec.unit) } else { Ok(Cell::Int(integer)) }
+}
+
+fn from_string(column: Column, text: &str, spec: &TableSpec) -> Result<Cell, Reason> {
+    match column.kind {
+        ColumnKind::Text => Ok(Cell::Text(text.to_owned())),
+        ColumnKind::Timestamp => time::from_text(text, spec.unit),
+        ColumnKind::Date => time::day(text),
+        kind => kind_values::from_text(kind, text).expect("no other kind can be declared for a string"),
+    }
+}
+
+fn from_bytes(column: Column, bytes: &[u8], spec: &TableSpec) -> Result<Cell, Reason> {
+    match column.kind {
+        ColumnKind::Bytes => Ok(Cell::Bytes(bytes.to_vec())),
+        ColumnKind::Uuid if bytes.len() != 16 => Err(Reason::WrongType),
+        ColumnKind::Uuid => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            from_string(column, &digits, spec)
+        }
+        _ => from_string(column, std::str::from_utf8(bytes).map_err(|_| Reason::InvalidUtf8)?, spec),
+    }
 }
 
 /// Converts a protobuf timestamp to microseconds. Fractions of a microsecond are truncated.
@@ -159,7 +191,7 @@ fn timestamp(time: &DynamicMessage) -> Result<Cell, Reason> {
 }
 
 /// Sets every column from the whole message. An absent field without presence is zero.
-fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBuilder<'_>) {
+fn set_columns(spec: &TableSpec, object: &Object, message: &DynamicMessage, builder: &mut EventBuilder<'_>) {
     for field in &object.fields {
         match &field.role {
             // A field with the number 0 is another name for a column, which only JSON events can use.
@@ -170,33 +202,16 @@ fn set_columns(object: &Object, message: &DynamicMessage, builder: &mut EventBui
                 let cell = &mut builder.cells[column.index];
                 *cell = match cell {
                     None => column.is_implicit.then(|| zero(*column)),
-                    Some(_) => Some(to_cell(&value)),
+                    // If an occurrence does not fit the column, its error has already been recorded.
+                    Some(_) => Some(read(*column, &value, spec).unwrap_or(Cell::Null)),
                 };
             }
             Role::Object(inner) if message.has_field_by_number(field.number) => {
                 let value = message.get_field_by_number(field.number).expect("the field was declared");
-                set_columns(inner, value.as_message().expect("the field was declared as a message"), builder);
+                set_columns(spec, inner, value.as_message().expect("the field was declared as a message"), builder);
             }
             Role::Map(..) | Role::Object(_) | Role::Ignored => {}
         }
-    }
-}
-
-/// Converts a value that fits its column. If the value does not fit, the result is arbitrary, because the error has
-/// already been recorded.
-fn to_cell(value: &Value) -> Cell {
-    match value {
-        Value::Bool(value) => Cell::Bool(*value),
-        Value::String(text) => Cell::Text(text.clone()),
-        Value::Bytes(bytes) => Cell::Bytes(bytes.to_vec()),
-        Value::F64(value) => Cell::Double(value.to_bits()),
-        Value::F32(value) => Cell::Single(value.to_bits()),
-        Value::EnumNumber(number) => Cell::Text(enum_name(*number)),
-        Value::I32(value) => Cell::Int(i64::from(*value)),
-        Value::U32(value) => Cell::Int(i64::from(*value)),
-        Value::I64(value) => Cell::Int(*value),
-        Value::U64(value) => Cell::Int(value.cast_signed()),
-        Value::Message(_) | Value::List(_) | Value::Map(_) => Cell::Null,
     }
 }
 

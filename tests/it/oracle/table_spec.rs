@@ -76,7 +76,54 @@ enum Presence {
 pub(super) const ENUM: [(i32, &str); 4] = [(0, "ZERO"), (1, "ONE"), (7, "SEVEN"), (-1, "MINUS")];
 
 /// The kinds of columns in a table that is declared without a `.proto`.
-const KINDS: [&str; 9] = ["text", "int64", "float64", "bool", "int32", "float32", "timestamp", "date", "bytes"];
+const KINDS: [&str; 30] = [
+    "text",
+    "int64",
+    "float64",
+    "bool",
+    "int32",
+    "float32",
+    "timestamp",
+    "date",
+    "bytes",
+    "decimal(4, 2)",
+    "decimal(12, 2)",
+    "decimal(38, 10)",
+    "decimal(38, 0)",
+    "decimal(38, 38)",
+    "uuid",
+    "time",
+    "json",
+    "list<text>",
+    "list<int64>",
+    "list<float64>",
+    "list<bool>",
+    "list<int32>",
+    "list<float32>",
+    "list<timestamp>",
+    "list<date>",
+    "list<bytes>",
+    "list<decimal(9, 3)>",
+    "list<uuid>",
+    "list<time>",
+    "decimal(20, 0)",
+];
+/// The types that `types` can declare for fields of a `.proto`, each with the protobuf types of these fields. JSON is
+/// the only one that a list cannot contain.
+const DECLARED_TYPES: [(&str, &str); 12] = [
+    ("decimal(12, 2)", "string"),
+    ("uuid", "string"),
+    ("time", "string"),
+    ("json", "string"),
+    ("date", "string"),
+    ("timestamp", "string"),
+    ("decimal(38, 10)", "string"),
+    ("uuid", "bytes"),
+    ("json", "bytes"),
+    ("decimal(20, 0)", "int"),
+    ("decimal(4, 2)", "int"),
+    ("int64", "int"),
+];
 
 /// The types of `.proto` fields other than generated messages.
 pub(super) const SCALARS: [&str; 17] = [
@@ -90,7 +137,8 @@ const UNITS: [TimeUnit; 5] = [TimeUnit::Auto, TimeUnit::Seconds, TimeUnit::Milli
 
 /// Generates a table that is declared as a list of columns.
 pub(super) fn columns(choices: &mut Choices<'_>) -> TableSpec {
-    let mut declared = vec![("who".to_owned(), "text"), ("at".to_owned(), "timestamp"), ("key".to_owned(), "text")];
+    let key = if choices.chance(30) { "uuid" } else { "text" };
+    let mut declared = vec![("who".to_owned(), "text"), ("at".to_owned(), "timestamp"), ("key".to_owned(), key)];
     declared.extend((0..choices.below(12)).map(|index| (format!("c{index}"), choices.pick(&KINDS))));
     let has_map = !choices.chance(60);
     let unit = UNITS[choices.below(UNITS.len())];
@@ -111,7 +159,7 @@ pub(super) fn columns(choices: &mut Choices<'_>) -> TableSpec {
     let mut fields: Vec<Field> = declared
         .iter()
         .map(|(name, kind)| {
-            let kind = ColumnKind::parse(kind).expect("KINDS are valid kinds");
+            let kind = self::kind(kind);
             let index = contract.column(name).expect("the column was declared");
             field(name, Role::Column(Column { index, kind, wire: "", is_implicit: false }))
         })
@@ -121,6 +169,10 @@ pub(super) fn columns(choices: &mut Choices<'_>) -> TableSpec {
     }
     fields.extend(["received_time", "event_date"].map(|ours| field(ours, Role::Ignored)));
     TableSpec { contract, root: Object { fields, prefix: String::new() }, unit, has_map, message: None }
+}
+
+fn kind(name: &str) -> ColumnKind {
+    ColumnKind::parse(name).expect("the name is valid")
 }
 
 fn field(name: &str, role: Role) -> Field {
@@ -187,7 +239,11 @@ impl Generator<'_, '_> {
             };
             let path = format!("{path}{name}");
             let presence = [Presence::Implicit, Presence::Optional, Presence::OneOf][self.choices.below(3)];
-            let made = match self.choices.below(16) {
+            let made = match self.choices.below(20) {
+                16..20 => {
+                    let proto = self.choices.pick(&SCALARS);
+                    (format!("repeated {proto}"), Presence::Implicit, self.repeated(proto, &path))
+                }
                 0..11 => {
                     let proto = self.choices.pick(&SCALARS);
                     if proto.contains("int") && self.choices.chance(64) {
@@ -250,9 +306,53 @@ impl Generator<'_, '_> {
             "int32" | "sint32" | "sfixed32" => ColumnKind::Int32,
             _ => ColumnKind::Int64,
         };
-        let is_implicit = presence == Presence::Implicit && kind != ColumnKind::Timestamp;
+        let is_key = ["who", "at", "key"].contains(&path);
+        let declared = if is_time || is_key { None } else { self.declared_type(proto, false) };
+        let kind = self.declare(declared, path).unwrap_or(kind);
+        use ColumnKind::{Date, Decimal, Json, Time, Timestamp, Uuid};
+        let is_text_number = matches!(kind, Decimal { .. }) && proto == "string";
+        let is_null_if_absent = matches!(kind, Date | Json | Time | Timestamp | Uuid) || is_text_number;
+        let is_implicit = presence == Presence::Implicit && !is_null_if_absent;
         // The contract does not exist yet, so `bind` sets the index later.
         Role::Column(Column { index: 0, kind, wire: proto, is_implicit })
+    }
+
+    /// Returns the role of a repeated field, which is a list.
+    fn repeated(&mut self, proto: &'static str, path: &str) -> Role {
+        let element = match proto {
+            "bool" => "bool",
+            TIME => "timestamp",
+            "string" | "Names" => "text",
+            "bytes" => "bytes",
+            "float" => "float32",
+            "double" => "float64",
+            "int32" | "sint32" | "sfixed32" => "int32",
+            _ => "int64",
+        };
+        let declared = self.declared_type(proto, true).map(|kind| format!("list<{kind}>"));
+        let kind = self.declare(declared, path).unwrap_or_else(|| kind(&format!("list<{element}>")));
+        Role::Column(Column { index: 0, kind, wire: proto, is_implicit: true })
+    }
+
+    /// Returns a type that can replace the type of a field, or `None` in most cases.
+    fn declared_type(&mut self, proto: &str, is_element: bool) -> Option<String> {
+        if !self.choices.chance(128) {
+            return None;
+        }
+        let fits = |(kind, wire): &(&str, &str)| {
+            let is_wire = *wire == proto || (*wire == "int" && (proto.contains("int") || proto.contains("fixed")));
+            is_wire && !(is_element && *kind == "json")
+        };
+        let kinds: Vec<_> = DECLARED_TYPES.into_iter().filter(fits).map(|(kind, _)| kind).collect();
+        if kinds.is_empty() { None } else { Some(self.choices.pick(&kinds).to_owned()) }
+    }
+
+    /// Adds the type of a column to the configuration.
+    fn declare(&mut self, declared: Option<String>, path: &str) -> Option<ColumnKind> {
+        let name = declared?;
+        let parsed = kind(&name);
+        self.config.types.insert(path.to_owned(), name);
+        Some(parsed)
     }
 }
 

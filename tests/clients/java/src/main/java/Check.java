@@ -60,13 +60,13 @@ final class Check {
     System.out.println(new Gson().toJson(line));
   }
 
-  /** Returns a message with the error, its causes, and the lines of JdbcCheck that raised them. */
+  /** Returns a message with the error, its causes, and the lines of the checks that raised them. */
   static String describe(Throwable error) {
     StringWriter text = new StringWriter();
     for (Throwable each = error; each != null; each = each.getCause()) {
       text.append(each.getClass().getName()).append(": ").append(each.getMessage());
       for (StackTraceElement frame : each.getStackTrace()) {
-        if (frame.getClassName().startsWith("JdbcCheck")) {
+        if (frame.getClassName().matches("(Jdbc|Types)Check.*")) {
           text.append(" (line ").append(String.valueOf(frame.getLineNumber())).append(")");
           break;
         }

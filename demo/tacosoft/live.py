@@ -14,7 +14,7 @@ import adbc_driver_flightsql.dbapi as dbapi
 
 STATES = ["placed", "cooking", "ready", "delivered", "cancelled"]
 BY_STATE = """
-SELECT state, count(*) AS orders, sum(total_cents) AS cents FROM orders
+SELECT state, count(*) AS orders, sum(total) AS total FROM orders
 WHERE placed_at >= date_trunc('day', now()) GROUP BY state"""
 VERSIONS = "SELECT count(*) FROM orders_changes"
 ASK_SECONDS_MAX = 5
@@ -69,13 +69,13 @@ def column(tenant):
     if states is None or versions is None:
         return [tenant.name, *["no response"] + [""] * (len(STATES) + 2)]
     asked_ms = (time.monotonic() - started) * 1000
-    found = {state: (orders, cents) for state, orders, cents in states}
+    found = {state: (orders, total) for state, orders, total in states}
     lines = [tenant.name]
     for state in STATES:
-        orders, cents = found.get(state, (0, 0))
-        lines.append(f"{orders:>6} {cents / 100:>14,.2f}")
-    orders, cents = (sum(values) for values in zip((0, 0), *found.values()))
-    lines.append(f"{orders:>6} {cents / 100:>14,.2f}")
+        orders, total = found.get(state, (0, 0))
+        lines.append(f"{orders:>6} {total:>14,.2f}")
+    orders, total = (sum(values) for values in zip((0, 0), *found.values()))
+    lines.append(f"{orders:>6} {total:>14,.2f}")
     lines.append(f"{versions[0][0]:>6}")
     return [*lines, f"{asked_ms:>6.0f} ms"]
 

@@ -171,7 +171,7 @@ export {other.upper()}={other_token}
 Query as one restaurant, then as the other.
 
 {glasshouse} query --url {url} --token "${one.upper()}" \
-  'select state, count(*) as orders, sum(total_cents) / 100.0 as total from orders group by state'
+  'select state, count(*) as orders, sum(total) as total from orders group by state'
 {glasshouse} query --url {url} --token "${other.upper()}" \
   'select order_id, state, deleted, event_time from orders_changes order by order_id desc, change_order limit 20'
 
@@ -181,7 +181,7 @@ Query from Python over ADBC.
 import os, adbc_driver_flightsql as fs, adbc_driver_flightsql.dbapi as dbapi
 header = {{fs.DatabaseOptions.AUTHORIZATION_HEADER.value: "Bearer " + os.environ["{one.upper()}"]}}
 with dbapi.connect("{url}", db_kwargs=header, autocommit=True) as connection, connection.cursor() as cursor:
-    cursor.execute("select first_dish, count(*) from orders group by 1")
+    cursor.execute("select item, count(*) from (select unnest(items) as item from orders) as o group by item")
     print(cursor.fetch_arrow_table())
 '
 

@@ -59,8 +59,8 @@ def same(facts, ours, theirs):
 def orders_by_state_match_the_database(facts):
     return same(
         facts,
-        "SELECT state, count(*), sum(total_cents) FROM orders GROUP BY state ORDER BY state",
-        "SELECT state, count(*), sum(total * 100)::bigint FROM orders WHERE restaurant_id = %s GROUP BY state ORDER BY state",
+        "SELECT state, count(*), sum(total) FROM orders GROUP BY state ORDER BY state",
+        "SELECT state, count(*), sum(total) FROM orders WHERE restaurant_id = %s GROUP BY state ORDER BY state",
     )
 
 
@@ -68,12 +68,13 @@ def orders_by_state_match_the_database(facts):
 def each_order_is_flattened_and_enriched(facts):
     return same(
         facts,
-        """SELECT order_id, state, total_cents, placed_at, channel, courier, courier_distance_m, first_dish, dishes,
-                  restaurant, city, time_zone, cuisine
+        """SELECT order_id, state, total, placed_at, channel, courier, courier_distance_m, items, restaurant,
+                  city, time_zone, cuisine
            FROM orders ORDER BY order_id""",
-        """SELECT order_id, state, (total * 100)::bigint, placed_at, details ->> 'channel', details -> 'courier' ->> 'vehicle',
-                  (details -> 'courier' ->> 'distance_m')::bigint, details -> 'items' -> 0 ->> 'dish',
-                  jsonb_array_length(details -> 'items'), name, city, time_zone, cuisine
+        """SELECT order_id, state, total, placed_at, details ->> 'channel', details -> 'courier' ->> 'vehicle',
+                  (details -> 'courier' ->> 'distance_m')::bigint,
+                  ARRAY(SELECT item ->> 'dish' FROM jsonb_array_elements(details -> 'items') WITH ORDINALITY AS i (item, n) ORDER BY n),
+                  name, city, time_zone, cuisine
            FROM orders JOIN restaurants USING (restaurant_id) WHERE restaurant_id = %s ORDER BY order_id""",
     )
 

@@ -14,7 +14,7 @@
 //! | `json_extract_path(json, step…)` | `#>` | the value as JSON |
 //! | `json_extract_path_text(json, step…)` | `#>>` | a string without quotes; any other value as JSON |
 //!
-//! A path consists of keys (strings) and array indexes (integers). In `json_text_array`, the step `'*'` stands for each
+//! A path consists of keys (strings) and array indexes (integers). In `json_text_array`, the step `'*'` matches each
 //! element of an array: `json_text_array(json, 'items', '*', 'name')` returns the names of all items. In the last two functions, as in PostgreSQL, the steps
 //! are strings, and a number selects an element if the value is an array.
 //!
@@ -200,7 +200,7 @@ impl PathArgument {
         })
     }
 
-    /// Returns true if the step stands for each element of an array.
+    /// Returns true if the step matches each element of an array.
     fn is_each_element(&self) -> bool {
         matches!(self, Self::Constant(ScalarValue::Utf8(Some(step))) if step == "*")
     }

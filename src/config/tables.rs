@@ -131,7 +131,7 @@ section! {
 pub struct ColumnConfig {
     /// The name.
     pub name: String,
-    /// The type, as [`ColumnKind::parse`] reads it.
+    /// The type, as [`ColumnKind::parse`](super::ColumnKind::parse) reads it.
     pub kind: String,
     /// The unit of the values, such as `ms` or `bytes`, or an empty string.
     pub unit: String,

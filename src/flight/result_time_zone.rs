@@ -14,6 +14,11 @@
 //!   parameter  instant ─► driver: UTC calendar ─► instant
 //! ```
 //!
+//! The driver shifts a time of day twice in the same direction: when it applies its calendar, and when it reads the result
+//! in the JVM's time zone. The server therefore subtracts the offset twice, which makes `getTime` correct. The driver's other
+//! methods do not apply the calendar, so they return other times (docs/sql.md). The offset is the one of 1970-01-01, which
+//! is the date of a `java.sql.Time`.
+//!
 //! **Invariant:** if a call does not have the header `x-glasshouse-timezone`, its values and types stay unchanged.
 
 use std::sync::Arc;
@@ -22,12 +27,13 @@ use arrow::array::timezone::Tz;
 use arrow::array::{Array, ArrayRef, AsArray as _, PrimitiveArray, RecordBatch, make_array};
 use arrow::array::{ArrayData, RecordBatchOptions};
 use arrow::datatypes::{
-    ArrowTimestampType, DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    ArrowTimestampType, DataType, Field, FieldRef, Schema, Time32MillisecondType, Time32SecondType,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use arrow::temporal_conversions::as_datetime;
-use chrono::{Offset as _, TimeZone as _};
+use chrono::{NaiveDateTime, Offset as _, TimeZone as _};
 use tonic::metadata::MetadataMap;
 
 use crate::error::{Error, Result};
@@ -77,8 +83,8 @@ impl ClientTimeZone {
         self.0.to_string()
     }
 
-    /// Converts each timestamp with a time zone to the wall-clock time in the client's time zone. [`local_schema`]
-    /// returns the schema of the result.
+    /// Converts each timestamp with a time zone to the wall-clock time in the client's time zone, and shifts times of day.
+    /// [`local_schema`] returns the schema of the result.
     pub(super) fn localize(self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = batch.columns().iter().map(|column| self.localize_column(column));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -93,10 +99,38 @@ impl ClientTimeZone {
     }
 
     fn localize_column(self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        if let DataType::Time32(_) | DataType::Time64(_) = column.data_type() {
+            return self.shift_times_of_day(column);
+        }
         if local_type(column.data_type()) == *column.data_type() {
             return Ok(Arc::clone(column));
         }
         Ok(make_array(self.localize_data(column.to_data())?))
+    }
+
+    /// Shifts times of day, so that the driver returns them unchanged. The results have milliseconds, because the driver
+    /// drops all further digits, and may be negative or greater than a day.
+    fn shift_times_of_day(self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        let offset = self.0.offset_from_utc_datetime(&NaiveDateTime::UNIX_EPOCH).fix().local_minus_utc();
+        let millis = |millis: i64| millis - 2 * 1_000 * i64::from(offset);
+        Ok(match column.data_type() {
+            DataType::Time32(TimeUnit::Second) => Arc::new(
+                column.as_primitive::<Time32SecondType>().unary::<_, Time32SecondType>(|time| time - 2 * offset),
+            ),
+            DataType::Time32(_) => {
+                let shift = |time: i32| time - 2 * 1_000 * offset;
+                Arc::new(column.as_primitive::<Time32MillisecondType>().unary::<_, Time32MillisecondType>(shift))
+            }
+            DataType::Time64(TimeUnit::Microsecond) => {
+                let shift = |time: i64| millis(time.div_euclid(1_000)) * 1_000;
+                Arc::new(column.as_primitive::<Time64MicrosecondType>().unary::<_, Time64MicrosecondType>(shift))
+            }
+            DataType::Time64(_) => {
+                let shift = |time: i64| millis(time.div_euclid(1_000_000)) * 1_000_000;
+                Arc::new(column.as_primitive::<Time64NanosecondType>().unary::<_, Time64NanosecondType>(shift))
+            }
+            other => return Err(ArrowError::CastError(format!("{other} is not a time of day"))),
+        })
     }
 
     /// Converts the timestamps in an array, including those in nested arrays.
@@ -172,7 +206,11 @@ fn local_type(data_type: &DataType) -> DataType {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ListBuilder, StructArray, TimestampMicrosecondArray, TimestampMicrosecondBuilder};
+    use arrow::array::{
+        Int64Array, ListBuilder, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+        TimestampMicrosecondBuilder,
+    };
+    use arrow::datatypes::Int64Type;
 
     use super::*;
 
@@ -231,6 +269,39 @@ mod tests {
             assert_eq!(*local.schema(), local_schema(batch.schema_ref()));
             let expected: TimestampMicrosecondArray = expected.iter().map(|time| time.map(micros)).collect();
             assert_eq!(local.column(0).as_primitive::<TimestampMicrosecondType>(), &expected, "{}", zone.name());
+        }
+    }
+
+    #[test]
+    fn times_of_day_are_shifted_against_both_shifts_of_the_driver() {
+        let noon = 43_200 * SECOND;
+        let micros: ArrayRef = Arc::new(Time64MicrosecondArray::from(vec![Some(noon + 1_999), None]));
+        let kinds = [
+            (DataType::Time32(TimeUnit::Second), 1),
+            (DataType::Time32(TimeUnit::Millisecond), 1_000),
+            (DataType::Time64(TimeUnit::Microsecond), 1_000_000),
+            (DataType::Time64(TimeUnit::Nanosecond), 1_000_000_000),
+        ];
+        // The offset of Apia in 1970 was -11:00, and it is +13:00 today.
+        for (zone, hours) in [("America/St_Johns", 7), ("Pacific/Apia", 22), ("+05:30", -11), ("UTC", 0)] {
+            for (kind, per_second) in &kinds {
+                let times = arrow::compute::cast(&micros, kind).unwrap();
+                let batch = RecordBatch::try_from_iter([("t", times)]).unwrap();
+                let local = ClientTimeZone::parse(zone).unwrap().localize(&batch).unwrap();
+                assert_eq!(local.schema(), batch.schema());
+                let values = arrow::compute::cast(
+                    local.column(0),
+                    if *per_second > 1_000 { &DataType::Int64 } else { &DataType::Int32 },
+                );
+                let values = arrow::compute::cast(&values.unwrap(), &DataType::Int64).unwrap();
+                let millis = if *per_second == 1 { 0 } else { per_second / 1_000 };
+                let expected = [Some((43_200 + hours * 3_600) * per_second + millis), None];
+                assert_eq!(
+                    values.as_primitive::<Int64Type>(),
+                    &expected.into_iter().collect::<Int64Array>(),
+                    "{zone} {kind}"
+                );
+            }
         }
     }
 

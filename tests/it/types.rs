@@ -47,6 +47,7 @@ const QUERIES: &[&str] = &[
 const JDBC: &[&str] = &[
     "decimals_are_exact",
     "uuids_are_text",
+    "times_are_correct_in_every_zone_with_the_properties",
     "times_have_milliseconds_and_their_text_has_all_digits",
     "json_is_text",
     "lists_are_arrays",

@@ -47,6 +47,7 @@ public final class TypesCheck {
     checks.add("decimals_are_exact", self::decimals);
     checks.add("uuids_are_text", self::uuids);
     checks.add("times_have_milliseconds_and_their_text_has_all_digits", self::times);
+    checks.add("times_are_correct_in_every_zone_with_the_properties", self::zonedTimes);
     checks.add("json_is_text", self::json);
     checks.add("lists_are_arrays", self::lists);
     checks.add("nulls_are_null", self::nulls);
@@ -113,6 +114,22 @@ public final class TypesCheck {
         Check.equal(row.getTime(1).toLocalTime(), LocalTime.of(23, 59, 59), "toLocalTime");
       }
     });
+  }
+
+  /** Reads times of day over a connection that names the zone of the JVM. */
+  private Object zonedTimes() throws Exception {
+    String properties = "&timeZone=UTC&x-glasshouse-timezone=" + TimeZone.getDefault().getID();
+    try (Connection connection = DriverManager.getConnection(url + properties);
+        Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery(
+            "SELECT clock, TIME '00:00:00' FROM kinds WHERE id = 'jdbc-full'")) {
+      Check.holds(rows.next(), "a row");
+      Check.equal(rows.getTime(1).getTime(), Time.valueOf("23:59:59").getTime() + 999, "the milliseconds of getTime");
+      Check.equal(rows.getTime(1).toString(), "23:59:59.999", "getTime");
+      Check.equal(rows.getTime(1).toLocalTime(), LocalTime.of(23, 59, 59), "toLocalTime");
+      Check.equal(rows.getTime(2).getTime(), Time.valueOf("00:00:00").getTime(), "midnight");
+    }
+    return null;
   }
 
   private Object json() throws Exception {

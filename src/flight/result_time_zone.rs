@@ -33,7 +33,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use arrow::temporal_conversions::as_datetime;
-use chrono::{NaiveDateTime, Offset as _, TimeZone as _};
+use chrono::{DateTime, Offset as _, TimeZone as _};
 use tonic::metadata::MetadataMap;
 
 use crate::error::{Error, Result};
@@ -111,7 +111,7 @@ impl ClientTimeZone {
     /// Shifts times of day, so that the driver returns them unchanged. The results have milliseconds, because the driver
     /// drops all further digits, and may be negative or greater than a day.
     fn shift_times_of_day(self, column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-        let offset = self.0.offset_from_utc_datetime(&NaiveDateTime::UNIX_EPOCH).fix().local_minus_utc();
+        let offset = self.0.offset_from_utc_datetime(&DateTime::UNIX_EPOCH.naive_utc()).fix().local_minus_utc();
         let millis = |millis: i64| millis - 2 * 1_000 * i64::from(offset);
         Ok(match column.data_type() {
             DataType::Time32(TimeUnit::Second) => Arc::new(

@@ -143,14 +143,6 @@ fn queryable(name: &str, lookup: &LookupConfig, config: &Config, errors: &mut Co
         let message = format!("has no effect without a policy: add the section [policy.{name}], which can be empty");
         errors.add(&format!("{key}.{set}"), message);
     }
-    for column in &lookup.columns {
-        if let Ok(kind @ (ColumnKind::Uuid | ColumnKind::Json | ColumnKind::List(ColumnKind::Uuid))) =
-            ColumnKind::parse(&column.kind)
-        {
-            let message = format!("a lookup table that tenants query cannot have a column of type `{kind}`: use text");
-            errors.add(&format!("{key}.columns.{}", column.name), message);
-        }
-    }
     if let Some(tenant) = &lookup.tenant {
         check_tenant(&format!("{key}.tenant"), tenant, &lookup.columns, errors);
     }
@@ -314,11 +306,6 @@ mod tests {
                 format!("tenant = \"id\"\n{columns}"),
                 "[policy.places]",
                 "column `id` must have the type `text`, but has `int64`",
-            ),
-            (
-                "shared = true\ncolumns = { id = \"list<uuid>\" }".to_owned(),
-                "[policy.places]",
-                "lookups.places.columns.id: a lookup table that tenants query cannot have a column of type `list<uuid>`",
             ),
             (
                 String::new(),

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -302,7 +302,7 @@ impl Lookup {
 fn declared(columns: &[ColumnConfig]) -> SchemaRef {
     let field = |column: &ColumnConfig| {
         let kind = ColumnKind::parse(&column.kind).unwrap_or(ColumnKind::Text);
-        Field::new(&column.name, kind.data_type(), true)
+        kind.field(&column.name)
     };
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }

@@ -20,6 +20,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::lookup_contents::{LoadedLookup, LookupLimits, QueryableRows};
 use crate::config::LookupFormat;
+use crate::contract::{ColumnKind, exact_column};
 use crate::error::{Error, Result, did_you_mean};
 
 /// The number of rows per record batch.
@@ -58,13 +59,15 @@ pub(super) fn decode(
         }
         LookupFormat::Json => {
             let schema = match declared {
-                Some(declared) => Arc::clone(declared),
+                Some(declared) => json_schema(declared),
                 None => {
                     let inferred = json::reader::infer_json_schema(Cursor::new(&body), None);
                     Arc::new(plain(&inferred.map_err(|error| unreadable("JSON", &error))?.0))
                 }
             };
-            let reader = json::ReaderBuilder::new(schema).with_batch_size(BATCH_ROWS).build(Cursor::new(body));
+            // A number in a decimal column is read as text, with all its digits.
+            let reader = json::ReaderBuilder::new(schema).with_coerce_primitive(declared.is_some());
+            let reader = reader.with_batch_size(BATCH_ROWS).build(Cursor::new(body));
             let reader = reader.map_err(|error| unreadable("JSON", &error))?;
             reader.into_iter().try_for_each(|batch| rows.push(batch.map_err(|error| unreadable("JSON", &error))?))?;
         }
@@ -151,10 +154,39 @@ fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
         .map_err(|error| unreadable("CSV", &error))?;
     let Some(declared) = declared else { return Ok(Arc::new(plain(&inferred))) };
     let fields = inferred.fields().iter().map(|field| {
-        let kind = declared.field_with_name(field.name()).map_or(DataType::Utf8, |field| field.data_type().clone());
+        let kind = declared.field_with_name(field.name()).map_or(DataType::Utf8, read_type);
         Field::new(field.name(), kind, true)
     });
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// Returns the schema with which a JSON file with declared columns is read.
+fn json_schema(declared: &SchemaRef) -> SchemaRef {
+    let fields = declared.fields().iter().map(|field| Field::new(field.name(), read_type(field), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Returns the type with which the values of a declared column are read from text. The values of an exact kind are read
+/// as text and then cast with the rules of ingest, because the engine's readers would round them, or not check them.
+fn read_type(field: &Field) -> DataType {
+    match exact_kind(field) {
+        Some(ColumnKind::List(_)) => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
+        Some(_) => DataType::Utf8,
+        None => field.data_type().clone(),
+    }
+}
+
+/// Returns the kind of a declared column whose values are cast with the rules of ingest.
+fn exact_kind(field: &Field) -> Option<ColumnKind> {
+    if let Some(kind) = ColumnKind::of_metadata(field) {
+        return Some(kind);
+    }
+    match field.data_type() {
+        DataType::Decimal128(precision, scale) => ColumnKind::decimal(*precision, scale.cast_unsigned()),
+        DataType::Time64(_) => Some(ColumnKind::Time),
+        DataType::List(element) => exact_kind(element).and_then(ColumnKind::list_of),
+        _ => None,
+    }
 }
 
 /// Normalizes inferred types. A column that has only nulls becomes text, and timestamps of any precision become
@@ -183,6 +215,9 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
             let guess = did_you_mean(name, batch.schema_ref().fields().iter().map(|field| field.name().as_str()));
             Error::invalid(format!("declared column `{name}` does not exist in the lookup{guess}"))
         })?;
+        if let Some(kind) = exact_kind(field) {
+            return exact_column(name, kind, found);
+        }
         cast_with_options(found, field.data_type(), &exact)
             .map_err(|error| Error::invalid(format!("column `{name}`: {error}")))
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use futures::FutureExt as _;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
@@ -75,7 +75,10 @@ fn files_of_each_format_become_columns() {
     let rows = ["1,Lima", "2,Quito"];
     let json = "{\"id\":1,\"city\":\"Lima\"}\n{\"city\":\"Quito\",\"id\":2}\n";
     let declared = [("city", "text"), ("id", "int32")];
-    let cases: [(&str, Vec<u8>, &[(&str, &str)], Vec<DataType>, &[&str]); 9] = [
+    let exact = [("id", "uuid"), ("total", "decimal(5, 2)"), ("due", "time"), ("doc", "json")];
+    let lists = [("total", "decimal(38, 2)"), ("tags", "list<text>"), ("sums", "list<decimal(4, 2)>")];
+    let list = |kind| DataType::List(Arc::new(Field::new("element", kind, true)));
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], Vec<DataType>, &[&str]); 11] = [
         ("a.csv", b"id,city\n1,Lima\n2,Quito\n".to_vec(), &[], vec![Int64, Utf8], &rows),
         ("b.jsonl", json.into(), &[], vec![Utf8, Int64], &["Lima,1", "Quito,2"]),
         ("c.ndjson", json.into(), &[], vec![Utf8, Int64], &["Lima,1", "Quito,2"]),
@@ -91,6 +94,20 @@ fn files_of_each_format_become_columns() {
             &["01234,1.0", "5,2.5"],
         ),
         ("i.csv", b"id,city\n".to_vec(), &declared, vec![Utf8, Int32], &[]),
+        (
+            "j.csv",
+            b"id,total,due,doc\n550E8400-E29B-41D4-A716-446655440000,1.5,09:30,[1]\n".to_vec(),
+            &exact,
+            vec![Utf8, DataType::Decimal128(5, 2), DataType::Time64(TimeUnit::Microsecond), Utf8],
+            &["550e8400-e29b-41d4-a716-446655440000,1.50,09:30:00,[1]"],
+        ),
+        (
+            "k.json",
+            br#"{"total": 123456789012345678901234567890.12, "tags": ["a", null], "sums": [1.5, -99.99]}"#.to_vec(),
+            &lists,
+            vec![DataType::Decimal128(38, 2), list(Utf8), list(DataType::Decimal128(4, 2))],
+            &["123456789012345678901234567890.12,[a, ],[1.50, -99.99]"],
+        ),
     ];
     for (name, bytes, declared, kinds, expected) in cases {
         let path = folder.path().join(name);
@@ -110,7 +127,7 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
     let few = IngestConfig { lookup_rows_max: 2, ..IngestConfig::default() };
     let small = IngestConfig { lookup_bytes_max: 16, ..IngestConfig::default() };
     let usual = IngestConfig::default();
-    let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 12] = [
         ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.lookup_bytes_max"),
@@ -127,6 +144,16 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
         ),
         ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "not valid CSV"),
         ("i.csv", Vec::new(), &[], &usual, Kind::Invalid, "empty"),
+        (
+            "j.csv",
+            b"id\n1.005\n".to_vec(),
+            &[("id", "decimal(5, 2)")],
+            &usual,
+            Kind::Invalid,
+            "column `id` expects decimal(5, 2), got text",
+        ),
+        ("k.csv", b"id\nx\n".to_vec(), &[("id", "uuid")], &usual, Kind::Invalid, "column `id` expects uuid, got text"),
+        ("l.csv", b"id\n{\n".to_vec(), &[("id", "json")], &usual, Kind::Invalid, "column `id` expects json, got text"),
     ];
     for (name, bytes, declared, limits, kind, expected) in cases {
         let path = folder.path().join(name);

@@ -66,6 +66,19 @@ pub(in crate::contract) fn column(
     convert(&CastTarget { column, kind: column.kind, is_event_time, unit: contract.time_unit }, source, rejected)
 }
 
+/// Casts a column that does not belong to a table to `kind`, with the same rules. The result has the type of the kind in
+/// queries. Returns `Invalid` if a value cannot be cast without loss.
+pub fn exact_column(name: &str, kind: ColumnKind, source: &ArrayRef) -> Result<ArrayRef> {
+    let column = Column { name: name.to_owned(), kind, unit: String::new(), description: String::new() };
+    let target = CastTarget { column: &column, kind, is_event_time: false, unit: config::TimeUnit::Auto };
+    let mut rejected = RejectedRows::default();
+    let cast = convert(&target, source, &mut rejected)?;
+    match rejected.iter().next() {
+        Some((_, cause)) => Err(Error::invalid(cause.detail.clone())),
+        None => cast_to(name, &cast, &kind.data_type()),
+    }
+}
+
 fn convert(target: &CastTarget<'_>, source: &ArrayRef, rejected: &mut RejectedRows) -> Result<ArrayRef> {
     let (name, kind) = (&target.column.name, target.kind);
     let (stored, source) = (kind.stored_type(), &without_dictionary(name, source)?);

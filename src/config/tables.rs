@@ -86,7 +86,7 @@ section! {
         key: Vec<String> = required(Vec::new()),
             "Rows with the same key are versions of the same row. Equal keys of two tenants identify two different \
              rows";
-        /// The column that orders the versions of a row: an integer, timestamp or date column, or `received_time`. The
+        /// The column that orders the versions of a row: a text, integer, timestamp or date column, or `received_time`. The
         /// version with the greatest value is the newest.
         by: String = required(""),
             "Versions may arrive in any order. Among versions with equal values, the last one received is the newest";
@@ -197,7 +197,7 @@ impl Value for LatestConfig {
     }
 
     fn form() -> String {
-        "a table, such as { key = [\"order_id\"], by = \"position\", deleted = \"deleted\" }".to_owned()
+        "a table, such as { key = [\"order_id\"], by = \"version\", deleted = \"deleted\" }".to_owned()
     }
 }
 

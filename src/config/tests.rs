@@ -217,7 +217,7 @@ fn latest_is_read_and_its_columns_must_exist() {
 
     let both = format!("{}{}", with("{ key = [\"item\"], by = \"at\" }"), table("calls_changes", COLUMNS));
     let cases = [
-        (with("\"item\""), "calls.latest: must be a table, such as { key = [\"order_id\"], by = \"position\""),
+        (with("\"item\""), "calls.latest: must be a table, such as { key = [\"order_id\"], by = \"version\""),
         (with("{ by = \"at\" }"), "calls.latest.key: is missing"),
         (with("{ key = [], by = \"at\" }"), "calls.latest.key: must not be empty"),
         (with("{ key = [\"item\"] }"), "calls.latest.by: is missing"),

@@ -13,8 +13,8 @@
 //!   SELECT row->>'total' AS total                        the same, if the table stores `total` as a decimal
 //! ```
 //!
-//! JSON that is itself a string in JSON, such as the value of a JSON column, is not checked, because Debezium does not
-//! change such text.
+//! A column of texts keeps its checks through `unnest`. JSON that is itself a string in JSON, such as the value of a JSON
+//! column, is checked too: a statement can read the same object as text and as a string.
 //!
 //! **Invariant:** the guard may make a statement fail on text that is not base64, but it never lets a decimal in base64
 //! become another number or NULL. A text is identified by the name of its column, so that columns of the same name are
@@ -31,7 +31,8 @@ use crate::sql::functions::json_functions::guarded;
 use crate::sql::plan_expressions::rewrite_expressions;
 
 /// The functions whose text may be cast to a number.
-const JSON_TEXTS: [&str; 3] = ["json_text", "json_extract_path_text", "json_text_array"];
+const JSON_TEXTS: [&str; 6] =
+    ["json_text", "json_extract_path_text", "json_text_array", "json_raw", "json_extract_path", "json_array"];
 
 /// Adds the checks to a plan. The plan must be optimized, because the optimizer adds casts. The table reads the texts in
 /// the result columns `stored_as_numbers` as numbers.
@@ -54,6 +55,14 @@ fn columns_read_as_numbers(plan: &LogicalPlan, stored_as_numbers: BTreeSet<Strin
     loop {
         let before = columns.len();
         plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::Unnest(unnest) = node {
+                // The output columns have other names than the lists from which they come.
+                let outputs = unnest.schema.fields().iter().zip(&unnest.dependency_indices);
+                let read = outputs.filter(|(output, _)| columns.contains(output.name()));
+                let inputs: Vec<_> =
+                    read.map(|(_, input)| unnest.input.schema().field(*input).name().clone()).collect();
+                columns.extend(inputs);
+            }
             for expr in node.expressions() {
                 if matches!(node, LogicalPlan::Projection(_)) && columns.contains(&output_name(&expr)) {
                     add_columns(&expr, &mut columns);
@@ -164,10 +173,8 @@ fn guard_text(expr: Expr) -> Expr {
     }
 }
 
-/// Replaces a JSON function with its guarded variant, unless its JSON is itself a string in JSON.
+/// Replaces a JSON function with its guarded variant, if it has one.
 fn guard_call(ScalarFunction { func, args }: ScalarFunction) -> Expr {
-    let is_json_in_string =
-        matches!(args.first(), Some(Expr::ScalarFunction(inner)) if JSON_TEXTS.contains(&inner.func.name()));
-    let func = guarded(func.name()).filter(|_| !is_json_in_string).unwrap_or(func);
+    let func = guarded(func.name()).unwrap_or(func);
     Expr::ScalarFunction(ScalarFunction { func, args })
 }

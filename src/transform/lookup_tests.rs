@@ -150,10 +150,24 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
             &[("id", "decimal(5, 2)")],
             &usual,
             Kind::Invalid,
-            "column `id` expects decimal(5, 2), got text",
+            "column `id` expects decimal(5, 2) (a number with at most 2 digits after the point), got text",
         ),
-        ("k.csv", b"id\nx\n".to_vec(), &[("id", "uuid")], &usual, Kind::Invalid, "column `id` expects uuid, got text"),
-        ("l.csv", b"id\n{\n".to_vec(), &[("id", "json")], &usual, Kind::Invalid, "column `id` expects json, got text"),
+        (
+            "k.csv",
+            b"id\nx\n".to_vec(),
+            &[("id", "uuid")],
+            &usual,
+            Kind::Invalid,
+            "column `id` expects uuid (32 hexadecimal digits, with or without hyphens), got text",
+        ),
+        (
+            "l.csv",
+            b"id\n{\n".to_vec(),
+            &[("id", "json")],
+            &usual,
+            Kind::Invalid,
+            "column `id` expects json (one valid JSON value), got text",
+        ),
     ];
     for (name, bytes, declared, limits, kind, expected) in cases {
         let path = folder.path().join(name);

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 
-use crate::contract::{Column, TenantId};
+use crate::contract::{Column, ColumnKind, TenantId};
 
 /// The reason for rejecting an event. The reason appears in the quarantine's `reason` column and in receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +107,7 @@ impl RejectCause {
             Reason::TimeOutOfRange => format!("{got} is out of range for the time in column `{name}`: check its unit"),
             Reason::NotFinite => format!("column `{name}` expects a finite number, got {got}"),
             Reason::InvalidUtf8 => format!("column `{name}` expects valid UTF-8 text, got {got}"),
-            _ => format!("column `{name}` expects {kind}, got {got}"),
+            _ => format!("column `{name}` expects {kind}{}, got {got}", form(kind)),
         };
         Self { reason, detail }
     }
@@ -124,5 +124,17 @@ impl RejectCause {
 
     pub(in crate::contract) fn too_large(bytes: usize, bytes_max: usize) -> Self {
         Self::new(Reason::TooLarge, format!("the event has {bytes} bytes; at most {bytes_max} are allowed"))
+    }
+}
+
+/// Returns the form of the values of a column, for error messages. It is empty if the name of the type says enough.
+fn form(kind: ColumnKind) -> String {
+    match kind {
+        ColumnKind::Decimal { scale, .. } => format!(" (a number with at most {scale} digits after the point)"),
+        ColumnKind::Uuid => " (32 hexadecimal digits, with or without hyphens)".to_owned(),
+        ColumnKind::Time => " (HH:MM or HH:MM:SS, without a time zone)".to_owned(),
+        ColumnKind::Json => " (one valid JSON value)".to_owned(),
+        ColumnKind::List(element) => form(*element),
+        _ => String::new(),
     }
 }

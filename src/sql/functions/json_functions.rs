@@ -77,9 +77,18 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// Returns the variant of a JSON function that fails if the value is a string that may be base64. Returns `None` if
-/// `name` is not the name of a function that returns a text or a number.
+/// `name` is not the name of a function that returns text, JSON or numbers.
 pub(crate) fn guarded(name: &str) -> Option<Arc<ScalarUDF>> {
-    let kinds = [ValueKind::Text, ValueKind::PathText, ValueKind::TextArray, ValueKind::Int, ValueKind::Float];
+    let kinds = [
+        ValueKind::Text,
+        ValueKind::PathText,
+        ValueKind::TextArray,
+        ValueKind::Raw,
+        ValueKind::PathRaw,
+        ValueKind::Array,
+        ValueKind::Int,
+        ValueKind::Float,
+    ];
     kinds.into_iter().find(|kind| kind.name() == name).map(|kind| function(kind, true))
 }
 
@@ -242,8 +251,11 @@ impl ValueKind {
         let value = |row: usize| json.is_valid(row).then(|| find(json.value(row), &path(steps, row)?)).flatten();
         let values = (0..json.len()).map(value);
         if guards_base64 {
-            let strings = values.clone().flatten().filter(|value| value.starts_with('"'));
-            strings.filter_map(text).try_for_each(|text| check_number(&text))?;
+            let found = values.clone().flatten();
+            match self {
+                Self::Array => found.filter_map(elements).flatten().try_for_each(check_string)?,
+                _ => found.into_iter().try_for_each(check_string)?,
+            }
         }
         Ok(match self {
             Self::Text | Self::PathText => {
@@ -295,6 +307,14 @@ impl ValueKind {
     }
 }
 
+/// Returns an error if a JSON value is a string that may be base64.
+fn check_string(value: &str) -> Result<()> {
+    match value.starts_with('"').then(|| text(value)).flatten() {
+        Some(text) => check_number(&text),
+        None => Ok(()),
+    }
+}
+
 /// Returns the steps of the path for one row, or `None` if a step is NULL.
 fn path(steps: &[PathArgument], row: usize) -> Option<Vec<Step<'_>>> {
     steps.iter().map(|step| step.at(row)).collect()
@@ -314,12 +334,10 @@ fn text_lists(json: &StringArray, steps: &[PathArgument], guards_base64: bool) -
         let in_element = path(in_element, row);
         for element in found.iter().flatten() {
             let value = in_element.as_ref().and_then(|path| find(element, path));
-            let is_string = value.is_some_and(|value| value.starts_with('"'));
-            let value = value.and_then(text);
-            if guards_base64 && is_string {
-                value.iter().try_for_each(|text| check_number(text))?;
+            if guards_base64 {
+                value.map_or(Ok(()), check_string)?;
             }
-            lists.values().append_option(value);
+            lists.values().append_option(value.and_then(text));
         }
         lists.append(found.is_some());
     }

@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::contract::{ColumnKind, is_json};
@@ -94,14 +94,6 @@ impl ScalarUDFImpl for TextCast {
 
     fn signature(&self) -> &Signature {
         &self.signature
-    }
-
-    /// Names the result after the argument, as a cast does.
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        match args {
-            [argument] => Ok(argument.schema_name().to_string()),
-            _ => Err(wrong_arguments(self.name(), "one text")),
-        }
     }
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {

@@ -4,12 +4,16 @@
 //! A UUID is stored as text in its canonical form. Without this rule, `id = '550E8400-…'` would compare the characters,
 //! and a UUID in upper case would not be found. A text that is not a UUID is an error.
 //!
+//! The rule converts the operands of comparison operators, `IN` and `BETWEEN`. Other expressions, such as `coalesce(id, x)`,
+//! return text. A text constant that is a UUID in another form is refused there, because it would equal no UUID.
+//!
 //! **Invariant:** the rule changes only operands that are compared with a UUID.
+//! **Invariant:** if a plan reads UUIDs, all text constants that are UUIDs are in the canonical form.
 
 use arrow::datatypes::Field;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ExprSchema as _, ScalarValue};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ExprSchema as _, ScalarValue, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::utils::merge_schema;
@@ -33,7 +37,41 @@ impl AnalyzerRule for UuidComparisonRule {
         if !has_uuid(&plan)? {
             return Ok(plan);
         }
-        plan.transform_up_with_subqueries(rewrite_node).map(|plan| plan.data)
+        let plan = plan.transform_up_with_subqueries(rewrite_node)?.data;
+        check_constants(&plan)?;
+        Ok(plan)
+    }
+}
+
+/// Refuses text constants that are UUIDs in a form that equals no stored UUID.
+fn check_constants(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|inner| {
+                if let Expr::ScalarFunction(call) = inner
+                    && is_cast_function(call.func.name())
+                {
+                    return Ok(TreeNodeRecursion::Jump);
+                }
+                match inner {
+                    Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
+                        check_constant(text).map(|()| TreeNodeRecursion::Continue)
+                    }
+                    _ => Ok(TreeNodeRecursion::Continue),
+                }
+            })
+        })
+    })?;
+    Ok(())
+}
+
+fn check_constant(text: &str) -> Result<()> {
+    match canonical_uuid(text) {
+        Ok(canonical) if canonical != text => plan_err!(
+            "the text '{text}' is compared as text, and UUIDs are stored in lower case with hyphens: write UUID '{text}', or \
+             '{canonical}'"
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -51,6 +89,15 @@ fn has_uuid(plan: &LogicalPlan) -> Result<bool> {
 }
 
 fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    if let LogicalPlan::Join(join) = &plan {
+        let is_mixed =
+            |(left, right): &(Expr, Expr)| is_uuid(left, join.left.schema()) != is_uuid(right, join.right.schema());
+        if let Some((left, right)) = join.on.iter().find(|pair| is_mixed(pair)) {
+            return plan_err!(
+                "cannot join `{left}` with `{right}`, because only one of them is a UUID: cast the text to UUID"
+            );
+        }
+    }
     let schema = match plan.inputs().as_slice() {
         [input] => input.schema().as_ref().clone(),
         inputs => merge_schema(inputs),
@@ -78,6 +125,20 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             };
             let (low, high) = (bound(low)?, bound(high)?);
             Ok(Transformed::yes(Expr::Between(Between { expr, negated, low, high })))
+        }
+        Expr::InSubquery(mut test) => {
+            let columns = test.subquery.subquery.schema();
+            let lists_uuids = columns.fields().first().is_some_and(|field| is_uuid_field(field));
+            match (is_uuid(&test.expr), lists_uuids) {
+                (false, true) => *test.expr = converted(std::mem::take(&mut *test.expr), schema)?,
+                (true, false) => {
+                    return plan_err!(
+                        "a UUID is compared with the texts of a subquery: cast them to UUID, as in CAST(x AS UUID)"
+                    );
+                }
+                _ => return Ok(Transformed::no(Expr::InSubquery(test))),
+            }
+            Ok(Transformed::yes(Expr::InSubquery(test)))
         }
         expr => Ok(Transformed::no(expr)),
     }
@@ -122,7 +183,11 @@ fn is_uuid(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn is_cast(expr: &Expr) -> bool {
-    matches!(expr, Expr::ScalarFunction(function) if ["to_uuid", "try_to_uuid"].contains(&function.name()))
+    matches!(expr, Expr::ScalarFunction(function) if is_cast_function(function.name()))
+}
+
+fn is_cast_function(name: &str) -> bool {
+    ["to_uuid", "try_to_uuid"].contains(&name)
 }
 
 fn is_uuid_field(field: &Field) -> bool {

@@ -391,7 +391,7 @@ fn total(expression: &str, json: &str, edit: fn(&mut Case)) -> Result<serde_json
 }
 
 /// Expressions that read `v` as a number.
-const READS: [&str; 9] = [
+const READS: [&str; 11] = [
     "json_float(row, 'v')",
     "json_int(after, 'v')",
     "json_float(value, 'after', 'v')",
@@ -400,6 +400,8 @@ const READS: [&str; 9] = [
     "TRY_CAST(trim(row->>'v') AS BIGINT)",
     "CASE WHEN op = 'c' THEN row->>'v' ELSE '0' END",
     "coalesce(row->>'none', row->>'v')",
+    "(value->>'after')->>'v'",
+    "json_float(value->>'after', 'v')",
     "(SELECT max(id) FROM restaurants WHERE id < CAST(row->>'v' AS BIGINT))",
 ];
 
@@ -415,14 +417,19 @@ fn a_string_that_may_be_base64_is_not_read_as_a_number() {
              FROM (SELECT *, row->>'v' AS t FROM messages) AS m JOIN restaurants r ON r.id = 2 WHERE t <> r.name";
         let (rows, errors) = Case::debezium(through_columns).values(&[&json]);
         assert!(rows.is_empty() && errors[0].detail.contains("cannot be read as a number"), "{rows:?} {errors:?}");
+        let list = format!(r#"{{"op":"c","after":{{"l":["1.5","{value}"]}}}}"#);
+        let unnested = "SELECT key AS tenant_id, time AS event_time, change_id || t AS event_id, TRY_CAST(t AS DOUBLE) AS total \
+             FROM (SELECT *, unnest(json_text_array(row, 'l')) AS t FROM messages) AS m";
+        let (rows, errors) = Case::debezium(unnested).values(&[&list]);
+        assert!(rows.is_empty() && errors[0].detail.contains("cannot be read as a number"), "{rows:?} {errors:?}");
     }
     // These texts are not base64, so they are numbers.
     for (value, expected) in [("12.50", 12.5), ("-100", -100.0), ("100", 100.0), (" 1000", 1000.0), ("1.5e3", 1500.0)] {
         let json = format!(r#"{{"op":"c","after":{{"v":"{value}"}}}}"#);
         assert_eq!(total("row->>'v'", &json, |_| {}), Ok(expected.into()), "{value}");
     }
-    // JSON in a string is not changed by Debezium. Lookup tables and properties of messages are not checked either.
-    let json = r#"{"op":"c","after":{"v":"{\"n\":\"1000\"}","w":1000}}"#;
+    // Numbers in JSON that is itself a string, lookup tables and properties of messages are not checked.
+    let json = r#"{"op":"c","after":{"v":"{\"n\":1000}","w":1000}}"#;
     let unchecked = [
         "json_text(json_text(row, 'v'), 'n')",
         "row->>'w'",
@@ -448,7 +455,7 @@ fn decimals_with_a_schema_or_as_text_are_numbers() {
     assert_eq!(total("CAST(row->>'v' AS DECIMAL(38, 9))", &exponent, |_| {}), Ok(1200.0.into()));
     assert_eq!(total("json_int(row, 'v')", &exponent, |_| {}), Ok(1200.0.into()));
     let text = r#"{"op":"c","after":{"v":"1000"}}"#;
-    for read in &READS[..8] {
+    for read in &READS[..10] {
         let accepts: [fn(&mut Case); 2] = [
             |case| case.source.decimals = DecimalEncoding::Text,
             // Avro and protobuf have schemas, so a string is never a decimal in base64.

@@ -282,14 +282,14 @@ fn unify_all(exprs: &mut [&mut Expr], schema: &DFSchema) -> bool {
 /// constants in nanoseconds to microseconds if they are combined with other units and no digits would be lost. Casts times
 /// of day to a common unit. Returns true if an expression was changed.
 fn unify(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
-    time_units::unify(exprs, kinds) || unify_with(exprs, kinds, true)
+    unify_with(exprs, kinds, true)
 }
 
 /// Like [`unify`], but keeps constants in nanoseconds if `converts_nanos` is false. A difference of times needs this,
 /// because the engine computes it in the finer of the two units.
 fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nanos: bool) -> bool {
     if !kinds.iter().flatten().any(|kind| matches!(kind, DataType::Timestamp(_, _))) {
-        return unify_times_of_day(exprs, kinds);
+        return time_units::unify(exprs, kinds);
     }
     let target = common_type(kinds);
     let is_other = |kind: &DataType| matches!(kind, DataType::Timestamp(unit, _) if *unit != TimeUnit::Nanosecond);
@@ -314,24 +314,6 @@ fn unify_with(exprs: &mut [&mut Expr], kinds: &[Option<DataType>], converts_nano
         }
     }
     changed
-}
-
-/// Casts times of day with different units to nanoseconds, which the engine does not do. Returns true if an expression
-/// was changed.
-fn unify_times_of_day(exprs: &mut [&mut Expr], kinds: &[Option<DataType>]) -> bool {
-    let is_time = |kind: &DataType| matches!(kind, DataType::Time32(_) | DataType::Time64(_));
-    let mut times = kinds.iter().flatten().filter(|kind| is_time(kind));
-    let Some(first) = times.next() else { return false };
-    if times.all(|kind| kind == first) {
-        return false;
-    }
-    let nanos = DataType::Time64(TimeUnit::Nanosecond);
-    for (expr, kind) in exprs.iter_mut().zip(kinds) {
-        if kind.as_ref().is_some_and(|kind| is_time(kind) && *kind != nanos) {
-            **expr = cast(std::mem::take(&mut **expr), nanos.clone());
-        }
-    }
-    true
 }
 
 /// Casts a date to a timestamp if the added interval has a time of day or is not constant.

@@ -5,7 +5,7 @@
 //! completely. All other operations are delegated to `LocalFileSystem`.
 //!
 //! A put makes two `fsync` calls, which take about 5 ms together. A group commit makes one put for many requests, so
-//! the requests share this cost.
+//! the requests share this cost. A put in several parts makes the same two calls when it is completed.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,7 +22,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use uuid::Uuid;
 
@@ -141,7 +141,12 @@ impl ObjectStore for DurableFolder {
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.files.put_multipart_opts(path, options).await
+        let file = self.files.path_to_filesystem(path)?;
+        let folder = file.parent().map(FilePath::to_owned);
+        let created = tokio::task::spawn_blocking(move || folder.as_deref().map_or(Ok(()), create_folder)).await?;
+        created.map_err(|error| put_error(path, error))?;
+        let inner = self.files.put_multipart_opts(path, options).await?;
+        Ok(Box::new(DurableUpload { inner, path: path.clone(), file }))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
@@ -170,6 +175,37 @@ impl ObjectStore for DurableFolder {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.files.copy_opts(from, to, options).await
+    }
+}
+
+/// A put in several parts. The file gets its final name when the put is completed, and `complete` returns only after
+/// the file and its directory entry are on disk.
+#[derive(Debug)]
+struct DurableUpload {
+    inner: Box<dyn MultipartUpload>,
+    path: Path,
+    file: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for DurableUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let result = self.inner.complete().await?;
+        let file = self.file.clone();
+        let sync = move || {
+            File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), sync_folder)
+        };
+        let synced = tokio::task::spawn_blocking(sync).await?;
+        synced.map_err(|error| put_error(&self.path, error)).map(|()| result)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
     }
 }
 
@@ -205,6 +241,27 @@ mod tests {
             [&path],
             "unfinished puts are not listed"
         );
+    }
+
+    #[tokio::test]
+    async fn a_put_in_parts_is_visible_only_when_it_is_completed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = DurableFolder::new();
+        let path = Path::from_absolute_path(temporary.path()).unwrap().join("a").join("b.parquet");
+        for completes in [false, true] {
+            let mut upload = folder.put_multipart(&path).await.unwrap();
+            upload.put_part("one ".into()).await.unwrap();
+            upload.put_part("two".into()).await.unwrap();
+            assert!(folder.head(&path).await.is_err());
+            if completes {
+                upload.complete().await.unwrap();
+                assert_eq!(folder.get(&path).await.unwrap().bytes().await.unwrap(), "one two");
+            } else {
+                upload.abort().await.unwrap();
+            }
+            let count = std::fs::read_dir(temporary.path().join("a")).unwrap().count();
+            assert_eq!(count, usize::from(completes), "no temporary file is left");
+        }
     }
 
     #[test]

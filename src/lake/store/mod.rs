@@ -3,6 +3,7 @@
 //! ```text
 //!   lake.url ─► client ─┬─► S3 (bounded retries)
 //!                       └─► durable_folder (local files, fsync)
+//!   bytes ─► upload ─► one object, in parts
 //! ```
 //!
 //! **Invariant:** a put returns only after the object is durable.
@@ -11,3 +12,4 @@ pub(super) mod client;
 pub(super) mod durable_folder;
 #[cfg(test)]
 pub(super) mod faulty_store;
+pub(super) mod upload;

@@ -32,7 +32,7 @@ mod tests;
 
 pub use crate::config::ColumnKind;
 pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDictionaryArray, as_dictionary};
-pub use columns::dictionary_ops::map_leaves;
+pub use columns::dictionary_ops::{concat_columns, map_leaves, plain_column};
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
 pub use decode::cast::exact_column;

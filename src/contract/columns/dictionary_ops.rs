@@ -15,8 +15,8 @@ use arrow::error::ArrowError;
 use super::dictionary::{DictionaryBuilder, as_dictionary};
 use super::padded_slice::PaddedSlice;
 
-/// Decodes the dictionaries in a column to plain strings.
-pub(super) fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+/// Decodes the dictionaries in a column to plain strings. Fails if the strings have more than 2 GiB.
+pub fn plain_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     match plain_type(column.data_type()) {
         kind if kind == *column.data_type() => Ok(Arc::clone(column)),
         kind => cast(column, &kind),
@@ -89,7 +89,9 @@ fn plain_type(kind: &DataType) -> DataType {
     }
 }
 
-pub(super) fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+/// Concatenates columns of the same type, of which there must be at least one. The result is a dictionary if all
+/// columns are dictionaries and their values fit into a single dictionary.
+pub fn concat_columns(columns: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
     // Skip empty columns. The result is a dictionary only if every input column is a dictionary, and an empty column of
     // another type must not prevent this.
     let filled: Vec<ArrayRef> = columns.iter().filter(|column| !column.is_empty()).cloned().collect();

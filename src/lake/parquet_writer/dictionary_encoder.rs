@@ -21,22 +21,23 @@ use arrow::buffer::NullBuffer;
 use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
 use parquet::column::page::{CompressedPage, Page, PageWriter as _};
 use parquet::column::writer::ColumnCloseResult;
+use parquet::data_type::ByteArray;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
+use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
 use crate::contract::{DICTIONARY_VALUES_MAX, DictionaryBuilder, PaddedSlice, TextDictionaryArray, as_dictionary};
+use crate::lake::log::stats::string_bound;
 
 /// The number of values that are sampled to estimate whether a column has few distinct strings.
 const SAMPLE: usize = 256;
 /// A column is encoded as a dictionary if, in the sample, each distinct string occurs at least this many times on
 /// average. Columns with mostly distinct strings, such as ids, are therefore left to Parquet's writer, which also
-/// writes their statistics. This encoder writes none.
+/// writes the statistics of their pages. This encoder writes only the statistics of the whole chunk.
 const REPEATS: usize = 4;
-/// The number of rows per page, the same as in all other columns.
-const PAGE_ROWS: usize = 20_000;
 /// The number of values that are bit-packed together.
 const GROUP: usize = 8;
 /// The minimum length of a run-length encoded run, in groups.
@@ -46,6 +47,7 @@ const RUN_GROUPS_MIN: usize = 4;
 pub(in crate::lake) struct DictionaryEncoder {
     compressor: Compressor<'static>,
     compression: Compression,
+    page_rows: usize,
 }
 
 /// The mapping between a leaf column's strings and the rows. It determines the repetition and definition levels.
@@ -64,10 +66,11 @@ pub(in crate::lake) struct EncodedChunk {
 }
 
 impl DictionaryEncoder {
-    /// Creates an encoder that compresses pages with zstd at this level.
-    pub(in crate::lake) fn new(level: ZstdLevel) -> Result<Self> {
+    /// Creates an encoder that compresses pages with zstd at this level. A page has at most `page_rows` rows, which
+    /// should be the same number as in all other columns.
+    pub(in crate::lake) fn new(level: ZstdLevel, page_rows: usize) -> Result<Self> {
         let compressor = Compressor::new(level.compression_level())?;
-        Ok(Self { compressor, compression: Compression::ZSTD(level) })
+        Ok(Self { compressor, compression: Compression::ZSTD(level), page_rows: page_rows.max(1) })
     }
 
     /// Encodes the chunk of a column in one row group. Returns `None` if there are too many distinct strings.
@@ -96,8 +99,8 @@ impl DictionaryEncoder {
         let data_offset = written.bytes_written;
         let mut packed = 0;
         // Write a page even if the chunk has no rows.
-        for start in (0..rows.max(1)).step_by(PAGE_ROWS) {
-            let page_rows = PAGE_ROWS.min(rows - start);
+        for start in (0..rows.max(1)).step_by(self.page_rows) {
+            let page_rows = self.page_rows.min(rows - start);
             let mut plain = Vec::new();
             let (page_values, non_null) = levels.write(column, leaf.array().nulls(), start, page_rows, &mut plain);
             plain.push(indexed.bits);
@@ -132,12 +135,16 @@ impl DictionaryEncoder {
             .set_total_uncompressed_size(size as i64)
             .set_num_values(values as i64)
             .set_dictionary_page_offset(Some(0))
-            .set_data_page_offset(data_offset as i64)
-            .build()?;
+            .set_data_page_offset(data_offset as i64);
+        let metadata = match levels {
+            TextLevels::Rows => metadata.set_statistics(indexed.statistics(values - packed)),
+            // The statistics of map entries would not help pruning.
+            TextLevels::Entries(_) => metadata,
+        };
         let close = ColumnCloseResult {
             bytes_written: bytes.len() as u64,
             rows_written: rows as u64,
-            metadata,
+            metadata: metadata.build()?,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(offsets.build()),
@@ -213,16 +220,37 @@ struct IndexedTexts {
     bits: u8,
     /// The index of each non-null string.
     indexes: Vec<u16>,
+    /// The smallest and the largest string, or `None` if there are no strings.
+    bounds: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl IndexedTexts {
     fn new<'t>(strings: impl ExactSizeIterator<Item = &'t [u8]>, indexes: Vec<u16>) -> Self {
         let (distinct, mut dictionary) = (strings.len(), Vec::new());
+        let mut bounds: Option<(&[u8], &[u8])> = None;
         for string in strings {
             dictionary.extend_from_slice(&(string.len() as u32).to_le_bytes());
             dictionary.extend_from_slice(string);
+            bounds = Some(bounds.map_or((string, string), |(least, most)| (least.min(string), most.max(string))));
         }
-        Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), indexes }
+        let bounds = bounds.map(|(least, most)| (least.to_vec(), most.to_vec()));
+        Self { dictionary, distinct, bits: bits_of(distinct.saturating_sub(1)), indexes, bounds }
+    }
+
+    /// Returns the statistics of the chunk. Long bounds are shortened: a shortened upper bound is increased, so that it
+    /// remains an upper bound.
+    fn statistics(&self, nulls: usize) -> Statistics {
+        let nulls = Some(nulls as u64);
+        let exact = self.bounds.as_ref().and_then(|(least, most)| Some((str_of(least)?, str_of(most)?)));
+        let Some(((least, most), stored)) =
+            exact.and_then(|(least, most)| Some(((least, most), string_bound(least, most)?)))
+        else {
+            return Statistics::ByteArray(ValueStatistics::new(None, None, None, nulls, false));
+        };
+        let bytes = |text: &str| Some(ByteArray::from(text.as_bytes().to_vec()));
+        let statistics = ValueStatistics::new(bytes(&stored.0), bytes(&stored.1), None, nulls, false);
+        let statistics = statistics.with_min_is_exact(*stored.0 == *least);
+        Statistics::ByteArray(statistics.with_max_is_exact(*stored.1 == *most))
     }
 
     /// Builds a dictionary and its indexes from plain strings. Returns `None` if there are more than
@@ -261,6 +289,10 @@ impl IndexedTexts {
         };
         Some(Self::new(used.iter().map(|key| strings.value(usize::from(*key)).as_bytes()), indexes))
     }
+}
+
+fn str_of(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
 }
 
 impl TextLevels {

@@ -12,6 +12,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use parquet::basic::ZstdLevel;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -55,18 +56,27 @@ impl RowTexts {
     }
 }
 
+/// Encodes the rows in one row group.
+fn encode_group(rows: &EventBatch) -> bytes::Bytes {
+    encode_groups(&[rows.clone()], rows).unwrap()
+}
+
 /// Encodes the rows in two row groups, with the dictionary encoder for each leaf column that contains strings. Returns
 /// `None` if a leaf has too many distinct strings.
 fn encode(rows: &EventBatch) -> Option<bytes::Bytes> {
+    let half = rows.num_rows() / 3;
+    encode_groups(&[rows.slice(0, half), rows.slice(half, rows.num_rows() - half)], rows)
+}
+
+fn encode_groups(groups: &[EventBatch], rows: &EventBatch) -> Option<bytes::Bytes> {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None).build();
     let schema = rows.to_plain().unwrap().schema();
     let writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties)).unwrap();
     let (mut file, _) = writer.into_serialized_writer().unwrap();
-    let mut encoder = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap()).unwrap();
+    let mut encoder = DictionaryEncoder::new(ZstdLevel::try_new(1).unwrap(), 20_000).unwrap();
     let leaves = file.schema_descr().columns().to_vec();
-    let half = rows.num_rows() / 3;
-    for rows in [rows.slice(0, half), rows.slice(half, rows.num_rows() - half)] {
+    for rows in groups {
         let mut group = file.next_row_group().unwrap();
         let map = rows.column(1).as_map();
         let entries = map_leaves(map).map(|leaf| TextLeaf::of(&leaf).unwrap());
@@ -200,4 +210,43 @@ fn columns_with_few_distinct_strings_are_detected() {
         assert_eq!(repeats(texts), [expected; 2], "{distinct} in {rows}");
     }
     assert_eq!([10_000, 0].map(|rows| repeats(StringArray::new_null(rows))), [[true; 2]; 2]);
+}
+
+#[test]
+fn chunks_have_statistics_of_the_strings_that_rows_use() {
+    let long = |last: &str| format!("{}{last}", "x".repeat(70));
+    let (first, second) = (long("a"), long("b"));
+    let cases: [(Vec<Option<&str>>, Option<(&str, &str)>, bool); 4] = [
+        (vec![Some("b"), None, Some(""), Some("ü")], Some(("", "ü")), true),
+        (vec![None, None], None, false),
+        (vec![Some("same"); 3], Some(("same", "same")), true),
+        (vec![Some(&first), Some(&second)], None, false),
+    ];
+    for (texts, expected, is_exact) in cases {
+        let array: ArrayRef = Arc::new(StringArray::from(texts.clone()));
+        let maps = RowTexts { rows: texts.len(), distinct: 1, nulls: 0, length: 1, run: 1 };
+        let maps: ArrayRef = Arc::new(maps.maps(&mut StdRng::seed_from_u64(1)));
+        let columns = [("text", array, true), ("map", maps, true)];
+        let rows = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+        for rows in [rows.clone(), with_dictionaries(&rows)] {
+            let file = encode_group(&EventBatch::unchecked(rows));
+            let metadata = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().metadata().clone();
+            let chunk = metadata.row_group(0).column(0);
+            let Some(Statistics::ByteArray(found)) = chunk.statistics() else { panic!("there are no statistics") };
+            let nulls = texts.iter().filter(|text| text.is_none()).count() as u64;
+            assert_eq!(found.null_count_opt(), Some(nulls));
+            let bounds = found.min_opt().zip(found.max_opt());
+            let bounds = bounds.map(|(least, most)| (least.as_utf8().unwrap(), most.as_utf8().unwrap()));
+            assert_eq!((found.min_is_exact(), found.max_is_exact()), (is_exact, is_exact), "{texts:?}");
+            match (expected, bounds) {
+                (Some(expected), found) => assert_eq!(found, Some(expected)),
+                // The bounds of long strings include every string.
+                (None, Some((least, most))) => {
+                    assert!(texts.iter().flatten().all(|text| least <= *text && *text <= most), "{least} {most}");
+                }
+                (None, None) => assert_eq!(nulls as usize, texts.len()),
+            }
+            assert!(metadata.row_group(0).column(1).statistics().is_none(), "map entries have no statistics");
+        }
+    }
 }

@@ -136,7 +136,7 @@ impl SortKey {
 
 /// Returns the eight bytes of a string that begin at `start`, as a number that sorts like the bytes. Missing bytes are
 /// zero.
-fn eight_bytes(string: &str, start: usize) -> u64 {
+pub(crate) fn eight_bytes(string: &str, start: usize) -> u64 {
     let rest = string.as_bytes().get(start..).unwrap_or_default();
     match rest.first_chunk() {
         Some(bytes) => u64::from_be_bytes(*bytes),
@@ -149,7 +149,7 @@ fn eight_bytes(string: &str, start: usize) -> u64 {
 }
 
 /// Returns the length of the prefix that all strings share.
-fn common_prefix(strings: &StringArray) -> usize {
+pub(crate) fn common_prefix(strings: &StringArray) -> usize {
     let mut rows = (0..strings.len()).map(|row| strings.value(row).as_bytes());
     let Some(mut prefix) = rows.next() else { return 0 };
     for string in rows {
@@ -373,8 +373,7 @@ mod tests {
             ("event_time", Encoding::DELTA_BINARY_PACKED, false, true),
             ("event_id", Encoding::PLAIN, false, true),
             ("received_time", Encoding::DELTA_BINARY_PACKED, false, true),
-            // This is a dictionary column: its values occur in every page, so it has no statistics.
-            ("region", Encoding::RLE_DICTIONARY, true, false),
+            ("region", Encoding::RLE_DICTIONARY, true, true),
             ("mos", Encoding::BYTE_STREAM_SPLIT, false, true),
             ("hops", Encoding::DELTA_BINARY_PACKED, false, true),
             ("labels.key_value.key", Encoding::RLE_DICTIONARY, true, false),

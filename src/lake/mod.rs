@@ -22,6 +22,7 @@ mod read;
 mod store;
 mod table;
 
+mod merge_files;
 mod open_table;
 
 mod in_flight_events;
@@ -32,8 +33,14 @@ mod tests;
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub use log::commit::Committed;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
+pub(crate) use merge_files::MergeInput;
 pub use parquet_writer::parquet_file::WriteOptions;
 pub use parquet_writer::sort::RowSelection;
+pub(crate) use parquet_writer::sort::{common_prefix, eight_bytes};
+pub use parquet_writer::streaming_file::FileLayout;
+pub(crate) use parquet_writer::streaming_file::{EncodedGroup, FileSummary, StreamingFile};
 pub use read::event_lookup::EventKeys;
+pub(crate) use read::row_group_decoder::{FileBytes, RowGroupDecoder, RowGroupRows};
 pub use store::client::Store;
+pub(crate) use store::upload::FileUpload;
 pub use table::{Table, Tables};

@@ -113,12 +113,13 @@ impl Table {
 
     /// Returns the path of a file in the store.
     pub fn file_path(&self, file: &DataFile) -> Path {
+        self.path_of(&file.path)
+    }
+
+    /// Returns the path in the store of a path that is relative to the table.
+    pub(super) fn path_of(&self, relative: &str) -> Path {
         // Paths are validated when the log is read, so they contain no empty, `.` or `..` segments.
-        self.folder
-            .parts()
-            .map(|part| part.as_ref().to_owned())
-            .chain(file.path.split('/').map(str::to_owned))
-            .collect()
+        self.folder.parts().map(|part| part.as_ref().to_owned()).chain(relative.split('/').map(str::to_owned)).collect()
     }
 
     /// Returns the newest known snapshot, without I/O.

@@ -1,9 +1,10 @@
-//! Reads single files for deduplication and the quarantine. Queries use the scan in `query` instead.
+//! Reads single files for deduplication, the quarantine and merges. Queries use the scan in `query` instead.
 //!
 //! ```text
 //!   file ─► object_reader ─┬─► event_keys ─► dedupe index
 //!                          ├─► bloom_filters ─► event_lookup ─► which events are stored
-//!                          └─► row_reader ─► rows
+//!                          ├─► row_reader ─► rows
+//!                          └─► row_group_decoder ─► all columns of a row group
 //! ```
 //!
 //! **Invariant:** apart from a file's footer, only pages of the requested columns are fetched.
@@ -14,4 +15,5 @@ pub(super) mod event_lookup;
 #[cfg(test)]
 mod event_lookup_tests;
 pub(super) mod object_reader;
+pub(super) mod row_group_decoder;
 pub(super) mod row_reader;

@@ -19,6 +19,8 @@ pub mod tenancy;
 
 pub mod lake;
 
+pub mod maintenance;
+
 pub(crate) mod sql;
 
 pub mod transform;

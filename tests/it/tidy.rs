@@ -27,7 +27,7 @@ struct Rule {
 }
 
 /// The modules in the order of their dependencies. A module may import only modules that precede it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "error",
     "clock",
     "config",
@@ -38,6 +38,7 @@ const ORDER: [&str; 18] = [
     "contract",
     "tenancy",
     "lake",
+    "maintenance",
     "sql",
     "transform",
     "ingest",

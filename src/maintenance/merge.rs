@@ -1,0 +1,498 @@
+//! Merges the files of one unit into new files with the same rows.
+//!
+//! ```text
+//!   Unit ─► open (footers) ─► loop { read row groups │ merge one step (CPU) │ store bytes } ─► proof ─► new files
+//! ```
+//!
+//! Each step decodes some rows of each input, merges all rows up to the smallest key for which every input is decoded,
+//! and encodes them. The bytes of the previous step are stored meanwhile.
+//!
+//! **Invariant:** if anything fails, the new files are deleted and the inputs are unchanged. The caller learns which
+//! input cannot be merged, so that it can leave this file alone.
+//! **Invariant:** the files are returned only if the number of rows and the sum of their hashes equal those of the
+//! inputs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef};
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::error::{Error, Kind, Result};
+use crate::lake::{DataFile, FileBytes, FileLayout, FileSummary, FileUpload, MergeInput, Table};
+use crate::maintenance::cursor::Cursor;
+use crate::maintenance::file_cuts::GROUP_ROWS_MAX;
+use crate::maintenance::gather::gather;
+#[cfg(test)]
+use crate::maintenance::order::MergedOrder;
+use crate::maintenance::order::{Key, Keys, merged_order};
+use crate::maintenance::output::{Output, Stored};
+use crate::maintenance::policy::Unit;
+use crate::maintenance::proof::{RowHasher, RowSum};
+use crate::supervise::blocking;
+
+/// The maximum number of files that are read concurrently.
+const READS_MAX: usize = 8;
+/// The share of the memory that the bytes of row groups may take, as a divisor.
+const ENCODED_SHARE: u64 = 2;
+/// The share of the memory that decoded rows may take, as a divisor.
+const DECODED_SHARE: u64 = 12;
+/// The bounds of the number of rows that are decoded ahead of each input.
+const BATCH_ROWS: std::ops::RangeInclusive<u64> = 256..=65_536;
+/// Of this many merges, one compares whole rows.
+const WHOLE_ROWS_EVERY: u32 = 64;
+
+/// How a merge works.
+#[derive(Debug, Clone)]
+pub struct MergeOptions {
+    /// The maximum memory of one merge, in bytes.
+    pub memory_bytes_max: u64,
+    /// The zstd compression level.
+    pub compression_level: i32,
+    /// The maximum number of rows per page. A reader of a small tenant decodes whole pages.
+    pub page_rows: usize,
+    /// True if the proof compares whole rows. Otherwise, it compares keys, and whole rows in one of 64 merges.
+    pub whole_rows: bool,
+    #[cfg(test)]
+    pub(super) tamper: Option<fn(&mut MergedOrder)>,
+}
+
+impl Default for MergeOptions {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 512 << 20,
+            compression_level: 1,
+            page_rows: 8_192,
+            whole_rows: false,
+            #[cfg(test)]
+            tamper: None,
+        }
+    }
+}
+
+/// The result of a merge, which has not been committed.
+#[derive(Debug)]
+pub struct Merged {
+    /// The files that were merged. The merge leaves out files at the end of the unit if their row groups do not fit
+    /// into its memory.
+    pub inputs: Vec<Arc<DataFile>>,
+    /// The new files. They contain exactly the rows of `inputs`.
+    pub files: Vec<DataFile>,
+    /// The largest amount of memory that the merge held, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// The reason why a unit could not be merged.
+#[derive(Debug)]
+pub struct MergeError {
+    /// The file that cannot be merged now, or `None` if the failure concerns no single file.
+    pub file: Option<Arc<str>>,
+    /// The problem.
+    pub error: Error,
+}
+
+impl MergeError {
+    /// Returns true if the file can never be merged. The caller should leave it alone. Otherwise, the caller may retry.
+    pub fn is_permanent(&self) -> bool {
+        self.file.is_some() && self.error.kind() == Kind::Unsupported
+    }
+
+    fn of(file: &Arc<str>) -> impl Fn(Error) -> Self {
+        move |error| Self { file: Some(Arc::clone(file)), error: error.at(format!("file `{file}` cannot be merged")) }
+    }
+}
+
+impl From<Error> for MergeError {
+    fn from(error: Error) -> Self {
+        Self { file: None, error }
+    }
+}
+
+impl fmt::Display for MergeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+/// Merges the files of `unit`. The new files are stored but not committed: the caller commits or discards them.
+///
+/// Returns an error that names the file if a file cannot be read, or if a file can never be merged: it is corrupt, its
+/// columns do not fit the table, or it is unsorted and large. Returns `Limited` if the memory does not suffice for two
+/// files. Returns `Internal` if the proof fails.
+pub async fn merge(table: &Arc<Table>, unit: &Unit, options: &MergeOptions) -> Result<Merged, MergeError> {
+    let schema = table.stored_schema()?;
+    let inputs = open(table, &schema, unit, options).await?;
+    let mut uploads = Uploads { table: Arc::clone(table), unit, open: None, files: Vec::new() };
+    match run(table, &schema, inputs, unit, options, &mut uploads).await {
+        Ok((inputs, memory_bytes)) => Ok(Merged { inputs, files: uploads.files, memory_bytes }),
+        Err(error) => {
+            uploads.discard().await;
+            Err(error)
+        }
+    }
+}
+
+/// Reads the footers of the files, and returns those files that fit into memory.
+async fn open(
+    table: &Arc<Table>,
+    schema: &SchemaRef,
+    unit: &Unit,
+    options: &MergeOptions,
+) -> Result<Vec<MergeInput>, MergeError> {
+    let opened = futures::stream::iter(&unit.inputs)
+        .map(|file| async move { table.open_input(schema, file).await.map_err(MergeError::of(&file.path)) });
+    let mut inputs: Vec<MergeInput> = opened.buffered(READS_MAX).try_collect().await?;
+    let memory = options.memory_bytes_max / ENCODED_SHARE;
+    while encoded_bytes(&inputs) > memory {
+        if inputs.len() <= 2 {
+            return Err(Error::limited(format!(
+                "table `{}`: the row groups of two files to merge have more than {memory} bytes: raise the memory limit \
+                 of merges",
+                table.contract().name
+            ))
+            .into());
+        }
+        inputs.pop();
+    }
+    Ok(inputs)
+}
+
+/// Returns the largest number of bytes of row groups that are needed at the same time. Files whose tenants do not
+/// overlap are not needed at the same time.
+fn encoded_bytes(inputs: &[MergeInput]) -> u64 {
+    let largest = |input: &MergeInput| {
+        let groups = (0..input.decoder.groups()).map(|group| input.decoder.bytes(group));
+        groups.map(|bytes| bytes.end - bytes.start).max().unwrap_or(0)
+    };
+    let sizes: Vec<u64> = inputs.iter().map(largest).collect();
+    let includes = |input: &MergeInput, tenant: Option<&Arc<str>>| match (&input.file.tenants, tenant) {
+        (Some((least, most)), Some(tenant)) => least <= tenant && tenant <= most,
+        _ => true,
+    };
+    let needed = inputs.iter().map(|input| {
+        let first = input.file.tenants.as_ref().map(|(least, _)| least);
+        let together = inputs.iter().zip(&sizes).filter(|(other, _)| includes(other, first));
+        together.map(|(_, size)| size).sum()
+    });
+    needed.max().unwrap_or(0)
+}
+
+/// Runs all steps of a merge. Returns the merged files and the largest amount of memory.
+async fn run(
+    table: &Arc<Table>,
+    schema: &SchemaRef,
+    inputs: Vec<MergeInput>,
+    unit: &Unit,
+    options: &MergeOptions,
+    uploads: &mut Uploads<'_>,
+) -> Result<(Vec<Arc<DataFile>>, u64), MergeError> {
+    let files: Vec<Arc<DataFile>> = inputs.iter().map(|input| Arc::clone(&input.file)).collect();
+    let mut merge = Merge::new(table, schema, inputs, unit, options);
+    let unsorted = read_unsorted(table, &merge.cursors, options).await?;
+    let load = move || {
+        let result = merge.load(unsorted);
+        Ok((merge, result))
+    };
+    let (loaded, result) = blocking("sorting files", load).await?;
+    merge = loaded;
+    result?;
+    loop {
+        let stored = std::mem::take(&mut merge.output.stored);
+        let groups = merge.needed_groups();
+        let (groups, ()) = futures::try_join!(read_groups(table, &merge.cursors, groups), async {
+            uploads.store(stored).await.map_err(MergeError::from)
+        })?;
+        let waiting = uploads.waiting_bytes();
+        let step = move || {
+            let result = merge.step(groups, waiting);
+            Ok((merge, result))
+        };
+        let (next, result) = blocking("merging files", step).await?;
+        merge = next;
+        if result? {
+            break;
+        }
+    }
+    uploads.store(std::mem::take(&mut merge.output.stored)).await?;
+    merge.prove(&table.contract().name)?;
+    Ok((files, merge.memory.largest))
+}
+
+/// Reads the small files that do not claim to be sorted. Returns the index of each cursor and its row groups.
+async fn read_unsorted(
+    table: &Arc<Table>,
+    cursors: &[Cursor],
+    options: &MergeOptions,
+) -> Result<Vec<(usize, Vec<FileBytes>)>, MergeError> {
+    let memory = options.memory_bytes_max / DECODED_SHARE / cursors.len().max(1) as u64;
+    let mut unsorted = Vec::new();
+    for (index, cursor) in cursors.iter().enumerate() {
+        let decoder = &cursor.input.decoder;
+        let groups = 0..decoder.groups();
+        let bytes: u64 = groups
+            .clone()
+            .map(|group| decoder.rows(group).saturating_mul(decoder.row_bytes(group)))
+            .fold(0, u64::saturating_add);
+        if !cursor.claims_order() && bytes <= memory {
+            let read = futures::stream::iter(groups).then(|group| table.row_group(&cursor.input, group));
+            unsorted.push((index, read.try_collect().await.map_err(MergeError::of(cursor.path()))?));
+        }
+    }
+    Ok(unsorted)
+}
+
+/// Reads row groups, which are given as the index of a cursor and the index of a row group.
+async fn read_groups(
+    table: &Arc<Table>,
+    cursors: &[Cursor],
+    groups: Vec<(usize, usize)>,
+) -> Result<Vec<(usize, FileBytes)>, MergeError> {
+    let reads = groups.into_iter().map(|(index, group)| async move {
+        let cursor = &cursors[index];
+        let bytes = table.row_group(&cursor.input, group).await.map_err(MergeError::of(cursor.path()))?;
+        Ok((index, bytes))
+    });
+    futures::stream::iter(reads).buffer_unordered(READS_MAX).try_collect().await
+}
+
+/// The state of a merge between two steps.
+struct Merge {
+    cursors: Vec<Cursor>,
+    hasher: RowHasher,
+    output: Output,
+    batch_rows: usize,
+    memory: MemoryUse,
+    #[cfg(test)]
+    tamper: Option<fn(&mut MergedOrder)>,
+}
+
+/// The memory that a merge has held.
+struct MemoryUse {
+    /// The largest number of bytes.
+    largest: u64,
+    limit: u64,
+}
+
+impl MemoryUse {
+    fn record(&mut self, bytes: usize) {
+        self.largest = self.largest.max(bytes as u64);
+    }
+}
+
+impl Merge {
+    fn new(
+        table: &Arc<Table>,
+        schema: &SchemaRef,
+        inputs: Vec<MergeInput>,
+        unit: &Unit,
+        options: &MergeOptions,
+    ) -> Self {
+        let whole = options.whole_rows || rand::random::<u32>() % WHOLE_ROWS_EVERY == 0;
+        let hasher = RowHasher::new(schema, whole);
+        let layout = FileLayout {
+            compression_level: options.compression_level,
+            page_rows: options.page_rows,
+            row_group_rows_max: unit.cuts.tenant_group_rows_max.max(GROUP_ROWS_MAX),
+        };
+        let batch_rows = batch_rows(&inputs, options);
+        Self {
+            cursors: inputs.into_iter().map(Cursor::new).collect(),
+            output: Output::new(table.contract(), schema, layout, unit.cuts.clone(), hasher.clone()),
+            hasher,
+            batch_rows,
+            memory: MemoryUse { largest: 0, limit: options.memory_bytes_max },
+            #[cfg(test)]
+            tamper: options.tamper,
+        }
+    }
+
+    /// Sorts small files. `files` has the indexes of their cursors and their row groups.
+    fn load(&mut self, files: Vec<(usize, Vec<FileBytes>)>) -> Result<(), MergeError> {
+        for (index, groups) in files {
+            let cursor = &mut self.cursors[index];
+            let path = Arc::clone(cursor.path());
+            cursor.load_sorted(groups, &self.hasher).map_err(MergeError::of(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the row groups whose bytes the next step needs, as indexes of cursors and row groups.
+    fn needed_groups(&self) -> Vec<(usize, usize)> {
+        let needed = |(index, cursor): (usize, &Cursor)| Some((index, cursor.needed_group(self.batch_rows)?));
+        self.cursors.iter().enumerate().filter_map(needed).collect()
+    }
+
+    /// Merges the rows for which all inputs are decoded. Returns true if these were the last ones.
+    fn step(&mut self, groups: Vec<(usize, FileBytes)>, waiting: usize) -> Result<bool, MergeError> {
+        for (index, bytes) in groups {
+            let cursor = &mut self.cursors[index];
+            let path = Arc::clone(cursor.path());
+            cursor.start_group(bytes, self.batch_rows).map_err(MergeError::of(&path))?;
+        }
+        for cursor in &mut self.cursors {
+            let path = Arc::clone(cursor.path());
+            cursor.fill(self.batch_rows, &self.hasher).map_err(MergeError::of(&path))?;
+        }
+        if self.cursors.iter().any(|cursor| cursor.is_open && !cursor.is_ended() && cursor.rows() == 0) {
+            return Ok(false);
+        }
+        let bound = self.bound();
+        if self.open_reached(bound.as_ref()) {
+            return Ok(false);
+        }
+        self.emit(bound.as_ref(), waiting)?;
+        let is_last = self.cursors.iter().all(|cursor| cursor.is_ended() && cursor.rows() == 0);
+        if is_last {
+            self.output.finish()?;
+        }
+        Ok(is_last)
+    }
+
+    /// Returns the smallest key from which an open input may have more rows, or `None` if all of them are decoded.
+    fn bound(&self) -> Option<Key> {
+        let open = self.cursors.iter().filter(|cursor| cursor.is_open && !cursor.is_ended());
+        open.filter_map(Cursor::last_key).min().cloned()
+    }
+
+    /// Opens the files whose tenants may begin at `bound` or before it. Returns true if there are any.
+    fn open_reached(&mut self, bound: Option<&Key>) -> bool {
+        let closed = self.cursors.iter().filter(|cursor| !cursor.is_open);
+        let first =
+            closed.filter_map(|cursor| cursor.input.file.tenants.as_ref()).map(|(least, _)| least).min().cloned();
+        let Some(first) = first else { return false };
+        let limit = bound.map_or(&*first, |bound| bound.tenant.as_str()).to_owned();
+        let mut opened = false;
+        for cursor in self.cursors.iter_mut().filter(|cursor| !cursor.is_open) {
+            let is_reached = cursor.input.file.tenants.as_ref().is_none_or(|(least, _)| **least <= *limit);
+            cursor.is_open |= is_reached;
+            opened |= is_reached;
+        }
+        opened
+    }
+
+    /// Merges and writes all decoded rows up to `bound`.
+    fn emit(&mut self, bound: Option<&Key>, waiting: usize) -> Result<()> {
+        let (mut batches, mut ranges, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        for cursor in &self.cursors {
+            let mut rows = 0;
+            for (batch, range) in cursor.up_to(bound) {
+                rows += range.len();
+                batches.push(batch);
+                ranges.push(range);
+            }
+            taken.push(rows);
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<&Keys> = batches.iter().map(|batch| &batch.keys).collect();
+        #[cfg_attr(not(test), expect(unused_mut, reason = "tests change the order"))]
+        let mut order = merged_order(&keys, &ranges);
+        #[cfg(test)]
+        if let Some(tamper) = self.tamper {
+            tamper(&mut order);
+        }
+        let columns = (0..batches[0].columns.len()).map(|column| {
+            let columns: Vec<&ArrayRef> = batches.iter().map(|batch| &batch.columns[column]).collect();
+            gather(&columns, &order.runs)
+        });
+        let columns: Vec<ArrayRef> = columns
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::internal("rows cannot be merged").with_source(error))?;
+        let gathered: usize = columns.iter().map(|column| column.get_array_memory_size()).sum();
+        let decoded: usize = self.cursors.iter().map(Cursor::memory_bytes).sum();
+        let held = decoded + gathered + self.output.memory_bytes() + waiting;
+        self.memory.record(held);
+        let tenants = order.tenants.iter().map(|tenant| {
+            let (batch, row) = tenant.name;
+            (keys[batch as usize].tenant(row as usize), tenant.rows)
+        });
+        self.output.write(columns, tenants)?;
+        for (cursor, rows) in self.cursors.iter_mut().zip(taken) {
+            cursor.remove(rows);
+        }
+        let decoded: usize = self.cursors.iter().map(Cursor::memory_bytes).sum();
+        self.memory.record(decoded + self.output.memory_bytes() + waiting);
+        if held as u64 > self.memory.limit {
+            // The rows are wider than estimated.
+            self.batch_rows = (self.batch_rows / 2).max(*BATCH_ROWS.start() as usize);
+        }
+        Ok(())
+    }
+
+    /// Compares the rows of the inputs with those of the new files.
+    fn prove(&self, table: &str) -> Result<()> {
+        let (mut read, mut declared) = (RowSum::default(), 0);
+        for cursor in &self.cursors {
+            read.add(cursor.sum);
+            declared += cursor.input.file.rows;
+        }
+        let written = self.output.sum;
+        if read == written && read.rows == declared {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "table `{table}`: the proof of a merge failed, and nothing was replaced: the inputs have {} rows, the new \
+             files have {}, and the hashes of rows {}",
+            declared,
+            written.rows,
+            if read.sum == written.sum { "agree" } else { "differ" }
+        )))
+    }
+}
+
+/// Returns the number of rows to decode ahead of each input.
+fn batch_rows(inputs: &[MergeInput], options: &MergeOptions) -> usize {
+    let widths =
+        inputs.iter().flat_map(|input| (0..input.decoder.groups()).map(|group| input.decoder.row_bytes(group)));
+    let width = widths.max().unwrap_or(0).max(1);
+    // Each input has up to two batches, and the merged rows are a copy.
+    let rows = options.memory_bytes_max / DECODED_SHARE / width / inputs.len().max(1) as u64;
+    rows.clamp(*BATCH_ROWS.start(), *BATCH_ROWS.end()) as usize
+}
+
+/// The new files of a unit.
+struct Uploads<'u> {
+    table: Arc<Table>,
+    unit: &'u Unit,
+    open: Option<(FileUpload, Arc<str>)>,
+    files: Vec<DataFile>,
+}
+
+impl Uploads<'_> {
+    async fn store(&mut self, stored: Vec<Stored>) -> Result<()> {
+        for next in stored {
+            match next {
+                Stored::Bytes { bytes, range } => {
+                    let (upload, _) = match &mut self.open {
+                        Some(open) => open,
+                        none => none.insert(self.table.start_file(self.unit.day, self.unit.level, range)?),
+                    };
+                    upload.write(bytes).await?;
+                }
+                Stored::End(summary) => self.end(&summary).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, summary: &FileSummary) -> Result<()> {
+        let Some((upload, path)) = self.open.take() else { return Ok(()) };
+        // The file is listed before it is complete, so it is deleted even if the outcome of the last put is unknown.
+        self.files.push(self.table.stored_file(&path, self.unit.day, summary));
+        upload.complete().await
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |(upload, _)| upload.waiting_bytes())
+    }
+
+    /// Deletes all files and parts, on a best-effort basis.
+    async fn discard(self) {
+        if let Some((upload, _)) = self.open {
+            upload.abort().await;
+        }
+        self.table.discard(&self.files).await;
+    }
+}

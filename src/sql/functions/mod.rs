@@ -19,7 +19,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
 pub(super) mod arrow_casts;
-mod base64_text;
+pub(super) mod base64_text;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
 pub(super) mod corrected_functions;

@@ -31,6 +31,7 @@ mod tests;
 
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub use log::commit::Committed;
+pub use log::replace::Replaced;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
 pub use parquet_writer::parquet_file::WriteOptions;
 pub use parquet_writer::sort::RowSelection;

@@ -1,7 +1,8 @@
 //! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
 //! All rows of a table follow one contract. A table provides [`Snapshot`]s of its contents, and each is newer than the
-//! one before. The methods that commit are in `log/commit.rs`, and those that read single files are in `read/`.
+//! one before. The methods that commit are in `log/commit.rs` and `log/replace.rs`, and those that read single files are
+//! in `read/`.
 //!
 //! **Invariant:** the newest snapshot is never replaced by an older one, and it includes a commit's files before the
 //! commit returns.
@@ -170,6 +171,11 @@ impl Table {
 
     /// Deletes written files that will never be committed, on a best-effort basis.
     pub async fn discard(&self, files: &[DataFile]) {
+        self.delete(files).await;
+    }
+
+    /// Deletes files that are not and never will be part of the table, on a best-effort basis.
+    pub(super) async fn delete(&self, files: &[DataFile]) {
         for file in files {
             let path = self.file_path(file);
             if let Err(error) = self.store.objects.delete(&path).await {
@@ -253,6 +259,7 @@ impl Table {
     /// Loads the newest version from the newest checkpoint and the log entries after it, as if the table were opened
     /// again.
     pub(super) async fn reload(&self) -> Result<TableState> {
+        let now = self.store.clock.now();
         let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
             Error::unavailable(format!(
                 "table `{}`: its log is no longer in the object store: restore it",
@@ -260,6 +267,8 @@ impl Table {
             ))
         })?;
         self.publish(loaded.state);
+        self.checkpoint.fetch_max(loaded.checkpoint.unwrap_or(0), Ordering::Relaxed);
+        self.gap_checked.store(now, Ordering::Relaxed);
         Ok(self.state())
     }
 

@@ -104,7 +104,7 @@ async fn replay(
     let metadata = convert(snapshot.metadata())?;
     check_layout(contract, &metadata)?;
 
-    let mut changes = Changes::at(version);
+    let mut changes = Changes::of_checkpoint(version);
     changes.push_metadata(metadata);
     for file in snapshot.log_data().iter() {
         let add = Add {

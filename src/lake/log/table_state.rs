@@ -15,7 +15,7 @@ use object_store::path::Path;
 
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol};
+use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol, Remove};
 use crate::lake::log::delta_schema::DeltaSchema;
 use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
 use crate::lake::log::stats::FileBounds;
@@ -31,6 +31,9 @@ pub(in crate::lake) struct TableState {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
     /// A version after which no log entry has added files. It may be later than the version that added the last file.
     pub(in crate::lake) last_addition: u64,
+    /// The version of the checkpoint from which the table was loaded, or 0 if there was none. All later versions were
+    /// read from their log entries.
+    pub(in crate::lake) loaded_at: u64,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
 
@@ -39,6 +42,8 @@ pub(in crate::lake) struct TableState {
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Changes {
     version: u64,
+    /// The version of the checkpoint that the changes include, or 0 if they include none.
+    checkpoint: u64,
     files: FileChanges,
     txns: BTreeMap<String, i64>,
     metadata: Option<Metadata>,
@@ -48,6 +53,11 @@ impl Changes {
     /// Creates an empty set of changes up to `version`.
     pub(in crate::lake) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
+    }
+
+    /// Creates an empty set of changes, to which the content of the checkpoint of `version` is added.
+    pub(in crate::lake) fn of_checkpoint(version: u64) -> Self {
+        Self { version, checkpoint: version, ..Self::default() }
     }
 
     /// Adds the changes of the next log entry.
@@ -76,6 +86,11 @@ impl Changes {
     /// Adds a live file.
     pub(in crate::lake) fn push_file(&mut self, file: DataFile) {
         self.files.insert(Arc::clone(&file.path), Some(file));
+    }
+
+    /// Removes a live file.
+    pub(in crate::lake) fn push_removed(&mut self, path: Arc<str>) {
+        self.files.insert(path, None);
     }
 
     /// Adds the progress of a source.
@@ -115,7 +130,9 @@ impl Changes {
             _ => self.version,
         };
         let files = if self.files.is_empty() { live } else { Arc::new(merge(&live, self.files)) };
-        Ok(TableState { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), last_addition, metadata })
+        let loaded_at = before.map_or(self.checkpoint, |before| before.loaded_at);
+        let snapshot = Arc::new(Snapshot { version: self.version, files, txns });
+        Ok(TableState { snapshot, last_addition, loaded_at, metadata })
     }
 }
 
@@ -136,6 +153,27 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
         data_change: true,
         stats: Some(bounds.to_json(contract)?),
         deletion_vector: None,
+    })
+}
+
+/// Returns the log action that removes a file whose rows are in other files of the same version. Returns `Unsupported` if
+/// another program gave the file a name with characters that log entries encode: readers encode such names differently,
+/// so some of them would still read the file.
+pub(in crate::lake) fn write_remove(contract: &Contract, file: &DataFile, now_ms: i64) -> Result<Remove> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte);
+    if !file.path.bytes().all(is_plain) {
+        return Err(Error::unsupported(format!(
+            "table `{}`: cannot rewrite file `{}`, because its name has characters other than letters, digits and `-_.=/`",
+            contract.name, file.path
+        )));
+    }
+    Ok(Remove {
+        path: file.path.to_string(),
+        deletion_timestamp: Some(now_ms),
+        data_change: false,
+        extended_file_metadata: Some(true),
+        partition_values: Some([(EVENT_DATE.to_owned(), Some(day_text(file.day)?))].into()),
+        size: i64::try_from(file.size).ok(),
     })
 }
 

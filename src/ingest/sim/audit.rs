@@ -4,9 +4,10 @@
 //! crate to read Parquet files. The audit checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
-//! - No file is missing or added twice, so every version can be read. The size of each file and its number of rows match
-//!   the log.
-//! - Only rewrites remove files. The files that a rewrite removes are live, and those that it adds contain the same rows.
+//! - No file is missing or added twice, so every version can be read. The size of each file and its number of rows
+//!   match the log.
+//! - Only rewrites remove files. The files that a rewrite removes are live, and those that it adds contain the same
+//!   rows.
 //! - The table contains every valid event once, and no other event. The quarantine contains every invalid event once.
 //! - The offset of each partition is equal to the number of its messages, and has never moved backward.
 

@@ -9,8 +9,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use futures::TryStreamExt as _;
 use object_store::memory::InMemory;
 use serde_json::Value;
 
@@ -19,9 +17,8 @@ use super::audit::{names, read};
 use super::random::SeededRandom;
 use super::schedule::Schedule;
 use super::server::ServerState;
-use crate::contract::EventBatch;
 use crate::error::{Kind, Result};
-use crate::ingest::testing::{QUARANTINE, TABLE};
+use crate::ingest::testing::{QUARANTINE, TABLE, rewrite};
 use crate::lake::{DataFile, Replaced, Table};
 
 /// The maximum number of rewrites that begin in one schedule.
@@ -70,7 +67,7 @@ impl Schedule {
         *rewrites_left -= 1;
         let parts = 1 + random.below(2);
         self.bucket.trace_line(|| format!("server {server} rewrites {} files of {name} as {parts}", from.len()));
-        let rewriting = async move { SimOutcome::Rewritten(rewrite(&table, from, parts).await) };
+        let rewriting = async move { SimOutcome::Rewritten(rewrite(&table, &from, parts).await) };
         let operation = self.start_operation(Actor::Maintenance(server), rewriting).await;
         self.maintenance.operations.insert(server, operation);
     }
@@ -101,6 +98,10 @@ fn choose_files(objects: &InMemory, table: &Table, random: &mut SeededRandom) ->
     }
     let day = live[random.below(live.len())].day;
     live.retain(|file| file.day == day);
+    // Half of the rewrites choose among the newest files, because the commits of these files may still be in doubt.
+    if random.percent(50) {
+        live.drain(..live.len().saturating_sub(FILES_MAX));
+    }
     let count = 1 + random.below(FILES_MAX);
     while live.len() > count {
         live.remove(random.below(live.len()));
@@ -121,25 +122,4 @@ fn log_positions(objects: &InMemory, table: &str) -> BTreeMap<String, (usize, us
         }
     }
     positions
-}
-
-/// Writes the rows of files to `parts` new files, and replaces the files.
-async fn rewrite(table: &Table, from: Vec<Arc<DataFile>>, parts: usize) -> Result<Replaced> {
-    let contract = table.contract();
-    let columns: Vec<&str> = contract.schema().fields().iter().map(|field| field.name().as_str()).collect();
-    let mut batches = Vec::new();
-    for file in &from {
-        let mut rows = table.rows(file, &columns, None, 1_000).await?;
-        while let Some(rows) = rows.try_next().await? {
-            let columns = columns.iter().map(|name| rows.column_by_name(name).unwrap().clone()).collect();
-            let rows = RecordBatch::try_new(contract.schema().clone(), columns).unwrap();
-            batches.push(EventBatch::new(contract, rows)?);
-        }
-    }
-    let rows = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
-    let (mut to, part_rows) = (Vec::new(), rows.num_rows().div_ceil(parts));
-    for first in (0..rows.num_rows()).step_by(part_rows) {
-        to.extend(table.write(rows.slice(first, part_rows.min(rows.num_rows() - first))).await?);
-    }
-    table.replace(&from, to).await
 }

@@ -1,7 +1,7 @@
 //! A deterministic simulation of crashes and store faults, for tests.
 //!
-//! Servers, clients, topic readers and maintenance actors share one bucket. A seed determines the schedule: the order of
-//! their operations, the requests that fail, and the times at which processes crash.
+//! Servers, clients, topic readers and maintenance actors share one bucket. A seed determines the schedule: the order
+//! of their operations, the requests that fail, and the times at which processes crash.
 //!
 //! ```text
 //!   seed ─┬─► workload ─► schedule: the actors ────────► store client ─► scheduler ─► objects

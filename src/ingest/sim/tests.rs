@@ -1,5 +1,5 @@
-//! Tests with random schedules of crashes, faults and rewrites of files. Each event must be stored once, and each message in a topic must
-//! be processed exactly once.
+//! Tests with random schedules of crashes, faults and rewrites of files. Each event must be stored once, and each
+//! message in a topic must be processed exactly once.
 //!
 //! A seed determines the requests of each client, the outcome of each store request, the time of each crash, and the
 //! outcome of the requests that are in flight at the crash. Every test run covers [`SEEDS`]. To check another seed and

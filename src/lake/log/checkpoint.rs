@@ -116,7 +116,7 @@ async fn replay(
             stats: file.stats(),
             deletion_vector: file.deletion_vector_descriptor().map(|_| true.into()),
         };
-        changes.push_file(read_add(contract, add)?);
+        changes.push_checkpoint_file(read_add(contract, add)?);
     }
     for file in files {
         for (app, version) in read_txns(store, file).await? {

@@ -344,7 +344,7 @@ mod tests {
             partition_values: None,
             size: None,
         };
-        assert_eq!(entry.removes, [remove.clone()]);
+        assert_eq!(entry.removes, std::slice::from_ref(&remove));
         let bare = LogEntry::parse(3, br#"{"remove":{"path":"p","partitionValues":null,"size":null}}"#).unwrap();
         assert_eq!(bare.removes, [Remove { deletion_timestamp: None, ..remove }]);
         for broken in [&b"{\"add\":{\"path\":1}}"[..], b"{\"add\"", b"\xff"] {

@@ -9,8 +9,8 @@
 //!        └─ another writer's ─► lost: never committed at v, so v + 1 may be tried
 //! ```
 //!
-//! **Invariant:** only the log entry at the tried version decides whether the entry is committed. Files are no evidence:
-//! another entry may have rewritten them already.
+//! **Invariant:** only the log entry at the tried version decides whether the entry is committed. Files are no
+//! evidence: another entry may have rewritten them already.
 //! **Invariant:** an entry is put at a later version only after another writer's entry has been read at the tried
 //! version. A delayed put can therefore never commit the entry twice.
 

@@ -2,10 +2,11 @@
 //! checkpoints.
 //!
 //! ```text
-//!   delta_log (entries, put if absent) ─► table_state ─► snapshot (live files with stats)
-//!        ▲                                    ▲
-//!        ├── commit (files + transactions)    └── checkpoint (load, write)
-//!        └── replace (files by other files)
+//!   delta_log (entries, put if absent) ─► table_state ─┬─► snapshot (live files with stats)
+//!        ▲                                    ▲        └─► file_history (recent changes of files)
+//!        │                                    └── checkpoint (load, write)
+//!        └── entry_put (retries, doubts) ◄─┬─ commit (files + transactions)
+//!                                          └─ replace (files by other files)
 //!
 //!   delta_schema: contract ─► Delta schema
 //! ```
@@ -19,7 +20,10 @@ pub(super) mod commit;
 pub(super) mod delta_log;
 pub(super) mod delta_schema;
 pub(super) mod entry_put;
+pub(super) mod file_history;
 pub(super) mod replace;
+#[cfg(test)]
+mod replace_tests;
 pub(super) mod snapshot;
 pub(super) mod stats;
 pub(super) mod table_state;

@@ -15,6 +15,7 @@
 //! **Invariant:** the rows of a table before and after the entry are the same. The number of rows is compared here. The
 //! caller is responsible for their content.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -22,7 +23,7 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::lake::log::delta_log::{Add, LogEntry};
 use crate::lake::log::entry_put::{Attempt, EntryPut, Fate};
-use crate::lake::log::table_state::{Changes, TableState, write_add, write_remove};
+use crate::lake::log::table_state::{Changes, EntryFiles, TableState, write_add, write_remove};
 use crate::lake::{DataFile, Table};
 
 /// The maximum number of attempts. An attempt fails if another writer commits first, or if its result is in doubt.
@@ -46,19 +47,20 @@ pub enum Replaced {
 /// A replacement that is being committed.
 struct Replacement<'a> {
     from: &'a [Arc<DataFile>],
-    to: Vec<DataFile>,
+    to: Vec<Arc<DataFile>>,
     put: EntryPut,
 }
 
 impl Table {
     /// Replaces the files `from` by the files `to`, which must contain the same rows and must have been written with
     /// this handle. Tries again if other writers commit first. The removed files stay in the store, where running
-    /// queries still read them. The new files get the latest `modified` time of the old ones, because their rows are not
-    /// newer.
+    /// queries still read them. The new files get the latest `modified` time of the old ones, because their rows are
+    /// not newer.
     ///
-    /// Returns `Internal` if the numbers of rows differ, and `Unsupported` if a file of another writer has a name that
-    /// cannot be written to the log safely. Nothing was replaced in both cases. After `Unavailable`, the files may have
-    /// been replaced or may still be replaced later, so the caller must not delete any of them.
+    /// Returns `Internal` if the numbers of rows differ or a file appears twice in `from`, and `Unsupported` if a file
+    /// of another writer has a name that cannot be written to the log safely. Nothing was replaced in both cases. After
+    /// `Unavailable`, the files may have been replaced or may still be replaced later, so the caller must not delete
+    /// any of them.
     pub async fn replace(&self, from: &[Arc<DataFile>], to: Vec<DataFile>) -> Result<Replaced> {
         let mut replacement = Replacement::new(self, from, to)?;
         let outcome = replacement.commit(self).await?;
@@ -72,13 +74,14 @@ impl Table {
 impl<'a> Replacement<'a> {
     fn new(table: &Table, from: &'a [Arc<DataFile>], mut to: Vec<DataFile>) -> Result<Self> {
         let (contract, now_ms) = (&table.contract, table.now_ms());
+        let paths: HashSet<&str> = from.iter().map(|file| &*file.path).collect();
         let rows_before: u64 = from.iter().map(|file| file.rows).sum();
         let rows_after: u64 = to.iter().map(|file| file.rows).sum();
-        if from.is_empty() || rows_before != rows_after {
+        if from.is_empty() || paths.len() < from.len() || rows_before != rows_after {
             return Err(Error::internal(format!(
                 "table `{}`: {} files with {rows_before} rows cannot be replaced by {} files with {rows_after} rows",
                 contract.name,
-                from.len(),
+                paths.len(),
                 to.len()
             )));
         }
@@ -91,6 +94,7 @@ impl<'a> Replacement<'a> {
             ..LogEntry::default()
         };
         let parameters = json!({ "predicate": "[]", "zOrderBy": "[]" });
+        let to = to.into_iter().map(Arc::new).collect();
         Ok(Self { from, to, put: EntryPut::new(entry, "OPTIMIZE", parameters, now_ms)? })
     }
 
@@ -165,8 +169,8 @@ impl<'a> Replacement<'a> {
     fn publish(&self, table: &Table, before: &TableState) -> Result<Replaced> {
         let version = before.snapshot.version + 1;
         let mut changes = Changes::at(version);
-        self.from.iter().for_each(|file| changes.push_removed(Arc::clone(&file.path)));
-        self.to.iter().for_each(|file| changes.push_file(file.clone()));
+        let removed = self.from.iter().map(|file| Arc::clone(&file.path)).collect();
+        changes.push_files(EntryFiles { version, added: self.to.clone(), removed, changes_data: false });
         table.publish(changes.apply(&table.contract, Some(before))?);
         Ok(Replaced::At(version))
     }

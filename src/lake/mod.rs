@@ -30,10 +30,13 @@ mod in_flight_events;
 mod tests;
 
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
-pub use log::commit::Committed;
+pub use log::commit::{Committed, Draft};
+pub use log::file_history::FileChange;
+pub use log::replace::Replaced;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
 pub use parquet_writer::parquet_file::WriteOptions;
 pub use parquet_writer::sort::RowSelection;
 pub use read::event_lookup::EventKeys;
+pub use read::read_error::{ReadError, is_missing_file};
 pub use store::client::Store;
 pub use table::{Table, Tables};

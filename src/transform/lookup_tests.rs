@@ -156,13 +156,23 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
 }
 
-/// A lookup can contain the rows of many tenants, so an error, which is logged, names the place of a value but not the
-/// value.
-#[test]
-fn values_that_cannot_be_read_are_reported_by_their_place() {
+/// Checks the error for a file. A lookup can contain the rows of many tenants, so an error, which is logged, names the
+/// place of a value but not the value.
+fn check_place((name, bytes, declared, expected): (&str, Vec<u8>, &[(&str, &str)], &str)) {
     let folder = TempDir::new().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
+    let (_, error) = lookups(config, &IngestConfig::default()).load_files().pop().expect(name);
+    let logged = format!("{error:?}");
+    assert!(logged.contains(expected) && logged.contains(name), "{logged}");
+    assert!(!["SECRET", "1.005", "12345"].iter().any(|value| logged.contains(value)), "{logged}");
+}
+
+#[test]
+fn invalid_values_of_csv_files_are_reported_by_their_place() {
     let imitation = b"id\n' as type 'Int64' for column SECRET at line 1\n".to_vec();
-    let cases: [(&str, Vec<u8>, &[(&str, &str)], &str); 14] = [
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &str); 8] = [
         (
             "a.csv",
             b"id,who\n1,x\nSECRET,SECRET\n".to_vec(),
@@ -201,6 +211,13 @@ fn values_that_cannot_be_read_are_reported_by_their_place() {
             &[("id", "json")],
             "row 1: column `id` expects json (one valid JSON value)",
         ),
+    ];
+    cases.into_iter().for_each(check_place);
+}
+
+#[test]
+fn invalid_values_of_other_files_are_reported_by_their_place() {
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &str); 6] = [
         (
             "i.json",
             b"{\"id\": 1}\n\n{\"id\": 2}\n{\"id\": \"SECRET\", \"x\": 1}\n{\"id\": 3}".to_vec(),
@@ -233,15 +250,7 @@ fn values_that_cannot_be_read_are_reported_by_their_place() {
             "row 2: the value of column `city` is not int64",
         ),
     ];
-    for (name, bytes, declared, expected) in cases {
-        let path = folder.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
-        let (_, error) = lookups(config, &IngestConfig::default()).load_files().pop().expect(name);
-        let logged = format!("{error:?}");
-        assert!(logged.contains(expected) && logged.contains(name), "{logged}");
-        assert!(!["SECRET", "1.005", "12345"].iter().any(|value| logged.contains(value)), "{logged}");
-    }
+    cases.into_iter().for_each(check_place);
 }
 
 /// Returns a query function that produces the given result for every query.

@@ -84,7 +84,12 @@ pub(crate) fn sentence(text: &str) -> String {
     if text.starts_with("Cannot generate date range where ") {
         return "a range of dates overflows with this step: use a shorter step".to_owned();
     }
+    if text.starts_with("Inconsistent metadata across values list") {
+        return "a column of VALUES contains UUIDs or JSON, and values of other types: cast all of them, as in CAST(x AS UUID)"
+            .to_owned();
+    }
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
+    let text = own_message(text).unwrap_or(text);
     // Keep only the message about the argument types, which is more helpful than the list of signatures before it.
     let text = match text.find("No function matches the given name") {
         Some(start) if text.starts_with("Internal error: ") => &text[start..],
@@ -95,6 +100,14 @@ pub(crate) fn sentence(text: &str) -> String {
         false => text,
     });
     text.trim().trim_end_matches('.').to_owned()
+}
+
+/// Returns the message of the function itself if a function refuses its arguments, and its message names the function.
+fn own_message(text: &str) -> Option<&str> {
+    let (before, message) = text.split_once("' user-defined coercion failed with: ")?;
+    let (_, name) = before.rsplit_once("Function '")?;
+    let message = message.split(" No function matches the given name").next()?;
+    message.contains(name).then_some(message)
 }
 
 /// Returns the error for an expression or clause that the engine does not support.
@@ -159,6 +172,11 @@ mod tests {
                 "No function matches the given name and argument types 'f(Int64)'",
             ),
             ("Function failed with: Internal error: odd value.", "Function failed with: odd value"),
+            (
+                "Function 'f' user-defined coercion failed with: Error during planning: f takes a list. No function matches the \
+                 given name and argument types 'f(Int64)'.",
+                "f takes a list",
+            ),
             ("plain text", "plain text"),
         ];
         for (text, expected) in cases {

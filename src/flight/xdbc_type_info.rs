@@ -145,7 +145,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
         // In the protocol, YEAR and DATE are both names of the subcode 1, but the generated enum has only the name
         // YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
-        time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
+        time(&DataType::Time64(TimeUnit::Microsecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
             &DataType::Timestamp(TimeUnit::Microsecond, None),
             Code::XdbcTimestamp,

@@ -112,6 +112,10 @@ pub(crate) fn sentence(text: &str) -> String {
     if text.starts_with("Cannot generate date range where ") {
         return "a range of dates overflows with this step: use a shorter step".to_owned();
     }
+    if text.starts_with("Inconsistent metadata across values list") {
+        return "a column of VALUES contains UUIDs or JSON, and values of other types: cast all of them, as in CAST(x AS UUID)"
+            .to_owned();
+    }
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
     let rewritten = mismatched_operands(text).or_else(|| mismatched_arguments(text)).or_else(|| duplicate_name(text));
     if let Some(rewritten) = rewritten {

@@ -328,11 +328,17 @@ fn policy_errors(contract: &Contract, config: &Config) -> Vec<String> {
     unknown.map(error).collect()
 }
 
+/// Adds the name of the table to an error that does not contain it.
+fn of_table(error: Error, name: &str) -> Error {
+    let table = format!("table `{name}`");
+    if error.message().contains(&table) { error } else { error.at(table) }
+}
+
 /// Opens or creates every table.
 async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Config) -> Result<Tables> {
     let opening = contracts.into_iter().map(|contract| async move {
         let name = contract.name.clone();
-        let table = Table::open(store, contract, &config.lake).await.map_err(|e| e.at(format!("table `{name}`")))?;
+        let table = Table::open(store, contract, &config.lake).await.map_err(|error| of_table(error, &name))?;
         Ok::<_, Error>((name, table))
     });
     Ok(try_join_all(opening).await?.into_iter().collect())

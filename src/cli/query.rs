@@ -4,9 +4,12 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::{EncoderOptions, make_encoder};
 use arrow::util::pretty::pretty_format_batches_with_schema;
 use clap::{Args as ClapArgs, ValueEnum};
 use futures::{StreamExt, TryStreamExt};
@@ -56,7 +59,7 @@ pub(crate) struct Args {
 enum OutputFormat {
     /// A text table
     Table,
-    /// Comma-separated values with a header
+    /// Comma-separated values with a header; lists, maps and structs are JSON texts
     Csv,
     /// One JSON object per line
     Json,
@@ -184,7 +187,7 @@ impl Writer {
 
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
-            Self::Csv(writer) => writer.write(batch).map_err(not_written),
+            Self::Csv(writer) => writer.write(&with_json_texts(batch).map_err(not_written)?).map_err(not_written),
             Self::Json(writer) => writer.write(batch).map_err(not_written),
             Self::Parquet(writer) => writer.write(batch).map_err(not_written),
         }
@@ -199,6 +202,59 @@ impl Writer {
     }
 }
 
+/// Replaces the lists, maps and structs of a batch, which have no form in CSV, with their JSON texts.
+fn with_json_texts(batch: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    let options = EncoderOptions::default();
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
+        if !column.data_type().is_nested() {
+            return Ok((Arc::clone(field), Arc::clone(column)));
+        }
+        let mut encoder = make_encoder(field, column, &options)?;
+        let texts = (0..column.len()).map(|row| {
+            let mut json = Vec::new();
+            (!encoder.is_null(row)).then(|| encoder.encode(row, &mut json));
+            (!json.is_empty()).then(|| String::from_utf8_lossy(&json).into_owned())
+        });
+        let texts: ArrayRef = Arc::new(texts.collect::<StringArray>());
+        Ok((Arc::new(Field::new(field.name(), DataType::Utf8, true)), texts))
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) =
+        columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?.into_iter().unzip();
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &rows)
+}
+
 fn not_written(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::invalid(format!("cannot write the result: {error}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, ListBuilder, MapBuilder, StringBuilder};
+
+    use super::*;
+
+    #[test]
+    fn csv_contains_lists_and_maps_as_json() {
+        let mut names = ListBuilder::new(StringBuilder::new());
+        names.append_value([Some("a,\"b\""), None]);
+        names.append_null();
+        let mut tags = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+        tags.append(true).unwrap();
+        tags.keys().append_value("k");
+        tags.values().append_value("v");
+        tags.append(true).unwrap();
+        let columns: [(&str, ArrayRef); 3] = [
+            ("id", Arc::new(Int64Array::from(vec![1, 2]))),
+            ("names", Arc::new(names.finish())),
+            ("tags", Arc::new(tags.finish())),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut writer = Writer::new(Box::new(file.reopen().unwrap()), OutputFormat::Csv, batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text, "id,names,tags\n1,\"[\"\"a,\\\"\"b\\\"\"\"\",null]\",{}\n2,,\"{\"\"k\"\":\"\"v\"\"}\"\n");
+    }
 }

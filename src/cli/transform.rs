@@ -57,7 +57,8 @@ Examples:
   glasshouse transform try orders --sample orders.jsonl --lookup restaurants=restaurants.csv
 
 Exit codes:
-  0 no message was rejected, 1 some messages were rejected, 3 invalid configuration")]
+  0 no message was rejected, 1 some messages were rejected, or the source would stop at a message,
+  3 invalid configuration")]
 struct Try {
     /// The name of the source, as in [sources.NAME]
     source: String,
@@ -91,8 +92,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<ExitCode> {
     let Command::Try(args) = &args.command;
     let samples = samples(args)?;
     let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
-    let outcome = super::block_on(transformed(args, config, given))?;
+    let mut outcome = super::block_on(transformed(args, config, given))?;
     show(&outcome, &samples)?;
+    if let Some((index, error)) = outcome.stop.take() {
+        return Err(error.at(format!("line {}", line_of(&samples, index))));
+    }
     Ok(if outcome.rejects.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -182,12 +186,18 @@ fn show(outcome: &DryRun, samples: &[(usize, Sample)]) -> Result<()> {
     let shown = rows.project(&shown).map_err(failed)?;
     super::write_stdout(&pretty_format_batches(&[shown]).map_err(failed)?.to_string());
     for reject in &outcome.rejects {
-        let line = usize::try_from(reject.index).ok().and_then(|index| samples.get(index)).map_or(0, |(line, _)| *line);
+        let line = usize::try_from(reject.index).map_or(0, |index| line_of(samples, index));
         super::write_stderr(&format!("rejected: line {line}: {}: {}", reject.reason.as_str(), reject.detail));
     }
-    let (messages, rejected) = (samples.len(), outcome.rejects.len());
+    let messages = outcome.stop.as_ref().map_or(samples.len(), |(index, _)| *index);
+    let rejected = outcome.rejects.len();
     super::write_stderr(&format!("{messages} messages, {} rows, {rejected} rejected", rows.num_rows()));
     Ok(())
+}
+
+/// Returns the line number of a sample, or 0 if there is no such sample.
+fn line_of(samples: &[(usize, Sample)], index: usize) -> usize {
+    samples.get(index).map_or(0, |(line, _)| *line)
 }
 
 fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
@@ -230,8 +240,8 @@ mod tests {
     "#;
 
     /// Runs `transform try` on `lines`. Returns the tenant, id and city of each row, and the line number and reason of
-    /// each rejected message.
-    fn tried(lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
+    /// each rejected message and of the message at which the source stops.
+    fn tried(config: &str, lines: &str, more: &[&str]) -> (Vec<String>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let (sample, places) = (folder.path().join("sample"), folder.path().join("places.csv"));
         std::fs::write(&sample, lines).unwrap();
@@ -240,7 +250,7 @@ mod tests {
         let args = ["transform", "try", "orders", "--lookup", &lookup, "--sample", sample.to_str().unwrap()];
         let cli = parse(&[&args[..], more].concat()).unwrap();
         let super::super::Command::Transform(Args { command: Command::Try(args) }) = cli.command else { panic!() };
-        let config = Config::parse(CONFIG, "t.toml", folder.path(), std::iter::empty()).unwrap();
+        let config = Config::parse(config, "t.toml", folder.path(), std::iter::empty()).unwrap();
         let samples = samples(&args).unwrap();
         let given = samples.iter().map(|(_, sample)| sample.clone()).collect();
         let outcome = crate::cli::block_on(super::transformed(&args, &config, given)).unwrap();
@@ -252,7 +262,9 @@ mod tests {
         let row = |row: usize| ["who", "id", "city"].map(|name| text(row, name)).join(" ");
         let reject =
             |note: &crate::ingest::RejectNote| format!("{} {}", samples[note.index as usize].0, note.reason.as_str());
-        ((0..outcome.rows.num_rows()).map(row).collect(), outcome.rejects.iter().map(reject).collect())
+        let stop = outcome.stop.iter().map(|(index, error)| format!("{} {error}", line_of(&samples, *index)));
+        let rejects = outcome.rejects.iter().map(reject).chain(stop).collect();
+        ((0..outcome.rows.num_rows()).map(row).collect(), rejects)
     }
 
     #[test]
@@ -263,16 +275,34 @@ mod tests {
             {"headers":{"account":"acme"},"value":{"place":1}}
             {"headers":{"account":"globex"},"value":{"id":"d","place":9}}
             {"headers":{"account":"globex"},"value":{"id":"e","place":1}}"#;
-        let (rows, rejects) = tried(lines, &["--messages"]);
+        let (rows, rejects) = tried(CONFIG, lines, &["--messages"]);
         assert_eq!(rows, ["acme a Lima", "globex e Lima"]);
         assert_eq!(rejects, ["3 missing_tenant", "4 missing_id"]);
-        let (rows, rejects) = tried(lines, &["--messages", "--limit", "1"]);
+        let (rows, rejects) = tried(CONFIG, lines, &["--messages", "--limit", "1"]);
         assert_eq!((rows.len(), rejects.len()), (1, 0));
-        let (rows, rejects) = tried("{\"id\":\"a\",\"place\":1}\n{", &[]);
+        let (rows, rejects) = tried(CONFIG, "{\"id\":\"a\",\"place\":1}\n{", &[]);
         assert_eq!(
             (rows.len(), rejects.as_slice()),
             (0, &["1 missing_tenant".to_owned(), "2 missing_tenant".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn rows_before_a_truncation_are_shown() {
+        let config = CONFIG.replace("table = \"orders\"", "table = \"orders\"\nenvelope = \"debezium\"");
+        let config = config.replace("SELECT time AS", "SELECT changed_time AS").replace("value", "row");
+        let headers = r#""headers":{"account":"acme"}"#;
+        let change = |id: &str, place: i32| {
+            format!(r#"{{{headers},"value":{{"op":"c","after":{{"id":"{id}","place":{place}}}}}}}"#)
+        };
+        let truncation = format!(r#"{{{headers},"value":{{"op":"t"}}}}"#);
+        let lines =
+            [change("a", 1), format!("{{{headers},\"value\":{{}}}}"), String::new(), truncation, change("b", 1)]
+                .join("\n");
+        let (rows, rejects) = tried(&config, &lines, &["--messages"]);
+        assert_eq!(rows, ["acme a Lima"]);
+        assert!(rejects.len() == 2 && rejects[0].starts_with("2 "), "{rejects:?}");
+        assert!(rejects[1].starts_with("4 the database table was truncated"), "{rejects:?}");
     }
 
     #[test]

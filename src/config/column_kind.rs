@@ -63,6 +63,22 @@ static PLAIN: [ColumnKind; 13] = [
     ColumnKind::Map,
 ];
 
+/// The names that other systems use for a kind, in lower case.
+static OTHER_NAMES: [(&str, &[&str]); 12] = [
+    ("text", &["varchar", "character varying", "char", "character", "string", "str", "utf8", "bpchar"]),
+    ("bool", &["boolean"]),
+    ("int32", &["int", "integer", "int4", "smallint", "int2"]),
+    ("int64", &["bigint", "int8", "long"]),
+    ("float32", &["real", "float4"]),
+    ("float64", &["double", "double precision", "float", "float8"]),
+    ("timestamp", &["timestamptz", "timestamp with time zone", "timestamp without time zone", "datetime"]),
+    ("date", &["date32"]),
+    ("time", &["time without time zone", "time64"]),
+    ("json", &["jsonb", "object", "struct", "variant"]),
+    ("bytes", &["bytea", "binary", "blob", "varbinary"]),
+    ("uuid", &["guid", "uniqueidentifier"]),
+];
+
 /// All decimals. The decimal with the precision `p` and the scale `s` has the index [`decimal_index`].
 static DECIMALS: [ColumnKind; decimal_index(DECIMAL_DIGITS_MAX + 1, 0)] = {
     let mut all = [ColumnKind::Bool; decimal_index(DECIMAL_DIGITS_MAX + 1, 0)];
@@ -122,16 +138,51 @@ impl ColumnKind {
             "decimal" => Err("`decimal` needs a precision and a scale, such as `decimal(12, 2)`".to_owned()),
             "list" => Err("`list` needs the type of its elements, such as `list<text>`".to_owned()),
             _ => {
-                let hint = crate::error::did_you_mean(name, Self::NAMES);
+                let hint = match Self::suggestion(name) {
+                    Some(suggestion) => format!(", did you mean `{suggestion}`?"),
+                    None => crate::error::did_you_mean(name, Self::NAMES),
+                };
                 Err(format!("unknown type `{name}`{hint} (one of {})", Self::NAMES.join(", ")))
             }
         }
     }
 
+    /// Returns the name of the kind for a name in upper case or a name that another system uses, such as `UUID`,
+    /// `varchar(20)` or `text[]`.
+    fn suggestion(name: &str) -> Option<String> {
+        let name = name.trim().to_lowercase();
+        if let Some(element) = name.strip_suffix("[]").or_else(|| parameters(&name, "array", '<', '>')) {
+            return Some(format!("list<{}>", Self::suggestion(element)?));
+        }
+        if let Some(element) = parameters(&name, "list", '<', '>') {
+            return Some(format!("list<{}>", Self::suggestion(element)?));
+        }
+        let (base, arguments) = match name.split_once('(') {
+            Some((base, arguments)) => (base.trim_end(), arguments.trim_end_matches(')')),
+            None => (name.as_str(), ""),
+        };
+        if ["decimal", "numeric", "dec", "number"].contains(&base) {
+            let mut numbers = arguments.split(',').map(str::trim).filter(|number| !number.is_empty());
+            let precision = numbers.next().unwrap_or("12");
+            return Some(format!(
+                "decimal({precision}, {})",
+                numbers.next().unwrap_or(if arguments.is_empty() { "2" } else { "0" })
+            ));
+        }
+        let known = PLAIN.iter().map(|kind| kind.plain_name()).find(|kind| *kind == base);
+        let other = || OTHER_NAMES.iter().find(|(_, names)| names.contains(&base)).map(|(kind, _)| *kind);
+        known.or_else(other).map(str::to_owned)
+    }
+
     fn parse_decimal(arguments: &str) -> Result<Self, String> {
         let mut parts = arguments.split(',').map(|part| part.trim().parse::<u8>());
         let (precision, scale) = match (parts.next(), parts.next(), parts.next()) {
-            (Some(Ok(precision)), None, _) => (precision, 0),
+            (Some(Ok(precision)), None, _) => {
+                return Err(format!(
+                    "`decimal({precision})` has no scale: write `decimal({precision}, 0)` for whole numbers, or for \
+                     example `decimal({precision}, 2)` for two digits after the point"
+                ));
+            }
             (Some(Ok(precision)), Some(Ok(scale)), None) => (precision, scale),
             _ => {
                 return Err(format!(
@@ -225,7 +276,6 @@ mod tests {
         }
         let spaced = ColumnKind::parse(" list< decimal ( 9,4 ) > ").unwrap();
         assert_eq!(spaced.to_string(), "list<decimal(9, 4)>");
-        assert_eq!(ColumnKind::parse("decimal(5)").unwrap().to_string(), "decimal(5, 0)");
     }
 
     #[test]
@@ -244,6 +294,20 @@ mod tests {
             ("list<map>", "a list cannot contain map"),
             ("list<txt>", "did you mean `text`?"),
             ("uid", "did you mean `uuid`?"),
+            ("decimal(5)", "`decimal(5)` has no scale: write `decimal(5, 0)` for whole numbers"),
+            ("UUID", "did you mean `uuid`?"),
+            ("numeric", "did you mean `decimal(12, 2)`?"),
+            ("NUMERIC(9)", "did you mean `decimal(9, 0)`?"),
+            ("DECIMAL(12,2)", "did you mean `decimal(12, 2)`?"),
+            ("text[]", "did you mean `list<text>`?"),
+            ("varchar", "did you mean `text`?"),
+            ("VARCHAR(20)", "did you mean `text`?"),
+            ("array<text>", "did you mean `list<text>`?"),
+            ("list<VARCHAR>", "did you mean `text`?"),
+            ("LIST<decimal(9,2)>", "did you mean `list<decimal(9, 2)>`?"),
+            ("jsonb", "did you mean `json`?"),
+            ("timestamptz", "did you mean `timestamp`?"),
+            ("float", "did you mean `float64`?"),
             ("", "unknown type ``"),
         ] {
             let error = ColumnKind::parse(name).unwrap_err();

@@ -35,7 +35,7 @@ pub use columns::dictionary::{DICTIONARY_VALUES_MAX, DictionaryBuilder, TextDict
 pub use columns::dictionary_ops::{concat_columns, map_leaves, plain_column};
 pub use columns::event_batch::EventBatch;
 pub use columns::padded_slice::{PaddedSlice, SHORT_BYTES_MAX};
-pub use decode::cast::exact_column;
+pub use decode::cast::{InvalidValue, exact_column};
 pub use decode::json_text::{is_json, without_byte_order_mark};
 pub use decode::reject_reason::{Reason, Reject};
 pub use message::avro::AvroSchema;

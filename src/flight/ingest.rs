@@ -142,7 +142,12 @@ impl FlightHandler {
     fn target(&self, caller: &RpcCaller, command: &CommandStatementIngest) -> Result<IngestTarget> {
         let target = match self.services.writer.authorize(&caller.access, &command.table) {
             Ok(target) => Some(target),
-            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) if error.kind() == Kind::NotFound => {
+                match self.services.engine.lookup_accepts_no_events(&caller.access, &command.table) {
+                    Some(refused) => return Err(refused),
+                    None => None,
+                }
+            }
             Err(error) => return Err(error),
         };
         check_mode(command, target)

@@ -244,7 +244,7 @@ fn conversions() -> BTreeMap<i32, Vec<i32>> {
         (To::SqlConvertNumeric, DataType::Decimal128(38, 10)),
         (To::SqlConvertReal, DataType::Float32),
         (To::SqlConvertSmallint, DataType::Int16),
-        (To::SqlConvertTime, DataType::Time64(TimeUnit::Nanosecond)),
+        (To::SqlConvertTime, DataType::Time64(TimeUnit::Microsecond)),
         (To::SqlConvertTimestamp, DataType::Timestamp(TimeUnit::Nanosecond, None)),
         (To::SqlConvertTinyint, DataType::Int8),
         (To::SqlConvertVarbinary, DataType::Binary),

@@ -14,6 +14,7 @@ use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode}
 use super::error::metadata_error;
 use crate::contract::ColumnKind;
 use crate::error::Result;
+use crate::sql::type_display::sql_type;
 
 /// The reported size of types that have no maximum size. ODBC and JDBC interpret this size as "no limit".
 const UNLIMITED: i32 = i32::MAX;
@@ -47,63 +48,40 @@ impl ColumnType {
 
     /// Returns the SQL type of a column with this Arrow type.
     pub(super) fn of(data_type: &DataType) -> Self {
-        let shown = |name: &str, precision, scale| Self { name: name.to_owned(), precision, scale };
-        match data_type {
-            DataType::Boolean => shown("BOOLEAN", Some(1), None),
-            DataType::Int8 => shown("TINYINT", Some(3), Some(0)),
-            DataType::Int16 => shown("SMALLINT", Some(5), Some(0)),
-            DataType::Int32 => shown("INTEGER", Some(10), Some(0)),
-            DataType::Int64 => shown("BIGINT", Some(19), Some(0)),
-            DataType::UInt8 => shown("TINYINT UNSIGNED", Some(3), Some(0)),
-            DataType::UInt16 => shown("SMALLINT UNSIGNED", Some(5), Some(0)),
-            DataType::UInt32 => shown("INTEGER UNSIGNED", Some(10), Some(0)),
-            DataType::UInt64 => shown("BIGINT UNSIGNED", Some(20), Some(0)),
-            DataType::Float16 | DataType::Float32 => shown("REAL", Some(7), None),
-            DataType::Float64 => shown("DOUBLE", Some(15), None),
+        let (precision, scale) = match data_type {
+            DataType::Boolean => (Some(1), None),
+            DataType::Int8 | DataType::UInt8 => (Some(3), Some(0)),
+            DataType::Int16 | DataType::UInt16 => (Some(5), Some(0)),
+            DataType::Int32 | DataType::UInt32 => (Some(10), Some(0)),
+            DataType::Int64 => (Some(19), Some(0)),
+            DataType::UInt64 => (Some(20), Some(0)),
+            DataType::Float16 | DataType::Float32 => (Some(7), None),
+            DataType::Float64 => (Some(15), None),
             DataType::Decimal32(precision, scale)
             | DataType::Decimal64(precision, scale)
             | DataType::Decimal128(precision, scale)
-            | DataType::Decimal256(precision, scale) => {
-                shown("DECIMAL", Some(i32::from(*precision)), Some(i32::from(*scale)))
-            }
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => shown("VARCHAR", Some(UNLIMITED), None),
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => shown("BYTEA", Some(UNLIMITED), None),
-            DataType::FixedSizeBinary(bytes) => shown("BYTEA", Some(*bytes), None),
-            DataType::Date32 | DataType::Date64 => shown("DATE", Some(10), None),
+            | DataType::Decimal256(precision, scale) => (Some(i32::from(*precision)), Some(i32::from(*scale))),
+            DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::Binary
+            | DataType::LargeBinary
+            | DataType::BinaryView => (Some(UNLIMITED), None),
+            DataType::FixedSizeBinary(bytes) => (Some(*bytes), None),
+            DataType::Date32 | DataType::Date64 => (Some(10), None),
             DataType::Time32(unit) | DataType::Time64(unit) => {
                 let scale = second_digits(*unit);
-                shown("TIME", Some(8 + fraction_width(scale)), Some(scale))
+                (Some(8 + fraction_width(scale)), Some(scale))
             }
             DataType::Timestamp(unit, zone) => {
                 let scale = second_digits(*unit);
-                let (name, width) = match zone {
-                    None => ("TIMESTAMP", 19),
-                    Some(_) => ("TIMESTAMP WITH TIME ZONE", 25), // "+00:00" follows
-                };
-                shown(name, Some(width + fraction_width(scale)), Some(scale))
+                let width = if zone.is_some() { 25 } else { 19 }; // "+00:00" follows
+                (Some(width + fraction_width(scale)), Some(scale))
             }
-            DataType::Interval(_) | DataType::Duration(_) => shown("INTERVAL", None, None),
-            DataType::Dictionary(_, values) => Self::of(values),
-            nested => Self { name: nested_name(nested), precision: None, scale: None },
-        }
-    }
-}
-
-/// Returns a descriptive name for a nested type.
-fn nested_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Map(entries, _) => match entries.data_type() {
-            DataType::Struct(fields) if fields.len() == 2 => {
-                let of = |index: usize| ColumnType::of(fields[index].data_type()).name;
-                format!("MAP({}, {})", of(0), of(1))
-            }
-            _ => "MAP".to_owned(),
-        },
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            format!("{} ARRAY", ColumnType::of(item.data_type()).name)
-        }
-        DataType::Struct(_) => "STRUCT".to_owned(),
-        other => other.to_string().to_uppercase(),
+            DataType::Dictionary(_, values) => return Self::of(values),
+            _ => (None, None),
+        };
+        Self { name: sql_type(data_type), precision, scale }
     }
 }
 
@@ -167,7 +145,7 @@ static TYPES: LazyLock<Vec<XdbcTypeInfo>> = LazyLock::new(|| {
         // In the protocol, YEAR and DATE are both names of the subcode 1, but the generated enum has only the name
         // YEAR.
         time(&DataType::Date32, Code::XdbcDate, Subcode::XdbcSubcodeYear, "DATE '"),
-        time(&DataType::Time64(TimeUnit::Nanosecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
+        time(&DataType::Time64(TimeUnit::Microsecond), Code::XdbcTime, Subcode::XdbcSubcodeTime, "TIME '"),
         time(
             &DataType::Timestamp(TimeUnit::Microsecond, None),
             Code::XdbcTimestamp,

@@ -22,7 +22,7 @@ use super::caller::caller;
 use super::error::ErrorBody;
 use super::request_log::RequestId;
 use super::{HttpHandler, content_type};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::ingest::{self, Promise, Receipt, RejectNote};
 
 /// A receipt in JSON.
@@ -132,7 +132,10 @@ async fn ingest_body(
 ) -> Result<Response, ErrorBody> {
     let services = &handler.services;
     let access = caller(handler, headers).await?;
-    let target = services.writer.authorize(&access, table)?;
+    let target = services.writer.authorize(&access, table).map_err(|error| match error.kind() {
+        Kind::NotFound => services.engine.lookup_accepts_no_events(&access, table).unwrap_or(error),
+        _ => error,
+    })?;
     let ack = Ack::parse(uri)?;
     let (format, encoding) = (content_type::format(headers)?, content_type::encoding(headers)?);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());

@@ -197,6 +197,20 @@ async fn table_list_has_only_what_the_caller_may_see() {
 }
 
 #[tokio::test]
+async fn lookup_table_accepts_no_events() {
+    let server = HttpTestServer::open().await;
+    let path = format!("/v1/tables/{LOOKUP}/events");
+    for caller in [token(Some("acme"), &[Scope::Ingest]), token(None, &[Scope::Admin, Scope::Ingest])] {
+        let mut headers = bearer(&caller);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+        let (status, body) = json_response(server.request(Method::POST, &path, headers, "{}").await).await;
+        assert_eq!(status, 403, "{body}");
+        assert!(body.to_string().contains("is a lookup table, which accepts no events"), "{body}");
+    }
+    server.close().await;
+}
+
+#[tokio::test]
 async fn freshness_covers_only_rows_that_the_caller_can_see() {
     let server = HttpTestServer::open().await;
     json_response(server.post(NDJSON, None, lines(["a"])).await).await;

@@ -12,6 +12,7 @@ use arrow::array::{
 };
 use arrow::ipc::writer::StreamWriter;
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -26,9 +27,9 @@ use url::Url;
 use super::{Body, Ingest, Receipt};
 use crate::clock::Clock;
 use crate::config::{ColumnConfig, IngestConfig, LakeConfig, TableConfig};
-use crate::contract::Contract;
+use crate::contract::{Contract, EventBatch};
 use crate::error::Result;
-use crate::lake::{Store, Table, Tables};
+use crate::lake::{DataFile, Replaced, Store, Table, Tables};
 use crate::tenancy::Access;
 
 /// The only declared table.
@@ -156,6 +157,27 @@ pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> 
     }
     rows.sort_unstable();
     rows
+}
+
+/// Writes the rows of files to `parts` new files, and replaces the files.
+pub(crate) async fn rewrite(table: &Table, from: &[Arc<DataFile>], parts: usize) -> Result<Replaced> {
+    let contract = table.contract();
+    let columns: Vec<&str> = contract.schema().fields().iter().map(|field| field.name().as_str()).collect();
+    let mut batches = Vec::new();
+    for file in from {
+        let mut rows = table.rows(file, &columns, None, 1_000).await?;
+        while let Some(rows) = rows.try_next().await? {
+            let columns = columns.iter().map(|name| rows.column_by_name(name).unwrap().clone()).collect();
+            let rows = RecordBatch::try_new(contract.schema().clone(), columns).unwrap();
+            batches.push(EventBatch::new(contract, rows)?);
+        }
+    }
+    let rows = EventBatch::concat(&batches.iter().collect::<Vec<_>>())?;
+    let (mut to, part_rows) = (Vec::new(), rows.num_rows().div_ceil(parts));
+    for first in (0..rows.num_rows()).step_by(part_rows) {
+        to.extend(table.write(rows.slice(first, part_rows.min(rows.num_rows() - first))).await?);
+    }
+    table.replace(from, to).await
 }
 
 /// The faults to inject into the next puts of a store.

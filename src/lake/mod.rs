@@ -31,7 +31,9 @@ mod in_flight_events;
 mod tests;
 
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
-pub use log::commit::Committed;
+pub use log::commit::{Committed, Draft};
+pub use log::file_history::FileChange;
+pub use log::replace::Replaced;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
 pub(crate) use merge_files::MergeInput;
 pub use parquet_writer::parquet_file::WriteOptions;
@@ -40,6 +42,7 @@ pub(crate) use parquet_writer::sort::{common_prefix, eight_bytes};
 pub use parquet_writer::streaming_file::FileLayout;
 pub(crate) use parquet_writer::streaming_file::{EncodedGroup, FileSummary, StreamingFile};
 pub use read::event_lookup::EventKeys;
+pub use read::read_error::{ReadError, is_missing_file};
 pub(crate) use read::row_group_decoder::{FileBytes, RowGroupDecoder, RowGroupRows};
 pub use store::client::Store;
 pub(crate) use store::upload::FileUpload;

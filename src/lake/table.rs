@@ -1,7 +1,8 @@
 //! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
 //!
 //! All rows of a table follow one contract. A table provides [`Snapshot`]s of its contents, and each is newer than the
-//! one before. The methods that commit are in `log/commit.rs`, and those that read single files are in `read/`.
+//! one before. The methods that commit are in `log/commit.rs` and `log/replace.rs`. Those that read single files are in
+//! `read/`.
 //!
 //! **Invariant:** the newest snapshot is never replaced by an older one, and it includes a commit's files before the
 //! commit returns.
@@ -31,7 +32,7 @@ use crate::lake::parquet_writer::sort::{EncodedFile, RowSelection, encode};
 use crate::lake::read::bloom_filters::BloomFilterCache;
 use crate::lake::store::client::store_error;
 use crate::lake::store::durable_folder;
-use crate::lake::{DataFile, InFlight, Snapshot, Store};
+use crate::lake::{DataFile, FileChange, InFlight, Snapshot, Store};
 use crate::supervise::{blocking, on_thread};
 
 /// All tables of this server by name: the declared tables and their quarantines (`<table>_quarantine`).
@@ -127,6 +128,14 @@ impl Table {
         self.state().snapshot
     }
 
+    /// Returns the newest known snapshot, and the changes of files between `version` and the snapshot. The changes are
+    /// `None` if there are too many of them, or if they are not known because the table was loaded from a checkpoint of
+    /// a later version.
+    pub fn changes_since(&self, version: u64) -> (Arc<Snapshot>, Option<Vec<Arc<FileChange>>>) {
+        let TableState { snapshot, history, .. } = self.state();
+        (snapshot, history.since(version))
+    }
+
     /// Reads other writers' commits and returns the newest snapshot. Sends one GET request if there are no new commits.
     pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
         self.follow().await?;
@@ -162,15 +171,15 @@ impl Table {
         let files = files.into_iter().filter_map(Result::ok).collect::<Vec<_>>();
         match errors.into_iter().find_map(Result::err) {
             Some(error) => {
-                self.discard(&files).await;
+                self.delete(&files.into_iter().map(Arc::new).collect::<Vec<_>>()).await;
                 Err(error)
             }
             None => Ok(files),
         }
     }
 
-    /// Deletes written files that will never be committed, on a best-effort basis.
-    pub async fn discard(&self, files: &[DataFile]) {
+    /// Deletes files that are not and never will be part of the table, on a best-effort basis.
+    pub(super) async fn delete(&self, files: &[Arc<DataFile>]) {
         for file in files {
             let path = self.file_path(file);
             if let Err(error) = self.store.objects.delete(&path).await {
@@ -254,6 +263,7 @@ impl Table {
     /// Loads the newest version from the newest checkpoint and the log entries after it, as if the table were opened
     /// again.
     pub(super) async fn reload(&self) -> Result<TableState> {
+        let now = self.store.clock.now();
         let loaded = checkpoint::load(&self.store, &self.folder, &self.contract).await?.ok_or_else(|| {
             Error::unavailable(format!(
                 "table `{}`: its log is no longer in the object store: restore it",
@@ -261,6 +271,8 @@ impl Table {
             ))
         })?;
         self.publish(loaded.state);
+        self.checkpoint.fetch_max(loaded.checkpoint.unwrap_or(0), Ordering::Relaxed);
+        self.gap_checked.store(now, Ordering::Relaxed);
         Ok(self.state())
     }
 

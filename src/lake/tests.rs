@@ -23,7 +23,7 @@ use crate::error::Kind;
 use crate::lake::log::delta_log::Log;
 use crate::lake::read::object_reader::read_columns;
 use crate::lake::store::faulty_store::{FaultyStore, StoreFault};
-use crate::lake::{Progress, Store, Table};
+use crate::lake::{Committed, Draft, Progress, Store, Table};
 
 /// The test time 2026-03-01T12:00:00Z.
 pub(super) const NOON: Micros = 20_513 * DAY + DAY / 2;
@@ -132,6 +132,12 @@ pub(super) async fn append(table: &Table, range: std::ops::Range<usize>) -> u64 
     table.commit(files, Vec::new()).await.unwrap()
 }
 
+/// Writes events to files, and returns a draft of their commit.
+pub(super) async fn draft(table: &Table, range: std::ops::Range<usize>, progress: Vec<Progress>) -> Draft {
+    let files = table.write(batch(table.contract(), &events(range))).await.unwrap();
+    table.draft(files, progress).unwrap()
+}
+
 /// Reads the ids of all events in the table's newest snapshot, and sorts them.
 pub(super) async fn ids(table: &Table) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
@@ -151,7 +157,7 @@ pub(super) fn expected(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 /// Returns the version and row count that `deltalake` reads from the log.
-async fn delta_version_and_rows(table: &Table) -> (u64, u64) {
+pub(super) async fn delta_version_and_rows(table: &Table) -> (u64, u64) {
     let (store, folder) = table.location();
     let mut delta = deltalake_core::DeltaTable::new(super::log::checkpoint::log_store(store, folder).unwrap());
     delta.load().await.unwrap();
@@ -263,12 +269,10 @@ async fn source_progress_is_compared_and_set() {
     let error = first.commit(write(&first, 0..10).await, source(Some(5), 9)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
 
-    assert_eq!(second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(), 3, "progress without rows");
-    assert_eq!(
-        second.commit(Vec::new(), source(Some(6), 7)).await.unwrap(),
-        3,
-        "the same commit again, as after an in-doubt result"
-    );
+    let mut draft = second.draft(Vec::new(), source(Some(6), 7)).unwrap();
+    for _ in ["progress without rows", "the same commit again, as after an in-doubt result"] {
+        assert_eq!(second.commit_after(0, &mut draft).await.unwrap(), Committed::At(3));
+    }
     assert_eq!(second.commit(Vec::new(), progress("other", None, 1)).await.unwrap(), 4);
     let check_only = [source(Some(7), 7), progress("other", Some(1), 0)].concat();
     assert_eq!(second.commit(Vec::new(), check_only).await.unwrap(), 5, "a recreated topic starts again");
@@ -312,15 +316,16 @@ async fn a_repeated_in_doubt_commit_is_stored_once() {
         let faulty = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Store::wrap(Arc::clone(&faulty) as _, "memory:///".parse().unwrap(), "lake".into());
         let table = open(&store).await;
-        let files = table.write(batch(table.contract(), &events(0..10))).await.unwrap();
-        let source = progress("source", None, 1);
+        let mut draft = draft(&table, 0..10, progress("source", None, 1)).await;
 
         faulty.plan(faults);
-        let first = table.commit(files.clone(), source.clone()).await;
+        let first = table.commit_after(0, &mut draft).await;
         if let Err(error) = &first {
             assert_eq!(error.kind(), Kind::Unavailable, "{faults:?}: {error}");
         }
-        assert_eq!(table.commit(files, source).await.unwrap(), 1, "{faults:?} after {first:?}");
+        assert_eq!(table.commit_after(0, &mut draft).await.unwrap(), Committed::At(1), "{faults:?} after {first:?}");
+        table.discard(draft).await;
+        assert_eq!(ids(&table).await, expected(0..10), "{faults:?}: the files of a committed draft are kept");
         assert_eq!(open(&store).await.snapshot(), table.snapshot());
         assert_eq!(delta_version_and_rows(&table).await, (1, 10), "{faults:?}");
     }

@@ -19,6 +19,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::Result;
 
 use crate::error::{Error, did_you_mean};
+use crate::query::column_types::TypedColumns;
 use crate::query::scan::session_relation::SessionRelation;
 use crate::sql::syntax::session_values;
 
@@ -29,6 +30,8 @@ pub const SCHEMA: &str = session_values::SCHEMA;
 
 /// The table of `information_schema` that lists the server's options. Sessions see an empty table instead.
 const SETTINGS: &str = "df_settings";
+/// The table of `information_schema` that lists columns with their types.
+const COLUMNS: &str = "columns";
 
 /// The tables and lookup tables of one session, keyed by their SQL names.
 pub(in crate::query) type SessionTables = BTreeMap<String, SessionRelation>;
@@ -78,7 +81,7 @@ impl CatalogProvider for Catalog {
                 let listed = list_of(Arc::new(Self { tables: Arc::clone(&self.tables), functions: None }));
                 let functions = functions.iter().map(|function| (function.name().to_owned(), Arc::clone(function)));
                 let provider = InformationSchemaProvider::new(listed).with_table_functions(functions.collect());
-                Some(Arc::new(InformationSchema(provider)))
+                Some(Arc::new(InformationSchema { provider, tables: Arc::clone(&self.tables) }))
             }
             _ => None,
         }
@@ -107,25 +110,33 @@ impl SchemaProvider for PublicSchema {
     }
 }
 
-/// The engine's `information_schema`, with an empty table of settings.
+/// The engine's `information_schema`, with an empty table of settings and with the names of SQL types.
 #[derive(Debug)]
-struct InformationSchema(InformationSchemaProvider);
+struct InformationSchema {
+    provider: InformationSchemaProvider,
+    tables: Arc<SessionTables>,
+}
 
 #[async_trait]
 impl SchemaProvider for InformationSchema {
     fn table_names(&self) -> Vec<String> {
-        self.0.table_names()
+        self.provider.table_names()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let table = self.0.table(name).await?;
+        let table = self.provider.table(name).await?;
         if name.eq_ignore_ascii_case(SETTINGS) {
             return Ok(table.map(|settings| Arc::new(EmptyTable::new(settings.schema())) as Arc<dyn TableProvider>));
+        }
+        if name.eq_ignore_ascii_case(COLUMNS) {
+            return Ok(
+                table.map(|columns| Arc::new(TypedColumns::new(columns, &self.tables)) as Arc<dyn TableProvider>)
+            );
         }
         Ok(table)
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.table_exist(name)
+        self.provider.table_exist(name)
     }
 }

@@ -16,6 +16,9 @@ use crate::sql::engine_error_text::{
     OFFSET_OVERFLOW, caused_by_statement, invalid_regex, located, root, sentence, too_long, unsupported,
 };
 
+/// The beginning of the parser's message for a placeholder that follows a complete expression.
+const UNEXPECTED_PLACEHOLDER: &str = "Expected: end of statement, found: $";
+
 /// Translates an error that the engine returned when it planned or ran a caller's statement.
 pub(super) fn from_engine(error: DataFusionError, config: &QueryConfig) -> Error {
     located(translate(root(&error), config), error)
@@ -47,6 +50,14 @@ fn translate(error: &DataFusionError, config: &QueryConfig) -> Error {
         DataFusionError::SQL(error, _) if parse_text(error).contains("found: EXCLUDE") => Error::unsupported(
             "EXCLUDE in a window frame is not supported: subtract the excluded rows, as in sum(x) OVER (ORDER BY y) - x",
         ),
+        // A `?` is a placeholder, and a statement that uses it as an operator of PostgreSQL for JSON cannot be parsed.
+        DataFusionError::SQL(error, _) if parse_text(error).starts_with(UNEXPECTED_PLACEHOLDER) => {
+            Error::invalid(format!(
+                "cannot parse the statement: {}: `?` is a placeholder and not an operator; to test for a key in JSON, \
+                 write json_typeof(json, key) IS NOT NULL",
+                parse_text(error)
+            ))
+        }
         DataFusionError::SQL(error, _) => Error::invalid(format!("cannot parse the statement: {}", parse_text(error))),
         DataFusionError::SchemaError(error, _) => Error::invalid(schema_text(error)),
         DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::Configuration(text) => {

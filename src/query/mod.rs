@@ -32,6 +32,7 @@
 //! send plans to other hosts, the server would need a codec for the nodes and functions of this crate.
 
 mod catalog;
+mod column_types;
 #[cfg(test)]
 mod crash_schedule_tests;
 mod engine;

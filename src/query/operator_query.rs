@@ -18,7 +18,8 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::execute_stream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::error::{Error, Result};
+use crate::config::QueryConfig;
+use crate::error::{Error, Kind, Result};
 use crate::query::catalog::{CATALOG, SCHEMA};
 use crate::query::engine::Engine;
 use crate::query::error::from_engine;
@@ -28,6 +29,7 @@ use crate::query::planning::{plan_size, substituted_size};
 use crate::query::scan::table_provider::SessionTable;
 use crate::sql::decorrelate::decorrelate;
 use crate::sql::engine_bugs;
+use crate::sql::engine_error_text::without_values;
 use crate::sql::syntax;
 
 /// Runs queries on the rows of all tenants, with limits on the result size.
@@ -66,7 +68,8 @@ impl OperatorQuery {
         engine_bugs::check(&plan)?;
         let physical = state.create_physical_plan(&plan).await.map_err(to_error)?;
         let task = Arc::new(self.engine.task(&physical));
-        let mut batches = execute_stream(physical, task).map_err(to_error)?.map_err(to_error).boxed();
+        let failed = |error| without_values_of_tenants(error, &self.engine.config);
+        let mut batches = execute_stream(physical, task).map_err(failed)?.map_err(failed).boxed();
         let (mut all, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows();
@@ -107,12 +110,24 @@ impl OperatorQuery {
     }
 }
 
+/// Translates an error that the engine returned while it ran a query. The error is logged, so it must not contain a value
+/// of a tenant's row.
+fn without_values_of_tenants(error: DataFusionError, config: &QueryConfig) -> Error {
+    let text = without_values(&error);
+    let error = from_engine(error, config);
+    match error.kind() {
+        Kind::Invalid => Error::invalid(format!(
+            "the query failed: {text} (the value is not shown, because the query reads the rows of all tenants)"
+        )),
+        _ => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
     use crate::query::scan::latest_testing::{self, Change, by_order, change, lake, old};
-    use crate::query::testing::{engine, rows, text};
+    use crate::query::testing::{TELLTALES, engine, rows, text};
 
     #[tokio::test]
     async fn operator_query_reads_all_tenants() {
@@ -158,5 +173,13 @@ mod tests {
             assert_eq!(query.run(sql).await.unwrap_err().kind(), kind, "{sql}");
         }
         assert_eq!(text(&query.run("SELECT DISTINCT 1 FROM calls").await.unwrap()), [["1"]]);
+        for (sql, expected) in [
+            ("SELECT CAST(secret AS BIGINT) FROM calls", "use TRY_CAST"),
+            ("SELECT CAST(region AS UUID) FROM calls", "an expression cannot be computed"),
+            ("SELECT 1 / (y - 20) FROM calls", "division by zero"),
+        ] {
+            let logged = format!("{:?}", query.run(sql).await.unwrap_err());
+            assert!(logged.contains(expected) && !TELLTALES.iter().any(|value| logged.contains(value)), "{logged}");
+        }
     }
 }

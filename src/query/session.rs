@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::contract::Owner;
 use crate::error::{Error, Result};
 use crate::query::engine::Engine;
 use crate::query::freshness_exec::NewestTimes;
@@ -67,6 +68,21 @@ impl Engine {
     /// Returns the lookup tables that the caller may see, ordered by name. The caller does not need the `read` scope.
     pub fn visible_lookups(&self, access: &Access) -> Vec<VisibleTable> {
         lookups(self, access).iter().filter_map(|(name, lookup)| VisibleTable::of(name, lookup)).collect()
+    }
+
+    /// Returns the error for events that are sent to `table`, if this is a lookup table that the caller may see. An
+    /// operator may see every lookup table.
+    pub fn lookup_accepts_no_events(&self, access: &Access, table: &str) -> Option<Error> {
+        let is_visible = match access.owner() {
+            Owner::PerEvent => self.lookups.has(table),
+            _ => lookups(self, access).contains_key(table),
+        };
+        is_visible.then(|| {
+            Error::forbidden(format!(
+                "`{table}` is a lookup table, which accepts no events: the server fills it from the `file`, `url` or `query` \
+                 in [lookups.{table}]"
+            ))
+        })
     }
 }
 

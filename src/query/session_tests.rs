@@ -7,13 +7,14 @@ use arrow::array::{
     ArrayRef, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStoreExt as _;
 use tokio::time::timeout;
 
 use super::session::*;
 use crate::config::QueryConfig;
 use crate::error::{Kind, Result};
 use crate::query::QueryId;
-use crate::query::testing::{NEW_YEAR, ask, config, engine, engine_with, idle, reader, text};
+use crate::query::testing::{NEW_YEAR, ask, config, engine, engine_with, engine_with_own_tables, idle, reader, text};
 
 /// The maximum time that a test waits for an expected event.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -288,4 +289,19 @@ async fn the_first_run_uses_the_plan_that_was_built_when_planning() {
         assert!(reusable.take().is_none(), "a plan with a dynamic filter runs only once");
     }
     assert!(results[0].len() == 3 && results.iter().all(|rows| *rows == results[0]), "{results:?}");
+}
+
+#[tokio::test]
+async fn a_query_whose_files_were_deleted_asks_for_a_retry() {
+    let (engine, tables) = engine_with_own_tables().await;
+    let access = reader("acme").await;
+    let (sql, table) = ("SELECT count(*), sum(y) FROM calls", &tables["calls"]);
+    let expected = ask(&engine, &access, sql).await.unwrap();
+    table.location().0.objects.delete(&table.file_path(&table.snapshot().files[0])).await.unwrap();
+    for sql in [sql, "SELECT * FROM calls", sql] {
+        let error = ask(&engine, &access, sql).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+        assert!(error.message().contains("retry") && error.message().contains("rewritten"), "{error}");
+    }
+    assert_ne!(expected, [["0", "0"]]);
 }

@@ -15,8 +15,8 @@ use crate::sql::functions::interval_product::IntervalProductPlanner;
 use crate::sql::functions::json_functions::JsonOperatorPlanner;
 use crate::sql::functions::window_aggregates::WindowAggregatePlanner;
 use crate::sql::functions::{
-    aggregate_functions, arrow_casts, corrected_functions, counted_windows, function_limits, json_functions,
-    pattern_limits, text_casts, time_functions,
+    aggregate_functions, arrow_casts, common_types, corrected_functions, counted_windows, exact_lists, function_limits,
+    json_functions, pattern_limits, text_casts, time_functions,
 };
 use crate::sql::rules::aggregate_order::AggregateOrderRule;
 use crate::sql::rules::canonical_doubles::CanonicalDoubleRule;
@@ -27,7 +27,7 @@ use crate::sql::rules::exact_numbers::ExactNumbersRule;
 use crate::sql::rules::fallible_operands::{FilteredArgumentRule, GuardRule};
 use crate::sql::rules::interval_comparisons::IntervalComparisonRule;
 use crate::sql::rules::time_coercion::TimeCoercionRule;
-use crate::sql::rules::time_units::TimeUnitPlanner;
+use crate::sql::rules::time_units::{TimeTypePlanner, TimeUnitPlanner};
 use crate::sql::rules::uuid_comparisons::UuidComparisonRule;
 use crate::sql::rules::volatile_filters::VolatileFilterRule;
 use crate::sql::rules::{self, functional_dependencies, in_lists, single_distinct};
@@ -39,6 +39,8 @@ use crate::sql::syntax::parameter_values::BoundValuePlanner;
 pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     set_options(&mut options);
     let scalar_functions = arrow_casts::without_fixed_sizes(SessionStateDefaults::default_scalar_functions());
+    let scalar_functions = exact_lists::with_exact_lists(scalar_functions);
+    let scalar_functions = common_types::with_common_types(scalar_functions);
     let scalar_functions = corrected_functions::with_corrections(scalar_functions);
     let scalar_functions = time_functions::with_time_functions(scalar_functions);
     let mut scalar_functions = pattern_limits::with_pattern_limits(scalar_functions);
@@ -46,6 +48,7 @@ pub(crate) fn session_state(mut options: ConfigOptions) -> SessionStateBuilder {
     SessionStateBuilder::new()
         .with_config(options.into())
         .with_expr_planners(expr_planners())
+        .with_type_planner(Arc::new(TimeTypePlanner))
         .with_scalar_functions(function_limits::with_limits(scalar_functions))
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
         .with_aggregate_functions(aggregate_functions::all())

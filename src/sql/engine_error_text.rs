@@ -6,9 +6,12 @@
 
 use std::borrow::Cow;
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 use crate::error::{Error, Kind};
+use crate::sql::functions::base64_text::NOT_A_NUMBER;
+use crate::sql::type_display::sql_type_of_text;
 
 /// The beginning of the bug-report request that the engine appends to internal errors.
 const BUG_REPORT: &str = "This issue was likely caused by a bug";
@@ -16,6 +19,31 @@ const BUG_REPORT: &str = "This issue was likely caused by a bug";
 const NESTED_PREFIXES: [&str; 3] = ["Internal error: ", "Error during planning: ", "Execution error: "];
 /// The beginning of the engine's message for an expression that has no physical plan.
 const NO_PHYSICAL: &str = "Physical plan does not support logical expression ";
+
+/// The beginnings of the engine's messages about operands of types that an operator does not accept. The types and the
+/// operator follow.
+const OPERAND_MISMATCHES: [&str; 7] = [
+    "Cannot infer common argument type for comparison operation ",
+    "Cannot infer common argument type for logical boolean operation ",
+    "Cannot infer common argument type for regex operation ",
+    "Cannot infer common argument type for operation ",
+    "Cannot infer common type for bitwise operation ",
+    "Cannot infer common string type for string concat operation ",
+    "Cannot coerce arithmetic expression ",
+];
+/// The operators that consist of words.
+const WORDS: [&str; 4] = ["IS NOT DISTINCT FROM", "IS DISTINCT FROM", "AND", "OR"];
+/// The end of the engine's message for arguments that a function itself has checked. The function's message follows.
+const USER_DEFINED: &str = "user-defined coercion failed with: ";
+/// The beginning of the engine's message for arguments of types that a function does not accept. The call follows.
+const NO_MATCH: &str = "No function matches the given name and argument types '";
+/// The beginning of the engine's message for two columns of the same name. The expression of the first one follows.
+const NAMES_CLASH: &str = "Projections require unique expression names but the expression \"";
+/// The description of an error that [`without_values`] cannot classify.
+const EXPRESSION_FAILED: &str = "an expression cannot be computed from the values of a row";
+
+/// The engine's names of operators that it can run only for lists, and the operators.
+const CONTAINMENT: [(&str, &str); 2] = [("AtArrow", "@>"), ("ArrowAt", "<@")];
 
 /// The message of the panic for a column whose values exceed 2 GiB.
 pub(crate) const OFFSET_OVERFLOW: &str = "offset overflow";
@@ -84,7 +112,15 @@ pub(crate) fn sentence(text: &str) -> String {
     if text.starts_with("Cannot generate date range where ") {
         return "a range of dates overflows with this step: use a shorter step".to_owned();
     }
+    if text.starts_with("Inconsistent metadata across values list") {
+        return "a column of VALUES contains UUIDs or JSON, and values of other types: cast all of them, as in CAST(x AS UUID)"
+            .to_owned();
+    }
     let text = text.split(BUG_REPORT).next().unwrap_or_default();
+    let rewritten = mismatched_operands(text).or_else(|| mismatched_arguments(text)).or_else(|| duplicate_name(text));
+    if let Some(rewritten) = rewritten {
+        return rewritten;
+    }
     // Keep only the message about the argument types, which is more helpful than the list of signatures before it.
     let text = match text.find("No function matches the given name") {
         Some(start) if text.starts_with("Internal error: ") => &text[start..],
@@ -97,8 +133,124 @@ pub(crate) fn sentence(text: &str) -> String {
     text.trim().trim_end_matches('.').to_owned()
 }
 
+/// Rewrites the engine's message about operands of types that an operator does not accept.
+fn mismatched_operands(text: &str) -> Option<String> {
+    let rest = OPERAND_MISMATCHES.iter().find_map(|start| text.split(start).nth(1))?;
+    let rest = rest.trim_end_matches('.').trim_end_matches(" to valid types");
+    // An operator is a word without letters, such as `<=`, or several words, such as `IS DISTINCT FROM`.
+    let is_operator = |word: &&str| !word.chars().any(|c| c.is_alphanumeric() || "()[]{}\":,".contains(c));
+    let operator =
+        rest.split(' ').find(is_operator).or_else(|| WORDS.into_iter().find(|words| rest.contains(*words)))?;
+    let (left, right) = rest.split_once(&format!(" {operator} "))?;
+    let (left, right) = (sql_type_of_text(left), sql_type_of_text(right));
+    Some(format!("the operator `{operator}` does not accept the types {left} and {right}: cast one of the operands"))
+}
+
+/// Rewrites the engine's message about arguments of types that a function does not accept.
+fn mismatched_arguments(text: &str) -> Option<String> {
+    let user_defined = text.split_once(USER_DEFINED).map(|(_, rest)| rest.split(NO_MATCH).next().unwrap_or(rest));
+    if let Some(own) = user_defined.filter(|own| !own.starts_with("Fail to find the coerced type")) {
+        return Some(
+            NESTED_PREFIXES
+                .iter()
+                .fold(own.to_owned(), |own, prefix| own.replace(prefix, ""))
+                .trim_end_matches([' ', '.'])
+                .to_owned(),
+        );
+    }
+    let Some((_, call)) = text.split_once(NO_MATCH) else { return mismatched_signatures(text) };
+    let (call, rest) = call.split_once("'. You might need")?;
+    let (name, types) = call.split_once('(')?;
+    let types: Vec<_> = arguments(types.strip_suffix(')')?).into_iter().map(sql_type_of_text).collect();
+    let forms = rest.split("Candidate functions:").nth(1).unwrap_or_default().lines().map(str::trim);
+    let forms: Vec<_> = forms.filter(|form| form.starts_with(name) && !form.contains("UserDefined")).collect();
+    let fix = if forms.is_empty() { "cast the arguments".to_owned() } else { format!("use {}", forms.join(" or ")) };
+    Some(format!("function `{name}` does not accept the arguments ({}): {fix}", types.join(", ")))
+}
+
+/// Rewrites the engine's list of the reasons why the arguments do not match the signatures of a function.
+fn mismatched_signatures(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("Function '")?;
+    let (name, reasons) = rest.split_once("' failed to match any signature, errors: ")?;
+    let reasons: Vec<_> = reasons.split(&format!("Function '{name}' ")).collect();
+    let given = reasons.iter().find_map(|reason| reason.split_once(" (DataType: ")?.1.rsplit_once(')'));
+    let given = given.map(|(given, _)| sql_type_of_text(given));
+    let mut wanted: Vec<_> = reasons
+        .iter()
+        .filter_map(|reason| reason.strip_prefix("requires ")?.split_once(", but received "))
+        .map(|(wanted, _)| wanted)
+        .collect();
+    wanted.dedup();
+    let given = given.unwrap_or_else(|| "these arguments".to_owned());
+    match wanted.is_empty() {
+        true => Some(format!("function `{name}` does not accept this number of arguments")),
+        false => Some(format!("function `{name}` does not accept {given}: cast the argument to {}", wanted.join(", "))),
+    }
+}
+
+/// Rewrites the engine's message about two columns of the same name in a select list.
+fn duplicate_name(text: &str) -> Option<String> {
+    let (first, _) = text.split_once(NAMES_CLASH)?.1.split_once("\" at position")?;
+    let name = first.rsplit(" AS ").next().unwrap_or(first);
+    Some(format!("column `{name}` appears more than once in the SELECT: rename one of the columns with AS"))
+}
+
+/// Splits the list of types at the commas that are not inside parentheses.
+fn arguments(types: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0_i32, 0, Vec::new());
+    for (index, character) in types.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&types[start..index]);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&types[start..]);
+    parts.retain(|part| !part.trim().is_empty());
+    parts
+}
+
+/// Describes an error that the engine returned while it evaluated expressions, without the values of the rows. The
+/// engine's own text often contains a value.
+pub(crate) fn without_values(error: &DataFusionError) -> String {
+    let text = match root(error) {
+        DataFusionError::Execution(text) if text.ends_with(NOT_A_NUMBER) => return format!("a string {NOT_A_NUMBER}"),
+        DataFusionError::ArrowError(error, _) => match &**error {
+            ArrowError::ExternalError(inner) => match inner.downcast_ref() {
+                Some(error) => return without_values(error),
+                None => EXPRESSION_FAILED,
+            },
+            ArrowError::CastError(_) | ArrowError::ParseError(_) => {
+                "a value cannot be converted to another type: use TRY_CAST, which returns NULL instead"
+            }
+            ArrowError::DivideByZero => "division by zero: use nullif(x, 0) as the divisor",
+            ArrowError::ArithmeticOverflow(_) => "arithmetic overflow: cast an operand to a type with more digits",
+            _ => EXPRESSION_FAILED,
+        },
+        _ => EXPRESSION_FAILED,
+    };
+    text.to_owned()
+}
+
 /// Returns the error for an expression or clause that the engine does not support.
 pub(crate) fn unsupported(text: &str) -> Error {
+    let operator =
+        CONTAINMENT.iter().find(|(name, _)| text.contains(&format!("Binary operator '{name}' is not supported")));
+    if let Some((_, operator)) = operator {
+        return Error::unsupported(format!(
+            "the operator `{operator}` is supported only for lists: read JSON with `->>` or json_text_array(json, key…)"
+        ));
+    }
+    if let Some(operator) = text.strip_prefix("Operator ").and_then(|rest| rest.split_once(" is not yet supported")) {
+        return Error::unsupported(format!(
+            "the operator `{}` is not supported: read JSON with the operators `->`, `->>`, `#>` and `#>>`",
+            operator.0
+        ));
+    }
     let misplaced = text.strip_prefix(NO_PHYSICAL).and_then(|expr| {
         MISPLACED.iter().find(|(name, _)| expr.strip_prefix(name).is_some_and(|rest| rest.starts_with(['(', ' '])))
     });
@@ -155,10 +307,46 @@ mod tests {
             ),
             (
                 "Internal error: Function 'f' failed to match any signature, errors: Error during planning: a,b. No function \
-                 matches the given name and argument types 'f(Int64)'.",
-                "No function matches the given name and argument types 'f(Int64)'",
+                 matches the given name and argument types 'f(Int64)'. You might need to add explicit type casts.",
+                "function `f` does not accept the arguments (BIGINT): cast the arguments",
             ),
             ("Function failed with: Internal error: odd value.", "Function failed with: odd value"),
+            (
+                "Cannot infer common argument type for comparison operation Time64(µs) > Int64",
+                "the operator `>` does not accept the types TIME and BIGINT: cast one of the operands",
+            ),
+            (
+                "Cannot infer common argument type for comparison operation Timestamp(µs, \"UTC\") IS DISTINCT FROM Int64",
+                "the operator `IS DISTINCT FROM` does not accept the types TIMESTAMP WITH TIME ZONE and BIGINT: cast one of \
+                 the operands",
+            ),
+            (
+                "Error during planning: Cannot coerce arithmetic expression Utf8 + List(Int64) to valid types",
+                "the operator `+` does not accept the types VARCHAR and BIGINT ARRAY: cast one of the operands",
+            ),
+            (
+                "Failed to coerce arguments to satisfy a call to 'array_has' function: coercion from List(Decimal128(10, 2), \
+                 field: 'element'), Utf8 to the signature ArraySignature(array, element) failed. No function matches the \
+                 given name and argument types 'array_has(List(Decimal128(10, 2), field: 'element'), Utf8)'. You might need \
+                 to add explicit type casts.\n\tCandidate functions:\n\tarray_has(array, element)",
+                "function `array_has` does not accept the arguments (DECIMAL ARRAY, VARCHAR): use array_has(array, element)",
+            ),
+            (
+                "Function 'round' failed to match any signature, errors: Function 'round' requires Decimal, but received \
+                 String (DataType: Utf8).,Function 'round' expects 1 arguments but received 2,Function 'round' requires \
+                 Float64, but received String (DataType: Utf8).",
+                "function `round` does not accept VARCHAR: cast the argument to Decimal, Float64",
+            ),
+            (
+                "Function 'json_int' user-defined coercion failed with: Error during planning: json_int takes a JSON string, \
+                 got Int64. No function matches the given name and argument types 'json_int(Int64)'. You might need to",
+                "json_int takes a JSON string, got Int64",
+            ),
+            (
+                "Projections require unique expression names but the expression \"messages.a AS x\" at position 0 and \
+                 \"messages.b AS x\" at position 1 have the same name. Consider aliasing (\"AS\") one of them.",
+                "column `x` appears more than once in the SELECT: rename one of the columns with AS",
+            ),
             ("plain text", "plain text"),
         ];
         for (text, expected) in cases {

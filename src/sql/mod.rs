@@ -27,6 +27,7 @@ pub(crate) mod plan_node;
 mod rules;
 mod subquery_name_clash;
 pub(crate) mod syntax;
+pub(crate) mod type_display;
 mod window_checks;
 
 /// A limit that is greater than the number of rows in any result. It acts as a barrier: the optimizer does not move

@@ -7,11 +7,13 @@
 //! the key.
 //! **Invariant:** a claim of the wrong type is an error, and is never treated as absent.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -23,24 +25,30 @@ const SECONDS_MAX: i64 = 253_402_300_799;
 
 /// A JSON object from a token: its header or its claims.
 #[derive(Debug)]
-pub(super) struct Claims(Map<String, Value>);
+pub(super) struct Claims {
+    values: Map<String, Value>,
+    /// The text from which the values were parsed. It contains all digits of the numbers.
+    json: String,
+}
 
 impl Claims {
     /// Decodes one segment of a token, which is a JSON object in base64url without padding.
     pub(super) fn parse(part: &str) -> Result<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|error| malformed("is not base64url").with_source(error))?;
-        object(&bytes).map(Self)
+        let values = object(&bytes)?;
+        let json = String::from_utf8(bytes).map_err(|error| malformed("is not UTF-8").with_source(error))?;
+        Ok(Self { values, json })
     }
 
     /// Returns the value of a top-level claim.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.values.get(name)
     }
 
     /// Returns an optional string claim. The string must not be empty, must not be longer than [`TEXT_BYTES_MAX`], and
     /// must not contain control characters.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>> {
-        match self.0.get(name) {
+        match self.values.get(name) {
             None => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Err(refuse(name, "is empty")),
             Some(Value::String(text)) if text.len() > TEXT_BYTES_MAX => Err(refuse(name, "is too long")),
@@ -52,7 +60,7 @@ impl Claims {
 
     /// Returns an optional time claim (RFC 7519, NumericDate) in seconds since 1970. Fractions are truncated.
     pub(super) fn seconds(&self, name: &str) -> Result<Option<i64>> {
-        let Some(value) = self.0.get(name) else { return Ok(None) };
+        let Some(value) = self.values.get(name) else { return Ok(None) };
         let Value::Number(number) = value else { return Err(refuse(name, "is not a number")) };
         let seconds = number.as_i64().or_else(|| number.as_f64().and_then(whole));
         match seconds.filter(|seconds| (0..=SECONDS_MAX).contains(seconds)) {
@@ -64,7 +72,16 @@ impl Claims {
     /// Returns the value at `path`, or `None` if the path does not exist.
     pub(super) fn at(&self, path: &ClaimPath) -> Option<&Value> {
         let (first, rest) = path.0.split_first()?;
-        rest.iter().try_fold(self.0.get(first)?, |value, step| value.as_object()?.get(step))
+        rest.iter().try_fold(self.values.get(first)?, |value, step| value.as_object()?.get(step))
+    }
+
+    /// Returns the JSON of the value at `path`, exactly as the token contains it, or `None` if the path does not exist. A
+    /// number that [`Claims::at`] returns can have lost digits.
+    pub(super) fn json_at(&self, path: &ClaimPath) -> Option<&str> {
+        path.0.iter().try_fold(self.json.as_str(), |json, step| {
+            let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+            object.get(step).map(|value| value.get())
+        })
     }
 }
 

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::access::{RowRule, TableRules};
@@ -85,29 +86,33 @@ impl RowPolicy {
         let values = match claims.at(&self.claim) {
             None if self.required => Vec::new(),
             None => return None,
-            Some(value) => strings(value),
+            Some(value) => strings(value, claims.json_at(&self.claim).unwrap_or_default()),
         };
         Some(RowRule { column: self.column.clone(), values })
     }
 }
 
 /// Converts the value of a claim to a list of strings. The value may be a string, number or boolean, or a list of only
-/// strings, only numbers or only booleans. For any other value, the result is empty.
-fn strings(value: &Value) -> Vec<String> {
-    let items = match value {
-        Value::Array(items) => items.as_slice(),
-        single => std::slice::from_ref(single),
+/// strings, only numbers or only booleans. For any other value, the result is empty. `json` is the text of the value. A
+/// number is returned as it is written in the token, with all digits.
+fn strings(value: &Value, json: &str) -> Vec<String> {
+    let (items, texts) = match value {
+        Value::Array(items) => {
+            let texts: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+            (items.as_slice(), texts.into_iter().map(RawValue::get).collect())
+        }
+        single => (std::slice::from_ref(single), vec![json]),
     };
     let is_one_kind = items.iter().all(|item| std::mem::discriminant(item) == std::mem::discriminant(&items[0]));
-    let strings: Option<Vec<String>> = items.iter().map(string).collect();
-    strings.filter(|_| is_one_kind).unwrap_or_default()
+    let strings: Option<Vec<String>> = items.iter().zip(texts).map(|(item, text)| string(item, text)).collect();
+    strings.filter(|strings| is_one_kind && strings.len() == items.len()).unwrap_or_default()
 }
 
-fn string(value: &Value) -> Option<String> {
+fn string(value: &Value, json: &str) -> Option<String> {
     match value {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::Number(_) => Some(json.to_owned()),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
@@ -187,6 +192,21 @@ mod tests {
                 "{claims}"
             );
         }
+    }
+
+    #[test]
+    fn numbers_keep_all_digits() {
+        use base64::Engine as _;
+        let values = |json: &str| {
+            let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!(r#"{{"a": {{"b": {json}}}}}"#));
+            let rule = RowPolicy { column: "c".to_owned(), claim: ClaimPath::parse("a.b").unwrap(), required: true };
+            rule.rule(&Claims::parse(&part).unwrap()).unwrap().values
+        };
+        for number in ["9007199254740993.0", "12345678901234567890123", "0.1000000000000000055", "1e3", "-1.50", "7"] {
+            assert_eq!(values(number), [number]);
+            assert_eq!(values(&format!("[ 1 , {number}]")), ["1", number]);
+        }
+        assert_eq!(values("[]"), [""; 0]);
     }
 
     #[tokio::test]

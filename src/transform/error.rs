@@ -2,15 +2,17 @@
 //! quarantine.
 //!
 //! An error in the statement or in a message's values becomes `Invalid`, an exceeded limit becomes `Limited`, and every
-//! other error becomes `Internal`. An error message may include the engine's error text, because this text can reveal
-//! no data other than the transformed message and the lookup tables.
+//! other error becomes `Internal`. The engine's error text can contain values of the transformed message and of lookup
+//! tables. A reader of the quarantine may see the message, but not every row of the lookup tables.
+//!
+//! **Invariant:** an error of a run that reads lookup tables contains no value.
 
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
-use crate::error::{Error, did_you_mean};
-use crate::sql::engine_error_text::{located, root};
+use crate::error::{Error, Kind, did_you_mean};
+use crate::sql::engine_error_text::{self, located, root, without_values};
 
 /// Translates an engine error. If the engine reports where in the statement the error is, the message contains this
 /// position.
@@ -30,6 +32,19 @@ pub(super) fn of_engine(engine_error: DataFusionError) -> Error {
         other => Error::internal(sentence(&other.to_string())),
     };
     located(error, engine_error)
+}
+
+/// Translates an error of a run that reads lookup tables. The engine may evaluate an expression on rows of a lookup table
+/// that belong to other tenants than the message.
+pub(super) fn of_run_with_lookups(engine_error: DataFusionError) -> Error {
+    let text = without_values(&engine_error);
+    match of_engine(engine_error) {
+        error if error.kind() == Kind::Limited => Error::limited(error.message().to_owned()),
+        error => Error::new(
+            error.kind(),
+            format!("{text} (the value is not shown, because it may come from a lookup table)"),
+        ),
+    }
 }
 
 /// Returns the error for a run that exceeds its memory limit.
@@ -68,10 +83,9 @@ fn schema_text(error: &SchemaError) -> String {
     }
 }
 
-/// Returns the engine's error text without the backtrace, the list of function signatures and the final full stop.
+/// Formats an engine message in the style of this server's messages. Keeps only the last part of a message about the types
+/// of arguments.
 fn sentence(text: &str) -> String {
-    let text = text.split("\n\nbacktrace").next().unwrap_or_default();
-    let text = text.split(" No function matches the given name").next().unwrap_or_default();
-    let text = text.rsplit("user-defined coercion failed with: Error during planning: ").next().unwrap_or_default();
-    text.trim().trim_end_matches('.').to_owned()
+    let text = engine_error_text::sentence(text);
+    text.rsplit("user-defined coercion failed with: ").next().unwrap_or_default().to_owned()
 }

@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::deadline::RunDeadline;
-use super::error::{of_engine, out_of_memory};
+use super::error::{of_engine, of_run_with_lookups, out_of_memory};
 use super::messages_table::{MESSAGES, MessagesTable};
 use super::placeholder_table::TableContents;
 use super::plan::TransformPlan;
@@ -104,11 +104,12 @@ impl BatchRun<'_> {
     async fn run(&self, messages: &RecordBatch, deadline: RunDeadline) -> Result<Rows> {
         let physical = reset_plan_states(Arc::clone(&self.plan.physical)).map_err(of_engine)?;
         let schema = physical.schema();
-        let mut stream = execute_stream(physical, self.task(messages, deadline)).map_err(of_engine)?;
+        let to_error = if self.lookups.is_empty() { of_engine } else { of_run_with_lookups };
+        let mut stream = execute_stream(physical, self.task(messages, deadline)).map_err(to_error)?;
         let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let next = timeout_at(deadline.at, stream.next()).await.map_err(|_| deadline.error())?;
-            let Some(batch) = next.transpose().map_err(of_engine)? else { break };
+            let Some(batch) = next.transpose().map_err(to_error)? else { break };
             rows += batch.num_rows();
             bytes += bytes_of(&batch);
             if rows > self.limits.rows_max {

@@ -271,7 +271,7 @@ impl Lookups {
     }
 
     /// Returns true if a lookup with this name is declared.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.list.contains_key(name)
     }
 

@@ -10,17 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::csv;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::error::ArrowError;
 use arrow::json;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::lookup_contents::{LoadedLookup, LookupLimits, QueryableRows};
+use super::lookup_fault;
 use crate::config::LookupFormat;
-use crate::contract::{ColumnKind, exact_column};
+use crate::contract::{ColumnKind, InvalidValue, exact_column};
 use crate::error::{Error, Result, did_you_mean};
 
 /// The number of rows per record batch.
@@ -39,7 +38,7 @@ pub(super) fn read(path: &Path, declared: Option<&SchemaRef>, limits: &LookupLim
     if body.len() > limits.bytes_max {
         return Err(limits.too_large());
     }
-    decode(body.into(), format, declared, limits)
+    decode(body.into(), format, declared, limits).map_err(|error| error.at(path.display()))
 }
 
 /// Decodes the bytes of a whole file.
@@ -53,23 +52,24 @@ pub(super) fn decode(
     match format {
         LookupFormat::Csv => {
             let schema = csv_schema(&body, declared)?;
-            let reader = csv::ReaderBuilder::new(schema).with_header(true).with_batch_size(BATCH_ROWS);
-            let reader = reader.build(Cursor::new(body)).map_err(|error| unreadable("CSV", &error))?;
-            reader.into_iter().try_for_each(|batch| rows.push(batch.map_err(|error| unreadable("CSV", &error))?))?;
+            let unreadable = |error| lookup_fault::csv_error(&error, Some(&schema));
+            let reader = csv::ReaderBuilder::new(Arc::clone(&schema)).with_header(true).with_batch_size(BATCH_ROWS);
+            let reader = reader.build(Cursor::new(body)).map_err(unreadable)?;
+            reader.into_iter().try_for_each(|batch| rows.push(batch.map_err(unreadable)?))?;
         }
         LookupFormat::Json => {
             let schema = match declared {
                 Some(declared) => json_schema(declared),
                 None => {
                     let inferred = json::reader::infer_json_schema(Cursor::new(&body), None);
-                    Arc::new(plain(&inferred.map_err(|error| unreadable("JSON", &error))?.0))
+                    Arc::new(plain(&inferred.map_err(|_| lookup_fault::json_error(&body, None))?.0))
                 }
             };
+            let unreadable = |_| lookup_fault::json_error(&body, Some(&schema));
             // A number in a decimal column is read as text, with all its digits.
-            let reader = json::ReaderBuilder::new(schema).with_coerce_primitive(declared.is_some());
-            let reader = reader.with_batch_size(BATCH_ROWS).build(Cursor::new(body));
-            let reader = reader.map_err(|error| unreadable("JSON", &error))?;
-            reader.into_iter().try_for_each(|batch| rows.push(batch.map_err(|error| unreadable("JSON", &error))?))?;
+            let reader = json::ReaderBuilder::new(Arc::clone(&schema)).with_coerce_primitive(declared.is_some());
+            let reader = reader.with_batch_size(BATCH_ROWS).build(Cursor::new(&body)).map_err(unreadable)?;
+            reader.into_iter().try_for_each(|batch| rows.push(batch.map_err(unreadable)?))?;
         }
         LookupFormat::Parquet => {
             let cannot_read =
@@ -82,7 +82,8 @@ pub(super) fn decode(
             let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(cannot_read)?;
             rows.schema.get_or_insert(arrow::array::RecordBatchReader::schema(&reader));
             for batch in reader {
-                rows.push(batch.map_err(|error| unreadable("Parquet", &error))?)?;
+                let batch = batch.map_err(|error| Error::invalid(format!("not valid Parquet: {error}")))?;
+                rows.push(batch)?;
             }
         }
     }
@@ -118,7 +119,7 @@ impl LookupRows {
 
     fn push(&mut self, batch: RecordBatch) -> Result<()> {
         let batch = match &self.declared {
-            Some(declared) => conform(&batch, declared)?,
+            Some(declared) => conform(&batch, declared, self.rows)?,
             None => batch,
         };
         self.rows += batch.num_rows();
@@ -151,7 +152,7 @@ fn csv_schema(body: &Bytes, declared: Option<&SchemaRef>) -> Result<SchemaRef> {
     let (inferred, _) = csv::reader::Format::default()
         .with_header(true)
         .infer_schema(Cursor::new(body), records)
-        .map_err(|error| unreadable("CSV", &error))?;
+        .map_err(|error| lookup_fault::csv_error(&error, None))?;
     let Some(declared) = declared else { return Ok(Arc::new(plain(&inferred))) };
     let fields = inferred.fields().iter().map(|field| {
         let kind = declared.field_with_name(field.name()).map_or(DataType::Utf8, read_type);
@@ -203,12 +204,12 @@ fn plain(inferred: &Schema) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-/// Selects the declared columns of a batch, and casts them to their declared types.
-fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
+/// Selects the declared columns of a batch, and casts them to their declared types. `rows_before` is the number of rows
+/// in the batches before this one.
+fn conform(batch: &RecordBatch, declared: &SchemaRef, rows_before: usize) -> Result<RecordBatch> {
     if batch.schema_ref() == declared {
         return Ok(batch.clone());
     }
-    let exact = CastOptions { safe: false, ..CastOptions::default() };
     let column = |field: &Arc<Field>| -> Result<ArrayRef> {
         let name = field.name();
         let found = batch.column_by_name(name).ok_or_else(|| {
@@ -216,17 +217,15 @@ fn conform(batch: &RecordBatch, declared: &SchemaRef) -> Result<RecordBatch> {
             Error::invalid(format!("declared column `{name}` does not exist in the lookup{guess}"))
         })?;
         if let Some(kind) = exact_kind(field) {
-            return exact_column(name, kind, found);
+            return exact_column(name, kind, found).map_err(|InvalidValue { row, error }| match row {
+                Some(row) => error.at(lookup_fault::row_place(rows_before + row)),
+                None => error,
+            });
         }
-        cast_with_options(found, field.data_type(), &exact)
-            .map_err(|error| Error::invalid(format!("column `{name}`: {error}")))
+        lookup_fault::cast(name, found, field.data_type(), rows_before)
     };
     let columns = declared.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(declared), columns, &options)
         .map_err(|cause| Error::internal("the values of a lookup do not fit its columns").with_source(cause))
-}
-
-fn unreadable(what: &str, error: &ArrowError) -> Error {
-    Error::invalid(format!("not valid {what}: {error}"))
 }

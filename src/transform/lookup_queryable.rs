@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use arrow::array::types::{Float32Type, Float64Type};
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, RecordBatchOptions};
-use arrow::compute::{CastOptions, cast_with_options, interleave_record_batch};
+use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
 use super::lookup_contents::{LoadedLookup, LookupLimits, QueryableRows};
+use super::lookup_fault;
 use crate::config::LookupConfig;
 use crate::error::{Error, Result};
 
@@ -40,7 +41,13 @@ pub(super) fn prepare(loaded: LoadedLookup, config: &LookupConfig, limits: &Look
         return Ok(loaded);
     }
     let schema = queryable_schema(&loaded.schema, !config.columns.is_empty())?;
-    let batches = loaded.batches.iter().map(|batch| converted(batch, &schema)).collect::<Result<Vec<_>>>()?;
+    let mut rows_before = 0;
+    let batches = loaded.batches.iter().map(|batch| {
+        let converted = converted(batch, &schema, rows_before);
+        rows_before += batch.num_rows();
+        converted
+    });
+    let batches = batches.collect::<Result<Vec<_>>>()?;
     let queryable = match &config.tenant {
         Some(tenant) => QueryableRows::ByTenant(by_tenant(&batches, tenant, limits)?),
         None => QueryableRows::All,
@@ -92,13 +99,12 @@ fn queryable_type(loaded: &DataType) -> Option<DataType> {
     })
 }
 
-/// Casts the columns of a batch to the types of `schema`, and checks their values.
-fn converted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let exact = CastOptions { safe: false, ..CastOptions::default() };
+/// Casts the columns of a batch to the types of `schema`, and checks their values. `rows_before` is the number of rows
+/// in the batches before this one.
+fn converted(batch: &RecordBatch, schema: &SchemaRef, rows_before: usize) -> Result<RecordBatch> {
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
         let (name, kind) = (field.name(), field.data_type());
-        let column = cast_with_options(column, kind, &exact)
-            .map_err(|error| Error::invalid(format!("column `{name}`: {error}")))?;
+        let column = lookup_fault::cast(name, column, kind, rows_before)?;
         match is_finite(&column) {
             true => Ok(column),
             false => Err(Error::invalid(format!("column `{name}` contains NaN or infinity; use null instead"))),

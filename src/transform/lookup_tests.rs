@@ -127,7 +127,7 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
     let few = IngestConfig { lookup_rows_max: 2, ..IngestConfig::default() };
     let small = IngestConfig { lookup_bytes_max: 16, ..IngestConfig::default() };
     let usual = IngestConfig::default();
-    let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 12] = [
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &IngestConfig, Kind, &str); 8] = [
         ("a.csv", b"id\n1\n2\n3\n".to_vec(), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("b.parquet", parquet(&[(1, "a"), (2, "b"), (3, "c")]), &[], &few, Kind::Limited, "ingest.lookup_rows_max"),
         ("c.csv", b"id,city\n1,Lima Lima Lima\n".to_vec(), &[], &small, Kind::Limited, "ingest.lookup_bytes_max"),
@@ -142,32 +142,7 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
             Kind::Invalid,
             "declared column `id` does not exist in the lookup, did you mean `idd`?",
         ),
-        ("h.csv", b"id\nx\n".to_vec(), &[("id", "int64")], &usual, Kind::Invalid, "not valid CSV"),
         ("i.csv", Vec::new(), &[], &usual, Kind::Invalid, "empty"),
-        (
-            "j.csv",
-            b"id\n1.005\n".to_vec(),
-            &[("id", "decimal(5, 2)")],
-            &usual,
-            Kind::Invalid,
-            "column `id` expects decimal(5, 2) (a number with at most 2 digits after the point), got text",
-        ),
-        (
-            "k.csv",
-            b"id\nx\n".to_vec(),
-            &[("id", "uuid")],
-            &usual,
-            Kind::Invalid,
-            "column `id` expects uuid (32 hexadecimal digits, with or without hyphens), got text",
-        ),
-        (
-            "l.csv",
-            b"id\n{\n".to_vec(),
-            &[("id", "json")],
-            &usual,
-            Kind::Invalid,
-            "column `id` expects json (one valid JSON value), got text",
-        ),
     ];
     for (name, bytes, declared, limits, kind, expected) in cases {
         let path = folder.path().join(name);
@@ -179,6 +154,103 @@ fn lookups_that_cannot_be_loaded_report_the_reason() {
     }
     let missing = lookups(of_file(&folder.path().join("none.csv")), &usual).load_files();
     assert_eq!(missing[0].1.kind(), Kind::Unavailable);
+}
+
+/// Checks the error for a file. A lookup can contain the rows of many tenants, so an error, which is logged, names the
+/// place of a value but not the value.
+fn check_place((name, bytes, declared, expected): (&str, Vec<u8>, &[(&str, &str)], &str)) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    let config = LookupConfig { columns: columns(declared), ..of_file(&path) };
+    let (_, error) = lookups(config, &IngestConfig::default()).load_files().pop().expect(name);
+    let logged = format!("{error:?}");
+    assert!(logged.contains(expected) && logged.contains(name), "{logged}");
+    assert!(!["SECRET", "1.005", "12345"].iter().any(|value| logged.contains(value)), "{logged}");
+}
+
+#[test]
+fn invalid_values_of_csv_files_are_reported_by_their_place() {
+    let imitation = b"id\n' as type 'Int64' for column SECRET at line 1\n".to_vec();
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &str); 8] = [
+        (
+            "a.csv",
+            b"id,who\n1,x\nSECRET,SECRET\n".to_vec(),
+            &[("id", "int64")],
+            "row 2: the value of column `id` is not int64",
+        ),
+        (
+            "b.csv",
+            b"at\n2026-01-01T00:00:00Z\nSECRET\n".to_vec(),
+            &[("at", "timestamp")],
+            "row 2: the value of column `at` is not timestamp",
+        ),
+        ("c.csv", b"on\nSECRET\n".to_vec(), &[("on", "bool")], "row 1: the value of column `on` is not bool"),
+        ("d.csv", imitation, &[("id", "int64")], "not valid CSV: a value does not have the type of its column"),
+        (
+            "e.csv",
+            b"id\n1\n1.005\n".to_vec(),
+            &[("id", "decimal(5, 2)")],
+            "row 2: column `id` expects decimal(5, 2) (a number with at most 2 digits after the point)",
+        ),
+        (
+            "f.csv",
+            b"id\n12345\n".to_vec(),
+            &[("id", "decimal(5, 2)")],
+            "row 1: a value is out of range for column `id` of type decimal(5, 2)",
+        ),
+        (
+            "g.csv",
+            b"id\nSECRET\n".to_vec(),
+            &[("id", "uuid")],
+            "row 1: column `id` expects uuid (32 hexadecimal digits, with or without hyphens)",
+        ),
+        (
+            "h.csv",
+            b"id\n{SECRET\n".to_vec(),
+            &[("id", "json")],
+            "row 1: column `id` expects json (one valid JSON value)",
+        ),
+    ];
+    cases.into_iter().for_each(check_place);
+}
+
+#[test]
+fn invalid_values_of_other_files_are_reported_by_their_place() {
+    let cases: [(&str, Vec<u8>, &[(&str, &str)], &str); 6] = [
+        (
+            "i.json",
+            b"{\"id\": 1}\n\n{\"id\": 2}\n{\"id\": \"SECRET\", \"x\": 1}\n{\"id\": 3}".to_vec(),
+            &[("x", "text"), ("id", "int64")],
+            "line 4: the value of column `id` is not int64",
+        ),
+        (
+            "j.json",
+            b"{\"id\": 1}\n{\"id\": SECRET}".to_vec(),
+            &[("id", "int64")],
+            "not valid JSON: expected value at line 2 column 8",
+        ),
+        ("k.json", b"{\"id\": 1}\n[\"SECRET\"]".to_vec(), &[], "not valid JSON: line 2 is not an object"),
+        (
+            "l.json",
+            b"{\"id\": {\"a\": 1}}\n{\"id\": \"SECRET\"}".to_vec(),
+            &[],
+            "write one object per line, and the same type of values in each column",
+        ),
+        (
+            "m.json",
+            b"{\"ids\": [\"SECRET\"]}".to_vec(),
+            &[("ids", "list<uuid>")],
+            "row 1: column `ids` expects list<uuid>",
+        ),
+        (
+            "n.parquet",
+            parquet(&[(1, "2"), (2, "SECRET")]),
+            &[("city", "int64")],
+            "row 2: the value of column `city` is not int64",
+        ),
+    ];
+    cases.into_iter().for_each(check_place);
 }
 
 /// Returns a query function that produces the given result for every query.

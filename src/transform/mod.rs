@@ -33,6 +33,7 @@ mod error;
 
 mod lookup;
 mod lookup_contents;
+mod lookup_fault;
 mod lookup_fetch;
 mod lookup_file;
 mod lookup_queryable;

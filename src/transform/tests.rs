@@ -267,6 +267,22 @@ fn each_failing_message_is_reported_with_its_own_reason() {
     }
 }
 
+/// A lookup table can contain rows of other tenants than the message, and a tenant can read its quarantine.
+#[test]
+fn errors_reveal_no_value_of_a_lookup_table() {
+    for (join, expected) in [
+        ("CAST(r.city AS BIGINT) = json_int(value, 'r')", "use TRY_CAST"),
+        ("CAST(r.city AS UUID) = value->>'id'", "an expression cannot be computed"),
+        ("12 / (r.id - 3) = json_int(value, 'r')", "division by zero"),
+    ] {
+        let case = Case::new(&format!("{} messages JOIN restaurants r ON {join}", select("")));
+        let (rows, errors) = case.values(&[r#"{"id":"a","r":1}"#]);
+        let detail = &errors[0].detail;
+        assert!(rows.is_empty() && detail.contains(expected), "{rows:?} {detail}");
+        assert!(!["Lima", "Cusco", "Quito"].iter().any(|city| detail.contains(city)), "{detail}");
+    }
+}
+
 #[test]
 fn statements_use_the_dialect_of_queries() {
     let latest = "(SELECT city FROM restaurants r WHERE r.id = CAST(value->>'r' AS INT) ORDER BY city LIMIT 1)";

@@ -6,7 +6,7 @@ They have large values, many groups, results without an end, and arguments at th
 import pyarrow as pa
 
 from hostile import (
-    FRAMES, MEMORY, ONE, RESULT, ROW, ROWS, STATES, TIME, chain_of_ctes, commas, named, nest, other, unions, values,
+    CHAIN, FRAMES, MEMORY, NESTED, ONE, RESULT, ROW, ROWS, STATES, TIME, chain_of_ctes, commas, named, nest, other, unions, values,
 )
 
 
@@ -515,6 +515,39 @@ def patterns():
     other("500 LIKE conditions", "SELECT count(*) FROM samples WHERE " + " OR ".join(f"label LIKE '%{index}%a%b%'" for index in range(500)))
 
 
+def documents():
+    """Large and deep JSON documents, and long texts that are read as UUIDs and base64."""
+    for name, call in (
+        ("json_text of a long string", "length(json_text('{\"a\":\"' || repeat('x', 5000000 + value) || '\"}', 'a'))"),
+        ("json_text of many escapes", "length(json_text('{\"a\":\"' || repeat('\\u0041', 1000000 + value) || '\"}', 'a'))"),
+        ("json_raw of a deep array", "length(json_raw(repeat('[', 2000000 + value) || repeat(']', 2000000 + value), 0))"),
+        ("json_typeof of an array that does not end", "json_typeof(repeat('[', 5000000 + value))"),
+        ("json_typeof of a deep object", "json_typeof(repeat('{\"a\":', 1000000 + value) || '1' || repeat('}', 1000000 + value), 'a', 'a')"),
+        ("json_int after many keys", "json_int('{' || repeat('\"a\":1,', 1000000 + value) || '\"z\":2}', 'z')"),
+        ("json_extract_path with many steps", "json_extract_path(repeat('{\"a\":', 3000) || value || repeat('}', 3000), " + commas(3000, lambda index: "'a'") + ")"),
+        ("json_array of many elements", "cardinality(json_array('[' || repeat('1,', 3000000 + value) || '1]'))"),
+        ("json_array_length of many elements", "json_array_length('[' || repeat('1,', 4000000 + value) || '1]')"),
+        ("json_text_array with two wildcards", "cardinality(json_text_array('[' || repeat('[1,1,1],', 500000 + value) || '[1]]', '*', '*'))"),
+        ("json_text_array with many wildcards", "cardinality(json_text_array(repeat('[', 60) || value || repeat(']', 60), " + commas(60, lambda index: "'*'") + "))"),
+        ("cast of a deep text to JSON", "length(CAST(CAST(repeat('[', 5000000 + value) AS JSON) AS TEXT))"),
+        ("cast of a long text to JSON", "length(CAST(CAST('[' || repeat('1,', 3000000 + value) || '1]' AS JSON) AS TEXT))"),
+        ("cast of a long text to JSON, with an error", "length(CAST(CAST('[' || repeat('1,', 3000000 + value) AS JSON) AS TEXT))"),
+        ("cast to a UUID, with an error", "CAST(repeat('a', 8000000 + value) AS UUID)"),
+        ("cast to a UUID", "TRY_CAST(repeat('a', 8000000 + value) AS UUID)"),
+        ("comparison with a UUID", "CAST(uuid() AS UUID) = repeat('a', 8000000 + value)"),
+        ("decode of base64", "octet_length(decode(repeat('QUJD', 2000000 + value), 'base64'))"),
+        ("decode of base64, with an error", "octet_length(decode(repeat('QUJD', 2000000 + value) || '*', 'base64'))"),
+    ):
+        other(f"one row: {name}", f"SELECT {call} FROM {ONE}")
+    named(f"{CHAIN}|{NESTED}", "a chain of JSON operators", "SELECT '{}'" + "->'a'" * 20_000)
+    other("elements of a large array for each row", "SELECT count(*) FROM (SELECT unnest(json_array('[' || repeat('1,', 10000) || id || ']')) FROM samples) AS t")
+    other("elements of a constant array for each row", "SELECT count(*) FROM (SELECT unnest(json_array('[' || repeat('1,', 100000) || '1]')) FROM samples) AS t")
+    other("all documents in one array", "SELECT json_array_length('[' || string_agg('{\"a\":' || small || '}', ',') || ']') FROM samples")
+    other("a call for each of 300,000 rows: json_int", "SELECT sum(json_int('{\"a\":[' || small || ',2,3]}', 'a', 0)) FROM samples")
+    other("a call for each of 300,000 rows: json_text_array", "SELECT sum(cardinality(json_text_array('[' || repeat(small || ',', 20) || '1]', '*'))) FROM samples")
+    other("a call for each of 300,000 rows: cast to a UUID", "SELECT count(TRY_CAST(md5(id) AS UUID)) FROM samples")
+
+
 results()
 memory()
 groups()
@@ -522,6 +555,7 @@ extremes()
 time_limit()
 batches()
 patterns()
+documents()
 
 # Statements with constants that are evaluated during planning, and whose plans the server keeps.
 KEPT = [f"SELECT max(length(repeat('x{index}', 100000))), max(id) FROM samples LIMIT 0" for index in range(20)]

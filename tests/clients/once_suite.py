@@ -15,6 +15,13 @@ from checks import check, equal, main
 # A server polls for the commits of other servers, so it may show them with this delay.
 SHOWN_SECONDS_MAX = 120
 
+# A condition that holds for every event of `typed_body` in tests/it/senders.rs.
+TYPED = """amount = small + 0.25
+    AND names[1] = id AND names[2] IS NULL AND cardinality(names) = 2
+    AND ref = '00000000-0000-4000-8000-' || lpad(to_hex(small), 12, '0')
+    AND extract(hour FROM clock) = 12 AND extract(minute FROM clock) = small % 60
+    AND json_int(doc, 'n') = small"""
+
 
 def tenants(facts):
     """Returns the tenants whose events were acknowledged."""
@@ -48,6 +55,9 @@ def sql_counts_each_event_once(facts):
                     equal(found, (len(ids), len(ids)), f"{tenant} at {address}")
                     cursor.execute("SELECT id FROM samples")
                     equal(set(cursor.fetch_arrow_table().column(0).to_pylist()) ^ ids, set(), f"{tenant} at {address}")
+                    if facts.get("typed"):
+                        cursor.execute(f"SELECT count(*) FROM samples WHERE {TYPED}")
+                        equal(cursor.fetchone(), (len(ids),), f"rows with the values that were sent, {tenant} at {address}")
 
 
 @check

@@ -41,7 +41,7 @@ FAILURES_SHOWN_MAX = 40
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs/sql.md"
 SECTION = "## Where Glasshouse differs from PostgreSQL"
 # Errors of Glasshouse's planner. If PostgreSQL was able to plan the statement, its own error has another reason.
-PLANNING_ERRORS = r"cannot parse the statement|unknown column|unknown table|ambiguous|Cannot infer|match any signature"
+PLANNING_ERRORS = r"cannot parse the statement|unknown column|unknown table|ambiguous|does not accept|match any signature"
 # The classes of PostgreSQL's errors for malformed statements and for time limits.
 MALFORMED = ("42", "0A", "57")
 

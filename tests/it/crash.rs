@@ -1,6 +1,7 @@
 //! A crash test that kills the server twenty times during ingest. At the end, every acknowledged event must be stored
-//! exactly once.
+//! exactly once, with its values.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,9 +10,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::client_suite::run_python;
+use crate::client_suite::{run_python, script};
 use crate::requirements::needs;
-use crate::senders::Sender;
+use crate::senders::{Sender, TYPED_COLUMNS, typed_body};
 use crate::server::{Server, Setup};
 
 /// The number of times that the test kills the server.
@@ -22,8 +23,12 @@ const SENDERS: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_events_survive_kills_during_ingest() {
     needs!(Python);
-    let lake = tempfile::tempdir().unwrap();
-    let setup = Setup { lake: Some(lake.path().display().to_string()), ..Setup::default() };
+    let (lake, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = fs::read_to_string(script("glasshouse.toml")).unwrap();
+    let columns = "[tables.samples.columns]\n";
+    let path = folder.path().join("glasshouse.toml");
+    fs::write(&path, config.replace(columns, &format!("{columns}{TYPED_COLUMNS}"))).unwrap();
+    let setup = Setup { lake: Some(lake.path().display().to_string()), config: Some(path), ..Setup::default() };
     let (announce, address) = watch::channel(None);
     let (acknowledged, mut acknowledgements) = mpsc::channel(SENDERS);
     let stop = Arc::new(AtomicBool::new(false));
@@ -33,6 +38,7 @@ async fn acknowledged_events_survive_kills_during_ingest() {
     for number in 0..SENDERS {
         let sender = Sender {
             prefix: format!("acme-{number}"),
+            body: typed_body,
             token: token.clone(),
             address: address.clone(),
             acknowledged: acknowledged.clone(),
@@ -59,6 +65,7 @@ async fn acknowledged_events_survive_kills_during_ingest() {
     let mut facts = server.facts();
     facts["flights"] = json!([server.flight]);
     facts["sent"] = json!(sent);
+    facts["typed"] = json!(true);
     run_python(
         "once_suite.py",
         &server.write_facts(&facts),

@@ -24,6 +24,8 @@ mod kafka_compaction;
 mod kafka_login;
 mod kafka_positions;
 mod kafka_states;
+mod lake_rewrites;
+mod lookups;
 mod merge;
 mod oracle;
 mod order_feed;

@@ -135,6 +135,7 @@ async fn two_writers_share_a_bucket() {
         for line in 0..2 {
             let sender = Sender {
                 prefix: format!("acme-{number}{line}"),
+                body,
                 token: token.clone(),
                 address: address.clone(),
                 acknowledged: acknowledged.clone(),

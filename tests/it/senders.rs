@@ -24,6 +24,8 @@ const RESPONSE_TIME_MAX: Duration = Duration::from_secs(300);
 pub(crate) struct Sender {
     /// The prefix of the event ids.
     pub(crate) prefix: String,
+    /// Returns the events of a batch, such as [`body`].
+    pub(crate) body: fn(&str, usize) -> String,
     /// The token that the sender uses.
     pub(crate) token: String,
     /// The address of the server. `None` while no server is running.
@@ -64,7 +66,7 @@ impl Sender {
                 .post(url)
                 .bearer_auth(&self.token)
                 .header("content-type", "application/x-ndjson")
-                .body(body(&self.prefix, batch));
+                .body((self.body)(&self.prefix, batch));
             if let Ok(receipt) = receipt(request).await {
                 let counted = receipt["accepted"].as_u64().unwrap_or(0) + receipt["duplicate"].as_u64().unwrap_or(0);
                 assert_eq!(counted, EVENTS as u64, "{receipt}");
@@ -97,6 +99,7 @@ impl Load {
             for number in 0..each {
                 let task = Sender {
                     prefix: format!("{tenant}-{number}"),
+                    body,
                     token: server.token(tenant),
                     address: address.clone(),
                     acknowledged: sender.clone(),
@@ -159,15 +162,33 @@ async fn receipt(request: reqwest::RequestBuilder) -> reqwest::Result<Value> {
 /// Returns the events of one batch. The events are identical each time the batch is sent. The times of the events are
 /// on two days, so each batch is stored in two files.
 pub(crate) fn body(prefix: &str, batch: usize) -> String {
-    (0..EVENTS)
-        .map(|index| {
-            let second = (batch * EVENTS + index) % 86_400 + index % 2 * 86_400;
-            let event = json!({
-                "id": format!("{prefix}-{batch}-{index}"),
-                "at": 1_704_067_200_000_000_i64 + i64::try_from(second).unwrap() * 1_000_000,
-                "small": index,
-            });
-            format!("{event}\n")
-        })
-        .collect()
+    (0..EVENTS).map(|index| format!("{}\n", event(prefix, batch, index))).collect()
+}
+
+/// Like [`body`], but the events also have the columns [`TYPED_COLUMNS`]. Their values follow from `id` and `small`, so
+/// `once_suite.py` can check them.
+pub(crate) fn typed_body(prefix: &str, batch: usize) -> String {
+    let typed = |index| {
+        let mut event = event(prefix, batch, index);
+        event["amount"] = format!("{index}.25").into();
+        event["names"] = json!([event["id"], null]);
+        event["ref"] = format!("00000000-0000-4000-8000-{index:012X}").into();
+        event["clock"] = format!("12:{:02}", index % 60).into();
+        event["doc"] = json!({ "n": index });
+        format!("{event}\n")
+    };
+    (0..EVENTS).map(typed).collect()
+}
+
+/// The columns that [`typed_body`] needs in addition to those of the table `samples`.
+pub(crate) const TYPED_COLUMNS: &str =
+    "amount = \"decimal(9, 2)\"\nnames = \"list<text>\"\nref = \"uuid\"\nclock = \"time\"\ndoc = \"json\"\n";
+
+fn event(prefix: &str, batch: usize, index: usize) -> Value {
+    let second = (batch * EVENTS + index) % 86_400 + index % 2 * 86_400;
+    json!({
+        "id": format!("{prefix}-{batch}-{index}"),
+        "at": 1_704_067_200_000_000_i64 + i64::try_from(second).unwrap() * 1_000_000,
+        "small": index,
+    })
 }

@@ -66,16 +66,35 @@ pub(in crate::contract) fn column(
     convert(&CastTarget { column, kind: column.kind, is_event_time, unit: contract.time_unit }, source, rejected)
 }
 
+/// A value that cannot be cast, or a column whose type cannot be cast.
+#[derive(Debug)]
+pub struct InvalidValue {
+    /// The index of the value's row. `None` if the whole column cannot be cast.
+    pub row: Option<usize>,
+    /// An error of the kind `Invalid`, which does not contain the value.
+    pub error: Error,
+}
+
+impl From<Error> for InvalidValue {
+    fn from(error: Error) -> Self {
+        Self { row: None, error }
+    }
+}
+
 /// Casts a column that does not belong to a table to `kind`, with the same rules. The result has the type of the kind in
-/// queries. Returns `Invalid` if a value cannot be cast without loss.
-pub fn exact_column(name: &str, kind: ColumnKind, source: &ArrayRef) -> Result<ArrayRef> {
+/// queries. Fails if a value cannot be cast without loss.
+pub fn exact_column(name: &str, kind: ColumnKind, source: &ArrayRef) -> Result<ArrayRef, InvalidValue> {
     let column = Column { name: name.to_owned(), kind, unit: String::new(), description: String::new() };
     let target = CastTarget { column: &column, kind, is_event_time: false, unit: config::TimeUnit::Auto };
     let mut rejected = RejectedRows::default();
     let cast = convert(&target, source, &mut rejected)?;
     match rejected.iter().next() {
-        Some((_, cause)) => Err(Error::invalid(cause.detail.clone())),
-        None => cast_to(name, &cast, &kind.data_type()),
+        Some((row, cause)) => {
+            let is_range = matches!(cause.reason, Reason::OutOfRange | Reason::TimeOutOfRange);
+            let cause = RejectCause::value(cause.reason, &column, if is_range { "a value" } else { "another value" });
+            Err(InvalidValue { row: Some(row), error: Error::invalid(cause.detail) })
+        }
+        None => Ok(cast_to(name, &cast, &kind.data_type())?),
     }
 }
 

@@ -8,6 +8,7 @@ use arrow::datatypes::{Decimal128Type, DecimalType};
 use super::json_text::is_json;
 use super::reject_reason::Reason;
 use super::{decimal, time};
+use crate::config::DECIMAL_DIGITS_MAX;
 use crate::contract::ColumnKind;
 use crate::contract::schema::fields::{FieldEncoding, Leaf};
 
@@ -168,6 +169,9 @@ impl ColumnKind {
             Self::Decimal { precision, scale } => {
                 let unscaled = decimal::parse(text.as_bytes(), precision, scale).ok()?;
                 Some(Decimal128Type::format_decimal(unscaled, precision, scale.cast_signed()))
+            }
+            Self::Int32 | Self::Int64 => {
+                decimal::parse(text.as_bytes(), DECIMAL_DIGITS_MAX, 0).ok().map(|n| n.to_string())
             }
             Self::Uuid => uuid_from_text(text).map(|uuid| uuid::Uuid::from_u128(uuid).to_string()),
             Self::Time => {

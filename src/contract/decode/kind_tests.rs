@@ -230,6 +230,10 @@ fn canonical_texts_are_those_of_stored_values() {
         ("time", "23:59:59.9999999", Some("23:59:59.999999")),
         ("time", "24:00", None),
         ("text", "12.5", Some("12.5")),
+        ("int64", "9007199254740993.0", Some("9007199254740993")),
+        ("int64", "1e3", Some("1000")),
+        ("int32", "1.5", None),
+        ("int32", "three", None),
     ] {
         assert_eq!(ColumnKind::parse(kind).unwrap().canonical_text(text).as_deref(), expected, "{kind}: {text}");
     }

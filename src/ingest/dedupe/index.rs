@@ -12,8 +12,15 @@
 //! table, and the table version that the rows were compared with. If another server adds rows in a later version, the
 //! result may be wrong. The lake must then refuse the commit, and the requests must be compared again.
 //!
+//! Between two comparisons, the index follows the changes of the table's files. It reads the ids of files that other
+//! servers have added, even if the files have been rewritten since. It does not read the files that a rewrite has
+//! added, because it knows their rows from the files that they replace (`window_coverage.rs`). If the index cannot
+//! follow the changes, for example because the store no longer has a file that was rewritten, it is rebuilt from the
+//! newest version.
+//!
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
 //! **Invariant:** an id enters the window if and only if its row is committed.
+//! **Invariant:** the files of a rewrite are never read only because they are new.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +32,7 @@ use super::window::{DedupedBatch, EventKey, EventKeyHasher, PreparedRows, RowVer
 use super::window_coverage::WindowCoverage;
 use crate::contract::{Contract, EventBatch};
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, EventKeys, Snapshot, Table};
+use crate::lake::{DataFile, EventKeys, ReadError, Table};
 use crate::supervise::{Panic, on_thread};
 
 /// The maximum number of files whose ids are read concurrently.
@@ -48,8 +55,8 @@ struct IndexState {
     window: Window,
     coverage: WindowCoverage,
     /// The table version whose files are all in the index.
-    snapshot: Arc<Snapshot>,
-    /// The paths of the indexed files that are newer than `snapshot`. These files were written by this server, or were
+    version: u64,
+    /// The paths of the indexed files that are newer than `version`. These files were written by this server, or were
     /// read by a call to [`DedupeIndex::catch_up`] that failed later.
     included: BTreeSet<Arc<str>>,
 }
@@ -64,6 +71,38 @@ impl DedupeIndex {
 
     /// Finds the rows that are not in the table yet, and counts all other rows as duplicates.
     pub(in crate::ingest) async fn compare(&mut self, requests: Vec<Arc<PreparedRows>>) -> Result<DedupedBatch> {
+        match self.try_compare(requests.clone()).await {
+            // The store no longer has a file that another version has replaced. The newest version names its successor.
+            Err(ReadError::Missing(error)) => {
+                tracing::info!(?error, "the dedupe index names a file that is gone, and will be rebuilt");
+                self.reset();
+                self.table.refresh().await?;
+                Ok(self.try_compare(requests).await?)
+            }
+            compared => Ok(compared?),
+        }
+    }
+
+    /// Discards the state. The next comparison rebuilds it from the newest known version of the table.
+    pub(in crate::ingest) fn reset(&mut self) {
+        self.state = None;
+    }
+
+    /// Adds the event keys and files of a commit that this server made.
+    pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<Arc<DataFile>>) {
+        let Some(mut state) = self.state.take() else { return };
+        // If the window has to grow, all its ids are copied, so this work runs on the blocking pool.
+        let adding = on_thread(move || {
+            state.add_to_window(files, keys);
+            state
+        });
+        self.state = adding
+            .await
+            .inspect_err(|panic| tracing::error!("the dedupe index panicked and will be rebuilt: {panic}"))
+            .ok();
+    }
+
+    async fn try_compare(&mut self, requests: Vec<Arc<PreparedRows>>) -> Result<DedupedBatch, ReadError> {
         let mut state = match self.state.take() {
             Some(state) => state,
             None => self.rebuild().await?,
@@ -79,7 +118,7 @@ impl DedupeIndex {
             (state, verdicts)
         });
         let (state, mut verdicts) = comparing.await.map_err(|cause| failed("dropping duplicates", cause))?;
-        let version = state.snapshot.version;
+        let version = state.version;
         let candidates = lookup_candidates(&state.coverage, self.table.contract(), &requests, &verdicts);
         self.state = Some(state);
         if let Some(LookupCandidates { files, keys, rows }) = candidates? {
@@ -90,43 +129,26 @@ impl DedupeIndex {
         }
         let tenant = self.table.contract().tenant;
         let copying = on_thread(move || select_new(&requests, &verdicts, tenant, version));
-        copying.await.map_err(|cause| failed("dropping duplicates", cause))?
+        Ok(copying.await.map_err(|cause| failed("dropping duplicates", cause))??)
     }
 
-    /// Adds the event keys and files of a commit that this server made.
-    pub(in crate::ingest) async fn add_committed(&mut self, keys: Vec<EventKey>, files: Vec<DataFile>) {
-        let Some(mut state) = self.state.take() else { return };
-        let latest = self.table.snapshot();
-        // If the window has to grow, all its ids are copied, so this work runs on the blocking pool.
-        let adding = on_thread(move || {
-            state.add_to_window(files.into_iter().map(Arc::new).collect(), keys);
-            // If the latest version directly follows the snapshot, it must be this commit, so the index is complete.
-            // Otherwise, other servers have committed too, and the next comparison reads their files. The latest
-            // version can be newer than this commit, for example if the outcome of this commit was in doubt for a
-            // while.
-            if latest.version == state.snapshot.version + 1 {
-                state.advance_to(latest);
-            }
-            state
-        });
-        self.state = adding
-            .await
-            .inspect_err(|panic| tracing::error!("the dedupe index panicked and will be rebuilt: {panic}"))
-            .ok();
-    }
-
-    /// Adds the files that other servers have committed since the index's snapshot.
-    async fn catch_up(&self, state: &mut IndexState) -> Result<()> {
-        let latest = self.table.snapshot();
-        if latest.version == state.snapshot.version {
+    /// Follows the changes of the table's files since the index's version.
+    async fn catch_up(&self, state: &mut IndexState) -> Result<(), ReadError> {
+        let (latest, changes) = self.table.changes_since(state.version);
+        let Some(changes) = changes else {
+            tracing::info!(
+                table = self.table.contract().name,
+                from = state.version,
+                to = latest.version,
+                "the dedupe index is too far behind, and is rebuilt"
+            );
+            *state = self.rebuild().await?;
             return Ok(());
-        }
-        let added = latest.since(&state.snapshot);
-        if latest.files.len() < state.snapshot.files.len() + added.len() {
-            state.coverage.retain_live(&latest);
-        }
-        let others: Vec<_> = added.into_iter().filter(|file| !state.included.contains(&file.path)).collect();
+        };
+        let added = changes.iter().filter(|change| !change.is_rewrite).flat_map(|change| &change.added);
+        let others: Vec<_> = added.filter(|file| !state.included.contains(&file.path)).cloned().collect();
         let count = others.len();
+        // Add all files first: a later change may rewrite a file that an earlier change has added.
         self.add_files(state, others).await?;
         if count > 0 {
             tracing::debug!(
@@ -135,37 +157,56 @@ impl DedupeIndex {
                 "added files of other writers to the dedupe index"
             );
         }
-        state.advance_to(latest);
+        for change in changes {
+            state.coverage.remove(&change);
+        }
+        (state.version, state.included) = (latest.version, BTreeSet::new());
         Ok(())
     }
 
     /// Builds the state from the current files of the table. The window then contains the newest ids.
     async fn rebuild(&self) -> Result<IndexState> {
+        match self.build().await {
+            // This server knows only an old version.
+            Err(ReadError::Missing(_)) => {
+                self.table.refresh().await?;
+                Ok(self.build().await?)
+            }
+            built => Ok(built?),
+        }
+    }
+
+    async fn build(&self) -> Result<IndexState, ReadError> {
         let snapshot = self.table.snapshot();
-        let (window, files) = (Window::new(self.ids_max), snapshot.files.to_vec());
-        let mut state = IndexState { window, coverage: WindowCoverage::default(), snapshot, included: BTreeSet::new() };
-        self.add_files(&mut state, files).await?;
+        let mut state = IndexState {
+            window: Window::new(self.ids_max),
+            coverage: WindowCoverage::default(),
+            version: snapshot.version,
+            included: BTreeSet::new(),
+        };
+        self.add_files(&mut state, snapshot.files.to_vec()).await?;
         state.included.clear();
         tracing::debug!(table = self.table.contract().name, ids = state.window.len(), "rebuilt the dedupe window");
         Ok(state)
     }
 
     /// Adds the ids of files to the window, oldest file first. If not all ids fit, skips the oldest files and records
-    /// them as uncovered, so that lookups read them. After an error, `state` contains the files that were added before
+    /// them as uncovered, so that lookups read them. A file that alone has more ids than fit is not read: a rewritten
+    /// file can have any number of rows. After an error, `state` contains the files that were added before
     /// the error occurred.
-    async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<()> {
+    async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<(), ReadError> {
         files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
         let fit = files.iter().rev().take_while(|file| {
-            let wanted = rows < self.ids_max as u64;
+            let wanted = rows < self.ids_max as u64 && file.rows <= self.ids_max as u64;
             rows += file.rows;
             wanted
         });
         let newest = files.split_off(files.len() - fit.count());
         state.included.extend(files.iter().map(|file| file.path.clone()));
         state.coverage.add_uncovered(files);
-        let reads =
-            futures::stream::iter(newest).map(|file| async move { Ok::<_, Error>((self.read(&file).await?, file)) });
+        let reads = futures::stream::iter(newest)
+            .map(|file| async move { Ok::<_, ReadError>((self.read(&file).await?, file)) });
         let mut reads = reads.buffered(READS_MAX);
         while let Some((keys, file)) = reads.try_next().await? {
             state.add_to_window(vec![file], keys);
@@ -174,11 +215,11 @@ impl DedupeIndex {
     }
 
     /// Reads the event keys of a file.
-    async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>> {
+    async fn read(&self, file: &DataFile) -> Result<Vec<EventKey>, ReadError> {
         let rows = self.table.keys(file).await?;
         let (key_hasher, contract) = (self.key_hasher, self.table.contract().clone());
         let hashing = on_thread(move || keys(key_hasher, &contract, rows));
-        hashing.await.map_err(|cause| failed("reading ids", cause))?
+        Ok(hashing.await.map_err(|cause| failed("reading ids", cause))??)
     }
 }
 
@@ -188,11 +229,6 @@ impl IndexState {
         self.included.extend(files.iter().map(|file| file.path.clone()));
         self.coverage.add_covered(files, keys.len());
         self.coverage.evict(self.window.extend(keys));
-    }
-
-    /// Records that the index includes all files of `snapshot`.
-    fn advance_to(&mut self, snapshot: Arc<Snapshot>) {
-        (self.snapshot, self.included) = (snapshot, BTreeSet::new());
     }
 }
 

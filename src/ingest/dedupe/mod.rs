@@ -15,6 +15,8 @@
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
 
 mod index;
+#[cfg(test)]
+mod index_tests;
 
 mod window;
 

@@ -4,10 +4,13 @@
 //! The dedupe index updates [`WindowCoverage`] when ids enter the window and when the window evicts ids. The coverage
 //! determines which rows may be in an uncovered file, and lists the uncovered files of given days. It performs no I/O.
 //!
+//! A rewrite replaces files by files with the same rows, so no file needs to be read to follow it. The new files are
+//! covered if all the old ones are covered. They become uncovered with the oldest of them.
+//!
 //! **Invariant:** the window evicts ids in the order in which they entered it, so files become uncovered in the same
 //! order.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{AsArray as _, RecordBatch};
@@ -17,7 +20,7 @@ use super::window::RowVerdict;
 use crate::clock::{DAY, Micros};
 use crate::contract::Contract;
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, Snapshot};
+use crate::lake::{DataFile, FileChange};
 
 /// The covered and the uncovered files of a table.
 #[derive(Debug, Default)]
@@ -56,7 +59,8 @@ impl WindowCoverage {
     pub(super) fn evict(&mut self, mut ids: usize) {
         while let Some(oldest) = self.covered.front_mut().filter(|oldest| ids > 0 || oldest.ids == 0) {
             let leaving = ids.min(oldest.ids);
-            let files = if leaving > 0 { std::mem::take(&mut oldest.files) } else { Vec::new() };
+            // Files can belong to a group without ids: a rewrite may have added them to files without rows.
+            let files = std::mem::take(&mut oldest.files);
             oldest.ids -= leaving;
             ids -= leaving;
             if oldest.ids == 0 {
@@ -66,9 +70,9 @@ impl WindowCoverage {
         }
     }
 
-    /// Records files whose ids are not all in the window.
+    /// Records files whose ids are not all in the window. Ignores files without rows.
     pub(super) fn add_uncovered(&mut self, files: Vec<Arc<DataFile>>) {
-        for file in files {
+        for file in files.into_iter().filter(|file| file.rows > 0) {
             let latest = file.times.map_or(Micros::MAX, |(_, latest)| latest);
             let day = self.uncovered.entry(file.day).or_insert(UncoveredDay { files: Vec::new(), latest });
             day.latest = day.latest.max(latest);
@@ -76,13 +80,44 @@ impl WindowCoverage {
         }
     }
 
-    /// Removes uncovered files that are no longer part of the table. If compaction replaced a file, its rows are in a
-    /// newer file, which the index adds as well.
-    pub(super) fn retain_live(&mut self, snapshot: &Snapshot) {
-        for day in self.uncovered.values_mut() {
-            day.files.retain(|file| snapshot.contains(file));
+    /// Removes the files that a change of the table has removed. If the change is a rewrite, adds its new files.
+    pub(super) fn remove(&mut self, change: &FileChange) {
+        if change.removed.is_empty() {
+            return;
         }
-        self.uncovered.retain(|_, day| !day.files.is_empty());
+        let paths: HashSet<&str> = change.removed.iter().map(|file| &*file.path).collect();
+        let (mut covered, mut oldest) = (HashSet::new(), None);
+        for (index, group) in self.covered.iter_mut().enumerate() {
+            let count = group.files.len();
+            group.files.retain(|file| {
+                let is_removed = paths.contains(&*file.path);
+                if is_removed {
+                    covered.insert(Arc::clone(&file.path));
+                }
+                !is_removed
+            });
+            if group.files.len() < count {
+                oldest.get_or_insert(index);
+            }
+        }
+        let mut is_covered = covered.len() == paths.len();
+        let days: BTreeSet<i32> = change.removed.iter().map(|file| file.day).collect();
+        for day in days {
+            let Some(uncovered) = self.uncovered.get_mut(&day) else { continue };
+            let count = uncovered.files.len();
+            uncovered.files.retain(|file| !paths.contains(&*file.path));
+            is_covered &= uncovered.files.len() == count;
+            if uncovered.files.is_empty() {
+                self.uncovered.remove(&day);
+            }
+        }
+        if !change.is_rewrite {
+            return;
+        }
+        match oldest.filter(|_| is_covered).and_then(|oldest| self.covered.get_mut(oldest)) {
+            Some(group) => group.files.extend(change.added.iter().cloned()),
+            None => self.add_uncovered(change.added.clone()),
+        }
     }
 
     /// For each row, returns whether an uncovered file may contain the row. The value is true if the row's verdict is
@@ -169,5 +204,51 @@ mod tests {
             );
         }
         assert!(coverage.uncovered_files(&BTreeSet::from([3])).is_empty());
+    }
+
+    #[test]
+    fn a_rewritten_file_is_covered_as_long_as_all_its_rows_are() {
+        // Each case rewrites some of the files `a` to `e` as `x` and `y`, and then evicts ids. File `a` is uncovered at
+        // first. The other files enter the window one after another, with one id each, except that `e` has no rows.
+        let cases: [(&[&str], &[(usize, &str)]); 6] = [
+            (&["a"], &[(0, "xy"), (1, "xyb"), (2, "xybcd")]),
+            (&["a", "c"], &[(0, "xy"), (1, "xyb"), (2, "xybd")]),
+            (&["c"], &[(0, "a"), (1, "ab"), (1, "abxy"), (1, "abxyd")]),
+            (&["d", "b"], &[(0, "a"), (1, "axy"), (1, "axyc"), (1, "axyc")]),
+            (&["e"], &[(0, "a"), (2, "abc"), (1, "abcdxy")]),
+            // A file that the index does not know.
+            (&["b", "?"], &[(0, "axy"), (3, "axycd")]),
+        ];
+        for (removed, steps) in cases {
+            let mut coverage = WindowCoverage::default();
+            coverage.add_uncovered(vec![file("a", 1)]);
+            for name in ["b", "c", "d"] {
+                coverage.add_covered(vec![file(name, 1)], 1);
+            }
+            let empty = DataFile { rows: 0, ..DataFile::clone(&file("e", 1)) };
+            coverage.add_covered(vec![Arc::new(empty)], 0);
+            let removed: Vec<_> = removed.iter().map(|name| file(name, 1)).collect();
+            let added = vec![file("x", 1), file("y", 1)];
+            coverage.remove(&FileChange { version: 1, added, removed: removed.clone(), is_rewrite: true });
+            for (ids, expected) in steps {
+                coverage.evict(*ids);
+                let files = coverage.uncovered_files(&BTreeSet::from([1]));
+                let found: BTreeSet<String> = files.iter().map(|file| file.path.to_string()).collect();
+                let expected: BTreeSet<String> = expected.chars().map(String::from).collect();
+                assert_eq!(found, expected, "{removed:?} rewritten, then {ids} ids evicted");
+            }
+        }
+    }
+
+    #[test]
+    fn dropped_files_leave_the_coverage() {
+        let mut coverage = WindowCoverage::default();
+        coverage.add_uncovered(vec![file("a", 1), file("b", 2)]);
+        coverage.add_covered(vec![file("c", 1), file("d", 1)], 4);
+        let removed = vec![file("b", 2), file("c", 1)];
+        coverage.remove(&FileChange { version: 1, added: vec![file("x", 1)], removed, is_rewrite: false });
+        coverage.evict(1);
+        let files = coverage.uncovered_files(&BTreeSet::from([1, 2]));
+        assert_eq!(files.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["a", "d"]);
     }
 }

@@ -5,8 +5,9 @@
 //! its requests get the same error.
 //!
 //! If the response to a commit is lost, the commit is in doubt, because it may have succeeded. Before the table writer
-//! starts the next batch, it resolves the in-doubt commit by committing the same files again. The lake adds each file
-//! only once.
+//! starts the next batch, it resolves the in-doubt commit by committing the same draft again. The lake commits a draft
+//! only once. In rare cases, the log no longer shows whether the draft was committed. Its rows are then deduped against
+//! the newest version, which contains them if they were committed.
 //!
 //! Rows from a source are committed together with the source's progress. If another server has taken over the source,
 //! only the source's request is refused. The other requests in the same batch are stored.
@@ -30,7 +31,7 @@ use super::batch::{Pending, Stored};
 use crate::config::IngestConfig;
 use crate::error::{Error, Kind, Result};
 use crate::ingest::dedupe::{Counts, DedupeIndex, DedupedBatch, EventKey, EventKeyHasher};
-use crate::lake::{Committed, DataFile, Progress, RowSelection, Table};
+use crate::lake::{Committed, DataFile, Draft, Progress, RowSelection, Table};
 use crate::telemetry::Metrics;
 
 /// The pause after the first failed attempt. The pause doubles after each further failure, up to [`PAUSE_MAX`].
@@ -61,9 +62,8 @@ pub(in crate::ingest) struct TableWriter {
 /// A batch whose files are written, but whose commit has an unknown outcome.
 #[derive(Debug)]
 struct InDoubtCommit {
-    files: Vec<DataFile>,
+    draft: Draft,
     keys: Vec<EventKey>,
-    progress: Vec<Progress>,
     /// The table version against which the rows were deduped.
     compared_version: u64,
 }
@@ -75,6 +75,8 @@ enum InDoubtOutcome {
     /// The batch is not committed, because other servers have added rows since it was deduped. It must be deduped
     /// against these rows too.
     Outdated(InDoubtCommit),
+    /// The log no longer shows whether the batch is committed. It must be deduped against the newest version.
+    Unknown,
 }
 
 impl TableWriter {
@@ -143,25 +145,17 @@ impl TableWriter {
             return Ok(());
         }
         match self.commit_in_doubt().await {
-            Ok(InDoubtOutcome::Committed(_)) => Ok(()),
-            Ok(InDoubtOutcome::Outdated(in_doubt)) => {
-                self.discard(Some(in_doubt)).await;
-                tracing::warn!(
-                    table = self.name(),
-                    "the previous batch was not committed; its senders were asked to retry"
-                );
-                Ok(())
-            }
-            Err(error) if !may_have_committed(&error) => {
-                tracing::warn!(
-                    table = self.name(),
-                    ?error,
-                    "the previous batch was not committed; its senders were asked to retry"
-                );
-                Ok(())
-            }
-            Err(error) => Err(error),
+            Ok(InDoubtOutcome::Committed(_)) => return Ok(()),
+            Ok(InDoubtOutcome::Outdated(in_doubt)) => self.discard(Some(in_doubt)).await,
+            Ok(InDoubtOutcome::Unknown) => {}
+            Err(error) if self.in_doubt.is_some() => return Err(error),
+            Err(error) => tracing::debug!(table = self.name(), ?error, "an in-doubt commit was refused"),
         }
+        tracing::warn!(
+            table = self.name(),
+            "the previous batch may not have been committed; its senders were asked to retry"
+        );
+        Ok(())
     }
 
     /// Refuses the requests from sources that another server has taken over, and returns the other requests.
@@ -199,14 +193,14 @@ impl TableWriter {
                 return Ok(answers(&counts, 0));
             }
             let row_count = rows.len();
-            let files = match previous.take() {
-                Some(previous) if previous.keys == keys => previous.files,
+            let draft = match previous.take() {
+                Some(previous) if previous.keys == keys => previous.draft,
                 previous => {
                     self.discard(previous).await;
-                    self.write(rows).await?
+                    self.table.draft(self.write(rows).await?, progress.clone())?
                 }
             };
-            self.in_doubt = Some(InDoubtCommit { files, keys, progress: progress.clone(), compared_version });
+            self.in_doubt = Some(InDoubtCommit { draft, keys, compared_version });
             match self.commit_in_doubt().await? {
                 InDoubtOutcome::Committed(version) => {
                     self.metrics.committed(self.name(), row_count, started.elapsed());
@@ -217,6 +211,7 @@ impl TableWriter {
                 // Other servers have added rows since the batch was deduped, and these rows may include events of the
                 // batch.
                 InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
+                InDoubtOutcome::Unknown => {}
             }
         }
         self.discard(previous).await;
@@ -239,31 +234,38 @@ impl TableWriter {
         }
     }
 
-    /// Commits the in-doubt batch. If the commit fails, the batch stays in doubt, unless the error shows that the batch
-    /// can no longer be committed.
+    /// Commits the in-doubt batch. If the commit fails, the batch stays in doubt, unless the log shows that the batch
+    /// is not committed and never will be.
     async fn commit_in_doubt(&mut self) -> Result<InDoubtOutcome> {
-        let in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
-        match self.commit(&in_doubt).await {
+        let mut in_doubt = self.in_doubt.take().ok_or_else(|| Error::internal("there is no in-doubt commit"))?;
+        match self.commit(&mut in_doubt).await {
             Ok(Committed::At(version)) => {
-                self.index.add_committed(in_doubt.keys, in_doubt.files).await;
+                self.index.add_committed(in_doubt.keys, in_doubt.draft.files().to_vec()).await;
                 Ok(InDoubtOutcome::Committed(version))
             }
             Ok(Committed::Behind) => Ok(InDoubtOutcome::Outdated(in_doubt)),
+            Ok(Committed::Unknown) => {
+                tracing::warn!(table = self.name(), "it is unknown whether a batch was committed; comparing it again");
+                self.index.reset();
+                Ok(InDoubtOutcome::Unknown)
+            }
             Err(error) => {
-                self.in_doubt = Some(in_doubt).filter(|_| may_have_committed(&error));
+                match in_doubt.draft.may_be_committed() {
+                    true => self.in_doubt = Some(in_doubt),
+                    false => self.discard(Some(in_doubt)).await,
+                }
                 Err(error)
             }
         }
     }
 
-    async fn commit(&self, in_doubt: &InDoubtCommit) -> Result<Committed> {
-        let (files, progress) = (&in_doubt.files, &in_doubt.progress);
+    async fn commit(&self, in_doubt: &mut InDoubtCommit) -> Result<Committed> {
         let mut delays = RetryDelays::new(self.attempts_max);
         loop {
-            let outcome = self.table.commit_after(in_doubt.compared_version, files.clone(), progress.clone()).await;
+            let outcome = self.table.commit_after(in_doubt.compared_version, &mut in_doubt.draft).await;
             self.count_failure(&outcome);
             match outcome {
-                Err(error) if may_have_committed(&error) && delays.next().await => {
+                Err(error) if is_temporary(&error) && delays.next().await => {
                     tracing::warn!(table = self.name(), ?error, "could not commit a batch; trying again");
                 }
                 outcome => return outcome,
@@ -279,8 +281,8 @@ impl TableWriter {
 
     /// Deletes the files of a batch that will not be committed. If `batch` is `None`, does nothing.
     async fn discard(&self, batch: Option<InDoubtCommit>) {
-        if let Some(InDoubtCommit { files, .. }) = batch {
-            self.table.discard(&files).await;
+        if let Some(InDoubtCommit { draft, .. }) = batch {
+            self.table.discard(draft).await;
         }
     }
 
@@ -317,8 +319,8 @@ fn answers(counts: &[Counts], version: u64) -> Vec<Stored> {
     counts.iter().map(answer).collect()
 }
 
-/// Returns true if, despite this error, the commit may have succeeded or may still succeed later.
-fn may_have_committed(error: &Error) -> bool {
+/// Returns true if a commit that failed with this error may succeed if it is tried again.
+fn is_temporary(error: &Error) -> bool {
     !matches!(error.kind(), Kind::Conflict | Kind::Invalid | Kind::Unsupported)
 }
 

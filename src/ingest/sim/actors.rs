@@ -9,6 +9,7 @@ use super::workload::SimBody;
 use crate::error::Result;
 use crate::ingest::source::{StoredBatch, StoredOffsets, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
+use crate::lake::Replaced;
 use crate::tenancy::Access;
 
 /// The actor that started an operation.
@@ -18,6 +19,8 @@ pub(super) enum Actor {
     Client(usize),
     /// The topic reader of a server.
     Reader(usize),
+    /// The maintenance actor of a server.
+    Maintenance(usize),
 }
 
 /// The result of an operation.
@@ -30,6 +33,7 @@ pub(super) enum SimOutcome {
     OffsetsLoaded(Vec<usize>, Result<BTreeMap<TopicPartition, StoredOffsets>>),
     /// A reader has stored a message batch. Contains the partitions in the batch, and the result.
     BatchStored(Vec<usize>, Result<StoredBatch>),
+    Rewritten(Result<Replaced>),
 }
 
 /// An operation that an actor has started and that has not ended yet.

@@ -4,7 +4,10 @@
 //! crate to read Parquet files. The audit checks the following:
 //!
 //! - The log has no gap, and its checkpoints match its entries.
-//! - No file is missing or added twice. The size of each file and its number of rows match the log.
+//! - No file is missing or added twice, so every version can be read. The size of each file and its number of rows
+//!   match the log.
+//! - Only rewrites remove files. The files that a rewrite removes are live, and those that it adds contain the same
+//!   rows.
 //! - The table contains every valid event once, and no other event. The quarantine contains every invalid event once.
 //! - The offset of each partition is equal to the number of its messages, and has never moved backward.
 
@@ -12,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::{FutureExt as _, StreamExt as _};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -74,10 +78,14 @@ fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
         if **name != format!("{table}/_delta_log/{version:020}.json") {
             return Err(format!("expected entry {version}, found `{name}`"));
         }
-        for line in std::str::from_utf8(&read(objects, name)).unwrap().lines() {
-            let action: Value = serde_json::from_str(line).map_err(|error| format!("{name}: {error}"))?;
-            apply(objects, table, &action, &mut replayed, &mut added).map_err(|error| format!("{name}: {error}"))?;
-        }
+        let text = read(objects, name);
+        let actions: Vec<Value> = std::str::from_utf8(&text)
+            .unwrap()
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("{name}: {error}"))?;
+        apply(objects, table, &actions, &mut replayed, &mut added).map_err(|error| format!("{name}: {error}"))?;
         let checkpoint = format!("{table}/_delta_log/{version:020}.checkpoint.parquet");
         if names.contains(&checkpoint) {
             compare(objects, &checkpoint, &replayed)?;
@@ -86,14 +94,30 @@ fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
     Ok(replayed)
 }
 
+/// Applies the actions of one log entry.
 fn apply(
     objects: &InMemory,
     table: &str,
-    action: &Value,
+    actions: &[Value],
     replayed: &mut ReplayedLog,
     added: &mut BTreeSet<String>,
 ) -> Result<(), String> {
-    if let Some(add) = action.get("add") {
+    let removes: Vec<&Value> = actions.iter().filter_map(|action| action.get("remove")).collect();
+    for remove in &removes {
+        let path = remove["path"].as_str().unwrap_or_default();
+        if replayed.files.remove(path).is_none() {
+            return Err(format!("{path} is removed, but it is not live"));
+        }
+        let is_complete = remove["dataChange"] == false
+            && remove["deletionTimestamp"].as_i64().is_some_and(|time| time > 0)
+            && remove["size"].as_u64() == Some(read(objects, &format!("{table}/{path}")).len() as u64)
+            && path.starts_with(&format!("event_date={}/", remove["partitionValues"]["event_date"].as_str().unwrap()));
+        if !is_complete {
+            return Err(format!("the remove action is not complete: {remove}"));
+        }
+    }
+    let adds: Vec<&Value> = actions.iter().filter_map(|action| action.get("add")).collect();
+    for add in &adds {
         let path = add["path"].as_str().unwrap_or_default().to_owned();
         if !added.insert(path.clone()) {
             return Err(format!("{path} is added a second time"));
@@ -106,17 +130,45 @@ fn apply(
         let stats: Value = serde_json::from_str(add["stats"].as_str().unwrap_or_default()).unwrap_or_default();
         replayed.files.insert(path, stats["numRecords"].as_u64().ok_or("a file without a row count")?);
     }
-    if let Some(txn) = action.get("txn") {
+    for txn in actions.iter().filter_map(|action| action.get("txn")) {
         let (app, to) = (txn["appId"].as_str().unwrap_or_default(), txn["version"].as_i64().unwrap_or(-1));
         match replayed.txns.insert(app.to_owned(), to) {
             Some(from) if to <= from => return Err(format!("the offset of {app} moves backward from {from} to {to}")),
             _ => {}
         }
     }
-    match action.get("remove") {
-        Some(remove) => Err(format!("unexpected remove action {remove}")),
-        None => Ok(()),
+    if removes.is_empty() {
+        return Ok(());
     }
+    let has_other =
+        actions.iter().any(|action| ["txn", "metaData", "protocol"].iter().any(|key| action.get(key).is_some()));
+    if has_other || adds.iter().any(|add| add["dataChange"] != false) {
+        return Err("the rewrite changes more than files".to_owned());
+    }
+    let rows = |files: Vec<&Value>| -> Vec<String> {
+        let paths = files.into_iter().map(|file| format!("{table}/{}", file["path"].as_str().unwrap()));
+        let mut rows: Vec<String> = paths.flat_map(|path| whole_rows(read(objects, &path))).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let (before, after) = (rows(removes), rows(adds));
+    match before == after {
+        true => Ok(()),
+        false => Err(format!("the rewrite changes rows from {before:?} to {after:?}")),
+    }
+}
+
+/// Returns all values of each row of a file, as text.
+fn whole_rows(file: bytes::Bytes) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in parquet(file) {
+        let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap());
+        let columns: Vec<_> = columns.collect();
+        let text = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
+        rows.extend((0..batch.num_rows()).map(text));
+    }
+    rows
 }
 
 /// Checks that a checkpoint matches the log entries up to its version.
@@ -183,14 +235,15 @@ fn parquet(bytes: bytes::Bytes) -> Vec<RecordBatch> {
 }
 
 /// Returns the names of all objects under a prefix, which may also be the full name of an object.
-fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
+pub(super) fn names(objects: &InMemory, prefix: &str) -> BTreeSet<String> {
     let path = Path::from(prefix);
     let itself = objects.head(&path).now_or_never().unwrap().map(|object| object.location.to_string());
     let under = objects.list(Some(&path)).map(|object| object.unwrap().location.to_string()).collect::<Vec<_>>();
     under.now_or_never().unwrap().into_iter().chain(itself).collect()
 }
 
-fn read(objects: &InMemory, path: &str) -> bytes::Bytes {
+/// Returns the content of an object.
+pub(super) fn read(objects: &InMemory, path: &str) -> bytes::Bytes {
     let found = objects.get(&Path::from(path)).now_or_never().unwrap().unwrap();
     found.bytes().now_or_never().unwrap().unwrap()
 }

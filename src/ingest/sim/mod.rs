@@ -1,10 +1,10 @@
 //! A deterministic simulation of crashes and store faults, for tests.
 //!
-//! Servers, clients and topic readers share one bucket. A seed determines the schedule: the order of their
-//! operations, the requests that fail, and the times at which processes crash.
+//! Servers, clients, topic readers and maintenance actors share one bucket. A seed determines the schedule: the order
+//! of their operations, the requests that fail, and the times at which processes crash.
 //!
 //! ```text
-//!   seed ─┬─► workload ─► schedule: servers, clients ─► store client ─► scheduler ─► objects
+//!   seed ─┬─► workload ─► schedule: the actors ────────► store client ─► scheduler ─► objects
 //!         └─► random ─► store faults (the outcome of each request) ─────────┘           │
 //!                                                                             audit ◄───┘ without our own readers
 //! ```
@@ -18,6 +18,8 @@ mod tests;
 
 pub(crate) mod schedule;
 mod topic_reader;
+
+mod maintenance_actor;
 
 pub(crate) mod workload;
 

@@ -1,7 +1,7 @@
 //! Runs the schedule that a seed determines.
 //!
 //! In a schedule, servers start, crash and stop. A client sends each request again until a receipt confirms that the
-//! events are stored. The partitions of a topic move between servers.
+//! events are stored. The partitions of a topic move between servers. Files are rewritten at random moments.
 //!
 //! ```text
 //!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
@@ -25,6 +25,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
 use super::actors::{Actor, Operation, SimClient, SimOutcome};
+use super::maintenance_actor::Maintenance;
 use super::random::SeededRandom;
 use super::server::{DEDUPE_IDS_MAX, ReaderPartition, ServerState, SimServer, TopicReader, lake, open, start};
 use super::store_client::StoreClient;
@@ -58,6 +59,8 @@ pub(crate) struct ScheduleResult {
     pub(crate) expected: Expected,
     /// The number of processes that crashed.
     pub(super) crashes: usize,
+    /// The number of rewrites that were committed.
+    pub(super) rewrites: usize,
 }
 
 impl ScheduleResult {
@@ -69,7 +72,7 @@ impl ScheduleResult {
 
 /// A schedule in progress.
 pub(super) struct Schedule {
-    bucket: Arc<StoreScheduler>,
+    pub(super) bucket: Arc<StoreScheduler>,
     clock: Clock,
     pub(super) random: SeededRandom,
     pub(super) step: usize,
@@ -81,8 +84,9 @@ pub(super) struct Schedule {
     owners: Vec<usize>,
     /// For each partition, the greatest stored offset that a reader has seen.
     pub(super) stored: Vec<i64>,
+    pub(super) maintenance: Maintenance,
     /// The operations in progress, by number.
-    waiting: BTreeMap<u64, Operation>,
+    pub(super) waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
     /// The number of the next operation.
     next: u64,
@@ -121,6 +125,7 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             owners: (0..PARTITIONS).map(|partition| partition % SERVERS).collect(),
             stored: vec![0; PARTITIONS],
             partitions,
+            maintenance: Maintenance::of(seed),
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: 0,
@@ -128,14 +133,15 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             crashes: 0,
             failures: Vec::new(),
         };
-        let crashes = schedule.run().await?;
+        let (crashes, rewrites) = schedule.run().await?;
         let store = lake(bucket.objects.clone(), Clock::System);
-        Ok(ScheduleResult { bucket, store, expected, crashes })
+        Ok(ScheduleResult { bucket, store, expected, crashes, rewrites })
     })
 }
 
 impl Schedule {
-    async fn run(mut self) -> std::result::Result<usize, String> {
+    /// Runs the schedule to its end. Returns the numbers of crashes and of rewrites.
+    async fn run(mut self) -> std::result::Result<(usize, usize), String> {
         while !self.is_done() {
             self.begin_step().await?;
             self.act().await;
@@ -150,7 +156,7 @@ impl Schedule {
             self.needs_settling = self.bucket.step();
         }
         self.bucket.arrive_all();
-        Ok(self.crashes)
+        Ok((self.crashes, self.maintenance.replaced))
     }
 
     /// Runs until all actors are waiting, and handles the results of finished operations.
@@ -217,7 +223,7 @@ impl Schedule {
         self.next += 1;
         let task = self.tasks.spawn(async move { (number, operation.await) });
         let server = match actor {
-            Actor::Server(server) | Actor::Reader(server) => server,
+            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) => server,
             Actor::Client(client) => self.clients[client].server,
         };
         self.waiting.insert(number, Operation { actor, process: self.servers[server].process, task });
@@ -294,6 +300,7 @@ impl Schedule {
             (Actor::Reader(server), SimOutcome::BatchStored(partitions, outcome)) => {
                 self.batch_stored(server, &partitions, outcome)
             }
+            (Actor::Maintenance(server), SimOutcome::Rewritten(outcome)) => self.rewritten(server, outcome),
             (actor, outcome) => self.failures.push(format!("{actor:?} got {outcome:?}")),
         }
     }
@@ -326,7 +333,10 @@ impl Schedule {
             match self.servers[server].state {
                 ServerState::Down(until) if until <= self.step => self.start(server).await,
                 ServerState::Up(_) if !self.faults_ended() && self.random.percent(1) => self.stop(server).await,
-                ServerState::Up(_) => self.read(server).await,
+                ServerState::Up(_) => {
+                    self.read(server).await;
+                    self.maintain(server).await;
+                }
                 ServerState::Stopping(_) | ServerState::Down(_) | ServerState::Starting => {}
             }
         }

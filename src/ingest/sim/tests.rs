@@ -1,5 +1,5 @@
-//! Tests with random schedules of crashes and faults. Each event must be stored once, and each message in a topic must
-//! be processed exactly once.
+//! Tests with random schedules of crashes, faults and rewrites of files. Each event must be stored once, and each
+//! message in a topic must be processed exactly once.
 //!
 //! A seed determines the requests of each client, the outcome of each store request, the time of each crash, and the
 //! outcome of the requests that are in flight at the crash. Every test run covers [`SEEDS`]. To check another seed and
@@ -18,23 +18,27 @@ const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 /// The seed that [`selected_schedules`] runs by default.
 const DEFAULT: u64 = 128;
 
-/// Runs the schedule of a seed and audits the result. Returns the number of crashes.
-fn check(seed: u64) -> Result<usize, String> {
-    let ScheduleResult { bucket, expected, crashes, .. } = run_schedule(seed)?;
-    audit(&bucket.objects, &expected).map(|()| crashes).map_err(|failure| failure.to_string())
+/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes and of rewrites.
+fn check(seed: u64) -> Result<(usize, usize), String> {
+    let ScheduleResult { bucket, expected, crashes, rewrites, .. } = run_schedule(seed)?;
+    audit(&bucket.objects, &expected).map(|()| (crashes, rewrites)).map_err(|failure| failure.to_string())
 }
 
 /// Runs all seeds in a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
-    let (mut crashes, mut failed) = (0, Vec::new());
+    let (mut crashes, mut rewrites, mut failed) = (0, 0, Vec::new());
     for seed in seeds.clone() {
         match check(seed) {
-            Ok(process_crashes) => crashes += process_crashes,
+            Ok((process_crashes, files_rewritten)) => {
+                crashes += process_crashes;
+                rewrites += files_rewritten;
+            }
             Err(failure) => failed.push(format!("GLASSHOUSE_SCHEDULES={seed}: {failure}")),
         }
     }
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
     assert!(crashes > 0, "no process crashed in any of the schedules");
+    assert!(rewrites > 0, "no file was rewritten in any of the schedules");
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::message_batch::{MessageBatch, MessageMeta, TenantResolution, TopicPartition};
+use super::truncation::Truncation;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, SourceConfig, TenantFrom};
 use crate::contract::{Contract, EventBatch, Format, Owner, PayloadFormat, TenantId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ingest::dedupe::EventKeyHasher;
 use crate::ingest::prepare::{Preparer, ReceivedMessages};
 use crate::ingest::receipt::RejectNote;
@@ -37,6 +38,8 @@ pub struct DryRun {
     pub rows: EventBatch,
     /// The samples that would be written to the quarantine. Each note contains the index of its sample, counted from 0.
     pub rejects: Vec<RejectNote>,
+    /// The sample at which the source would stop, and the reason. The samples before it have been processed.
+    pub stop: Option<(usize, Error)>,
 }
 
 /// Processes samples as if they were messages in partition 0 of the source's first topic. The offset of a sample is its
@@ -79,8 +82,16 @@ pub fn dry_run(
     let stamp = stamp(limits, received, Owner::PerEvent);
     let received = ReceivedMessages { body: &body, messages: &messages, kept_as: PayloadFormat::Json };
     let input = (Format::Json, &body, &*messages);
-    let prepared = preparer.prepare_transformed(transform, input, &received, &stamp, "", runtime)?;
-    Ok(DryRun { rows: prepared.good.rows, rejects: prepared.notes })
+    match preparer.prepare_transformed(transform, input, &received, &stamp, "", runtime) {
+        Ok(prepared) => Ok(DryRun { rows: prepared.good.rows, rejects: prepared.notes, stop: None }),
+        Err(error) => match Truncation::of(&error).and_then(|truncation| usize::try_from(truncation.offset).ok()) {
+            Some(index) if index < samples.len() => {
+                let before = dry_run(source, transform, contract, &samples[..index], limits, clock, runtime)?;
+                Ok(DryRun { stop: Some((index, error)), ..before })
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 fn tenant_resolution(source: &SourceConfig, sample: &Sample) -> Result<TenantResolution> {

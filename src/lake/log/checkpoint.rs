@@ -104,7 +104,7 @@ async fn replay(
     let metadata = convert(snapshot.metadata())?;
     check_layout(contract, &metadata)?;
 
-    let mut changes = Changes::at(version);
+    let mut changes = Changes::of_checkpoint(version);
     changes.push_metadata(metadata);
     for file in snapshot.log_data().iter() {
         let add = Add {
@@ -116,7 +116,7 @@ async fn replay(
             stats: file.stats(),
             deletion_vector: file.deletion_vector_descriptor().map(|_| true.into()),
         };
-        changes.push_file(read_add(contract, add)?);
+        changes.push_checkpoint_file(read_add(contract, add)?);
     }
     for file in files {
         for (app, version) in read_txns(store, file).await? {

@@ -2,36 +2,36 @@
 //! no entry yet.
 //!
 //! ```text
-//!   encode once ─► put at version + 1 ─► written ─► publish
-//!                    ▲       │ taken or in doubt: read that entry back
-//!                    │       ├─ ours ─► publish
-//!                    │       ├─ missing ─► put it again at the same version
-//!                    └───────┴─ another writer's ─► check it, follow the log
+//!   draft (encoded once) ─► put at version + 1 ─► committed ─► publish
+//!            ▲                   │
+//!            └── follow the log ─┴─ lost to another writer
 //! ```
 //!
-//! **Invariant:** a commit is retried at a later version only after another writer's entry has been read at the version
-//! of the previous attempt. A delayed put can therefore never store the files of the commit twice.
+//! A [`Draft`] is a written batch that is not known to be committed. It remembers the version at which its entry may be
+//! in the log. Only that version decides whether the batch is committed (see `entry_put.rs`): the files of a committed
+//! batch may already have been rewritten.
+//!
 //! **Invariant:** rows that were deduplicated against a version are committed only if no other writer has added rows
-//! since. If two writers both find an event to be new, only one of them stores it.
+//! since. If two writers both find an event to be new, only one of them stores it. Rewrites add no rows.
 //! **Invariant:** a commit that advances a source's progress succeeds only if the table still has the progress that the
 //! writer expects. Before each put, the expected progress is compared with the progress at the version before the new
 //! entry. If two writers read the same messages of a source, one of them commits the messages and the other is refused.
+//! **Invariant:** the files of a draft are deleted only if no version of the log can contain its entry.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::contract::EVENT_DATE;
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{LogEntry, PutOutcome, Txn};
-use crate::lake::log::table_state::{Changes, TableState, write_add};
+use crate::lake::log::delta_log::{LogEntry, Txn};
+use crate::lake::log::entry_put::{Attempt, EntryPut, Fate};
+use crate::lake::log::table_state::{Changes, EntryFiles, TableState, write_add};
 use crate::lake::{DataFile, Progress, Snapshot, Table};
 
 /// The maximum number of attempts for one commit. An attempt fails if another writer takes the version, or if the
-/// result of the put is in doubt. Within a process, the commits to a table run one after another, so only other
-/// processes can take the version.
+/// result of the put is in doubt. Within a process, the commits of a table run one after another, so only rewrites and
+/// other processes can take the version.
 const ATTEMPTS_MAX: usize = 100;
 
 /// The maximum number of in-doubt results during one commit. The limit can be low, because the store's client also
@@ -41,125 +41,137 @@ const IN_DOUBT_MAX: usize = 3;
 /// The result of [`Table::commit_after`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// The snapshot of this version includes the commit.
+    /// The snapshot includes the commit. The version is that of the commit, or a later one.
     At(u64),
     /// Other writers have added rows since the given version. Nothing was committed.
     Behind,
+    /// The log entry that would show whether the draft was committed has been removed, and its files may have been
+    /// rewritten. The snapshot includes the rows if they were committed. The caller must compare the rows with it
+    /// again, and must not delete the files.
+    Unknown,
 }
 
-/// A commit, encoded as a log entry.
-struct CommitRequest {
-    /// The unique id by which the writer recognizes its own log entry.
-    operation: Uuid,
-    files: Vec<DataFile>,
+/// A written batch that is not known to be committed: its files, the progress of sources, and the log entry for both.
+#[derive(Debug)]
+pub struct Draft {
+    files: Vec<Arc<DataFile>>,
     progress: Vec<Progress>,
-    /// If another writer has added rows after this version, the commit fails. `None` if such rows do not matter.
-    seen: Option<u64>,
-    /// The encoded log entry.
-    bytes: Bytes,
+    put: EntryPut,
 }
 
 impl Table {
+    /// Makes a draft of files that [`Table::write`] has written, and of the progress of sources.
+    pub fn draft(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Draft> {
+        let moves = progress.iter().filter(|progress| progress.moves());
+        let entry = LogEntry {
+            txns: moves.map(|progress| Txn { app_id: progress.app.clone(), version: progress.next }).collect(),
+            adds: files.iter().map(|file| write_add(&self.contract, file)).collect::<Result<_>>()?,
+            ..LogEntry::default()
+        };
+        let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
+        let put = EntryPut::new(entry, "WRITE", parameters, self.now_ms())?;
+        Ok(Draft { files: files.into_iter().map(Arc::new).collect(), progress, put })
+    }
+
     /// Commits files and the progress of sources in one log entry, and returns its version. If another writer commits
     /// first, the commit is retried at the next version. It is not retried if the other writer changed the progress of
     /// the same sources, or changed the table's schema in a way that the contract does not allow. If the result of a
     /// put is in doubt, the entry is read back. When this function returns, the table's snapshot includes the files.
     ///
     /// Returns `Conflict` if a source's progress does not have the expected value. After this error, the snapshot
-    /// contains the actual value. After `Unavailable`, the commit may have succeeded. The caller can safely commit the
-    /// same files and progress again. If a version already includes them, the retry returns that version.
+    /// contains the actual value. After `Unavailable`, the commit may have succeeded or may still succeed. A caller
+    /// that has to know uses a [`Draft`] with [`Table::commit_after`].
     pub async fn commit(&self, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<u64> {
-        match append(self, files, progress, None).await? {
+        let mut draft = self.draft(files, progress)?;
+        match append(self, &mut draft, None).await? {
             Committed::At(version) => Ok(version),
             Committed::Behind => Err(Error::internal("an unconditional commit reported newer rows")),
+            Committed::Unknown => Err(Error::unavailable(format!(
+                "table `{}`: a commit came so late that its outcome is unknown: read the table to find out",
+                self.contract.name
+            ))),
         }
     }
 
-    /// Like [`Table::commit`], but commits only if no other writer has added rows since version `seen`, against which
-    /// the rows were deduplicated.
-    pub async fn commit_after(&self, seen: u64, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Committed> {
-        append(self, files, progress, Some(seen)).await
+    /// Commits a draft, unless another writer has added rows since version `seen`, against which the rows of the draft
+    /// were deduplicated. Otherwise like [`Table::commit`].
+    ///
+    /// After an error or [`Committed::Behind`], the caller may commit the same draft again. It is never committed
+    /// twice.
+    pub async fn commit_after(&self, seen: u64, draft: &mut Draft) -> Result<Committed> {
+        append(self, draft, Some(seen)).await
+    }
+
+    /// Deletes the files of a draft that will not be committed, on a best-effort basis. Keeps the files if the draft
+    /// may be committed.
+    pub async fn discard(&self, draft: Draft) {
+        if draft.may_be_committed() {
+            tracing::debug!(table = %self.contract.name, "kept the files of a commit in doubt");
+            return;
+        }
+        self.delete(&draft.files).await;
     }
 }
 
-async fn append(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>, seen: Option<u64>) -> Result<Committed> {
-    let request = CommitRequest { seen, ..CommitRequest::new(table, files, progress)? };
+async fn append(table: &Table, draft: &mut Draft, seen: Option<u64>) -> Result<Committed> {
     let _permit = table.commit_lock.acquire().await.map_err(|_| Error::internal("a table's commit lock was closed"))?;
     if table.gap_check_due() {
         table.refresh().await?;
     }
-    let mut state = table.state();
     let mut in_doubt = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(version) = request.done(&state.snapshot) {
-            return Ok(Committed::At(version));
-        }
-        // After a failed attempt, another writer's entry occupies the attempted version, so the earlier put can no
-        // longer succeed.
-        if !request.files.is_empty() && request.seen.is_some_and(|seen| state.last_addition > seen) {
-            return Ok(Committed::Behind);
-        }
-        request.check(table, &state.snapshot)?;
-        let version = state.snapshot.version + 1;
-        let error = match table.log.create(version, request.bytes.clone()).await? {
-            PutOutcome::Written => return request.finish(table, &state, version).await,
-            PutOutcome::Taken => None,
-            PutOutcome::InDoubt(error) => Some(error),
-        };
-        match table.log.read(version).await {
-            Ok(Some(entry)) if entry.operation == Some(request.operation.to_string()) => {
-                return request.finish(table, &state, version).await;
+        let state = table.state();
+        match draft.put.fate(&table.log, &state).await? {
+            Fate::Committed(version) => return Ok(Committed::At(version)),
+            Fate::Unknown if draft.is_live_in(&state.snapshot) => return Ok(Committed::At(state.snapshot.version)),
+            Fate::Unknown => return Ok(Committed::Unknown),
+            Fate::InDoubt => {}
+            Fate::NotCommitted => {
+                if !draft.files.is_empty() && seen.is_some_and(|seen| state.last_addition > seen) {
+                    return Ok(Committed::Behind);
+                }
+                draft.check(table, &state.snapshot)?;
             }
-            Ok(Some(winner)) => {
-                // Read the newer log entries before the check: if the commit is refused, the caller reads the source's
-                // current progress from the table's snapshot.
-                state = table.follow().await?;
-                request.check_winner(table, &winner)?;
-            }
-            Ok(None) => in_doubt.extend(error),
-            Err(error) => in_doubt.push(error),
+        }
+        match draft.put.put(&table.log, state.snapshot.version + 1).await? {
+            // The put was slow. Before it, other writers may have written a checkpoint of a later version and removed
+            // the log entries before it. In that case, no reader reads the new entry. The next iteration looks for the
+            // entry in the table that was loaded again.
+            Attempt::Committed if table.gap_check_due() => drop(table.reload().await?),
+            Attempt::Committed => return draft.publish(table, &state),
+            // Read the newer log entries before the next check: if the commit is refused, the caller reads the source's
+            // current progress from the table's snapshot.
+            Attempt::Lost => drop(table.follow().await?),
+            Attempt::InDoubt(error) => in_doubt.push(error),
         }
         if in_doubt.len() >= IN_DOUBT_MAX {
             break;
         }
     }
+    let name = &table.contract.name;
     Err(match in_doubt.pop() {
-        Some(error) => Error::unavailable(format!(
-            "table `{}`: a commit may or may not have succeeded: retry with the same files",
-            table.contract.name
-        ))
-        .with_source(error),
-        None => Error::unavailable(format!(
-            "table `{}`: a commit lost to other writers {ATTEMPTS_MAX} times: retry with the same files",
-            table.contract.name
-        )),
+        Some(error) => Error::unavailable(format!("table `{name}`: a commit may or may not have succeeded: retry"))
+            .with_source(error),
+        None => {
+            Error::unavailable(format!("table `{name}`: a commit lost to other writers {ATTEMPTS_MAX} times: retry"))
+        }
     })
 }
 
-impl CommitRequest {
-    fn new(table: &Table, files: Vec<DataFile>, progress: Vec<Progress>) -> Result<Self> {
-        let operation = Uuid::now_v7();
-        let moves = progress.iter().filter(|progress| progress.moves());
-        let entry = LogEntry {
-            txns: moves.map(|progress| Txn { app_id: progress.app.clone(), version: progress.next }).collect(),
-            adds: files.iter().map(|file| write_add(&table.contract, file)).collect::<Result<_>>()?,
-            ..LogEntry::default()
-        };
-        let parameters = json!({ "mode": "Append", "partitionBy": json!([EVENT_DATE]).to_string() });
-        let bytes = entry.encode(operation, "WRITE", parameters, table.now_ms())?;
-        Ok(Self { operation, files, progress, seen: None, bytes })
+impl Draft {
+    /// Returns the files.
+    pub fn files(&self) -> &[Arc<DataFile>] {
+        &self.files
     }
 
-    /// Returns the snapshot's version if the snapshot already contains this commit, for example from an earlier attempt
-    /// whose result was in doubt. Files are recognized by their unique names. A commit without files is considered done
-    /// if the progress has the new values, even if another writer set them.
-    fn done(&self, snapshot: &Snapshot) -> Option<u64> {
-        let is_set = |progress: &Progress| snapshot.txns.get(&progress.app) == Some(&progress.next);
-        let is_done = match self.files.is_empty() {
-            false => self.files.iter().all(|file| snapshot.contains(file)),
-            true => self.progress.iter().any(Progress::moves) && self.progress.iter().all(is_set),
-        };
-        is_done.then_some(snapshot.version)
+    /// Returns true if the draft is committed or may be committed, even if the caller does not try again.
+    pub fn may_be_committed(&self) -> bool {
+        self.put.is_in_doubt()
+    }
+
+    /// Returns true if the draft has files and all of them are live.
+    fn is_live_in(&self, snapshot: &Snapshot) -> bool {
+        !self.files.is_empty() && self.files.iter().all(|file| snapshot.contains(file))
     }
 
     /// Checks that each source's progress has the expected value. If it has a different value, another writer has taken
@@ -177,51 +189,16 @@ impl CommitRequest {
         }
     }
 
-    /// Fails if `winner` removes one of the commit's files: the file was already committed, and another file has
-    /// replaced it. This function does not check the schema, the protocol or the progress. The schema and the protocol
-    /// are checked when newer log entries are read, and the progress is checked before the next put.
-    fn check_winner(&self, table: &Table, winner: &LogEntry) -> Result<()> {
-        if winner.adds.iter().any(|add| self.files.iter().any(|file| *file.path == add.path)) {
-            return Ok(());
-        }
-        let ours: BTreeSet<&str> = self.files.iter().map(|file| &*file.path).collect();
-        match winner.removes.iter().find(|remove| ours.contains(&*remove.path)) {
-            Some(remove) => Err(Error::conflict(format!(
-                "table `{}`: file `{}` was already committed and has been replaced",
-                table.contract.name, remove.path
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Publishes the snapshot that includes the commit, which must already be in the log.
-    async fn finish(&self, table: &Table, before: &TableState, version: u64) -> Result<Committed> {
-        if table.gap_check_due() {
-            return self.confirm(table).await;
-        }
+    fn publish(&self, table: &Table, before: &TableState) -> Result<Committed> {
+        let version = before.snapshot.version + 1;
         let mut changes = Changes::at(version);
-        for file in &self.files {
-            changes.push_file(file.clone());
-        }
+        changes.push_files(EntryFiles { version, added: self.files.clone(), removed: Vec::new(), changes_data: true });
         for progress in self.progress.iter().filter(|progress| progress.moves()) {
             changes.push_txn(progress.app.clone(), progress.next);
         }
         table.publish(changes.apply(&table.contract, Some(before))?);
         Ok(Committed::At(version))
-    }
-
-    /// Checks that a slow commit took effect, by loading the table again. Before the put, other writers may have
-    /// written a checkpoint of a later version and removed the log entries before it. In that case, no reader reads the
-    /// new entry.
-    async fn confirm(&self, table: &Table) -> Result<Committed> {
-        let snapshot = table.reload().await?.snapshot;
-        if let Some(version) = self.done(&snapshot) {
-            return Ok(Committed::At(version));
-        }
-        Err(Error::unavailable(format!(
-            "table `{}`: the commit came too late and has no effect: retry with the same files",
-            table.contract.name
-        )))
     }
 }
 

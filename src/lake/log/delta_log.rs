@@ -86,10 +86,31 @@ pub(in crate::lake) struct Add {
     pub(in crate::lake) deletion_vector: Option<Value>,
 }
 
-/// A file that this version removes from the table. `path` is percent-encoded.
+/// A file that this version removes from the table. `path` is percent-encoded. Other writers may omit all fields except
+/// the path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(in crate::lake) struct Remove {
     pub(in crate::lake) path: String,
+    /// The time of the removal, in milliseconds since 1970. Without this field, other tools take the file for one that
+    /// was removed in 1970, and delete it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) deletion_timestamp: Option<i64>,
+    /// False if the same version adds the file's rows in other files.
+    #[serde(default = "changes_data")]
+    pub(in crate::lake) data_change: bool,
+    /// True if the partition values and the size are present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) extended_file_metadata: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) partition_values: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::lake) size: Option<i64>,
+}
+
+/// The value of `dataChange` if a writer omits it: the safe assumption is that rows have changed.
+fn changes_data() -> bool {
+    true
 }
 
 /// All actions of one version.
@@ -141,7 +162,7 @@ impl LogEntry {
             "timestamp": now_ms,
             "operation": kind,
             "operationParameters": parameters,
-            "isBlindAppend": kind == "WRITE",
+            "isBlindAppend": kind == "WRITE" && self.removes.is_empty(),
             "engineInfo": concat!("glasshouse/", env!("CARGO_PKG_VERSION")),
             "txnId": operation.to_string(),
         });
@@ -315,7 +336,17 @@ mod tests {
         let entry = LogEntry::parse(3, text).unwrap();
         assert_eq!(entry.operation.as_deref(), Some("x"));
         assert_eq!(entry.txns, [Txn { app_id: "a".into(), version: 7 }]);
-        assert_eq!(entry.removes, [Remove { path: "p".into() }]);
+        let remove = Remove {
+            path: "p".into(),
+            deletion_timestamp: Some(1),
+            data_change: true,
+            extended_file_metadata: None,
+            partition_values: None,
+            size: None,
+        };
+        assert_eq!(entry.removes, std::slice::from_ref(&remove));
+        let bare = LogEntry::parse(3, br#"{"remove":{"path":"p","partitionValues":null,"size":null}}"#).unwrap();
+        assert_eq!(bare.removes, [Remove { deletion_timestamp: None, ..remove }]);
         for broken in [&b"{\"add\":{\"path\":1}}"[..], b"{\"add\"", b"\xff"] {
             assert!(LogEntry::parse(3, broken).is_err());
         }

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::contract::{Contract, KIND_KEY};
+use crate::contract::{ColumnKind, Contract, KIND_KEY};
 use crate::error::{Error, Result};
 
 /// A Delta schema: the JSON in a metadata action's `schemaString`.
@@ -91,7 +91,7 @@ impl DeltaSchema {
             |stored: &&DeltaField| !stored.nullable && !declared.fields.iter().any(|field| field.name == stored.name);
         if let Some(stored) = self.fields.iter().find(is_undeclared) {
             return Err(Error::conflict(format!(
-                "{}: the table requires this column, but the contract no longer has it: declare it again, or declare a new table",
+                "{}: the table requires this column, but it is no longer declared: declare it again, or declare a new table",
                 column_path(contract, &stored.name)
             )));
         }
@@ -100,42 +100,64 @@ impl DeltaSchema {
 }
 
 fn column_path(contract: &Contract, column: &str) -> String {
-    format!("table `{}`, column `{column}`", contract.name)
+    format!("column `{column}` of table `{}`", contract.name)
 }
 
 /// Checks that the values of a declared column can be stored in the existing column.
 fn fits(contract: &Contract, stored: &DeltaField, field: &DeltaField) -> Result<()> {
-    let problem = if stored.name != field.name {
+    let column = column_path(contract, &field.name);
+    Err(Error::conflict(if stored.name != field.name {
         format!(
-            "the table has a column `{}`, and names must not differ only in case: rename the new column",
+            "{column}: the table has a column `{}`, and names must not differ only in case: rename the new column",
             stored.name
         )
-    } else if stored.kind != field.kind {
+    } else if stored.kind != field.kind || stored.metadata.get(KIND_KEY) != field.metadata.get(KIND_KEY) {
+        let (stored, declared) = (stored.type_name(), field.type_name());
         format!(
-            "its type is {} in the table but {} in the contract: restore the type, or give the new column another name",
-            stored.kind, field.kind
-        )
-    } else if stored.metadata.get(KIND_KEY) != field.metadata.get(KIND_KEY) {
-        let kind = |field: &DeltaField| match field.metadata.get(KIND_KEY).and_then(Value::as_str) {
-            Some(kind) => kind.to_owned(),
-            None => format!("plain {}", field.kind),
-        };
-        format!(
-            "its values are {} in the table but {} in the contract: restore the type, or give the new column another name",
-            kind(stored),
-            kind(field)
+            "{column} is stored as {stored} and cannot become {declared}: declare it as {stored}, or add a column with \
+             another name"
         )
     } else if stored.nullable != field.nullable {
-        let kind = |nullable: bool| if nullable { "may be null" } else { "may not be null" };
+        let nullable = |nullable: bool| if nullable { "can be null" } else { "cannot be null" };
         format!(
-            "it {} in the table but {} in the contract: give it another name",
-            kind(stored.nullable),
-            kind(field.nullable)
+            "{column} {} in the stored rows, but {} as it is declared: give the new column another name",
+            nullable(stored.nullable),
+            nullable(field.nullable)
         )
     } else {
         return Ok(());
+    }))
+}
+
+impl DeltaField {
+    /// Returns the name of the column's type in the configuration, or its Delta type if no column can be declared with
+    /// this type.
+    fn type_name(&self) -> String {
+        match self.metadata.get(KIND_KEY).and_then(Value::as_str) {
+            Some(kind) => kind.to_owned(),
+            None => kind_name(&self.kind),
+        }
+    }
+}
+
+fn kind_name(delta: &Value) -> String {
+    let Some(name) = delta.as_str() else {
+        return match delta["type"].as_str() {
+            Some("array") => format!("list<{}>", kind_name(&delta["elementType"])),
+            Some("map") => "map".to_owned(),
+            _ => delta.to_string(),
+        };
     };
-    Err(Error::conflict(problem).at(column_path(contract, &field.name)))
+    match name {
+        "boolean" => "bool".to_owned(),
+        "integer" => "int32".to_owned(),
+        "long" => "int64".to_owned(),
+        "float" => "float32".to_owned(),
+        "double" => "float64".to_owned(),
+        "string" => "text".to_owned(),
+        "binary" => "bytes".to_owned(),
+        other => ColumnKind::parse(other).map_or_else(|_| other.to_owned(), |kind| kind.to_string()),
+    }
 }
 
 /// Returns the Delta type of an Arrow type.

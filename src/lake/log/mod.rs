@@ -2,20 +2,28 @@
 //! checkpoints.
 //!
 //! ```text
-//!   delta_log (entries, put if absent) ─► table_state ─► snapshot (live files with stats)
-//!        ▲                                    ▲
-//!        └── commit (files + transactions)    └── checkpoint (load, write)
+//!   delta_log (entries, put if absent) ─► table_state ─┬─► snapshot (live files with stats)
+//!        ▲                                    ▲        └─► file_history (recent changes of files)
+//!        │                                    └── checkpoint (load, write)
+//!        └── entry_put (retries, doubts) ◄─┬─ commit (files + transactions)
+//!                                          └─ replace (files by other files)
 //!
 //!   delta_schema: contract ─► Delta schema
 //! ```
 //!
 //! **Invariant:** an entry is written only if its version has no entry yet. A snapshot is immutable, and a newer
 //! snapshot replaces it as a whole.
+//! **Invariant:** `replace` is the only code that removes a file from a table, and it keeps the rows of the file.
 
 pub(super) mod checkpoint;
 pub(super) mod commit;
 pub(super) mod delta_log;
 pub(super) mod delta_schema;
+pub(super) mod entry_put;
+pub(super) mod file_history;
+pub(super) mod replace;
+#[cfg(test)]
+mod replace_tests;
 pub(super) mod snapshot;
 pub(super) mod stats;
 pub(super) mod table_state;

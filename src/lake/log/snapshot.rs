@@ -84,11 +84,6 @@ impl Snapshot {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Returns the files that are not in `before`, an older snapshot of the table. Needs one binary search per file.
-    pub fn since(&self, before: &Self) -> Vec<Arc<DataFile>> {
-        self.files.iter().filter(|file| !before.contains(file)).cloned().collect()
-    }
-
     /// Returns true if the file is live in this snapshot. Needs one binary search.
     pub fn contains(&self, file: &DataFile) -> bool {
         self.files.binary_search_by(|live| live.key().cmp(&file.key())).is_ok()
@@ -97,7 +92,7 @@ impl Snapshot {
 
 /// The file changes of one or more log entries, by path. A value is the added file, or `None` if the last change
 /// removed the file.
-pub(in crate::lake) type FileChanges = BTreeMap<Arc<str>, Option<DataFile>>;
+pub(in crate::lake) type FileChanges = BTreeMap<Arc<str>, Option<Arc<DataFile>>>;
 
 /// Returns the live files that result from applying `changes` to `live`. Copies the list, which takes 0.3 ms for 10,000
 /// files.
@@ -105,7 +100,7 @@ pub(in crate::lake) fn merge(live: &[Arc<DataFile>], changes: FileChanges) -> Ve
     let keep = |file: &&Arc<DataFile>| !changes.contains_key(&file.path);
     let mut files = Vec::with_capacity(live.len() + changes.len());
     files.extend(live.iter().filter(keep).cloned());
-    let mut added: Vec<_> = changes.into_values().flatten().map(Arc::new).collect();
+    let mut added: Vec<_> = changes.into_values().flatten().collect();
     added.sort_unstable_by(|left, right| left.key().cmp(&right.key()));
     if files.is_empty() {
         return added;

@@ -1,13 +1,16 @@
 //! The state of a table at one version, and the changes that log entries make to it.
 //!
 //! ```text
-//!   LogEntry ─► Changes ─► TableState ─► Snapshot (for queries) and Metadata (for evolving)
+//!   LogEntry ─► Changes ─► TableState ─► Snapshot (for queries), FileHistory (for ingest), Metadata (for evolving)
 //! ```
+//!
+//! Each log entry is judged by itself, also when several entries are read at once: an entry that only moves rows to
+//! other files is a rewrite, and any other entry that adds files adds rows.
 //!
 //! Refuses a table if this server does not support its protocol, partitioning, schema or files. Otherwise, query
 //! results could lack rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Days, NaiveDate};
@@ -15,8 +18,9 @@ use object_store::path::Path;
 
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
-use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol};
+use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol, Remove};
 use crate::lake::log::delta_schema::DeltaSchema;
+use crate::lake::log::file_history::{FileChange, FileHistory};
 use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
 use crate::lake::log::stats::FileBounds;
 
@@ -26,28 +30,53 @@ pub(in crate::lake) const READER_VERSION: u32 = 1;
 pub(in crate::lake) const WRITER_VERSION: u32 = 2;
 
 /// The state of a table at one version. Cloning it is cheap.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(in crate::lake) struct TableState {
     pub(in crate::lake) snapshot: Arc<Snapshot>,
-    /// A version after which no log entry has added files. It may be later than the version that added the last file.
+    /// A version after which no log entry has added rows. It may be later than the version that added the last rows.
     pub(in crate::lake) last_addition: u64,
+    /// The version of the checkpoint from which the table was loaded, or 0 if there was none. All later versions were
+    /// read from their log entries.
+    pub(in crate::lake) loaded_at: u64,
+    /// The most recent changes of the table's files.
+    pub(in crate::lake) history: Arc<FileHistory>,
     pub(in crate::lake) metadata: Arc<Metadata>,
 }
 
-/// The combined changes of several log entries, up to `version`. The changes of a later entry override those of an
-/// earlier one.
+/// The changes of a checkpoint and of the log entries after it, up to `version`. The changes of a later entry override
+/// those of an earlier one.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Changes {
     version: u64,
-    files: FileChanges,
+    /// The version of the checkpoint that the changes include, or 0 if they include none.
+    checkpoint: u64,
+    checkpoint_files: Vec<Arc<DataFile>>,
+    /// The files of each log entry that adds or removes files, in the order of the versions.
+    entries: Vec<EntryFiles>,
     txns: BTreeMap<String, i64>,
     metadata: Option<Metadata>,
+}
+
+/// The files that one log entry adds and removes.
+#[derive(Debug, Default)]
+pub(in crate::lake) struct EntryFiles {
+    pub(in crate::lake) added: Vec<Arc<DataFile>>,
+    /// The paths of the removed files.
+    pub(in crate::lake) removed: Vec<Arc<str>>,
+    /// False if all actions say that the entry only moves rows to other files.
+    pub(in crate::lake) changes_data: bool,
+    pub(in crate::lake) version: u64,
 }
 
 impl Changes {
     /// Creates an empty set of changes up to `version`.
     pub(in crate::lake) fn at(version: u64) -> Self {
         Self { version, ..Self::default() }
+    }
+
+    /// Creates an empty set of changes, to which the content of the checkpoint of `version` is added.
+    pub(in crate::lake) fn of_checkpoint(version: u64) -> Self {
+        Self { version, checkpoint: version, ..Self::default() }
     }
 
     /// Adds the changes of the next log entry.
@@ -60,22 +89,28 @@ impl Changes {
             check_layout(contract, &metadata)?;
             self.metadata = Some(metadata);
         }
-        for remove in entry.removes {
-            self.files.insert(decode_path(contract, &remove.path)?.into(), None);
-        }
-        for add in entry.adds {
-            let file = read_add(contract, add)?;
-            self.push_file(file);
-        }
+        let changes_data =
+            entry.adds.iter().any(|add| add.data_change) || entry.removes.iter().any(|remove| remove.data_change);
+        let removed = entry.removes.iter().map(|remove| Ok(decode_path(contract, &remove.path)?.into()));
+        let removed = removed.collect::<Result<_>>()?;
+        let added = entry.adds.into_iter().map(|add| read_add(contract, add).map(Arc::new)).collect::<Result<_>>()?;
+        self.push_files(EntryFiles { added, removed, changes_data, version });
         for txn in entry.txns {
             self.txns.insert(txn.app_id, txn.version);
         }
         Ok(())
     }
 
-    /// Adds a live file.
-    pub(in crate::lake) fn push_file(&mut self, file: DataFile) {
-        self.files.insert(Arc::clone(&file.path), Some(file));
+    /// Adds the files of the next log entry.
+    pub(in crate::lake) fn push_files(&mut self, files: EntryFiles) {
+        if !files.added.is_empty() || !files.removed.is_empty() {
+            self.entries.push(files);
+        }
+    }
+
+    /// Adds a live file of the checkpoint.
+    pub(in crate::lake) fn push_checkpoint_file(&mut self, file: DataFile) {
+        self.checkpoint_files.push(Arc::new(file));
     }
 
     /// Adds the progress of a source.
@@ -110,13 +145,57 @@ impl Changes {
             None => Default::default(),
         };
         txns.extend(self.txns);
-        let last_addition = match before {
-            Some(before) if self.files.values().all(Option::is_none) => before.last_addition,
-            _ => self.version,
+        let mut last_addition = before.map_or(self.checkpoint, |before| before.last_addition);
+        let mut history = match before {
+            Some(before) => Arc::clone(&before.history),
+            None => Arc::new(FileHistory::after(self.checkpoint)),
         };
-        let files = if self.files.is_empty() { live } else { Arc::new(merge(&live, self.files)) };
-        Ok(TableState { snapshot: Arc::new(Snapshot { version: self.version, files, txns }), last_addition, metadata })
+        let entries = resolve_removed(live.iter().chain(&self.checkpoint_files), self.entries);
+        let mut files: FileChanges =
+            self.checkpoint_files.into_iter().map(|file| (Arc::clone(&file.path), Some(file))).collect();
+        for (change, removed) in entries {
+            files.extend(removed.into_iter().map(|path| (path, None)));
+            files.extend(change.added.iter().map(|file| (Arc::clone(&file.path), Some(Arc::clone(file)))));
+            if !change.is_rewrite && !change.added.is_empty() {
+                last_addition = change.version;
+            }
+            Arc::make_mut(&mut history).push(change);
+        }
+        let files = if files.is_empty() { live } else { Arc::new(merge(&live, files)) };
+        let loaded_at = before.map_or(self.checkpoint, |before| before.loaded_at);
+        let snapshot = Arc::new(Snapshot { version: self.version, files, txns });
+        Ok(TableState { snapshot, last_addition, loaded_at, history, metadata })
     }
+}
+
+/// Finds the files behind the paths that each entry removes, and determines which entries are rewrites. `live` are the
+/// files of the version before the first entry. Returns the removed paths beside each change, because they may include
+/// paths of files that were not live.
+///
+/// An entry is a rewrite if its actions say that no data has changed, all files that it removes were live, and it adds
+/// as many rows as it removes.
+fn resolve_removed<'a>(
+    live: impl Iterator<Item = &'a Arc<DataFile>>,
+    entries: Vec<EntryFiles>,
+) -> Vec<(FileChange, Vec<Arc<str>>)> {
+    let paths: HashSet<Arc<str>> = entries.iter().flat_map(|entry| entry.removed.iter().cloned()).collect();
+    let mut known: HashMap<Arc<str>, Arc<DataFile>> = HashMap::new();
+    if !paths.is_empty() {
+        let named = live.filter(|file| paths.contains(&file.path));
+        known.extend(named.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
+    }
+    let rows = |files: &[Arc<DataFile>]| files.iter().map(|file| file.rows).sum::<u64>();
+    let changes = entries.into_iter().map(|EntryFiles { added, removed: paths_removed, changes_data, version }| {
+        let removed: Vec<_> = paths_removed.iter().filter_map(|path| known.remove(path)).collect();
+        let is_rewrite = !changes_data
+            && !removed.is_empty()
+            && removed.len() == paths_removed.len()
+            && rows(&removed) == rows(&added);
+        let removed_later = added.iter().filter(|file| paths.contains(&file.path));
+        known.extend(removed_later.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
+        (FileChange { version, added, removed, is_rewrite }, paths_removed)
+    });
+    changes.collect()
 }
 
 /// Returns the log action that adds a file that this server wrote.
@@ -136,6 +215,27 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
         data_change: true,
         stats: Some(bounds.to_json(contract)?),
         deletion_vector: None,
+    })
+}
+
+/// Returns the log action that removes a file whose rows are in other files of the same version. Returns `Unsupported`
+/// if another program gave the file a name with characters that log entries encode: readers encode such names
+/// differently, so some of them would still read the file.
+pub(in crate::lake) fn write_remove(contract: &Contract, file: &DataFile, now_ms: i64) -> Result<Remove> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte);
+    if !file.path.bytes().all(is_plain) {
+        return Err(Error::unsupported(format!(
+            "table `{}`: cannot rewrite file `{}`, because its name has other characters than letters, digits, `-_.=/`",
+            contract.name, file.path
+        )));
+    }
+    Ok(Remove {
+        path: file.path.to_string(),
+        deletion_timestamp: Some(now_ms),
+        data_change: false,
+        extended_file_metadata: Some(true),
+        partition_values: Some([(EVENT_DATE.to_owned(), Some(day_text(file.day)?))].into()),
+        size: i64::try_from(file.size).ok(),
     })
 }
 

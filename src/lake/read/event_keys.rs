@@ -4,20 +4,16 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 
-use crate::error::{Error, Result};
 use crate::lake::read::object_reader::read_columns;
-use crate::lake::{DataFile, Table};
+use crate::lake::{DataFile, ReadError, Table};
 
 impl Table {
-    /// Reads a file's tenant and id columns. Returns `Unavailable` if the file cannot be read.
-    pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
+    /// Reads a file's tenant and id columns. The file need not be live.
+    pub async fn keys(&self, file: &DataFile) -> Result<Vec<RecordBatch>, ReadError> {
         let (contract, (store, _)) = (self.contract(), self.location());
         let names = [contract.tenant, contract.id].map(|column| contract.columns[column].name.as_str());
         let objects = Arc::clone(&store.objects);
         let read = read_columns(&objects, self.file_path(file), file.size, &names).await;
-        read.map_err(|error| {
-            Error::unavailable(format!("table `{}`: cannot read file `{}`", contract.name, file.path))
-                .with_source(error)
-        })
+        read.map_err(|error| ReadError::new(contract, file, error))
     }
 }

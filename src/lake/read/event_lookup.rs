@@ -8,6 +8,9 @@
 //! [`Table::stored`] returns, for each event, whether one of the given files contains the event. If an event is sent
 //! again, its event time is the same, so only pages whose time range includes that time are read.
 //!
+//! The files are those that the dedupe index has chosen. A rewrite may have removed some of them from the table since.
+//! They are read nevertheless: the index does not know the files that replaced them.
+//!
 //! **Invariant:** the bounds, bloom filters and page index never exclude a file or page that contains the event. They
 //! may also retain files and pages that do not contain it, so whole keys are compared at the end.
 
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, AsArray as _, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::{StreamExt as _, TryStreamExt as _};
-use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
+use parquet::arrow::arrow_reader::RowSelection;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
@@ -28,8 +31,8 @@ use crate::clock::Micros;
 use crate::contract::Contract;
 use crate::error::{Error, Result};
 use crate::lake::read::bloom_filters::FileBloomFilters;
-use crate::lake::read::object_reader::ObjectReader;
-use crate::lake::{DataFile, Table};
+use crate::lake::read::object_reader::{ObjectReader, plain_types};
+use crate::lake::{DataFile, ReadError, Table};
 
 /// The maximum number of files that are read concurrently.
 const READS_MAX: usize = 8;
@@ -89,22 +92,20 @@ impl EventKeys {
 }
 
 impl Table {
-    /// Returns, for each event, whether one of `files` contains its tenant, time and id. Returns `Unavailable` if a
-    /// file cannot be read.
-    pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>> {
+    /// Returns, for each event, whether one of `files` contains its tenant, time and id. The files need not be live: a
+    /// file that was rewritten after the caller had chosen it still has its rows.
+    pub async fn stored(&self, files: &[Arc<DataFile>], keys: EventKeys) -> Result<Vec<bool>, ReadError> {
         let mut found = vec![false; keys.len()];
-        let live = self.snapshot();
-        let candidates =
-            files.iter().map(|file| (file.clone(), keys.within(file))).filter(|(_, events)| !events.is_empty());
-        // Skip files that are no longer live: their rows are in the files that replaced them.
-        let candidates: Vec<_> = candidates.filter(|(file, _)| live.contains(file)).collect();
+        let candidates: Vec<_> = files
+            .iter()
+            .map(|file| (file.clone(), keys.within(file)))
+            .filter(|(_, events)| !events.is_empty())
+            .collect();
         let keys = &keys;
         let mut lookups = futures::stream::iter(candidates)
             .map(|(file, events)| async move {
-                look_up(self, &file, keys, events).await.map_err(|error| {
-                    let name = &self.contract().name;
-                    Error::unavailable(format!("table `{name}`: cannot read file `{}`", file.path)).with_source(error)
-                })
+                let found = look_up(self, &file, keys, events).await;
+                found.map_err(|error| ReadError::new(self.contract(), &file, error))
             })
             .buffer_unordered(READS_MAX);
         while let Some(events) = lookups.try_next().await? {
@@ -124,8 +125,7 @@ async fn look_up(table: &Table, file: &DataFile, keys: &EventKeys, mut events: V
     if events.is_empty() {
         return Ok(events);
     }
-    let (contract, options) =
-        (table.contract(), ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional));
+    let (contract, options) = (table.contract(), plain_types().with_page_index_policy(PageIndexPolicy::Optional));
     let builder = ParquetRecordBatchStreamBuilder::new_with_options(object(table, file), options).await?;
     let columns =
         [contract.tenant, contract.time, contract.id].map(|column| leaf(contract, column, builder.metadata()));

@@ -6,8 +6,10 @@ use object_store::ObjectStoreExt;
 
 use crate::clock::DAY;
 use crate::config::LakeConfig;
-use crate::lake::tests::{Event, NOON, append, batch, config, contract, events, expected, ids, open, progress, stores};
-use crate::lake::{Committed, EventKeys, Table};
+use crate::lake::tests::{
+    Event, NOON, append, batch, config, contract, draft, events, expected, ids, open, progress, stores,
+};
+use crate::lake::{Committed, EventKeys, ReadError, Replaced, Table};
 
 #[tokio::test]
 async fn keys_returns_the_tenants_and_ids_of_a_file() {
@@ -72,29 +74,49 @@ async fn stored_events_are_found_by_tenant_time_and_id() {
 }
 
 #[tokio::test]
+async fn removed_files_are_searched_until_the_store_has_deleted_them() {
+    let (store, _) = stores().remove(0);
+    let table = open(&store).await;
+    append(&table, 0..10).await;
+    let from = table.snapshot().files.to_vec();
+    let to = table.write(batch(table.contract(), &events(0..10))).await.unwrap();
+    assert!(matches!(table.replace(&from, to).await.unwrap(), Replaced::At(2)));
+    let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &events(5..15))).unwrap();
+    let found = table.stored(&from, keys()).await.unwrap();
+    assert_eq!(found.into_iter().filter(|found| *found).count(), 5);
+    let other = open(&store).await;
+    store.objects.delete(&table.file_path(&from[0])).await.unwrap();
+    for table in [&table, &other] {
+        let error = table.stored(&from, keys()).await.unwrap_err();
+        assert!(matches!(error, ReadError::Missing(_)), "{error:?}");
+        let error = table.keys(&from[0]).await.unwrap_err();
+        assert!(matches!(error, ReadError::Missing(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn rows_are_committed_only_after_the_version_they_were_compared_with() {
     let (store, _) = stores().remove(0);
     let (one, other) = (open(&store).await, open(&store).await);
-    let write = async |table: &Table, range| table.write(batch(table.contract(), &events(range))).await.unwrap();
-    let files = write(&one, 0..10).await;
-    assert_eq!(one.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::At(1));
+    let mut first = draft(&one, 0..10, Vec::new()).await;
+    assert_eq!(one.commit_after(0, &mut first).await.unwrap(), Committed::At(1));
     assert_eq!(
-        one.commit_after(0, files, Vec::new()).await.unwrap(),
+        one.commit_after(0, &mut first).await.unwrap(),
         Committed::At(1),
         "the same commit again, as after an in-doubt result"
     );
     // The handle `other` reads the first handle's commit only when it puts its own entry.
-    let files = write(&other, 10..20).await;
-    assert_eq!(other.commit_after(0, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
+    let mut second = draft(&other, 10..20, Vec::new()).await;
+    assert_eq!(other.commit_after(0, &mut second).await.unwrap(), Committed::Behind);
     assert_eq!(ids(&other).await, expected(0..10), "the handle knows of the commit now");
     // A commit without files adds no rows.
     one.refresh().await.unwrap();
     one.commit(Vec::new(), progress("source", None, 5)).await.unwrap();
-    assert_eq!(other.commit_after(1, files, Vec::new()).await.unwrap(), Committed::At(3));
-    let files = write(&one, 20..30).await;
-    assert_eq!(one.commit_after(2, files.clone(), Vec::new()).await.unwrap(), Committed::Behind);
-    one.discard(&files).await;
-    let path = one.file_path(&files[0]);
+    assert_eq!(other.commit_after(1, &mut second).await.unwrap(), Committed::At(3));
+    let mut third = draft(&one, 20..30, Vec::new()).await;
+    assert_eq!(one.commit_after(2, &mut third).await.unwrap(), Committed::Behind);
+    let path = one.file_path(&third.files()[0]);
+    one.discard(third).await;
     assert!(one.location().0.objects.head(&path).await.is_err(), "the file is deleted");
     assert_eq!(ids(&one).await, expected(0..20));
 }

@@ -30,11 +30,18 @@ pub(in crate::lake) async fn read_columns(
     size: u64,
     names: &[&str],
 ) -> Result<Vec<RecordBatch>> {
-    let builder = ParquetRecordBatchStreamBuilder::new(ObjectReader::new(objects, path, size)).await?;
+    let object = ObjectReader::new(objects, path, size);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, plain_types()).await?;
     let fields = builder.schema().fields().iter().enumerate();
     let wanted = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(column, _)| column);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?.try_collect().await
+}
+
+/// Returns options with which each column is read as the Arrow type that follows from its Parquet type. Other writers
+/// may have stored another Arrow type in the file, for example a view of strings.
+pub(in crate::lake) fn plain_types() -> ArrowReaderOptions {
+    ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }
 
 /// A Parquet reader for one object whose size is known.

@@ -25,6 +25,7 @@ use crate::clock::Micros;
 use crate::contract::ColumnKind;
 use crate::error::{Error, Kind, Result};
 use crate::query::catalog::unknown_table;
+use crate::query::column_types;
 use crate::query::engine::Engine;
 use crate::query::error::{from_engine, from_planner};
 use crate::query::planning::erased_plan::ErasedPlan;
@@ -375,6 +376,9 @@ impl Planner {
     /// Optimizes a statement's plan, and builds a physical plan. Does not analyze the plan again.
     async fn new_physical(&self, planned: &Planned) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
         let state: &SessionState = &self.view().state;
+        if let LogicalPlan::DescribeTable(described) = &*planned.plan {
+            return column_types::describe(described);
+        }
         let Some(analyzed) = &planned.analyzed else { return state.create_physical_plan(&planned.plan).await };
         let optimized = state.optimizer().optimize(LogicalPlan::clone(analyzed), state, |_, _| {})?;
         join_limits::check_cross_joins(&optimized).map_err(|error| DataFusionError::External(Box::new(error)))?;

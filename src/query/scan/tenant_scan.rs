@@ -36,7 +36,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::{StreamExt as _, future, stream};
 
 use crate::error::Error;
-use crate::lake::Table;
+use crate::lake::{Table, is_missing_file};
 use crate::query::scan::physical_plan::ScanPlan;
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, engine_schema};
 use crate::query::scan::table_source::TableSource;
@@ -258,9 +258,13 @@ fn hide_error(error: DataFusionError) -> DataFusionError {
     if matches!(root(&error), DataFusionError::ResourcesExhausted(_)) {
         return DataFusionError::ResourcesExhausted("inside a table scan".to_owned());
     }
-    DataFusionError::External(Box::new(
-        Error::unavailable("a table is temporarily unavailable: retry").with_source(error),
-    ))
+    // Queries read the files of one version of a table. If a later version has replaced a file, the file stays in the
+    // store for a while.
+    let problem = match is_missing_file(&error) {
+        true => "a table was rewritten, and its old files were deleted while the query read them: retry",
+        false => "a table is temporarily unavailable: retry",
+    };
+    DataFusionError::External(Box::new(Error::unavailable(problem).with_source(error)))
 }
 
 impl DisplayAs for TenantScan {

@@ -45,6 +45,7 @@ use datafusion::logical_expr::{
 };
 
 use self::domain::Domain;
+use crate::sql::rules::uuid_comparisons;
 
 /// The maximum number of nodes that the pass may create. The number must be limited, because each level of nesting can
 /// double the number of nodes in the levels below it.
@@ -59,6 +60,7 @@ pub(crate) fn decorrelate(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>>
         return Ok(Transformed::no(plan));
     }
     outer_aggregates::check(&plan)?;
+    let plan = uuid_comparisons::convert(plan)?;
     let plan = Rewriter::default().rewrite(plan, false)?;
     // The engine may have assumed that a subquery cannot return NULL. The expression that replaces it may be nullable,
     // so compute the schemas again.

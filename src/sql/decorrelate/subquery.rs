@@ -18,6 +18,7 @@ use super::domain::{Domain, resolve};
 use super::keyed_plan::Unnested;
 use super::single_row::subquery_value;
 use super::{Rewriter, outer_columns};
+use crate::sql::functions::decimal_types::wide_decimal;
 
 /// The plan of the outer rows. The result of each subquery is added to it as columns.
 struct Outer<'a> {
@@ -277,7 +278,7 @@ fn common_type(value: &Expr, subquery: &LogicalPlan, rows: &LogicalPlan) -> Resu
         (time @ DataType::Timestamp(..), DataType::Date32) | (DataType::Date32, time @ DataType::Timestamp(..)) => {
             Some(time.clone())
         }
-        (kind, other) => comparison_coercion(kind, other),
+        (kind, other) => wide_decimal(&[kind.clone(), other.clone()]).or_else(|| comparison_coercion(kind, other)),
     };
     match common {
         Some(kind) => Ok(kind),

@@ -5,6 +5,10 @@ use datafusion::error::Result;
 
 /// The maximum number of characters of a string in an error message.
 const CHARS_SHOWN_MAX: usize = 60;
+/// The end of the error message, after the string.
+pub(crate) const NOT_A_NUMBER: &str = "cannot be read as a number, because it may be a decimal in base64; set \
+    `schemas.enable` = true in Debezium's converter, or set Debezium's `decimal.handling.mode` to string and the source's \
+    `decimals` to \"text\"";
 
 /// Returns an error if a text may be base64.
 pub(super) fn check_number(text: &str) -> Result<()> {
@@ -12,11 +16,7 @@ pub(super) fn check_number(text: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = text.chars().take(CHARS_SHOWN_MAX).collect();
-    exec_err!(
-        "the string `{shown}` cannot be read as a number, because it may be a decimal in base64; set \
-         `schemas.enable` = true in Debezium's converter, or set Debezium's `decimal.handling.mode` to string and \
-         the source's `decimals` to \"text\""
-    )
+    exec_err!("the string `{shown}` {NOT_A_NUMBER}")
 }
 
 /// Returns true if a text is base64 of at least one byte, in the standard alphabet and with padding.

@@ -251,6 +251,30 @@ fn is_time(text: &str) -> bool {
     is_clock && is_zone
 }
 
+/// Rounds a time of day with more than six digits after the point to microseconds, half to even, as in PostgreSQL. Leaves
+/// other texts unchanged. Midnight at the end of the day becomes `24:00:00`, which no cast accepts. Returns true if the text
+/// changed.
+pub(crate) fn round_time(text: &mut String) -> bool {
+    let rounded = text.trim().split_once('.').and_then(|(clock, fraction)| {
+        if fraction.len() <= 6 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let parts: Option<Vec<i64>> = clock.split(':').map(|part| part.parse().ok()).collect();
+        let [hours @ 0..24, minutes @ 0..60, seconds @ 0..60] = parts?[..] else { return None };
+        let micros = (format!("0.{fraction}").parse::<f64>().ok()? * 1e6).round_ties_even() as i64;
+        let micros = ((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros;
+        let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
+        let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        Some(match hours {
+            24 => "24:00:00".to_owned(),
+            _ => format!("{hours:02}:{minutes:02}:{seconds:02}.{rest:06}"),
+        })
+    });
+    let is_changed = rounded.is_some();
+    rounded.into_iter().for_each(|rounded| *text = rounded);
+    is_changed
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::{TimeDelta, Timelike as _};

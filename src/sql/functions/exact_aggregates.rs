@@ -62,8 +62,9 @@ pub(crate) fn with_exact(functions: Vec<Arc<AggregateUDF>>) -> Vec<Arc<Aggregate
     replaced.collect()
 }
 
+/// A kind of aggregate. `exact_lists.rs` computes the first two for the elements of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     Sum,
     Average,
     Variance { is_sample: bool, is_root: bool },
@@ -79,7 +80,7 @@ struct ExactAggregate {
 }
 
 /// A function that is generic over the type of the total. [`with_total`] chooses the type and calls the function.
-trait Build {
+pub(super) trait Build {
     type Output;
 
     fn build<T: Total>(self, finish: Finish<T>) -> Self::Output;
@@ -118,7 +119,13 @@ impl Build for BuildFields<'_> {
 impl Kind {
     /// Selects the type of the total for arguments of the type `input`, and calls `build` with it. Returns `None` if
     /// the engine's function is not replaced for this type. `name` is the text of the expression, for error messages.
-    fn with_total<B: Build>(self, input: &DataType, output: &DataType, name: &str, build: B) -> Option<B::Output> {
+    pub(super) fn with_total<B: Build>(
+        self,
+        input: &DataType,
+        output: &DataType,
+        name: &str,
+        build: B,
+    ) -> Option<B::Output> {
         match self {
             Self::Variance { is_sample, is_root } => {
                 Some(build.build::<VarianceTotal>(Arc::new(move |totals: &[_]| {
@@ -201,12 +208,17 @@ where
 
 /// Returns the type of the average of decimals. An average is never greater than the greatest value, so it needs no
 /// more digits before the point.
-fn average_type(precision: u8, scale: i8) -> DataType {
+pub(super) fn average_type(precision: u8, scale: i8) -> DataType {
     let digits_before = i16::from(precision) - i16::from(scale);
     let left = i16::from(DECIMAL128_MAX_PRECISION) - digits_before;
     let wanted = i16::from(scale.max(QUOTIENT_SCALE));
     let result = left.min(wanted).max(i16::from(scale));
     DataType::Decimal128(DECIMAL128_MAX_PRECISION, i8::try_from(result).unwrap_or(scale))
+}
+
+/// Returns the type of the sum of decimals, which has ten more digits before the point if they fit.
+pub(super) fn sum_of_decimals_type(precision: u8, scale: i8) -> DataType {
+    DataType::Decimal128(precision.saturating_add(10).min(DECIMAL128_MAX_PRECISION), scale)
 }
 
 fn average_of_decimals<T>(scale: i8, output: DataType, name: String) -> Finish<WideSum<T>>
@@ -296,6 +308,11 @@ fn out_of_range(name: &str, kind: &DataType) -> DataFusionError {
     // `alias1` is the name that the engine gives to the argument of the DISTINCT aggregates if they all have the same
     // argument.
     let name = if name == "sum(alias1)" { "sum(DISTINCT …)" } else { name };
+    let advice = match (name.starts_with("array_"), advice) {
+        (false, advice) => advice,
+        (true, "") => "",
+        (true, _) => ": use sum over unnest(…), and cast its argument",
+    };
     DataFusionError::Execution(format!("{kind} out of range in {name}{advice}"))
 }
 

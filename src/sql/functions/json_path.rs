@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 /// A step of a path, which leads from a value to one of its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
-    /// A key of an object. If a key appears more than once, its first value is used.
+    /// A key of an object. If a key appears more than once, its last value is used.
     Key(&'a str),
     /// An index into an array, starting at 0. Negative indexes count from the end.
     Index(i64),
@@ -23,8 +23,8 @@ pub(crate) enum Step<'a> {
     KeyOrIndex(&'a str),
 }
 
-/// Returns the JSON of the value at `path`. Returns `None` if no such value exists, or if the JSON before this value is
-/// not valid.
+/// Returns the JSON of the value at `path`. Returns `None` if no such value exists, or if an object on the path, or the part
+/// of an array before the value, is not valid JSON.
 pub(crate) fn find<'j>(json: &'j str, path: &[Step<'_>]) -> Option<&'j str> {
     match path.split_first() {
         None => serde_json::from_str::<&RawValue>(json).ok().map(RawValue::get),
@@ -42,16 +42,37 @@ pub(crate) fn text(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Parses an integer, for example `12`, `12.0` or `"12"`.
+/// Parses an integer, for example `12`, `12.0`, `1.2e1` or `"12"`. Returns `None` if the number has a fraction, or does not
+/// fit into 64 bits. Nothing is rounded.
 pub(crate) fn int(value: &str) -> Option<i64> {
     let digits = number(value)?;
-    if let Ok(integer) = digits.parse() {
-        return Some(integer);
+    digits.parse().ok().or_else(|| whole(&digits))
+}
+
+/// Parses a number with a decimal point or an exponent whose value is an integer.
+fn whole(number: &str) -> Option<i64> {
+    let (unsigned, sign) = match number.strip_prefix('-') {
+        Some(rest) => (rest, -1_i128),
+        None => (number.strip_prefix('+').unwrap_or(number), 1),
+    };
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_number = !(integer.is_empty() && fraction.is_empty());
+    let digits = format!("{integer}{fraction}");
+    if !is_number || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
     }
-    let double: f64 = digits.parse().ok()?;
-    // A double above 2^53 may have been rounded, so it is refused.
-    let is_exact = double.fract() == 0.0 && double.abs() <= 9_007_199_254_740_992.0;
-    is_exact.then_some(double as i64)
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return exponent.parse::<i64>().ok().map(|_| 0);
+    }
+    // The value is `significant · 10^zeros`.
+    let dropped = digits.len() - significant.len();
+    let zeros = exponent.parse::<i64>().ok()?.checked_add(i64::try_from(dropped).ok()?)?;
+    let zeros = zeros.checked_sub(i64::try_from(fraction.len()).ok()?)?;
+    let factor = 10_i128.checked_pow(u32::try_from(zeros).ok()?)?;
+    let magnitude = significant.trim_start_matches('0').parse::<i128>().ok()?.checked_mul(factor)?;
+    i64::try_from(sign * magnitude).ok()
 }
 
 /// Parses a number, for example `1`, `1.5` or `"1.5"`.
@@ -96,7 +117,8 @@ fn number(value: &str) -> Option<Cow<'_, str>> {
 /// Returns the JSON of one child of an object or array.
 fn child<'j>(json: &'j str, step: Step<'_>) -> Option<&'j str> {
     let mut found = None;
-    // The parser's result is ignored, because the visitor stops the parser with an error as soon as it has the value.
+    // The parser's result is ignored, because the visitor of an array stops the parser with an error as soon as it has the
+    // value.
     let _read = serde_json::Deserializer::from_str(json).deserialize_any(ChildFinder { step, found: &mut found });
     found.map(RawValue::get)
 }
@@ -116,13 +138,16 @@ impl<'j> Visitor<'j> for ChildFinder<'_, 'j> {
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<(), A::Error> {
         let (Step::Key(key) | Step::KeyOrIndex(key)) = self.step else { return Err(A::Error::custom("not an array")) };
+        // A key can appear more than once. As in PostgreSQL, its last value counts.
+        let mut last = None;
         while let Some(is_wanted) = map.next_key_seed(KeyEquals(key))? {
             if is_wanted {
-                *self.found = Some(map.next_value()?);
-                return Err(A::Error::custom("found"));
+                last = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
-            map.next_value::<IgnoredAny>()?;
         }
+        *self.found = last;
         Ok(())
     }
 
@@ -188,7 +213,7 @@ mod tests {
         use Step::{Index, Key, KeyOrIndex};
         let cases: [(&[Step<'_>], Option<&str>); 13] = [
             (&[Key("n")], Some("3")),
-            (&[Key("id")], Some(r#""o\"1""#)),
+            (&[Key("id")], Some(r#""late""#)),
             (&[Key("items"), Index(0), Key("tags"), Index(1)], Some(r#""y""#)),
             (&[Key("items"), Index(-1)], Some(r#"{"sku":"b"}"#)),
             (&[Key("items"), Index(-3)], None),
@@ -205,7 +230,7 @@ mod tests {
             assert_eq!(find(ORDER, path), expected, "{path:?}");
         }
         assert_eq!(find("no json", &[]), None);
-        assert_eq!(find("{\"a\":1", &[Key("b")]), None);
+        assert_eq!(find("{\"a\":1", &[Key("a")]), None);
         assert_eq!(find(" 12 ", &[]), Some("12"));
     }
 
@@ -219,6 +244,28 @@ mod tests {
             ("\"-0.5\"", Some("-0.5"), None, Some(-0.5), None),
             ("9223372036854775807", Some("9223372036854775807"), Some(i64::MAX), Some(9.223_372_036_854_776e18), None),
             ("1e300", Some("1e300"), None, Some(1e300), None),
+            ("1.2e1", Some("1.2e1"), Some(12), Some(12.0), None),
+            ("0e99", Some("0e99"), Some(0), Some(0.0), None),
+            ("-1200e-2", Some("-1200e-2"), Some(-12), Some(-12.0), None),
+            ("120.5e1", Some("120.5e1"), Some(1205), Some(1205.0), None),
+            ("1e-1", Some("1e-1"), None, Some(0.1), None),
+            (
+                "9007199254740993.0",
+                Some("9007199254740993.0"),
+                Some(9_007_199_254_740_993),
+                Some(9_007_199_254_740_992.0),
+                None,
+            ),
+            (
+                "-9223372036854775808.0",
+                Some("-9223372036854775808.0"),
+                Some(i64::MIN),
+                Some(-9_223_372_036_854_775_808.0),
+                None,
+            ),
+            ("9223372036854775808.0", Some("9223372036854775808.0"), None, Some(9_223_372_036_854_775_808.0), None),
+            ("\"1e\"", Some("1e"), None, None, None),
+            ("\".\"", Some("."), None, None, None),
             ("1e999", Some("1e999"), None, None, None),
             ("\"NaN\"", Some("NaN"), None, None, None),
             ("\"\"", Some(""), None, None, None),

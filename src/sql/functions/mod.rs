@@ -5,9 +5,11 @@
 //!   call ─► function_size (estimate from the arguments) ─► function_limits (refuse or call)
 //!        └─► counted_functions (other functions: count the result)
 //!   aggregate ─► exact_aggregates (sum, avg, var, stddev) ─► running_total ─► double_sum, wide_sum, interval_total, variance_total
-//!             └► mode_and_percentile, percentile_cont, max_by, self_sorting_aggregates
+//!             └► mode_and_percentile, percentile_cont ─► decimal_median, max_by, self_sorting_aggregates
 //!             └► window_aggregates ─► recomputed_window, counted_windows
 //!             └► double_min_max (min, max)
+//!   sums of list elements ─► exact_lists ─► exact_aggregates
+//!   functions of lists, coalesce and similar functions ─► common_types ─► decimal_types
 //!   JSON ─► json_functions ─► json_path;   casts to uuid and json ─► text_casts
 //!   rules/ ─► checked_arithmetic, exact_comparison, interval_order, pass_through, rounding_cast (operators that cannot be
 //!             called by name)
@@ -19,9 +21,10 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(super) mod aggregate_functions;
 pub(super) mod arrow_casts;
-mod base64_text;
+pub(super) mod base64_text;
 pub(super) mod calendar;
 pub(super) mod checked_arithmetic;
+pub(super) mod common_types;
 pub(super) mod corrected_functions;
 pub(super) mod count_distinct;
 pub(super) mod counted_functions;
@@ -29,6 +32,8 @@ pub(super) mod counted_windows;
 mod date_difference;
 mod date_part;
 mod date_trunc;
+mod decimal_median;
+pub(super) mod decimal_types;
 mod definition;
 mod delegate;
 pub(super) mod distinct_values;
@@ -38,6 +43,7 @@ mod double_min_max;
 pub(super) mod double_sum;
 pub(super) mod exact_aggregates;
 pub(super) mod exact_comparison;
+pub(super) mod exact_lists;
 pub(super) mod exact_number;
 pub(super) mod function_limits;
 pub(super) mod function_size;
@@ -70,11 +76,14 @@ pub(super) mod wide_sum;
 pub(super) mod window_aggregates;
 
 /// The functions that can fail for some argument values even if the argument types are correct.
-const FALLIBLE: [&str; 36] = [
+const FALLIBLE: [&str; 40] = [
     "abs",
     "age",
     "arrow_cast",
+    "array_avg",
+    "array_product",
     "array_resize",
+    "array_sum",
     "chr",
     "date_bin",
     "date_diff",
@@ -107,6 +116,7 @@ const FALLIBLE: [&str; 36] = [
     "to_timestamp_seconds",
     "to_unixtime",
     "to_uuid",
+    "to_uuids",
 ];
 
 /// Returns true if `function` is an operator that the analyzer rules add to plans. Statements cannot call these

@@ -1,7 +1,8 @@
 //! The aggregates `percentile_cont` and `median`, which interpolate between the two values nearest to a position.
 //!
 //! The engine's functions round the weight of the interpolation to six digits, and return an integer for the median of
-//! integers. These functions compute in doubles, as in PostgreSQL.
+//! integers. These functions compute in doubles, as in PostgreSQL. The median of decimals is a decimal
+//! (`decimal_median.rs`).
 //!
 //! ```sql
 //! percentile_cont(0.95) WITHIN GROUP (ORDER BY x)   quantile_cont(x, 0.95)   median(x)
@@ -29,7 +30,9 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
+use crate::sql::functions::decimal_median::DecimalMedian;
 use crate::sql::functions::distinct_values::{DistinctValues, normalized};
+use crate::sql::functions::exact_aggregates::average_type;
 use crate::sql::functions::mode_and_percentile::fraction;
 
 /// Returns `percentile_cont` and `median`.
@@ -78,6 +81,17 @@ impl AggregateUDFImpl for PercentileCont {
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         let is_number = |kind: &DataType| kind.is_numeric() || kind.is_null();
         let is_valid = kinds.len() == 1 + usize::from(self.has_fraction) && kinds.iter().all(is_number);
+        if is_valid
+            && let [kind] = kinds
+            && kind.is_decimal()
+        {
+            return match kind {
+                DataType::Decimal32(precision, scale)
+                | DataType::Decimal64(precision, scale)
+                | DataType::Decimal128(precision, scale) => Ok(vec![DataType::Decimal128(*precision, *scale)]),
+                kind => Err(DataFusionError::Plan(format!("median does not support {kind}: cast x to DECIMAL(38, 0)"))),
+            };
+        }
         if is_valid {
             return Ok(vec![DataType::Float64; kinds.len()]);
         }
@@ -85,30 +99,43 @@ impl AggregateUDFImpl for PercentileCont {
         Err(DataFusionError::Plan(format!("write {form}, where x is a number")))
     }
 
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(match kinds {
+            [DataType::Decimal128(precision, scale)] => average_type(*precision, *scale),
+            _ => DataType::Float64,
+        })
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let input = match args.input_fields[0].data_type() {
+            kind @ DataType::Decimal128(..) if !self.has_fraction => kind.clone(),
+            _ => DataType::Float64,
+        };
         if args.is_distinct {
-            return Ok(vec![DistinctValues::state_field(args.name, &DataType::Float64)]);
+            return Ok(vec![DistinctValues::state_field(args.name, &input)]);
         }
-        let item = Field::new_list_field(DataType::Float64, true);
+        let item = Field::new_list_field(input, true);
         Ok(vec![Arc::new(Field::new_list(format_state_name(args.name, "values"), item, true))])
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if let Some(median) = decimal_median(&args) {
+            return Ok(median);
+        }
         let values = Box::new(Values { values: Vec::new(), position: self.position(&args)? });
         Ok(if args.is_distinct { DistinctValues::boxed(DataType::Float64, values) } else { values })
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if let Some(median) = decimal_median(&args) {
+            return Ok(median);
+        }
         let values = Box::new(SortedValues { values: Vec::new(), position: self.position(&args)? });
         Ok(if args.is_distinct { DistinctValues::boxed(DataType::Float64, values) } else { values })
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        !args.is_distinct
+        !args.is_distinct && !args.expr_fields[0].data_type().is_decimal()
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
@@ -122,6 +149,14 @@ impl AggregateUDFImpl for PercentileCont {
     fn supports_within_group_clause(&self) -> bool {
         self.has_fraction
     }
+}
+
+/// Returns the accumulator for a median of decimals, or `None` if the argument is not a decimal.
+fn decimal_median(args: &AccumulatorArgs) -> Option<Box<dyn Accumulator>> {
+    let kind = args.expr_fields[0].data_type();
+    let DataType::Decimal128(precision, scale) = kind else { return None };
+    let median = DecimalMedian::boxed(*precision, *scale);
+    Some(if args.is_distinct { DistinctValues::boxed(kind.clone(), median) } else { median })
 }
 
 /// The position of the result among the sorted values.

@@ -4,6 +4,9 @@
 //! double, as in PostgreSQL. The engine would cast the double to a decimal with 15 digits after the point, and would
 //! lose digits or fail. `functions/checked_arithmetic.rs` determines the number of digits in a quotient of decimals.
 //!
+//! Decimals are compared with other decimals and with integers in a type that contains all digits of both, which can be a
+//! decimal with up to 76 digits. The engine would use 38 digits, and fail for values that have more in the common type.
+//!
 //! This rule also replaces comparisons between 64-bit integers and doubles with exact comparisons. A plan without
 //! decimals or doubles is returned unchanged after one traversal.
 
@@ -23,6 +26,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::sql::functions::checked_arithmetic::CheckedOperator;
+use crate::sql::functions::decimal_types::{common_fraction, decimal128, wide_decimal};
 use crate::sql::functions::exact_comparison::exact_comparison;
 use crate::sql::functions::rounding_cast::cast_operand;
 use crate::sql::plan_expressions::{has_type, rewrite_expressions};
@@ -68,6 +72,9 @@ fn rewrite_node(plan: LogicalPlan, is_changed: &Cell<bool>) -> Result<Transforme
                         *right = to_double(std::mem::take(right));
                     } else if left_kind.is_decimal() && right_kind.is_floating() {
                         *left = to_double(std::mem::take(left));
+                    } else if let Some(target) = wide_decimal(&[left_kind.clone(), right_kind.clone()]) {
+                        *left = cast_to(std::mem::take(left), &left_kind, target.clone());
+                        *right = cast_to(std::mem::take(right), &right_kind, target);
                     }
                 }
             }
@@ -154,7 +161,8 @@ fn double_in_cast<'a>(value: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
     }
 }
 
-/// Casts the decimals in `expr IN (SELECT …)` to doubles if the other side is a double.
+/// Casts the decimals in `expr IN (SELECT …)` to doubles if the other side is a double, and both sides to the type in which
+/// they can be compared if 38 digits are not enough.
 fn rewrite_in_subquery(mut tested: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let plan = &tested.subquery.subquery;
     let Some((qualifier, field)) = plan.schema().iter().next() else {
@@ -167,6 +175,12 @@ fn rewrite_in_subquery(mut tested: InSubquery, schema: &DFSchema) -> Result<Tran
         let column = to_double(Expr::from((qualifier, field))).alias(field.name());
         tested.subquery.subquery =
             LogicalPlanBuilder::from(Arc::clone(plan)).project([column])?.build().map(Arc::new)?;
+    } else if let Some(target) = wide_decimal(&[kind.clone(), field.data_type().clone()]) {
+        let column =
+            Expr::Cast(Cast::new(Box::new(Expr::from((qualifier, field))), target.clone())).alias(field.name());
+        tested.subquery.subquery =
+            LogicalPlanBuilder::from(Arc::clone(plan)).project([column])?.build().map(Arc::new)?;
+        tested.expr = Box::new(cast_to(*tested.expr, &kind, target));
     } else {
         return Ok(Transformed::no(Expr::InSubquery(tested)));
     }
@@ -179,12 +193,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::InSubquery(tested) => return rewrite_in_subquery(tested, schema),
         Expr::Between(mut between) => {
             let Between { expr, low, high, .. } = &mut between;
-            let changed = unify([&mut **expr, &mut **low, &mut **high], schema);
+            let changed = unify_compared([&mut **expr, &mut **low, &mut **high], schema);
             transformed(Expr::Between(between), changed)
         }
         Expr::InList(mut list) => {
             let InList { expr, list: values, .. } = &mut list;
-            let changed = unify(std::iter::once(&mut **expr).chain(values.iter_mut()), schema);
+            let changed = unify_compared(std::iter::once(&mut **expr).chain(values.iter_mut()), schema);
             transformed(Expr::InList(list), changed)
         }
         Expr::Case(mut case) => {
@@ -192,11 +206,19 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let mut changed = false;
             if let Some(expr) = expr {
                 let whens = when_then_expr.iter_mut().map(|(when, _)| &mut **when);
-                changed |= unify(std::iter::once(&mut **expr).chain(whens), schema);
+                changed |= unify_compared(std::iter::once(&mut **expr).chain(whens), schema);
             }
             let results = when_then_expr.iter_mut().map(|(_, then)| &mut **then);
             changed |= unify_integers(results.chain(else_expr.as_deref_mut()), schema);
             transformed(Expr::Case(case), changed)
+        }
+        Expr::WindowFunction(mut call) if ["lag", "lead"].contains(&call.fun.name()) => {
+            // The engine would cast the default to the type of the value, and round it.
+            let changed = match call.params.args.as_mut_slice() {
+                [value, _, default] => unify_integers([value, default], schema),
+                _ => false,
+            };
+            transformed(Expr::WindowFunction(call), changed)
         }
         Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
             if let ("round", [value]) = (func.name(), args.as_slice())
@@ -265,7 +287,8 @@ fn transformed(expr: Expr, changed: bool) -> Transformed<Expr> {
 }
 
 fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
-    let is_comparison = binary.op.negate().is_some() && binary.op.swap().is_some();
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    let is_comparison = matches!(binary.op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom);
     if !is_comparison && !binary.op.is_numerical_operators() {
         return Transformed::no(Expr::BinaryExpr(binary));
     }
@@ -283,6 +306,8 @@ fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr
         };
         let args = vec![cast_to(*binary.left, &left_kind, left_cast), cast_to(*binary.right, &right_kind, right_cast)];
         return Transformed::yes(CheckedOperator::Divide.call(args));
+    } else if is_comparison && unify_compared([&mut **left, &mut **right], schema) {
+        return Transformed::yes(Expr::BinaryExpr(binary));
     } else {
         return match exact_comparison(&binary, &left_kind, &right_kind) {
             Some(comparison) => Transformed::yes(comparison),
@@ -290,19 +315,6 @@ fn rewrite_binary(mut binary: BinaryExpr, schema: &DFSchema) -> Transformed<Expr
         };
     }
     Transformed::yes(Expr::BinaryExpr(binary))
-}
-
-/// Returns the 128-bit decimal type that represents all values of a numeric type exactly.
-fn decimal128(kind: &DataType) -> Option<DataType> {
-    match kind {
-        DataType::Decimal128(_, scale) if *scale >= 0 => Some(kind.clone()),
-        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) if *scale >= 0 => {
-            Some(DataType::Decimal128(*precision, *scale))
-        }
-        kind if kind.is_integer() => Some(DataType::Decimal128(20, 0)),
-        DataType::Null => Some(DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)),
-        _ => None,
-    }
 }
 
 fn cast_to(expr: Expr, from: &DataType, to: DataType) -> Expr {
@@ -323,6 +335,24 @@ fn unify<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -
     is_mixed
 }
 
+/// Like [`unify`], but also casts decimals and integers to a type in which they can be compared.
+fn unify_compared<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
+    let mut exprs: Vec<_> = exprs.into_iter().collect();
+    if unify(exprs.iter_mut().map(|expr| &mut **expr), schema) {
+        return true;
+    }
+    let kinds: Vec<_> = exprs.iter().map(|expr| expr.get_type(schema).unwrap_or(DataType::Null)).collect();
+    let Some(target) = wide_decimal(&kinds) else { return false };
+    let mut is_changed = false;
+    for (expr, kind) in exprs.into_iter().zip(kinds) {
+        if kind.is_numeric() && kind != target {
+            *expr = Expr::Cast(Cast::new(Box::new(std::mem::take(expr)), target.clone()));
+            is_changed = true;
+        }
+    }
+    is_changed
+}
+
 /// Like [`unify`], but also casts integers. The results of CASE need this, because the type of a CASE is that of its
 /// first result until the engine has coerced all results.
 fn unify_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
@@ -339,29 +369,6 @@ fn unify_integers<'a>(exprs: impl IntoIterator<Item = &'a mut Expr>, schema: &DF
         }
     }
     true
-}
-
-/// Returns the common type of numbers whose types differ, if at least one of the types is a decimal or a double.
-/// Returns `None` otherwise.
-fn common_fraction(kinds: &[DataType]) -> Option<DataType> {
-    let mut numbers = kinds.iter().filter(|kind| kind.is_numeric());
-    let first = numbers.next()?;
-    if numbers.all(|kind| kind == first) {
-        return None;
-    }
-    if kinds.iter().any(DataType::is_floating) {
-        return Some(DataType::Float64);
-    }
-    let decimals: Option<Vec<_>> = kinds.iter().filter(|kind| kind.is_numeric()).map(decimal128).collect();
-    let (mut whole, mut places) = (0, 0);
-    for decimal in decimals? {
-        let DataType::Decimal128(precision, scale) = decimal else { return None };
-        let scale = scale.unsigned_abs();
-        (whole, places) = (whole.max(precision.saturating_sub(scale)), places.max(scale));
-    }
-    let precision = (whole + places).min(DECIMAL128_MAX_PRECISION);
-    let has_decimal = kinds.iter().any(DataType::is_decimal);
-    has_decimal.then_some(DataType::Decimal128(precision, places.cast_signed()))
 }
 
 /// Casts an expression to a double. A literal becomes the nearest double.

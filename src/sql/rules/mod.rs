@@ -1,7 +1,7 @@
 //! Analyzer and optimizer rules that prevent wrong results and unnecessary errors caused by the engine's own rules.
 //!
 //! ```text
-//!   logical plan ─► uuid_comparisons ─► exact_numbers (decimals) ─► time_coercion with time_units and boolean_predicates
+//!   logical plan ─► uuid_comparisons with uuid_types ─► exact_numbers (decimals) ─► time_coercion with time_units and boolean_predicates
 //!     ─► interval_comparisons
 //!     ─► engine's type coercion ─► aggregate_order ─► checked_arithmetic ─► canonical_doubles
 //!     ─► computed_keys ─► fallible_operands (arguments with FILTER) ─► volatile_filters ─► function_limits
@@ -40,6 +40,7 @@ mod split_limits;
 pub(super) mod time_coercion;
 pub(super) mod time_units;
 pub(super) mod uuid_comparisons;
+mod uuid_types;
 pub(super) mod volatile_filters;
 
 /// Returns the physical optimizer rules of the engine and of this crate.

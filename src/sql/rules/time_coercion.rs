@@ -100,13 +100,14 @@ fn rewrite_join(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::new_transformed(LogicalPlan::Join(join), changed))
 }
 
-/// Casts the dates in the columns of a UNION that contain both dates and timestamps.
+/// Casts the dates in the columns of a UNION that contain both dates and timestamps, and times of day to a common unit.
 fn rewrite_union(union: Union) -> Result<Transformed<LogicalPlan>> {
     let targets: Vec<Option<DataType>> = (0..union.schema.fields().len())
         .map(|index| {
             let kind =
                 |input: &Arc<LogicalPlan>| input.schema().fields().get(index).map(|field| field.data_type().clone());
-            common_type(&union.inputs.iter().map(kind).collect::<Vec<_>>())
+            let kinds: Vec<_> = union.inputs.iter().map(kind).collect();
+            common_type(&kinds).or_else(|| time_units::common_unit(&kinds))
         })
         .collect();
     if targets.iter().all(Option::is_none) {
@@ -116,7 +117,7 @@ fn rewrite_union(union: Union) -> Result<Transformed<LogicalPlan>> {
         let columns = input.schema().iter().zip(&targets).map(|((qualifier, field), target)| {
             let column = Expr::Column(Column::from((qualifier, field)));
             match target {
-                Some(kind) if is_date(field.data_type()) => {
+                Some(kind) if is_date(field.data_type()) || time_units::unit(field.data_type()).is_some() => {
                     cast(column, kind.clone()).alias_qualified(qualifier.cloned(), field.name())
                 }
                 _ => column,
@@ -166,6 +167,12 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let is_simple = case.expr.is_some();
             let mut tests: Vec<&mut Expr> = case.expr.iter_mut().map(|expr| &mut **expr).chain(tests).collect();
             is_simple && unify_all(&mut tests, schema) || is_changed
+        }
+        Expr::WindowFunction(call) if ["lag", "lead"].contains(&call.fun.name()) => {
+            match call.params.args.as_mut_slice() {
+                [value, _, default] => unify_all(&mut [value, default], schema),
+                _ => false,
+            }
         }
         Expr::ScalarFunction(call) => match call.func.name() {
             "coalesce" | "nvl" | "greatest" | "least" | "nullif" | "make_array" => {

@@ -4,6 +4,7 @@
 //!   x = ANY (ARRAY[a, b])   ─►  x IN (a, b)                 x <> ALL (ARRAY[a, b])  ─►  x NOT IN (a, b)
 //!   x > ANY (ARRAY[a, b])   ─►  x > a OR x > b              x > ALL (ARRAY[a, b])   ─►  x > a AND x > b
 //!   x > ANY (a)             ─►  a CASE that returns NULL where the standard does
+//!   x = ANY (a)             ─►  the same, with array_has(a, x)
 //! ```
 //!
 //! The engine ignores NULL elements. In the standard, a NULL element makes the result NULL unless another element decides
@@ -44,6 +45,11 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     }
     check_repeatable(array, "the array of ANY or ALL")?;
     let (left, array) = (parenthesized((**left).clone()), parenthesized((**array).clone()));
+    if is_list {
+        // The planner would use the engine's `array_has`, which compares fewer types.
+        let has = call_expr("array_has", vec![array.clone(), left.clone()]);
+        *expr = if is_any { has } else { not(has) };
+    }
     *expr = parenthesized(with_nulls(expr, left, array, is_any));
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! | `CURRENT_TIMESTAMP(0)` | `date_trunc('second', now())` |
 //! | `CURRENT_TIMESTAMP(1)` | `date_bin(INTERVAL '100000 microseconds', now())` |
 //! | `LOCALTIMESTAMP`, `LOCALTIMESTAMP(0)` | the same, as a timestamp without a zone |
-//! | `LOCALTIME` | `current_time` |
+//! | `LOCALTIME` | `CAST(current_time AS TIME)` |
 //!
 //! PostgreSQL rounds the current time to the precision. This server truncates it, so the time is never in the future.
 
@@ -30,7 +30,9 @@ pub(super) fn rewrite(function: &Function) -> Option<Expr> {
     let precision = precision(function);
     let is_plain = matches!(&function.args, FunctionArguments::None);
     match (name_of(function)?, precision) {
-        ("localtime", None) if is_plain => Some(call_expr("current_time", Vec::new())),
+        ("localtime", None) if is_plain => {
+            Some(cast(call_expr("current_time", Vec::new()), DataType::Time(None, TimezoneInfo::None)))
+        }
         ("localtimestamp", precision) if is_plain || precision.is_some() => {
             let now = now(precision.unwrap_or(PRECISION_MAX));
             Some(cast(now, DataType::Timestamp(Some(6), TimezoneInfo::None)))

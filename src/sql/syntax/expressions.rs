@@ -3,7 +3,7 @@
 //! | in the statement | planned as |
 //! |---|---|
 //! | `CAST(x AS VARCHAR(3))` | `left(CAST(x AS VARCHAR), 3)` |
-//! | `CAST(x AS UUID)`, `JSON 'x'` | `to_uuid(x)`, `to_json('x')` |
+//! | `CAST(x AS UUID)`, `CAST(x AS UUID[])`, `JSON 'x'` | `to_uuid(x)`, `to_uuids(x)`, `to_json('x')` |
 //! | `x AT TIME ZONE 'zone'` | `at_time_zone(x, 'zone')` |
 //! | `extract(part FROM x)`, `year(x)`, … | `date_part('part', x)` |
 //! | `x LIKE p ESCAPE '!'` | `x LIKE like_pattern(p, '!')` |
@@ -23,12 +23,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
-    ObjectName, Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectName, Select, SelectItem, UnaryOperator, Value, ValueWithSpan, VisitMut as _,
+    VisitorMut,
 };
 
 use crate::error::{Error, Result};
-use crate::sql::functions::calendar::{complete_time, drop_time};
+use crate::sql::functions::calendar::{complete_time, drop_time, round_time};
 use crate::sql::syntax::session_values::{SessionValue, session_value};
 use crate::sql::syntax::tree::{binary, call_expr, cast, number, parenthesized, take, text};
 use crate::sql::syntax::{array_comparisons, current_time, type_names};
@@ -155,6 +156,11 @@ fn text_cast(kind: &DataType, cast: &CastKind) -> Option<&'static str> {
     let is_try = matches!(cast, CastKind::TryCast | CastKind::SafeCast);
     match kind {
         DataType::Uuid => Some(if is_try { "try_to_uuid" } else { "to_uuid" }),
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _) | ArrayElemTypeDef::AngleBracket(element))
+            if **element == DataType::Uuid =>
+        {
+            Some(if is_try { "try_to_uuids" } else { "to_uuids" })
+        }
         DataType::JSON | DataType::JSONB => Some(if is_try { "try_to_json" } else { "to_json" }),
         _ => None,
     }
@@ -194,11 +200,13 @@ fn first_match(from: Expr, pattern: Expr, has_escape: bool) -> Result<Expr> {
     Ok(call_expr("array_element", vec![call_expr("regexp_match", vec![from, pattern]), number("1")]))
 }
 
-/// Rewrites a constant timestamp with [`complete_time`], and removes the time from a constant date.
+/// Rewrites a constant timestamp with [`complete_time`], removes the time from a constant date, and rounds a constant time
+/// of day.
 fn complete(value: &mut ValueWithSpan, kind: &DataType) {
     match (&mut value.value, kind) {
         (Value::SingleQuotedString(text), DataType::Timestamp(_, _)) => _ = complete_time(text),
         (Value::SingleQuotedString(text), DataType::Date) => drop_time(text),
+        (Value::SingleQuotedString(text), DataType::Time(_, _)) => _ = round_time(text),
         _ => {}
     }
 }

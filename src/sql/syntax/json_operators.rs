@@ -3,31 +3,46 @@
 //! In PostgreSQL, they have the same precedence as `||`, which is higher than the precedence of comparisons. The parser
 //! gives them a lower one. It reads `a ->> 'b' = 'c'` as `a ->> ('b' = 'c')`, and `1 = a -> 'b'` as `(1 = a) -> 'b'`.
 //!
+//! `'x' || a ->> 'b'` is refused. By these rules, it means `('x' || a) ->> 'b'`, which is never intended: the value would be
+//! NULL, because `'x' || a` is not valid JSON. PostgreSQL refuses it, because the left operand is text.
+//!
 //! The parser keeps parentheses as `Nested`, so an operand that is a comparison and not `Nested` was grouped incorrectly.
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr};
 
+use crate::error::{Error, Result};
 use crate::sql::syntax::tree::take;
 
 /// If an operand of a JSON operator has a lower precedence than the operator, moves the JSON operator into the operand.
-pub(super) fn rotate(expr: &mut Expr) {
-    let Expr::BinaryOp { left, op, right } = expr else { return };
+///
+/// # Errors
+///
+/// If the left operand is a concatenation without parentheses.
+pub(super) fn rotate(expr: &mut Expr) -> Result<()> {
+    let Expr::BinaryOp { left, op, right } = expr else { return Ok(()) };
     if !is_json_operator(op) {
-        return;
+        return Ok(());
+    }
+    if let Expr::BinaryOp { left: text, op: BinaryOperator::StringConcat, right: json } = &**left {
+        return Err(Error::invalid(format!(
+            "|| and {op} have the same precedence: enclose the JSON operator in parentheses, as in {text} || ({json} {op} \
+             {right})"
+        )));
     }
     if let Some(last) = last_operand(left) {
         // `f(x, last) -> right` becomes `f(x, last -> right)`.
         let operand = Expr::BinaryOp { left: Box::new(take(last)), op: op.clone(), right: Box::new(take(right)) };
         *last = operand;
-        rotate(last);
+        rotate(last)?;
         *expr = take(left);
     } else if let Some(first) = first_operand(right) {
         // `left -> f(first, x)` becomes `f(left -> first, x)`.
         let operand = Expr::BinaryOp { left: Box::new(take(left)), op: op.clone(), right: Box::new(take(first)) };
         *first = operand;
-        rotate(first);
+        rotate(first)?;
         *expr = take(right);
     }
+    Ok(())
 }
 
 fn is_json_operator(op: &BinaryOperator) -> bool {

@@ -61,7 +61,7 @@ mod wildcards;
 /// contains `current_user`.
 pub(crate) fn check_and_rewrite(statement: &mut Statement, state: &SessionState, user: Option<&str>) -> Result<bool> {
     let functions = state.scalar_functions();
-    operator_precedence::rewrite(statement);
+    operator_precedence::rewrite(statement)?;
     named_windows::rewrite(statement)?;
     clauses::check(statement, &|name| functions.contains_key(name))?;
     volatile_queries::check(statement)?;

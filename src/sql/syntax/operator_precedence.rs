@@ -16,25 +16,27 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Query, UnaryOperator, VisitMut as _, VisitorMut};
 
+use crate::error::{Error, Result};
 use crate::sql::syntax::json_operators;
 use crate::sql::syntax::tree::{query_of, take};
 
 /// Corrects the precedence of operators in a statement.
-pub(super) fn rewrite(statement: &mut Statement) {
-    if let Some(query) = query_of(statement) {
-        let _flow: ControlFlow<()> = Query::visit(query, &mut Precedence);
+pub(super) fn rewrite(statement: &mut Statement) -> Result<()> {
+    let Some(query) = query_of(statement) else { return Ok(()) };
+    match Query::visit(query, &mut Precedence) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
     }
 }
 
 struct Precedence;
 
 impl VisitorMut for Precedence {
-    type Break = ();
+    type Break = Error;
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         rotate(expr);
-        json_operators::rotate(expr);
-        ControlFlow::Continue(())
+        json_operators::rotate(expr).map_or_else(ControlFlow::Break, ControlFlow::Continue)
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `x IN ((SELECT …), 2)` | `x IN (coalesce((SELECT …)), 2)` |
 //! | `x = ANY ((SELECT …) EXCEPT …)` | `x = ANY (WITH "__first" AS (SELECT 1) (SELECT …) EXCEPT …)` |
 //! | `x BETWEEN SYMMETRIC a AND b` | `x BETWEEN symmetric_bound(a) AND b` (see `row_comparisons`) |
+//! | `doc#>>'{a}'`, `doc#>'{a}'` | `doc #>> '{a}'`, `doc #> '{a}'`. The parser would treat `doc#` as a name |
 //! | `'a' 'b'`, `1 'b'` | refused. The parser would treat `'b'` as an alias |
 //! | `1_000`, `0b101`, `2x` | refused. The parser would treat the characters after the digits as an alias |
 //! | `__subquery_1` | refused. The name is reserved |
@@ -87,6 +88,9 @@ impl Rewriter<'_> {
                     self.edits.after.insert(self.words[position], vec![Token::RParen]);
                 }
             }
+            Some(Token::Word(Word { value, quote_style: None, .. })) if value.ends_with('#') => {
+                self.split_name(position)
+            }
             Some(Token::Word(Word { keyword, quote_style: None, .. })) => match keyword {
                 Keyword::CASE => self.cases += 1,
                 Keyword::END => self.cases = self.cases.saturating_sub(1),
@@ -96,6 +100,22 @@ impl Rewriter<'_> {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// Moves the `#` at the end of a name to the operator that directly follows.
+    fn split_name(&mut self, position: usize) {
+        let index = self.words[position];
+        let (name, next) = (self.token(position), self.tokens.get(index + 1).map(|next| &next.token));
+        let Some(name) = name.and_then(|name| Some(name.to_string().strip_suffix('#')?.to_owned())) else { return };
+        let operator = match next {
+            Some(Token::Gt) => Token::HashArrow,
+            Some(Token::ShiftRight) => Token::HashLongArrow,
+            _ => return,
+        };
+        if !name.is_empty() {
+            self.edits.dropped.extend([index, index + 1]);
+            self.edits.before.insert(index, vec![Token::make_word(&name, None), operator]);
         }
     }
 
@@ -309,6 +329,8 @@ mod tests {
             ("a # b", None),
             ("a #b", None),
             ("\"#b\"", Some("\"#b\"")),
+            ("a#>>'{b}'#>'{c}'", Some("a#>>'{b}'#>'{c}'")),
+            ("t.a#> '{b}'", Some("t.a#> '{b}'")),
         ] {
             assert_eq!(rewritten(sql).as_deref(), expected, "{sql}");
         }

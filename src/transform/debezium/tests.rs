@@ -411,7 +411,9 @@ fn a_string_that_may_be_base64_is_not_read_as_a_number() {
         let json = format!(r#"{{"op":"c","after":{{"v":"{value}"}}}}"#);
         for read in READS {
             let error = total(read, &json, |_| {}).unwrap_err();
-            assert!(error.contains(&format!("`{value}` cannot be read as a number")), "{read} {value}: {error}");
+            // The error of a statement that reads a lookup table contains no values.
+            let shown = if read.contains("restaurants") { "a string".to_owned() } else { format!("`{value}`") };
+            assert!(error.contains(&format!("{shown} cannot be read as a number")), "{read} {value}: {error}");
         }
         let through_columns = "SELECT key AS tenant_id, time AS event_time, change_id AS event_id, CAST(t AS DOUBLE) AS total \
              FROM (SELECT *, row->>'v' AS t FROM messages) AS m JOIN restaurants r ON r.id = 2 WHERE t <> r.name";

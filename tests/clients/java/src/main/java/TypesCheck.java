@@ -92,6 +92,7 @@ public final class TypesCheck {
     return read("ref, X'" + REF.replace("-", "") + "' AS bytes", "jdbc-full", row -> {
       Check.equal(row.getString(1), REF, "getString");
       Check.equal(row.getObject(1), REF, "getObject");
+      Check.equal(row.getObject(1, String.class), REF, "getObject as a String");
       Check.equal(UUID.fromString(row.getString(1)), UUID.fromString(REF), "UUID.fromString");
       // The driver has no code for UUIDs: it casts the object that it has, which is a string or a byte array.
       for (int column : new int[] {1, 2}) {
@@ -215,11 +216,13 @@ public final class TypesCheck {
           }
           case "clock" -> Check.equal(rows.getInt("DATA_TYPE"), Types.TIME, "type of clock");
           case "names" -> Check.equal(rows.getInt("DATA_TYPE"), Types.ARRAY, "type of names");
+          case "ref" -> Check.equal(rows.getString("TYPE_NAME"), "UUID", "type name of ref");
+          case "doc" -> Check.equal(rows.getString("TYPE_NAME"), "JSON", "type name of doc");
           default -> seen--;
         }
         seen++;
       }
-      Check.equal(seen, 4, "columns");
+      Check.equal(seen, 6, "columns");
     }
     return null;
   }

@@ -493,6 +493,11 @@ impl Uploads<'_> {
         if let Some((upload, _)) = self.open {
             upload.abort().await;
         }
-        self.table.discard(&self.files).await;
+        match self.table.draft(self.files, Vec::new()) {
+            Ok(draft) => self.table.discard(draft).await,
+            Err(error) => {
+                tracing::debug!(%error, "cannot delete the files of a failed merge, which remain in the store")
+            }
+        }
     }
 }

@@ -35,6 +35,10 @@ const OPERAND_MISMATCHES: [&str; 7] = [
 const WORDS: [&str; 4] = ["IS NOT DISTINCT FROM", "IS DISTINCT FROM", "AND", "OR"];
 /// The end of the engine's message for arguments that a function itself has checked. The function's message follows.
 const USER_DEFINED: &str = "user-defined coercion failed with: ";
+/// Texts in the engine's messages about the types of arguments. Other messages after [`USER_DEFINED`] come from the
+/// function.
+const NOT_OWN: [&str; 3] =
+    ["Fail to find the coerced type", "Failed to coerce arguments to satisfy a call to ", " does not support type "];
 /// The beginning of the engine's message for arguments of types that a function does not accept. The call follows.
 const NO_MATCH: &str = "No function matches the given name and argument types '";
 /// The beginning of the engine's message for two columns of the same name. The expression of the first one follows.
@@ -149,7 +153,7 @@ fn mismatched_operands(text: &str) -> Option<String> {
 /// Rewrites the engine's message about arguments of types that a function does not accept.
 fn mismatched_arguments(text: &str) -> Option<String> {
     let user_defined = text.split_once(USER_DEFINED).map(|(_, rest)| rest.split(NO_MATCH).next().unwrap_or(rest));
-    if let Some(own) = user_defined.filter(|own| !own.starts_with("Fail to find the coerced type")) {
+    if let Some(own) = user_defined.filter(|own| !NOT_OWN.iter().any(|text| own.contains(text))) {
         return Some(
             NESTED_PREFIXES
                 .iter()

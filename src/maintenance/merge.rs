@@ -20,16 +20,17 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Error, Kind, Result};
-use crate::lake::{DataFile, FileBytes, FileLayout, FileSummary, FileUpload, MergeInput, Table};
+use crate::lake::{DataFile, FileBytes, FileLayout, MergeInput, Table};
 use crate::maintenance::cursor::Cursor;
 use crate::maintenance::file_cuts::GROUP_ROWS_MAX;
 use crate::maintenance::gather::gather;
 #[cfg(test)]
 use crate::maintenance::order::MergedOrder;
 use crate::maintenance::order::{Key, Keys, merged_order};
-use crate::maintenance::output::{Output, Stored};
+use crate::maintenance::output::Output;
 use crate::maintenance::policy::Unit;
 use crate::maintenance::proof::{RowHasher, RowSum};
+use crate::maintenance::uploads::Uploads;
 use crate::supervise::blocking;
 
 /// The maximum number of files that are read concurrently.
@@ -123,9 +124,9 @@ impl fmt::Display for MergeError {
 pub async fn merge(table: &Arc<Table>, unit: &Unit, options: &MergeOptions) -> Result<Merged, MergeError> {
     let schema = table.stored_schema()?;
     let inputs = open(table, &schema, unit, options).await?;
-    let mut uploads = Uploads { table: Arc::clone(table), unit, open: None, files: Vec::new() };
+    let mut uploads = Uploads::new(Arc::clone(table), unit);
     match run(table, &schema, inputs, unit, options, &mut uploads).await {
-        Ok((inputs, memory_bytes)) => Ok(Merged { inputs, files: uploads.files, memory_bytes }),
+        Ok((inputs, memory_bytes)) => Ok(Merged { inputs, files: uploads.into_files(), memory_bytes }),
         Err(error) => {
             uploads.discard().await;
             Err(error)
@@ -288,7 +289,7 @@ impl Merge {
         unit: &Unit,
         options: &MergeOptions,
     ) -> Self {
-        let whole = options.whole_rows || rand::random::<u32>() % WHOLE_ROWS_EVERY == 0;
+        let whole = options.whole_rows || rand::random::<u32>().is_multiple_of(WHOLE_ROWS_EVERY);
         let hasher = RowHasher::new(schema, whole);
         let layout = FileLayout {
             compression_level: options.compression_level,
@@ -450,54 +451,4 @@ fn batch_rows(inputs: &[MergeInput], options: &MergeOptions) -> usize {
     // Each input has up to two batches, and the merged rows are a copy.
     let rows = options.memory_bytes_max / DECODED_SHARE / width / inputs.len().max(1) as u64;
     rows.clamp(*BATCH_ROWS.start(), *BATCH_ROWS.end()) as usize
-}
-
-/// The new files of a unit.
-struct Uploads<'u> {
-    table: Arc<Table>,
-    unit: &'u Unit,
-    open: Option<(FileUpload, Arc<str>)>,
-    files: Vec<DataFile>,
-}
-
-impl Uploads<'_> {
-    async fn store(&mut self, stored: Vec<Stored>) -> Result<()> {
-        for next in stored {
-            match next {
-                Stored::Bytes { bytes, range } => {
-                    let (upload, _) = match &mut self.open {
-                        Some(open) => open,
-                        none => none.insert(self.table.start_file(self.unit.day, self.unit.level, range)?),
-                    };
-                    upload.write(bytes).await?;
-                }
-                Stored::End(summary) => self.end(&summary).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn end(&mut self, summary: &FileSummary) -> Result<()> {
-        let Some((upload, path)) = self.open.take() else { return Ok(()) };
-        // The file is listed before it is complete, so it is deleted even if the outcome of the last put is unknown.
-        self.files.push(self.table.stored_file(&path, self.unit.day, summary));
-        upload.complete().await
-    }
-
-    fn waiting_bytes(&self) -> usize {
-        self.open.as_ref().map_or(0, |(upload, _)| upload.waiting_bytes())
-    }
-
-    /// Deletes all files and parts, on a best-effort basis.
-    async fn discard(self) {
-        if let Some((upload, _)) = self.open {
-            upload.abort().await;
-        }
-        match self.table.draft(self.files, Vec::new()) {
-            Ok(draft) => self.table.discard(draft).await,
-            Err(error) => {
-                tracing::debug!(%error, "cannot delete the files of a failed merge, which remain in the store")
-            }
-        }
-    }
 }

@@ -28,6 +28,7 @@ mod gather;
 mod order;
 mod output;
 mod proof;
+mod uploads;
 
 #[cfg(test)]
 mod foreign_files_tests;

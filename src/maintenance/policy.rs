@@ -408,7 +408,7 @@ impl<'a> Day<'a> {
         if let Some(last) = chunks.last() {
             let is_old = last.first().is_some_and(|file| age(file, self.now) >= trigger.old_age);
             let is_full = last.len() >= trigger.files || bytes(last) >= trigger.bytes;
-            if !is_full && !(is_old && last.len() >= trigger.old_files) {
+            if !(is_full || is_old && last.len() >= trigger.old_files) {
                 chunks.pop();
             }
         }

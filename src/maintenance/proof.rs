@@ -151,7 +151,6 @@ mod tests {
         let text: Vec<u8> = (0..40).collect();
         for length in 0..text.len() {
             let bytes = &text[..length];
-            assert_eq!(hasher.bytes(bytes), hasher.bytes(&bytes.to_vec()));
             assert_ne!(hasher.bytes(bytes), hasher.bytes(&text[..length + 1]));
             assert_ne!(hasher.bytes(bytes), hasher.bytes(&[bytes, &[0]].concat()));
             for at in 0..length {

@@ -12,7 +12,7 @@ KEY = ["tenant", "at", "id"]
 @check
 def duckdb_reads_the_same_rows(facts):
     inputs, outputs = (f"SELECT * FROM read_parquet({facts[side]}, union_by_name = true)" for side in ("inputs", "outputs"))
-    (before,), (after,) = (duckdb.sql(f"SELECT count(*) FROM ({side})").fetchone() for side in (inputs, outputs))
+    (before,), (after,) = (duckdb.sql(f"SELECT count(*) FROM ({side})").fetchall()[0] for side in (inputs, outputs))
     equal(after, before)
     assert before > 0
     for one, other in ((inputs, outputs), (outputs, inputs)):
@@ -26,7 +26,7 @@ def statistics_exclude_no_row(facts):
                "tenant = 't3'", "id = 'e17'", "seen > TIMESTAMPTZ '2026-03-01 12:00:00Z'", "double < 0", "flag"]
     for condition in filters:
         counts = [
-            duckdb.sql(f"SELECT count(*), count(DISTINCT id) FROM read_parquet({facts[side]}) WHERE {condition}").fetchone()
+            duckdb.sql(f"SELECT count(*), count(DISTINCT id) FROM read_parquet({facts[side]}) WHERE {condition}").fetchall()[0]
             for side in ("inputs", "outputs")
         ]
         equal(counts[1], counts[0])

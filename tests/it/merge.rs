@@ -57,10 +57,13 @@ fn event(number: u64) -> String {
     let optional = [
         format!(r#""few": "{}""#, ["eu", "us", "", "ü€"][(hash >> 8) as usize % 4]),
         format!(r#""many": "value {}""#, hash % 100_000),
-        format!(r#""flag": {}"#, hash % 2 == 0),
+        format!(r#""flag": {}"#, hash.is_multiple_of(2)),
         format!(r#""small": {}"#, (hash >> 7) as i32),
         format!(r#""large": {}"#, hash.cast_signed()),
-        format!(r#""double": {}"#, if hash % 9 == 0 { "-0.0".to_owned() } else { format!("{}", hash as f64 / -7.0) }),
+        format!(
+            r#""double": {}"#,
+            if hash.is_multiple_of(9) { "-0.0".to_owned() } else { format!("{}", hash as f64 / -7.0) }
+        ),
         format!(r#""price": "{}.{:03}""#, (hash % 2_000) as i64 - 1_000, hash % 1_000),
         format!(r#""uuid": "01234567-89ab-4def-8123-{:012x}""#, hash & 0xffff_ffff_ffff),
         format!(r#""doc": {{"n": {hash}}}"#),
@@ -69,7 +72,7 @@ fn event(number: u64) -> String {
         format!(r#""seen": "2026-03-01T12:00:00.{:06}Z""#, hash % 1_000_000),
         format!(r#""words": ["a", null, "{}"]"#, hash % 5),
     ];
-    let present = optional.into_iter().enumerate().filter(|(index, _)| (hash >> (index * 4)) % 7 > 0);
+    let present = optional.into_iter().enumerate().filter(|(index, _)| !(hash >> (index * 4)).is_multiple_of(7));
     fields.extend(present.map(|(_, field)| field));
     format!("{{{}}}\n", fields.join(", "))
 }

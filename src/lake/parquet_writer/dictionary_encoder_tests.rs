@@ -58,7 +58,7 @@ impl RowTexts {
 
 /// Encodes the rows in one row group.
 fn encode_group(rows: &EventBatch) -> bytes::Bytes {
-    encode_groups(&[rows.clone()], rows).unwrap()
+    encode_groups(std::slice::from_ref(rows), rows).unwrap()
 }
 
 /// Encodes the rows in two row groups, with the dictionary encoder for each leaf column that contains strings. Returns

@@ -103,7 +103,7 @@ impl RowGroupBuffer {
     pub(in crate::lake) fn memory_bytes(&self) -> usize {
         let waiting = |state: &BufferedColumn| match state {
             BufferedColumn::Encoded => 0,
-            BufferedColumn::Waiting { batches, .. } => batches.iter().map(|batch| slice_bytes(batch)).sum(),
+            BufferedColumn::Waiting { batches, .. } => batches.iter().map(slice_bytes).sum(),
         };
         let encoded: usize = self.writers.iter().map(ArrowColumnWriter::memory_size).sum();
         encoded + self.columns.iter().map(waiting).sum::<usize>()

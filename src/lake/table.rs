@@ -32,7 +32,7 @@ use crate::lake::parquet_writer::sort::{EncodedFile, RowSelection, encode};
 use crate::lake::read::bloom_filters::BloomFilterCache;
 use crate::lake::store::client::store_error;
 use crate::lake::store::durable_folder;
-use crate::lake::{DataFile, FileChange, InFlight, Snapshot, Store};
+use crate::lake::{DataFile, FileChange, FileSummary, InFlight, Snapshot, Store};
 use crate::supervise::{blocking, on_thread};
 
 /// All tables of this server by name: the declared tables and their quarantines (`<table>_quarantine`).
@@ -291,17 +291,8 @@ impl Table {
     async fn put(&self, encoded: EncodedFile) -> Result<DataFile> {
         let EncodedFile { day, bytes, bounds } = encoded;
         let name = format!("{EVENT_DATE}={}/part-{}.zstd.parquet", table_state::day_text(day)?, Uuid::now_v7());
-        let file = DataFile {
-            path: name.into(),
-            size: bytes.len() as u64,
-            rows: bounds.rows,
-            day,
-            tenants: bounds.tenants,
-            times: bounds.times,
-            ids: bounds.ids,
-            received: bounds.received,
-            modified: self.now_ms(),
-        };
+        let summary = FileSummary { size: bytes.len() as u64, bounds };
+        let file = self.stored_file(&name.into(), day, &summary);
         let path = self.file_path(&file);
         self.store.objects.put(&path, PutPayload::from(bytes)).await.map_err(|error| store_error(&path, error))?;
         Ok(file)

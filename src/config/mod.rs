@@ -46,7 +46,9 @@ pub use loopback::{has_credentials, is_https_or_loopback, is_loopback};
 pub use memory::EndpointMemory;
 pub use oauth::OauthConfig;
 pub use schema_registry::RegistryConfig;
-pub use server_sections::{FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, QueryConfig, ShutdownConfig};
+pub use server_sections::{
+    FlightConfig, HttpConfig, IngestConfig, LakeConfig, LogConfig, MaintenanceConfig, QueryConfig, ShutdownConfig,
+};
 pub use sources::{KafkaOptions, SourceConfig, StartAt, TenantFrom, UNAVAILABLE_VALUE};
 pub use tables::{
     CHANGES_SUFFIX, ColumnConfig, LatestConfig, PolicyConfig, QUARANTINE_SUFFIX, RowRuleConfig, TableConfig,
@@ -87,6 +89,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// The settings of the lake.
     pub lake: LakeConfig,
+    /// The settings of lake maintenance.
+    pub maintenance: MaintenanceConfig,
     /// The trusted token issuers and the settings of authentication.
     pub auth: AuthConfig,
     /// The settings of queries.
@@ -253,6 +257,7 @@ impl Config {
             line("lookups", self.lookups.show("")),
             section("ingest", self.ingest.lines()),
             section("lake", self.lake.lines()),
+            section("maintenance", self.maintenance.lines()),
             section("auth", self.auth.lines()),
             section("query", self.query.lines()),
             section("flight", self.flight.lines()),
@@ -264,8 +269,8 @@ impl Config {
 }
 
 /// The names of all sections.
-const SECTIONS: [&str; 12] =
-    ["tables", "policy", "sources", "lookups", "ingest", "lake", "auth", "query", "flight", "http", "shutdown", "log"];
+const SECTIONS: [&str; 13] =
+    ["tables", "policy", "sources", "lookups", "ingest", "lake", "maintenance", "auth", "query", "flight", "http", "shutdown", "log"];
 
 /// Reads the text of the file and the environment variables. Returns the configuration, and the errors that were found
 /// while it was read. Returns `Err` if the text is not valid TOML.
@@ -291,6 +296,7 @@ fn read(
         lookups: keys.take("lookups", none()),
         ingest: keys.section("ingest"),
         lake: keys.section("lake"),
+        maintenance: keys.section("maintenance"),
         auth: keys.section("auth"),
         query: keys.section("query"),
         flight: keys.section("flight"),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::section_macro::{KeyInfo, Section, ShownLine};
 use super::{
-    AuthConfig, ColumnKind, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig, LogConfig,
+    AuthConfig, ColumnKind, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig, LogConfig, MaintenanceConfig,
     LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig, SourceConfig,
     TableConfig,
 };
@@ -41,7 +41,7 @@ example.
 pub(super) fn page() -> String {
     let kinds = ColumnKind::NAMES.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table. The column types are {kinds}.");
-    let sections: [(&str, &str, Vec<ShownLine>); 18] = [
+    let sections: [(&str, &str, Vec<ShownLine>); 19] = [
         ("[tables.NAME]", &tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
@@ -82,6 +82,7 @@ pub(super) fn page() -> String {
         ),
         ("[ingest]", "The batches, queues and limits of ingest.", IngestConfig::default().lines()),
         ("[lake]", "The object store that holds the tables.", LakeConfig::default().lines()),
+        ("[maintenance]", "Merges small files; see [maintenance.md](maintenance.md).", MaintenanceConfig::default().lines()),
         ("[auth]", "The trusted token issuers and the limits of tokens and keys.", AuthConfig::default().lines()),
         (
             "[auth.issuers.NAME]",

@@ -1,4 +1,4 @@
-//! The sections `[ingest]`, `[lake]`, `[query]`, `[flight]`, `[http]`, `[shutdown]` and `[log]`.
+//! The sections `[ingest]`, `[lake]`, `[maintenance]`, `[query]`, `[flight]`, `[http]`, `[shutdown]` and `[log]`.
 //!
 //! This file declares the type, unit, default, bounds and documentation of each key. From these declarations, the macro
 //! in `section_macro.rs` generates the structs and the code that reads them.
@@ -132,6 +132,22 @@ section! {
         /// The maximum number of retries of one request to the object store.
         request_retries_max: usize = count("retries", 5, 0..=100),
             "With exponential backoff, the default is enough for an overload of several seconds";
+    }
+}
+
+section! {
+    /// The settings of lake maintenance, which merges the small files of commits into larger ones.
+    MaintenanceConfig {
+        /// Whether this server merges files. Without merges, queries become slower with each commit.
+        enabled: bool = plain(true),
+            "A table gets a new file each second, and each query opens the files that may hold its rows";
+        /// The CPU time that merges may use, in percent of one core; 0 means a quarter of all cores, but at least half a
+        /// core. If a day has more than 256 unmerged files, the limit doubles until they are merged.
+        cpu_percent_max: u32 = count("percent", 0, 0..=102_400),
+            "Merges need about 1.5 microseconds of CPU time per event for each of the three times that it is merged";
+        /// The memory that merges may use.
+        memory_bytes_max: usize = bytes(512 * MIB, 64 * MIB..=64 * GIB),
+            "A merge reads its files in steps, so their size does not matter. With less memory, a merge takes fewer files";
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a file is stored under a new name, and is not visible before it is committed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -63,9 +64,9 @@ impl Table {
         Ok(MergeInput { file: Arc::clone(file), decoder })
     }
 
-    /// Reads the bytes of a row group.
-    pub(crate) async fn row_group(&self, input: &MergeInput, group: usize) -> Result<FileBytes> {
-        let (range, path) = (input.decoder.bytes(group), self.file_path(&input.file));
+    /// Reads the bytes of a row group, which are a range of the file.
+    pub(crate) async fn row_group(&self, file: &DataFile, range: Range<u64>) -> Result<FileBytes> {
+        let path = self.file_path(file);
         let offset = range.start;
         let bytes = self.location().0.objects.get_range(&path, range).await;
         let bytes = bytes.map_err(|error| Error::unavailable("a row group cannot be read").with_source(error))?;

@@ -12,12 +12,15 @@
 //! **Invariant:** the files are returned only if the number of rows and the sum of their hashes equal those of the
 //! inputs.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef};
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::lake::{DataFile, FileBytes, FileLayout, MergeInput, Table};
@@ -30,6 +33,7 @@ use crate::maintenance::order::{Key, Keys, merged_order};
 use crate::maintenance::output::Output;
 use crate::maintenance::policy::Unit;
 use crate::maintenance::proof::{RowHasher, RowSum};
+use crate::maintenance::threads::MergeThreads;
 use crate::maintenance::uploads::Uploads;
 use crate::supervise::blocking;
 
@@ -55,6 +59,10 @@ pub struct MergeOptions {
     pub page_rows: usize,
     /// True if the proof compares whole rows. Otherwise, it compares keys, and whole rows in one of 64 merges.
     pub whole_rows: bool,
+    /// The threads on which the merge runs, which limit its CPU time. Without them, it runs on the blocking pool.
+    pub threads: Option<Arc<MergeThreads>>,
+    /// The time at which the merge is given up.
+    pub deadline: Option<Instant>,
     #[cfg(test)]
     pub(super) tamper: Option<fn(&mut MergedOrder)>,
 }
@@ -66,8 +74,27 @@ impl Default for MergeOptions {
             compression_level: 1,
             page_rows: 8_192,
             whole_rows: false,
+            threads: None,
+            deadline: None,
             #[cfg(test)]
             tamper: None,
+        }
+    }
+}
+
+impl MergeOptions {
+    /// Runs one step of a merge.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        step: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Error::cancelled("the merge took too long, so it was given up"));
+        }
+        match &self.threads {
+            Some(threads) => threads.run(what, step).await,
+            None => blocking(what, step).await,
         }
     }
 }
@@ -141,8 +168,8 @@ async fn open(
     unit: &Unit,
     options: &MergeOptions,
 ) -> Result<Vec<MergeInput>, MergeError> {
-    let opened = futures::stream::iter(&unit.inputs)
-        .map(|file| async move { table.open_input(schema, file).await.map_err(MergeError::of(&file.path)) });
+    let opened = futures::stream::iter(unit.inputs.clone())
+        .map(|file| async move { table.open_input(schema, &file).await.map_err(MergeError::of(&file.path)) });
     let mut inputs: Vec<MergeInput> = opened.buffered(READS_MAX).try_collect().await?;
     let memory = options.memory_bytes_max / ENCODED_SHARE;
     while encoded_bytes(&inputs) > memory {
@@ -190,18 +217,18 @@ async fn run(
 ) -> Result<(Vec<Arc<DataFile>>, u64), MergeError> {
     let files: Vec<Arc<DataFile>> = inputs.iter().map(|input| Arc::clone(&input.file)).collect();
     let mut merge = Merge::new(table, schema, inputs, unit, options);
-    let unsorted = read_unsorted(table, &merge.cursors, options).await?;
+    let unsorted = read_groups(table, unsorted_reads(&merge.cursors, options)).await?;
     let load = move || {
         let result = merge.load(unsorted);
         Ok((merge, result))
     };
-    let (loaded, result) = blocking("sorting files", load).await?;
+    let (loaded, result) = options.run("sorting files", load).await?;
     merge = loaded;
     result?;
     loop {
         let stored = std::mem::take(&mut merge.output.stored);
         let groups = merge.needed_groups();
-        let (groups, ()) = futures::try_join!(read_groups(table, &merge.cursors, groups), async {
+        let (groups, ()) = futures::try_join!(read_groups(table, groups), async {
             uploads.store(stored).await.map_err(MergeError::from)
         })?;
         let waiting = uploads.waiting_bytes();
@@ -209,7 +236,7 @@ async fn run(
             let result = merge.step(groups, waiting);
             Ok((merge, result))
         };
-        let (next, result) = blocking("merging files", step).await?;
+        let (next, result) = options.run("merging files", step).await?;
         merge = next;
         if result? {
             break;
@@ -220,14 +247,13 @@ async fn run(
     Ok((files, merge.memory.largest))
 }
 
-/// Reads the small files that do not claim to be sorted. Returns the index of each cursor and its row groups.
-async fn read_unsorted(
-    table: &Arc<Table>,
-    cursors: &[Cursor],
-    options: &MergeOptions,
-) -> Result<Vec<(usize, Vec<FileBytes>)>, MergeError> {
+/// A row group to read: the index of its cursor, its file, and the range of its bytes.
+type GroupRead = (usize, Arc<DataFile>, Range<u64>);
+
+/// Returns the reads of the small files that do not claim to be sorted.
+fn unsorted_reads(cursors: &[Cursor], options: &MergeOptions) -> Vec<GroupRead> {
     let memory = options.memory_bytes_max / DECODED_SHARE / cursors.len().max(1) as u64;
-    let mut unsorted = Vec::new();
+    let mut reads = Vec::new();
     for (index, cursor) in cursors.iter().enumerate() {
         let decoder = &cursor.input.decoder;
         let groups = 0..decoder.groups();
@@ -236,25 +262,19 @@ async fn read_unsorted(
             .map(|group| decoder.rows(group).saturating_mul(decoder.row_bytes(group)))
             .fold(0, u64::saturating_add);
         if !cursor.claims_order() && bytes <= memory {
-            let read = futures::stream::iter(groups).then(|group| table.row_group(&cursor.input, group));
-            unsorted.push((index, read.try_collect().await.map_err(MergeError::of(cursor.path()))?));
+            reads.extend(groups.map(|group| (index, Arc::clone(&cursor.input.file), decoder.bytes(group))));
         }
     }
-    Ok(unsorted)
+    reads
 }
 
-/// Reads row groups, which are given as the index of a cursor and the index of a row group.
-async fn read_groups(
-    table: &Arc<Table>,
-    cursors: &[Cursor],
-    groups: Vec<(usize, usize)>,
-) -> Result<Vec<(usize, FileBytes)>, MergeError> {
-    let reads = groups.into_iter().map(|(index, group)| async move {
-        let cursor = &cursors[index];
-        let bytes = table.row_group(&cursor.input, group).await.map_err(MergeError::of(cursor.path()))?;
+/// Reads row groups. Returns them in the order of `reads`.
+async fn read_groups(table: &Arc<Table>, reads: Vec<GroupRead>) -> Result<Vec<(usize, FileBytes)>, MergeError> {
+    let reads = reads.into_iter().map(|(index, file, range)| async move {
+        let bytes = table.row_group(&file, range).await.map_err(MergeError::of(&file.path))?;
         Ok((index, bytes))
     });
-    futures::stream::iter(reads).buffer_unordered(READS_MAX).try_collect().await
+    futures::stream::iter(reads).buffered(READS_MAX).try_collect().await
 }
 
 /// The state of a merge between two steps.
@@ -308,8 +328,10 @@ impl Merge {
         }
     }
 
-    /// Sorts small files. `files` has the indexes of their cursors and their row groups.
-    fn load(&mut self, files: Vec<(usize, Vec<FileBytes>)>) -> Result<(), MergeError> {
+    /// Sorts small files, of which all row groups are given, in order.
+    fn load(&mut self, groups: Vec<(usize, FileBytes)>) -> Result<(), MergeError> {
+        let mut files: BTreeMap<usize, Vec<FileBytes>> = BTreeMap::new();
+        groups.into_iter().for_each(|(index, bytes)| files.entry(index).or_default().push(bytes));
         for (index, groups) in files {
             let cursor = &mut self.cursors[index];
             let path = Arc::clone(cursor.path());
@@ -318,9 +340,12 @@ impl Merge {
         Ok(())
     }
 
-    /// Returns the row groups whose bytes the next step needs, as indexes of cursors and row groups.
-    fn needed_groups(&self) -> Vec<(usize, usize)> {
-        let needed = |(index, cursor): (usize, &Cursor)| Some((index, cursor.needed_group(self.batch_rows)?));
+    /// Returns the reads of the row groups whose bytes the next step needs.
+    fn needed_groups(&self) -> Vec<GroupRead> {
+        let needed = |(index, cursor): (usize, &Cursor)| {
+            let group = cursor.needed_group(self.batch_rows)?;
+            Some((index, Arc::clone(&cursor.input.file), cursor.input.decoder.bytes(group)))
+        };
         self.cursors.iter().enumerate().filter_map(needed).collect()
     }
 

@@ -30,9 +30,23 @@ mod output;
 mod proof;
 mod uploads;
 
+mod threads;
+
+mod service;
+
+mod lease;
+mod table_merger;
+mod unit_name;
+
 #[cfg(test)]
 mod foreign_files_tests;
 #[cfg(test)]
 mod merge_tests;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod testing;
+
+pub use service::{Maintenance, TableHealth, levels};
+pub use table_merger::MergeState;
+pub use threads::MergeThreads;

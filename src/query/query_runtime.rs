@@ -27,6 +27,7 @@ use tracing::Instrument as _;
 use crate::error::{Error, Result};
 use crate::query::planning::statement::STACK_BYTES_MIN;
 use crate::sql::engine_error_text::panicked;
+use crate::supervise::{nice, set_nice};
 
 /// The nice value of the query threads is the server's nice value plus this number. If a query thread and another
 /// thread compete for a processor, the other thread gets about three times as much processor time.
@@ -47,12 +48,12 @@ impl QueryRuntime {
     pub(in crate::query) fn start(threads: usize) -> Result<Self> {
         // The runtime's threads for blocking work also call `set_nice`. Query threads start them, so they inherit the
         // lowered priority, and the call has no effect.
-        let lowered = nice() + NICE;
+        let own = nice();
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("query")
             .thread_stack_size(STACK_BYTES_MIN)
-            .on_thread_start(move || set_nice(lowered))
+            .on_thread_start(move || set_nice(own, NICE))
             .enable_all()
             .build()
             .map_err(|error| Error::internal("cannot start the query threads").with_source(error))?;
@@ -112,36 +113,4 @@ impl fmt::Debug for QueryRuntime {
 /// Returns the error for a query that ended because the runtime stopped.
 pub(in crate::query) fn stopped() -> Error {
     Error::unavailable("the server is stopping: retry, possibly on another server")
-}
-
-/// Returns the nice value of the calling thread. On Linux, each thread has its own nice value.
-fn nice() -> i32 {
-    // SAFETY: `getpriority` takes two integers, has no side effects, and cannot fail for the calling thread.
-    #[cfg(target_os = "linux")]
-    #[expect(
-        unsafe_code,
-        reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
-    )]
-    return unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    #[cfg(not(target_os = "linux"))]
-    0
-}
-
-/// Sets the nice value of the calling thread. If the operating system refuses the change, the thread keeps its
-/// priority.
-fn set_nice(value: i32) {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: `setpriority` takes three integers and returns an error for invalid values.
-        #[expect(
-            unsafe_code,
-            reason = "a C function without pointers; a crate with a safe wrapper would be one more dependency"
-        )]
-        let outcome = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) };
-        if outcome != 0 {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "cannot lower the priority of the query threads");
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _: i32 = value;
 }

@@ -22,6 +22,8 @@ mod panic_fence;
 
 mod shutdown;
 
+mod thread_priority;
+
 #[cfg(test)]
 mod failpoint;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod tests;
 
 pub use panic_fence::{Panic, blocking, catch, catch_future, install_panic_hook, on_thread};
 pub use shutdown::{Deadline, Stop};
+pub use thread_priority::{nice, set_nice};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,6 +74,8 @@ pub enum TaskKind {
     Committer,
     /// Checkpoints one table and cleans up its log.
     Maintenance,
+    /// Merges the files of one table.
+    Merges,
     /// Waits until acknowledged events of one table are stored, and queues them again after a failure.
     Acknowledged,
     /// Reads one source.
@@ -128,6 +133,7 @@ impl TaskKind {
         match self {
             Self::Committer => "committer",
             Self::Maintenance => "maintenance",
+            Self::Merges => "merges",
             Self::Acknowledged => "acknowledged_events",
             Self::Source => "source",
             Self::LookupTable => "lookup_table",

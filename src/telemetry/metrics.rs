@@ -14,6 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::label_value::{Label, LabelNames, Labels};
+use super::maintenance::MaintenanceMetrics;
 use super::metrics_registry::{MetricsRegistry, durations, row_counts};
 use super::query::{QueryMeter, QueryMetrics};
 use super::source::SourceMetrics;
@@ -70,6 +71,8 @@ pub struct Metrics {
     pub sources: SourceMetrics,
     /// The metrics of transforms.
     pub transforms: TransformMetrics,
+    /// The metrics of lake maintenance.
+    pub maintenance: MaintenanceMetrics,
 }
 
 impl EventOutcome {
@@ -146,6 +149,7 @@ impl Default for Metrics {
             task_restarts: registry.add("task_restarts", "Background tasks restarted after a panic", Family::default()),
             sources: SourceMetrics::new(&mut registry),
             transforms: TransformMetrics::new(&mut registry),
+            maintenance: MaintenanceMetrics::new(&mut registry),
             registry: registry.finish(),
         }
     }

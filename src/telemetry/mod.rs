@@ -11,6 +11,7 @@
 
 mod label_value;
 mod logs;
+mod maintenance;
 mod metrics;
 mod metrics_registry;
 mod query;
@@ -18,6 +19,7 @@ mod source;
 mod transform;
 
 pub use logs::start_logging;
+pub use maintenance::{LevelSize, MaintenanceMetrics, MergeOutcome};
 pub use metrics::{EventOutcome, Metrics};
 pub use query::{QueryMeter, QueryOutcome};
 pub use source::{PartitionLabel, RegistryAnswer, SourceMetrics, SourceTrouble};

@@ -1,10 +1,12 @@
 //! Builds, runs and stops the server. Startup and shutdown each run a fixed sequence of steps.
 //!
 //! ```text
-//!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► query engine ► listeners
+//!   build   contracts ► lookup tables ► sources ► store ► tables ► verifier ► ingest ► maintenance
+//!           ► query engine ► listeners
 //!   run     in parallel under the supervisor: flight, http, lookup tables, sources, followers of other writers,
 //!           revocations of tokens
-//!   stop    close the listeners ► finish or abort requests ► stop the sources ► commit admitted events ► stop the tasks
+//!   stop    close the listeners ► finish or abort requests ► stop the sources ► commit admitted events ► end merges
+//!           ► stop the tasks
 //! ```
 //!
 //! **Invariant:** endpoints and sources stop before ingest stops. Every admitted event is therefore committed, and
@@ -29,6 +31,7 @@ use crate::contract::Contract;
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{Ingest, Source};
 use crate::lake::{Store, Table, Tables};
+use crate::maintenance::Maintenance;
 use crate::query::{Engine, OperatorQuery};
 use crate::supervise::{self, AtStop, Deadline, Stop, Supervisor, Task, TaskKind};
 use crate::telemetry::Metrics;
@@ -42,6 +45,7 @@ pub struct Server {
     supervisor: Supervisor,
     tables: Arc<Tables>,
     ingest: Arc<Ingest>,
+    maintenance: Arc<Maintenance>,
     lookups: Arc<Lookups>,
     lookup_query: LookupQuery,
     flight: (TcpListener, flight::FlightServices),
@@ -72,6 +76,8 @@ impl Server {
         let ingest =
             Ingest::start_under(supervisor.clone(), tables.clone(), sources, limits, ingest_clock, metrics.clone())
                 .await?;
+        let maintenance =
+            Arc::new(Maintenance::start(&tables, &config.maintenance, &config.lake, &metrics, &supervisor)?);
         let (query, queryable) = (config.query.clone(), lookups.clone());
         let engine = Engine::with_lookups(tables.clone(), queryable, query, clock.clone(), metrics.clone())?;
         let lookup_query = lookup_query(&engine, &config);
@@ -82,6 +88,7 @@ impl Server {
             writer: ingest.writer.clone(),
             sources: ingest.sources.clone(),
             quarantine: ingest.quarantine.clone(),
+            maintenance: maintenance.clone(),
             engine: engine.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
@@ -93,7 +100,7 @@ impl Server {
         let flight_services = flight::FlightServices { verifier, engine, writer, metrics, clock };
         let http = (bind(config.http.listen, "http.listen").await?, http_services);
         let flight = (flight, flight_services);
-        Ok(Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http })
+        Ok(Self { config, supervisor, tables, ingest, maintenance, lookups, lookup_query, flight, http })
     }
 
     /// Returns the addresses of the Flight and HTTP endpoints, in this order.
@@ -105,7 +112,8 @@ impl Server {
     /// endpoint failed, returns its error. If both failed, returns the error of the first one to fail. If some admitted
     /// events could not be committed in time, returns `Unavailable`.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let (time_max, ingest) = (self.config.shutdown.time_max, self.ingest.clone());
+        let (time_max, ingest, maintenance) =
+            (self.config.shutdown.time_max, self.ingest.clone(), self.maintenance.clone());
         let (closing, following) = (Stop::from(stop.child_token()), CancellationToken::new());
         let mut tasks = self.start_tasks(&closing, &following);
 
@@ -140,6 +148,9 @@ impl Server {
         tasks.sources.abort_all();
 
         let committed = ingest.stop_by(deadline.commit).await;
+        if tokio::time::timeout_at(deadline.end, maintenance.stop()).await.is_err() {
+            tracing::warn!("stopping although some merges have not ended: their files stay in the store");
+        }
         following.cancel();
         let ends = async { while tasks.background.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline.end, ends).await.is_err() {
@@ -150,7 +161,7 @@ impl Server {
 
     /// Starts all tasks under the supervisor.
     fn start_tasks(self, closing: &Stop, following: &CancellationToken) -> Tasks {
-        let Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http } = self;
+        let Self { config, supervisor, tables, ingest, lookups, lookup_query, flight, http, .. } = self;
         let ((flight_listener, flight_services), (http_listener, http_services)) = (flight, http);
         let metrics = http_services.metrics.clone();
         let mut tasks = Tasks::default();
@@ -335,7 +346,7 @@ fn of_table(error: Error, name: &str) -> Error {
 }
 
 /// Opens or creates every table.
-async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Config) -> Result<Tables> {
+pub(crate) async fn open_tables(store: &Store, contracts: Vec<Arc<Contract>>, config: &Config) -> Result<Tables> {
     let opening = contracts.into_iter().map(|contract| async move {
         let name = contract.name.clone();
         let table = Table::open(store, contract, &config.lake).await.map_err(|error| of_table(error, &name))?;

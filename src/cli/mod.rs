@@ -2,8 +2,9 @@
 //! exit code. Each command has its own file.
 //!
 //! ```text
-//!   arguments ─► Cli ─► serve, demo, token, revoke, config, transform (use the checked configuration)
-//!                   └─► ingest, quarantine, sources, query, tables, health (send requests to a running server)
+//!   arguments ─► Cli ─► serve, demo, token, revoke, config, transform, compact (use the checked configuration)
+//!                   └─► ingest, quarantine, sources, query, tables, health, maintenance (send requests to a running
+//!                       server)
 //!                   └─► completions
 //! ```
 //!
@@ -29,6 +30,9 @@ mod query;
 mod tables;
 
 mod health;
+
+mod compact;
+mod maintenance;
 
 mod completions;
 mod config;
@@ -83,6 +87,8 @@ enum Command {
     Transform(transform::Args),
     Tables(tables::Args),
     Health(health::Args),
+    Maintenance(maintenance::Args),
+    Compact(compact::Args),
     Completions(completions::Args),
 }
 
@@ -120,6 +126,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Transform(args) => transform::run(args, &load()?)?,
         Command::Tables(args) => tables::run(args)?,
         Command::Health(args) => health::run(args)?,
+        Command::Maintenance(args) => maintenance::run(args)?,
+        Command::Compact(args) => compact::run(args, &load()?)?,
         Command::Completions(args) => completions::run(args),
     };
     Ok(code)

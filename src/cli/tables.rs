@@ -20,6 +20,10 @@ pub(crate) struct Args {
     /// List the tables that this token can see
     #[arg(long, env = "GLASSHOUSE_TOKEN", hide_env_values = true)]
     token: String,
+    /// Show the files of each table and the state of merges instead of its columns. Requires an operator's token with
+    /// the scope `admin`
+    #[arg(long)]
+    health: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +61,9 @@ struct ListedColumn {
 
 /// Prints each table with its columns.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.health {
+        return health(args);
+    }
     let listing: TablesJson = super::block_on(async {
         let request = Request::get(client::address(&args.url, &["v1", "tables"])?).bearer(&args.token);
         let response = client::send(&client::client(client::RETRY)?, &request).await?;
@@ -80,5 +87,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             super::write_stdout(format!("  {name:width$}  {kind:9}  {unit:6}  {description}").trim_end());
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the files of each table and the state of merges.
+fn health(args: &Args) -> Result<ExitCode> {
+    let response = super::block_on(async {
+        let request = Request::get(client::address(&args.url, &["v1", "maintenance"])?).bearer(&args.token);
+        let response = client::send(&client::client(client::RETRY)?, &request).await?;
+        serde_json::from_slice(&response.body).map_err(client::unreadable)
+    })?;
+    super::maintenance::show(response)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -269,8 +269,21 @@ impl Config {
 }
 
 /// The names of all sections.
-const SECTIONS: [&str; 13] =
-    ["tables", "policy", "sources", "lookups", "ingest", "lake", "maintenance", "auth", "query", "flight", "http", "shutdown", "log"];
+const SECTIONS: [&str; 13] = [
+    "tables",
+    "policy",
+    "sources",
+    "lookups",
+    "ingest",
+    "lake",
+    "maintenance",
+    "auth",
+    "query",
+    "flight",
+    "http",
+    "shutdown",
+    "log",
+];
 
 /// Reads the text of the file and the environment variables. Returns the configuration, and the errors that were found
 /// while it was read. Returns `Err` if the text is not valid TOML.

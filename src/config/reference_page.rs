@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::section_macro::{KeyInfo, Section, ShownLine};
 use super::{
-    AuthConfig, ColumnKind, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig, LogConfig, MaintenanceConfig,
-    LookupConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig, ShutdownConfig, SourceConfig,
-    TableConfig,
+    AuthConfig, ColumnKind, FlightConfig, HttpConfig, IngestConfig, IssuerConfig, LakeConfig, LatestConfig, LogConfig,
+    LookupConfig, MaintenanceConfig, OauthConfig, PolicyConfig, QueryConfig, RegistryConfig, RowRuleConfig,
+    ShutdownConfig, SourceConfig, TableConfig,
 };
 
 /// The introduction of the page.
@@ -82,7 +82,11 @@ pub(super) fn page() -> String {
         ),
         ("[ingest]", "The batches, queues and limits of ingest.", IngestConfig::default().lines()),
         ("[lake]", "The object store that holds the tables.", LakeConfig::default().lines()),
-        ("[maintenance]", "Merges small files; see [maintenance.md](maintenance.md).", MaintenanceConfig::default().lines()),
+        (
+            "[maintenance]",
+            "Merges small files; see [maintenance.md](maintenance.md).",
+            MaintenanceConfig::default().lines(),
+        ),
         ("[auth]", "The trusted token issuers and the limits of tokens and keys.", AuthConfig::default().lines()),
         (
             "[auth.issuers.NAME]",

@@ -148,6 +148,10 @@ section! {
         /// The memory that merges may use.
         memory_bytes_max: usize = bytes(512 * MIB, 64 * MIB..=64 * GIB),
             "A merge reads its files in steps, so their size does not matter. With less memory, a merge takes fewer files";
+        /// The time after which another server does the work of a server that has died.
+        lease_time_max: Duration = time(MINUTE, SECOND..=HOUR),
+            "Servers tell each other in the object store what they are doing. If two servers do the same, only work is \
+             lost";
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Route {
 }
 
 /// All routes. A test ensures that this list matches the router.
-pub(super) const ROUTES: [Route; 17] = [
+pub(super) const ROUTES: [Route; 20] = [
     route("GET", "/", "this page"),
     route("GET", "/docs/{name}", "the documentation"),
     route("GET", "/v1/tables", "the tables and columns that the token can see"),
@@ -41,6 +41,9 @@ pub(super) const ROUTES: [Route; 17] = [
     route("GET", "/v1/sources", "the state of the sources; operators only"),
     route("POST", "/v1/sources/{name}/pause", "pause a source; operators only"),
     route("POST", "/v1/sources/{name}/resume", "resume a source; operators only"),
+    route("GET", "/v1/maintenance", "the files of each table and the state of merges; operators only"),
+    route("POST", "/v1/maintenance/pause", "pause the merges of this server; operators only"),
+    route("POST", "/v1/maintenance/resume", "resume the merges of this server; operators only"),
     route("GET", "/metrics", "metrics in the OpenMetrics format; operators only"),
     route("GET", "/healthz", "liveness probe; no token needed"),
     route("GET", "/readyz", "readiness probe; no token needed"),
@@ -54,7 +57,7 @@ pub(super) struct Doc {
 }
 
 /// The documentation pages that the server serves. These pages are for users and operators of a running server.
-pub(super) const DOCS: [Doc; 6] = [
+pub(super) const DOCS: [Doc; 7] = [
     doc(
         "http",
         "the HTTP API: sending events, receipts, freshness, errors, limits",
@@ -67,6 +70,11 @@ pub(super) const DOCS: [Doc; 6] = [
         include_str!("../../docs/tables.md"),
     ),
     doc("ingest", "how the server ingests events: Kafka, transforms, guarantees", include_str!("../../docs/ingest.md")),
+    doc(
+        "maintenance",
+        "how files are merged, and what to do if merges fall behind",
+        include_str!("../../docs/maintenance.md"),
+    ),
     doc("configuration", "every configuration key", include_str!("../../docs/configuration.md")),
     doc("architecture", "how the server works internally", include_str!("../../docs/architecture.md")),
 ];
@@ -168,7 +176,7 @@ mod tests {
         let documented = DOCS[0].text;
         for Route { method, path, .. } in ROUTES {
             let is_documented = documented.contains(&format!("| `{method} {path}` |"));
-            let is_grouped = path == "/v1/sources/{name}/resume";
+            let is_grouped = path.ends_with("/resume");
             assert!(
                 is_documented || is_grouped || path.ends_with("/pause"),
                 "docs/http.md does not list `{method} {path}`"

@@ -9,6 +9,7 @@
 //!      ├► freshness ─► caller ─► Writer, and a session for the newest rows
 //!      ├► quarantine ─► caller ─► Quarantine (list, show, replay, drop)
 //!      ├► sources ─► caller (operators) ─► Sources (list, pause, resume)
+//!      ├► maintenance ─► caller (operators) ─► Maintenance (state, pause, resume)
 //!      ├► server_status ─► caller ─► tables, metrics (operators)
 //!      ├► server_status ─► healthz, readyz
 //!      └► home ─► home_content ─► html_page (browsers), JSON or Markdown (programs)
@@ -26,6 +27,7 @@ mod ingest;
 mod quarantine;
 mod sources;
 
+mod maintenance;
 mod server_status;
 
 mod home;
@@ -69,6 +71,7 @@ use crate::config::{HttpConfig, IngestConfig};
 use crate::error::{Error, Result};
 use crate::ingest::{Quarantine, Sources, Writer};
 use crate::listener::Listener;
+use crate::maintenance::Maintenance;
 use crate::query::Engine;
 use crate::supervise::{Stop, Supervisor};
 use crate::telemetry::Metrics;
@@ -89,6 +92,8 @@ pub struct HttpServices {
     pub sources: Arc<Sources>,
     /// Lists, replays and drops rejected events.
     pub quarantine: Arc<Quarantine>,
+    /// Shows, pauses and resumes the maintenance of this server.
+    pub maintenance: Arc<Maintenance>,
     /// Runs the query for the times of the newest rows that a tenant can see.
     pub engine: Arc<Engine>,
     /// Counts requests and exceeded limits.
@@ -145,6 +150,9 @@ fn routes(handler: Arc<HttpHandler>) -> Router {
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/pause", post(sources::pause))
         .route("/v1/sources/{name}/resume", post(sources::resume))
+        .route("/v1/maintenance", get(maintenance::state))
+        .route("/v1/maintenance/pause", post(maintenance::pause))
+        .route("/v1/maintenance/resume", post(maintenance::resume))
         .route("/metrics", get(server_status::metrics))
         .route("/healthz", get(server_status::healthz))
         .route("/readyz", get(server_status::readyz))

@@ -15,11 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Home, HttpServices, serve};
 use crate::clock::Clock;
-use crate::config::{HttpConfig, IngestConfig, LookupConfig, PolicyConfig, QueryConfig, SourceConfig};
+use crate::config::{
+    HttpConfig, IngestConfig, LakeConfig, LookupConfig, MaintenanceConfig, PolicyConfig, QueryConfig, SourceConfig,
+};
 use crate::error::Result;
 use crate::ingest::testing::{TABLE, limits, memory, open};
 use crate::ingest::{Ingest, Source};
 use crate::lake::Store;
+use crate::maintenance::Maintenance;
 use crate::query::Engine;
 use crate::supervise::Supervisor;
 use crate::tenancy::testing::auth;
@@ -69,12 +72,18 @@ impl HttpTestServer {
         let query = QueryConfig { threads: 2, ..QueryConfig::default() };
         let tables = ingest.writer.tables().clone();
         let engine = Engine::with_lookups(tables, lookups(), query, Clock::System, Arc::default()).unwrap();
+        let supervisor = Supervisor::new(Arc::default());
+        let merges = MaintenanceConfig::default();
+        let maintenance =
+            Maintenance::start(ingest.writer.tables(), &merges, &LakeConfig::default(), &Arc::default(), &supervisor)
+                .unwrap();
         let services = HttpServices {
             engine: engine.clone(),
             verifier: Arc::new(Verifier::new(&auth(), &policy, Clock::System).unwrap()),
             writer: ingest.writer.clone(),
             sources: ingest.sources.clone(),
             quarantine: ingest.quarantine.clone(),
+            maintenance: Arc::new(maintenance),
             metrics: Arc::default(),
             clock: Clock::System,
             limits,
@@ -83,7 +92,7 @@ impl HttpTestServer {
                 flight_tls: false,
                 tables: config.home_tables.then(|| vec![(TABLE.to_owned(), "Calls <of> a tenant".to_owned())]),
             },
-            supervisor: Supervisor::new(Arc::default()),
+            supervisor,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -35,6 +35,7 @@ pub use log::commit::{Committed, Draft};
 pub use log::file_history::FileChange;
 pub use log::replace::Replaced;
 pub use log::snapshot::{DataFile, Progress, Snapshot};
+pub(crate) use log::table_state::day_text;
 pub(crate) use merge_files::MergeInput;
 pub use parquet_writer::parquet_file::WriteOptions;
 pub use parquet_writer::sort::RowSelection;

@@ -2,7 +2,7 @@
 //!
 //! A lease is an object `_maintenance/leases/<table>.<work>/<n>.json`. Its holder writes number `n + 1` regularly and
 //! deletes number `n`. Another server takes the lease over by writing `n + 1`, once it has seen the same number for
-//! [`ABANDONED_AFTER`] on its own clock.
+//! `maintenance.lease_time_max` on its own clock.
 //!
 //! **Invariant:** leases only save work. If two servers hold the same lease, each of their commits is still correct,
 //! because the log decides.
@@ -22,10 +22,10 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::lake::Store;
 
-/// How often the holder renews a lease.
-const RENEWED_EVERY: Duration = Duration::from_secs(20);
-/// The time after which a lease that is not renewed counts as abandoned.
-const ABANDONED_AFTER: Duration = Duration::from_secs(60);
+/// A holder renews its lease this often within the time after which the lease counts as abandoned.
+const RENEWALS: u32 = 3;
+/// A lease that this process has not seen for this multiple of that time is forgotten.
+const FORGOTTEN_AFTER: u32 = 60;
 
 /// The leases of one lake, as this process sees them.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Leases {
     owner: Uuid,
     /// The newest number of each lease that another process holds, and when this process first saw it.
     seen: Mutex<HashMap<String, (u64, Instant)>>,
-    renewed_every: Duration,
+    /// The time after which a lease that is not renewed counts as abandoned.
     abandoned_after: Duration,
 }
 
@@ -48,14 +48,9 @@ pub(super) struct Lease {
 }
 
 impl Leases {
-    pub(super) fn new(store: Store) -> Self {
-        Self {
-            store,
-            owner: Uuid::now_v7(),
-            seen: Mutex::default(),
-            renewed_every: RENEWED_EVERY,
-            abandoned_after: ABANDONED_AFTER,
-        }
+    /// Creates the leases of a lake. A lease counts as abandoned after `time_max` without a renewal.
+    pub(super) fn new(store: Store, time_max: Duration) -> Self {
+        Self { store, owner: Uuid::now_v7(), seen: Mutex::default(), abandoned_after: time_max }
     }
 
     /// Takes a lease. Returns `None` if another process holds it.
@@ -92,7 +87,7 @@ impl Leases {
     fn is_abandoned(&self, name: &str, newest: u64) -> bool {
         let mut seen = self.lock();
         // A lease that is released and never seen again would stay in the map.
-        seen.retain(|_, (_, first)| first.elapsed() < 60 * ABANDONED_AFTER);
+        seen.retain(|_, (_, first)| first.elapsed() < self.abandoned_after * FORGOTTEN_AFTER);
         let (number, first) = seen.entry(name.to_owned()).or_insert_with(|| (newest, Instant::now()));
         if *number != newest {
             (*number, *first) = (newest, Instant::now());
@@ -147,7 +142,7 @@ impl Lease {
     /// work.
     async fn renew(&mut self) -> Infallible {
         loop {
-            tokio::time::sleep(self.leases.renewed_every).await;
+            tokio::time::sleep(self.leases.abandoned_after / RENEWALS).await;
             match self.leases.put(&self.name, self.number + 1).await {
                 Ok(true) => {
                     self.number += 1;
@@ -186,12 +181,14 @@ mod tests {
     use super::*;
     use crate::config::LakeConfig;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     fn store() -> Store {
         Store::open(&LakeConfig { url: "memory:///lake".into(), ..LakeConfig::default() }).unwrap()
     }
 
-    fn leases(store: &Store, renewed_every: Duration, abandoned_after: Duration) -> Arc<Leases> {
-        Arc::new(Leases { renewed_every, abandoned_after, ..Leases::new(store.clone()) })
+    fn leases(store: &Store, time_max: Duration) -> Arc<Leases> {
+        Arc::new(Leases::new(store.clone(), time_max))
     }
 
     /// Returns the names of all objects of leases.
@@ -205,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn one_process_holds_a_lease_and_gives_it_back() {
         let store = store();
-        let (one, two) = (Arc::new(Leases::new(store.clone())), Arc::new(Leases::new(store)));
+        let (one, two) = (leases(&store, MINUTE), leases(&store, MINUTE));
         let lease = one.acquire("calls.x").await.unwrap().unwrap();
         assert!(two.acquire("calls.x").await.unwrap().is_none());
         assert!(two.acquire("calls.y").await.unwrap().is_some());
@@ -217,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_is_renewed_while_work_is_done() {
         let store = store();
-        let leases = leases(&store, Duration::from_millis(1), ABANDONED_AFTER);
+        let leases = leases(&store, Duration::from_millis(3));
         let lease = leases.acquire("calls.x").await.unwrap().unwrap();
         let (done, wait) = tokio::sync::oneshot::channel::<()>();
         let mut work = pin!(lease.hold(wait));
@@ -238,8 +235,7 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_lease_is_taken_over_once() {
         let store = store();
-        let [one, two, three] =
-            [ABANDONED_AFTER, Duration::ZERO, ABANDONED_AFTER].map(|after| leases(&store, RENEWED_EVERY, after));
+        let [one, two, three] = [MINUTE, Duration::ZERO, MINUTE].map(|after| leases(&store, after));
         let lost = one.acquire("calls.x").await.unwrap().unwrap();
         assert!(three.acquire("calls.x").await.unwrap().is_none(), "the lease may still be renewed");
         let taken = two.acquire("calls.x").await.unwrap().unwrap();

@@ -1,7 +1,9 @@
 //! Maintains the lake: chooses files to merge, and merges them into fewer, larger files.
 //!
 //! ```text
-//!   Snapshot, time ─► policy ─► Unit ─► merge ─► new files, proved ─► commit (lake)
+//!   service, compact ─► table_merger ─► lease ─► merge ─► new files, proved ─► replace (lake)
+//!                            │                    ▲
+//!                            └─► policy ─► Unit ──┘      threads: low priority, CPU limit
 //!
 //!   merge:  inputs ─► cursor (decoded batches) ─► order (keys) ─► gather (columns) ─► output (row groups, files)
 //!                         └───────────────── proof: row count and sum of hashes ─────────────┘
@@ -32,6 +34,7 @@ mod uploads;
 
 mod threads;
 
+mod compact;
 mod service;
 
 mod lease;
@@ -47,6 +50,7 @@ mod service_tests;
 #[cfg(test)]
 mod testing;
 
+pub use compact::{CompactProgress, Compacted, Compaction, Extent};
 pub use service::{Maintenance, TableHealth, levels};
 pub use table_merger::MergeState;
 pub use threads::MergeThreads;

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::lake::{DataFile, Tables};
 use crate::maintenance::file_name::level;
 use crate::maintenance::lease::Leases;
+use crate::maintenance::merge::MergeOptions;
 use crate::maintenance::policy::Thresholds;
 use crate::maintenance::table_merger::{MergeState, Shared, TableMerger};
 use crate::maintenance::threads::MergeThreads;
@@ -82,10 +83,11 @@ impl Maintenance {
         };
         let shared = Arc::new(Shared {
             threads: Arc::new(MergeThreads::start(config.cpu_percent_max)?),
-            leases: Arc::new(Leases::new(store)),
+            leases: Arc::new(Leases::new(store, config.lease_time_max)),
             metrics: Arc::clone(metrics),
             thresholds: Thresholds::default(),
             compression_level: lake.compression_level,
+            page_rows: MergeOptions::default().page_rows,
             memory_bytes_max: config.memory_bytes_max as u64,
             tick,
             slots: [Semaphore::new(1), Semaphore::new(1)],

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::lake::{DataFile, Replaced, Table};
 use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::{MergeError, MergeOptions, Merged, merge};
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) thresholds: Thresholds,
     pub(super) compression_level: i32,
+    pub(super) page_rows: usize,
     pub(super) memory_bytes_max: u64,
     /// The interval at which a changed table is planned.
     pub(super) tick: Duration,
@@ -149,7 +150,8 @@ impl TableMerger {
                 return;
             }
             let version = self.table.snapshot().version;
-            let is_planned = planned.is_some_and(|(at, time)| at == version && time.elapsed() < self.shared.tick * TICKS_MAX);
+            let is_planned =
+                planned.is_some_and(|(at, time)| at == version && time.elapsed() < self.shared.tick * TICKS_MAX);
             if is_planned || self.is_waiting() {
                 continue;
             }
@@ -207,8 +209,12 @@ impl TableMerger {
     /// Merges one unit, unless another process is merging it.
     pub(super) async fn run_unit(&self, unit: Unit) -> UnitOutcome {
         let _busy = Busy::new(self, &unit);
-        let name = format!("{}.{}", self.table.contract().name, unit_name(&unit));
-        let lease = match self.shared.leases.acquire(&name).await {
+        let name = unit_name(&unit).map(|unit| format!("{}.{unit}", self.table.contract().name));
+        let lease = match name {
+            Ok(name) => self.shared.leases.acquire(&name).await,
+            Err(error) => Err(error),
+        };
+        let lease = match lease {
             Ok(Some(lease)) => lease,
             Ok(None) => return UnitOutcome::Skipped,
             Err(error) => return self.failed(&unit, MergeError { file: None, error }),
@@ -228,6 +234,7 @@ impl TableMerger {
         let options = MergeOptions {
             memory_bytes_max: Slot::of(unit).memory(self.shared.memory_bytes_max),
             compression_level: self.shared.compression_level,
+            page_rows: self.shared.page_rows,
             threads: Some(Arc::clone(&self.shared.threads)),
             deadline: Some(Instant::now() + MERGE_TIME_MAX),
             ..MergeOptions::default()

@@ -189,7 +189,13 @@ mod tests {
         let threads = MergeThreads::start(10).unwrap();
         let began = Instant::now();
         for _ in 0..3 {
-            threads.run("a step", || { spin(Duration::from_millis(5)); Ok(()) }).await.unwrap();
+            threads
+                .run("a step", || {
+                    spin(Duration::from_millis(5));
+                    Ok(())
+                })
+                .await
+                .unwrap();
         }
         assert!(began.elapsed() >= Duration::from_millis(100), "two steps of 5 ms take 50 ms each");
         threads.set_urgent(true);

@@ -51,10 +51,20 @@ impl MaintenanceMetrics {
     pub(super) fn new(registry: &mut MetricsRegistry) -> Self {
         Self {
             files: registry.add("lake_files", "Live files, by level", Family::default()),
-            file_bytes: registry.add_in(Unit::Bytes, "lake_file", "Size of the live files, by level", Family::default()),
+            file_bytes: registry.add_in(
+                Unit::Bytes,
+                "lake_file",
+                "Size of the live files, by level",
+                Family::default(),
+            ),
             merges: registry.add("merges", "Merges of files, by outcome", Family::default()),
             merged_rows: registry.add("merged_rows", "Rows of merged files", Family::default()),
-            merge_read: registry.add_in(Unit::Bytes, "merge_read", "Size of the files that were merged", Family::default()),
+            merge_read: registry.add_in(
+                Unit::Bytes,
+                "merge_read",
+                "Size of the files that were merged",
+                Family::default(),
+            ),
             merge_written: registry.add_in(
                 Unit::Bytes,
                 "merge_written",

@@ -26,6 +26,7 @@ mod kafka_positions;
 mod kafka_states;
 mod lake_rewrites;
 mod lookups;
+mod maintenance;
 mod merge;
 mod oracle;
 mod order_feed;

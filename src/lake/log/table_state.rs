@@ -287,7 +287,7 @@ pub(in crate::lake) fn check_layout(contract: &Contract, metadata: &Metadata) ->
 }
 
 /// Formats a day as `YYYY-MM-DD`.
-pub(in crate::lake) fn day_text(day: i32) -> Result<String> {
+pub(crate) fn day_text(day: i32) -> Result<String> {
     let date = DateTime::UNIX_EPOCH.date_naive();
     let date = match u64::try_from(day) {
         Ok(days) => date.checked_add_days(Days::new(days)),

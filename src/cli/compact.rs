@@ -90,7 +90,7 @@ async fn open(args: &Args, config: &Config) -> Result<Tables> {
 }
 
 fn preview(name: &str, table: &Arc<Table>, compaction: &Compaction) {
-    let files = table.snapshot().files.len();
+    let files = table.snapshot().len();
     let due = compaction.due(table);
     write_stdout(&format!("{name}: {files} files, {} merges are due first", due.len()));
     for unit in due {
@@ -109,7 +109,7 @@ fn preview(name: &str, table: &Arc<Table>, compaction: &Compaction) {
 async fn compact(name: &str, table: &Arc<Table>, compaction: &Compaction, stop: &CancellationToken) -> Result<bool> {
     let totals = |table: &Table| {
         let snapshot = table.snapshot();
-        (snapshot.files.len(), snapshot.files.iter().map(|file| file.size).sum::<u64>())
+        (snapshot.len(), snapshot.files().map(|file| file.size).sum::<u64>())
     };
     let (files_before, bytes_before) = totals(table);
     let report = |CompactProgress { unit, files, units_due }: CompactProgress<'_>| {

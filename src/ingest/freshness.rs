@@ -33,8 +33,8 @@ impl Freshness {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
             let snapshot = table.snapshot();
-            let received = snapshot.files.iter().filter_map(|file| Some(file.received?.1));
-            let written = snapshot.files.iter().map(|file| file.modified.saturating_mul(1_000));
+            let received = snapshot.days().filter_map(|day| day.newest_received());
+            let written = snapshot.days().filter_map(|day| day.newest_modified()).map(|ms| ms.saturating_mul(1_000));
             TableFreshness { version: snapshot.version, newest_received: received.max(), written: written.max() }
         };
         Self { watermark, table: (*owner == Owner::PerEvent).then(all) }

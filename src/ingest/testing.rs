@@ -149,7 +149,7 @@ pub(crate) fn mutations(whole: &[u8], count: u64) -> impl Iterator<Item = (u64, 
 pub(crate) async fn stored(store: &Store, table: &str) -> Vec<(String, String)> {
     let tables = open(store).await;
     let mut rows = Vec::new();
-    for file in tables[table].snapshot().files.iter() {
+    for file in tables[table].snapshot().files() {
         for batch in tables[table].keys(file).await.unwrap() {
             let (tenants, ids) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
             rows.extend((0..batch.num_rows()).map(|row| (tenants.value(row).to_owned(), ids.value(row).to_owned())));

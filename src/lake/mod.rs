@@ -32,9 +32,11 @@ mod tests;
 
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub use log::commit::{Committed, Draft};
+pub use log::data_file::DataFile;
+pub use log::day_files::DayFiles;
 pub use log::file_history::FileChange;
 pub use log::replace::Replaced;
-pub use log::snapshot::{DataFile, Progress, Snapshot};
+pub use log::snapshot::{Progress, Snapshot};
 pub(crate) use log::table_state::day_text;
 pub(crate) use merge_files::MergeInput;
 pub use parquet_writer::parquet_file::WriteOptions;

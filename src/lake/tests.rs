@@ -141,7 +141,7 @@ pub(super) async fn draft(table: &Table, range: std::ops::Range<usize>, progress
 /// Reads the ids of all events in the table's newest snapshot, and sorts them.
 pub(super) async fn ids(table: &Table) -> Vec<String> {
     let mut ids: Vec<String> = Vec::new();
-    for file in table.snapshot().files.iter() {
+    for file in table.snapshot().files() {
         let objects = &table.location().0.objects;
         let batches = read_columns(objects, table.file_path(file), file.size, &["event_id"]).await.unwrap();
         for batch in batches {
@@ -413,7 +413,7 @@ async fn checkpoints_are_written_when_due_and_load_the_same_snapshot() {
         table.commit(Vec::new(), moves).await.unwrap();
         let loaded = open(&store).await;
         assert_eq!(loaded.snapshot(), table.snapshot(), "from the checkpoint and the entries after it");
-        assert_eq!(loaded.snapshot().txns, [("new".to_owned(), 1), ("source".to_owned(), 43)].into());
+        assert_eq!(*loaded.snapshot().txns, [("new".to_owned(), 1), ("source".to_owned(), 43)].into());
         assert_eq!(ids(&loaded).await, expected(0..100));
         assert_eq!(delta_version_and_rows(&table).await, (12, 100));
     }

@@ -138,7 +138,7 @@ impl Compaction {
                     (merged, failures, progress_at) = (true, 0, Instant::now());
                     units += 1;
                     let units_due = merger.plan().len();
-                    report(CompactProgress { unit: &unit, files: table.snapshot().files.len(), units_due });
+                    report(CompactProgress { unit: &unit, files: table.snapshot().len(), units_due });
                     // The merged files may complete a more urgent unit.
                     break;
                 }

@@ -1,4 +1,5 @@
-//! Chooses which files to merge. Pure: a snapshot and the time go in, ordered units come out.
+//! Chooses which files to merge. Pure: a snapshot and the time go in, ordered units come out. Days that need no more
+//! work are skipped until their files change.
 //!
 //! ```text
 //!   files of a day ─┬─ hot: level 0 ─► 1 ─► 2 (cut at range boundaries)
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::{DAY, Micros, SECOND};
-use crate::lake::DataFile;
+use crate::lake::{DataFile, DayFiles, Snapshot};
 use crate::maintenance::file_cuts::{FileCuts, GROUP_ROWS_MAX};
 use crate::maintenance::file_name::{LEVEL_MAX, level};
 use crate::maintenance::ranges::{boundaries_of, is_within, overlaps_any, ranges_of, sized_boundaries, with_inherited};
@@ -127,6 +128,18 @@ pub struct Excluded {
     pub left_alone: HashSet<Arc<str>>,
 }
 
+/// The days whose files all have the highest level. They need no work until their files change, so a plan does not look
+/// at their files again.
+#[derive(Debug, Default)]
+pub struct FinishedDays(BTreeMap<i32, Arc<DayFiles>>);
+
+#[cfg(test)]
+impl FinishedDays {
+    pub(super) fn days(&self) -> Vec<i32> {
+        self.0.keys().copied().collect()
+    }
+}
+
 /// The urgency of a unit. Units with many level-0 files come first, because each file costs every query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Priority {
@@ -136,17 +149,26 @@ enum Priority {
     Late,
 }
 
-/// Returns the units that are due, the most urgent first. `files` are the live files of a table, and `now` is the time.
-pub fn plan(files: &[Arc<DataFile>], now: Micros, thresholds: &Thresholds, excluded: &Excluded) -> Vec<Unit> {
-    let mut days: BTreeMap<i32, Vec<LeveledFile<'_>>> = BTreeMap::new();
-    for file in files {
-        days.entry(file.day).or_default().push((level(&file.path), file));
-    }
+/// Returns the units that are due, the most urgent first. `now` is the time. `finished` starts empty, and belongs to
+/// the table of the snapshot.
+pub fn plan(
+    snapshot: &Snapshot,
+    now: Micros,
+    thresholds: &Thresholds,
+    excluded: &Excluded,
+    finished: &mut FinishedDays,
+) -> Vec<Unit> {
     let mut units: Vec<(Priority, Unit)> = Vec::new();
-    let mut before: &[LeveledFile<'_>] = &[];
-    for (day, files) in &days {
-        Day::new(*day, files, before, now, thresholds, excluded).plan(&mut units);
-        before = files;
+    let known = std::mem::take(&mut finished.0);
+    let mut before: Option<&DayFiles> = None;
+    for files in snapshot.days() {
+        let is_known = known.get(&files.day()).is_some_and(|known| Arc::ptr_eq(known, files));
+        if is_known || files.files().all(|file| level(&file.path) == LEVEL_MAX) {
+            finished.0.insert(files.day(), Arc::clone(files));
+        } else {
+            Day::new(files, before, now, thresholds, excluded).plan(&mut units);
+        }
+        before = Some(&**files);
     }
     units.sort_by_key(|(priority, _)| *priority);
     units.into_iter().map(|(_, unit)| unit).collect()
@@ -161,9 +183,9 @@ struct Day<'a> {
     now: Micros,
     thresholds: &'a Thresholds,
     /// All files of the day.
-    all: &'a [LeveledFile<'a>],
-    /// The files of the previous day with files.
-    before: &'a [LeveledFile<'a>],
+    all: Vec<LeveledFile<'a>>,
+    /// The previous day with files.
+    before: Option<&'a DayFiles>,
     /// The files that may be merged, by level. Those of levels 0 and 1 are in the order in which they were committed.
     levels: [Vec<&'a Arc<DataFile>>; LEVEL_MAX as usize + 1],
     /// True if files of level 0 or 1 are being merged.
@@ -172,16 +194,16 @@ struct Day<'a> {
 
 impl<'a> Day<'a> {
     fn new(
-        day: i32,
-        all: &'a [LeveledFile<'a>],
-        before: &'a [LeveledFile<'a>],
+        files: &'a DayFiles,
+        before: Option<&'a DayFiles>,
         now: Micros,
         thresholds: &'a Thresholds,
         excluded: &Excluded,
     ) -> Self {
+        let all: Vec<_> = files.files().map(|file| (level(&file.path), file)).collect();
         let mut levels: [Vec<&Arc<DataFile>>; LEVEL_MAX as usize + 1] = Default::default();
         let mut is_busy = false;
-        for (level, file) in all {
+        for (level, file) in &all {
             let (level, file) = (*level, *file);
             let is_too_young = level == 0 && age(file, now) < thresholds.age_min;
             if excluded.busy.contains(&file.path) {
@@ -193,7 +215,7 @@ impl<'a> Day<'a> {
         for files in &mut levels[..2] {
             files.sort_unstable_by_key(|file| (file.modified, &file.path));
         }
-        Self { day, now, thresholds, all, before, levels, is_busy }
+        Self { day: files.day(), now, thresholds, all, before, levels, is_busy }
     }
 
     fn plan(&self, units: &mut Vec<(Priority, Unit)>) {
@@ -287,7 +309,7 @@ impl<'a> Day<'a> {
 
     fn plan_late(&self, units: &mut Vec<(Priority, Unit)>) {
         let [zero, one, two, base] = &self.levels;
-        let base_of_day = from_level(self.all, LEVEL_MAX);
+        let base_of_day = from_level(&self.all, LEVEL_MAX);
         if [zero, one, two].iter().all(|files| files.is_empty()) {
             return;
         }
@@ -381,7 +403,8 @@ impl<'a> Day<'a> {
     /// Returns the range boundaries of the day: those that its own files already have, and those of the previous day
     /// that do not cut a file of this day.
     fn boundaries(&self) -> Vec<Arc<str>> {
-        let (own, before) = (from_level(self.all, 2), from_level(self.before, 2));
+        let before = self.before.into_iter().flat_map(DayFiles::files).filter(|file| level(&file.path) >= 2);
+        let (own, before) = (from_level(&self.all, 2), before.collect::<Vec<_>>());
         with_inherited(&own, sized_boundaries(&before, self.thresholds.range_bytes))
     }
 

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::file_cuts::FileCuts;
 use super::file_name::level;
-use super::policy::{Excluded, Thresholds, Unit, plan};
+use super::policy::{Excluded, FinishedDays, Thresholds, Unit, plan};
 use crate::clock::{DAY, Micros, SECOND};
-use crate::lake::DataFile;
+use crate::lake::{DataFile, Snapshot};
 
 const TODAY: i32 = 20_513;
 const TENANTS: usize = 5_000;
@@ -128,9 +128,14 @@ impl Simulation {
         self.add(day, 0, content, (self.now, self.now));
     }
 
+    fn plan(&self, now: Micros, excluded: &Excluded) -> Vec<Unit> {
+        let snapshot = Snapshot::of(1, self.files.clone());
+        plan(&snapshot, now, &self.thresholds, excluded, &mut FinishedDays::default())
+    }
+
     /// Plans and runs all units that are due.
     fn maintain(&mut self) -> usize {
-        let units = plan(&self.files, self.now, &self.thresholds, &Excluded::default());
+        let units = self.plan(self.now, &Excluded::default());
         check(&units, &self.thresholds);
         let count = units.len();
         for unit in units {
@@ -392,7 +397,7 @@ fn random_files_are_planned_soundly_and_only_finitely_often() {
         let busy = table.files.iter().filter(|_| rng.random_range(0..10) == 0).map(|file| Arc::clone(&file.path));
         let excluded = Excluded { busy: busy.collect(), ..Excluded::default() };
         for now in [Micros::MIN, 0, table.now, Micros::MAX] {
-            let units = plan(&table.files, now, &table.thresholds, &excluded);
+            let units = table.plan(now, &excluded);
             check(&units, &table.thresholds);
             let inputs = units.iter().flat_map(|unit| &unit.inputs);
             assert!(inputs.clone().all(|file| !excluded.busy.contains(&file.path)));
@@ -402,7 +407,32 @@ fn random_files_are_planned_soundly_and_only_finitely_often() {
             table.now += 3 * 3_600 * SECOND;
             table.maintain();
         }
-        let units = plan(&table.files, table.now, &table.thresholds, &Excluded::default());
+        let units = table.plan(table.now, &Excluded::default());
         assert!(units.is_empty(), "seed {seed}: the plan never ends: {:?}", units[0]);
     }
+}
+
+#[test]
+fn a_finished_day_is_skipped_until_its_files_change() {
+    let mut table = Simulation::new();
+    let content = Content { from: 0, to: TENANTS, rows_of_all: 1e6, part: 1.0 };
+    for (day, level) in [(TODAY - 2, 3), (TODAY - 1, 0), (TODAY - 1, 0)] {
+        table.add(day, level, content, (table.now, table.now));
+    }
+    table.now += 2 * DAY;
+    let mut finished = FinishedDays::default();
+    let mut planned = |table: &Simulation, snapshot: &Snapshot| {
+        let units = plan(snapshot, table.now, &table.thresholds, &Excluded::default(), &mut finished);
+        (units.iter().map(|unit| (unit.day, unit.inputs.len())).collect::<Vec<_>>(), finished.days())
+    };
+    let snapshot = Snapshot::of(1, table.files.clone());
+    for _ in 0..2 {
+        assert_eq!(planned(&table, &snapshot), (vec![(TODAY - 1, 2)], vec![TODAY - 2]));
+    }
+    for _ in 0..2 {
+        table.add(TODAY - 2, 0, content, (table.now, table.now));
+    }
+    table.now += 2 * DAY;
+    let snapshot = Snapshot::of(2, table.files.clone());
+    assert_eq!(planned(&table, &snapshot), (vec![(TODAY - 1, 2), (TODAY - 2, 2)], vec![]));
 }

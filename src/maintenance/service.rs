@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{LakeConfig, MaintenanceConfig};
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, Tables};
+use crate::lake::{DataFile, DayFiles, Tables};
 use crate::maintenance::file_name::level;
 use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::MergeOptions;
@@ -171,16 +171,13 @@ async fn report(mergers: &[Arc<TableMerger>], metrics: &Metrics, stop: &Cancella
 
 fn health(merger: &TableMerger) -> TableHealth {
     let snapshot = merger.table.snapshot();
-    let mut level_zero: BTreeMap<i32, u64> = BTreeMap::new();
-    for file in snapshot.files.iter().filter(|file| level(&file.path) == 0) {
-        *level_zero.entry(file.day).or_default() += 1;
-    }
+    let unmerged = |day: &Arc<DayFiles>| day.files().filter(|file| level(&file.path) == 0).count() as u64;
     TableHealth {
         table: merger.table.contract().name.clone(),
         version: snapshot.version,
         rows: snapshot.rows(),
-        levels: levels(snapshot.files.iter()),
-        level_zero_of_day_max: level_zero.into_values().max().unwrap_or(0),
+        levels: levels(snapshot.files()),
+        level_zero_of_day_max: snapshot.days().map(unmerged).max().unwrap_or(0),
         merges: merger.merge_state(),
     }
 }

@@ -44,7 +44,7 @@ fn sorted_rows(table: &Table, batches: &[arrow::array::RecordBatch]) -> Vec<Stri
 
 async fn stored_rows(table: &Table) -> Vec<String> {
     let mut rows = Vec::new();
-    for file in table.snapshot().files.iter() {
+    for file in table.snapshot().files() {
         rows.extend(sorted_rows(table, &read(table, file).await.1));
     }
     rows.sort_unstable();
@@ -67,7 +67,7 @@ fn start(table: &Arc<Table>) -> Maintenance {
 /// Waits until the table has at most `files` files.
 async fn wait_for(table: &Table, files: usize) {
     let reached = async {
-        while table.refresh().await.unwrap().files.len() > files {
+        while table.refresh().await.unwrap().len() > files {
             tokio::time::sleep(TICK).await;
         }
     };
@@ -83,14 +83,14 @@ async fn two_servers_merge_a_table_in_the_background() {
     clock.set(clock.now() + 60 * SECOND);
     let (first, second) = (start(&one), start(&two));
     wait_for(&one, 3).await;
-    assert_eq!(levels(one.snapshot().files.iter())[1].files, 1, "48 files have become one");
+    assert_eq!(levels(one.snapshot().files())[1].files, 1, "48 files have become one");
     // A closed day becomes one file of level 3.
     clock.set(clock.now() + 30 * 3_600 * SECOND);
     wait_for(&two, 1).await;
     first.stop().await;
     second.stop().await;
     let snapshot = one.refresh().await.unwrap();
-    assert_eq!(levels(snapshot.files.iter()).map(|level| level.files), [0, 0, 0, 1]);
+    assert_eq!(levels(snapshot.files()).map(|level| level.files), [0, 0, 0, 1]);
     assert_eq!(stored_rows(&one).await, expected);
     let health = second.health().remove(0);
     assert_eq!((health.rows, health.merges.units_due), (1_000, 0));
@@ -102,7 +102,7 @@ async fn a_corrupt_file_is_left_alone_and_the_others_are_merged() {
     let store = Store::open(&lake(100_000)).unwrap().with_clock(clock.clone());
     let table = open(&store).await;
     fill(&table, 100, 2).await;
-    let broken = Arc::clone(&table.snapshot().files[31]);
+    let broken = Arc::clone(table.snapshot().files().nth(31).unwrap());
     table.location().0.objects.put(&table.file_path(&broken), PutPayload::from("not Parquet")).await.unwrap();
     clock.set(clock.now() + 60 * SECOND);
     let maintenance = start(&table);

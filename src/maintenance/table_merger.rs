@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Kind, Result};
-use crate::lake::{DataFile, Replaced, Table};
+use crate::lake::{Replaced, Snapshot, Table};
 use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::{MergeError, MergeOptions, Merged, merge};
-use crate::maintenance::policy::{Excluded, Thresholds, Unit, plan};
+use crate::maintenance::policy::{Excluded, FinishedDays, Thresholds, Unit, plan};
 use crate::maintenance::threads::MergeThreads;
 use crate::maintenance::unit_name::unit_name;
 use crate::telemetry::{MergeOutcome, Metrics};
@@ -94,6 +94,7 @@ pub(super) struct TableMerger {
 #[derive(Debug, Default)]
 struct State {
     excluded: Excluded,
+    finished: FinishedDays,
     /// The files that could not be read, and the time at which they are tried again.
     postponed: HashMap<Arc<str>, Instant>,
     /// The reason why no file of this table is merged any more.
@@ -179,13 +180,13 @@ impl TableMerger {
         let snapshot = self.table.snapshot();
         let now = self.table.location().0.clock.now();
         let mut state = self.lock();
-        state.forget(&snapshot.files);
+        state.forget(&snapshot);
         let postponed: Vec<Arc<str>> = state.postponed.keys().cloned().collect();
         let excluded = Excluded {
             busy: state.excluded.busy.clone(),
             left_alone: state.excluded.left_alone.iter().cloned().chain(postponed).collect(),
         };
-        let units = plan(&snapshot.files, now, &self.shared.thresholds, &excluded);
+        let units = plan(&snapshot, now, &self.shared.thresholds, &excluded, &mut state.finished);
         state.due = units.len();
         let files = |unit: &Unit| if unit.level == 1 { unit.inputs.len() } else { 0 };
         let mut by_day: HashMap<i32, usize> = HashMap::new();
@@ -330,11 +331,11 @@ impl TableMerger {
 
 impl State {
     /// Forgets files that are no longer live, and files that can be tried again.
-    fn forget(&mut self, live: &[Arc<DataFile>]) {
+    fn forget(&mut self, snapshot: &Snapshot) {
         let now = Instant::now();
         self.postponed.retain(|_, retry_at| now < *retry_at);
         if !self.excluded.left_alone.is_empty() {
-            let live: HashSet<&str> = live.iter().map(|file| &*file.path).collect();
+            let live: HashSet<&str> = snapshot.files().map(|file| &*file.path).collect();
             self.excluded.left_alone.retain(|path| live.contains(&**path));
         }
     }

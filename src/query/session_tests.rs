@@ -297,7 +297,7 @@ async fn a_query_whose_files_were_deleted_asks_for_a_retry() {
     let access = reader("acme").await;
     let (sql, table) = ("SELECT count(*), sum(y) FROM calls", &tables["calls"]);
     let expected = ask(&engine, &access, sql).await.unwrap();
-    table.location().0.objects.delete(&table.file_path(&table.snapshot().files[0])).await.unwrap();
+    table.location().0.objects.delete(&table.file_path(table.snapshot().files().next().unwrap())).await.unwrap();
     for sql in [sql, "SELECT * FROM calls", sql] {
         let error = ask(&engine, &access, sql).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");

@@ -174,7 +174,7 @@ async fn stored(folder: &Path) -> u64 {
     let config = Config::parse(CONFIG, "test", folder, std::iter::empty()).unwrap();
     let store = Store::open(&config.lake).unwrap();
     let tables = open_tables(&store, contracts(&config).unwrap(), &config).await.unwrap();
-    tables["calls"].snapshot().files.iter().map(|file| file.rows).sum()
+    tables["calls"].snapshot().rows()
 }
 
 /// Captures the log of the current thread, on which all tasks of the test run.

@@ -184,7 +184,7 @@ impl DedupeIndex {
             version: snapshot.version,
             included: BTreeSet::new(),
         };
-        self.add_files(&mut state, snapshot.files.to_vec()).await?;
+        self.add_files(&mut state, snapshot.files().cloned().collect()).await?;
         state.included.clear();
         tracing::debug!(table = self.table.contract().name, ids = state.window.len(), "rebuilt the dedupe window");
         Ok(state)

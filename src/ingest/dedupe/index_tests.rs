@@ -62,7 +62,7 @@ fn new_ids(rows: &arrow::array::RecordBatch) -> BTreeSet<u32> {
 
 /// Rewrites one to three random live files of one day.
 async fn rewrite_some(table: &Table, random: &mut StdRng) {
-    let mut live = table.snapshot().files.to_vec();
+    let mut live: Vec<_> = table.snapshot().files().cloned().collect();
     if live.is_empty() {
         return;
     }
@@ -123,7 +123,7 @@ async fn the_index_knows_exactly_the_stored_events() {
                     assert_eq!(new, expected, "seed {seed}, step {step}");
                 }
             }
-            ever.extend(servers.iter().flat_map(|server| server.table.snapshot().files.to_vec()));
+            ever.extend(servers.iter().flat_map(|server| server.table.snapshot().files().cloned().collect::<Vec<_>>()));
         }
         assert_eq!(stored, (0..next).collect(), "seed {seed}: every event was new once");
     }
@@ -141,7 +141,7 @@ async fn an_index_that_is_too_far_behind_is_rebuilt() {
     server.store(0..10).await;
     // Each rewrite adds a change to the history, which keeps about a thousand of them.
     for _ in 0..1_030 {
-        let live = server.table.snapshot().files.to_vec();
+        let live: Vec<_> = server.table.snapshot().files().cloned().collect();
         rewrite(&server.table, &live[..1], 1).await.unwrap();
     }
     assert_eq!(new_ids(&server.compare(0..12).await.rows.to_batch()), BTreeSet::from([10, 11]));

@@ -349,7 +349,7 @@ fn configuration_errors_of_a_source_are_reported_at_startup() {
 pub(super) async fn columns(store: &Store, table: &str, names: &[&str]) -> Vec<Vec<String>> {
     let tables = open(store).await;
     let (table, mut rows) = (&tables[table], Vec::new());
-    for file in table.snapshot().files.iter() {
+    for file in table.snapshot().files() {
         let objects = &table.location().0.objects;
         let bytes = objects.get_opts(&table.file_path(file), GetOptions::default()).await.unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.bytes().await.unwrap()).unwrap().build().unwrap();

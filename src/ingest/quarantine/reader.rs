@@ -193,7 +193,7 @@ impl QuarantineReader<'_> {
         let snapshot = self.table.refresh().await?;
         let mut found =
             FoundEntries { newest_first: matches!(range, EntryRange::Newest(_)), ..FoundEntries::default() };
-        found.files = snapshot.files.iter().filter(|file| may_hold(file, filter, range)).cloned().collect();
+        found.files = snapshot.files().filter(|file| may_hold(file, filter, range)).cloned().collect();
         if found.files.iter().map(|file| file.rows).sum::<u64>() > SCAN_ROWS_MAX {
             let name = &self.table.contract().name;
             return Err(Error::limited(format!(

@@ -64,7 +64,7 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T>) -> Kind {
 async fn received(store: &Store) -> BTreeMap<String, Micros> {
     let table = open(store).await[TABLE].clone();
     let mut found = BTreeMap::new();
-    for file in table.snapshot().files.iter() {
+    for file in table.snapshot().files() {
         let rows = table.rows(file, &["event_id", "received_time"], None, 100).await.unwrap();
         for batch in rows.try_collect::<Vec<_>>().await.unwrap() {
             let ids = batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned);

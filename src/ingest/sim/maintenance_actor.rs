@@ -91,7 +91,7 @@ impl Schedule {
 /// Chooses random live files of one day.
 fn choose_files(objects: &InMemory, table: &Table, random: &mut SeededRandom) -> Vec<Arc<DataFile>> {
     let positions = log_positions(objects, &table.contract().name);
-    let mut live = table.snapshot().files.to_vec();
+    let mut live: Vec<_> = table.snapshot().files().cloned().collect();
     live.sort_by_key(|file| positions[&*file.path]);
     if live.is_empty() {
         return live;

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use crate::lake::DataFile;
 
-/// The maximum number of changes in a history. A server that is further behind reads the files anew.
+/// The maximum number of changes in a history, a multiple of [`GROUP_CHANGES`]. A server that is further behind reads
+/// the files anew.
 const CHANGES_MAX: usize = 1_024;
+/// The number of changes in a group.
+const GROUP_CHANGES: usize = 32;
 
 /// The files that one version added and removed.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,34 +29,42 @@ pub struct FileChange {
     pub is_rewrite: bool,
 }
 
-/// The most recent changes of a table's files.
+/// The most recent changes of a table's files. Each commit copies the history, so the changes are kept in groups that
+/// copies share.
 #[derive(Debug, Clone)]
 pub(in crate::lake) struct FileHistory {
     /// The version before the first change that the history may contain.
     start: u64,
-    changes: VecDeque<Arc<FileChange>>,
+    /// The changes in groups of [`GROUP_CHANGES`]. Only the last group can have fewer. No group is empty.
+    groups: VecDeque<Arc<Vec<Arc<FileChange>>>>,
 }
 
 impl FileHistory {
     /// Creates a history without changes, which begins after version `start`.
     pub(in crate::lake) fn after(start: u64) -> Self {
-        Self { start, changes: VecDeque::new() }
+        Self { start, groups: VecDeque::new() }
     }
 
-    /// Adds the change of a later version. Drops the oldest change if there are too many.
+    /// Adds the change of a later version. Drops the oldest group of changes if there are too many.
     pub(in crate::lake) fn push(&mut self, change: FileChange) {
-        if self.changes.len() >= CHANGES_MAX
-            && let Some(oldest) = self.changes.pop_front()
-        {
-            self.start = oldest.version;
+        let change = Arc::new(change);
+        match self.groups.back_mut().filter(|group| group.len() < GROUP_CHANGES) {
+            Some(group) => Arc::make_mut(group).push(change),
+            None => self.groups.push_back(Arc::new(vec![change])),
         }
-        self.changes.push_back(Arc::new(change));
+        if self.groups.len() > CHANGES_MAX / GROUP_CHANGES
+            && let Some(newest) = self.groups.pop_front().and_then(|oldest| Some(oldest.last()?.version))
+        {
+            self.start = newest;
+        }
     }
 
     /// Returns the changes after `version`, or `None` if the history begins later.
     pub(in crate::lake) fn since(&self, version: u64) -> Option<Vec<Arc<FileChange>>> {
-        let first = self.changes.partition_point(|change| change.version <= version);
-        (version >= self.start).then(|| self.changes.range(first..).cloned().collect())
+        let is_known = |group: &Arc<Vec<Arc<FileChange>>>| group.last().is_none_or(|last| last.version <= version);
+        let first = self.groups.partition_point(is_known);
+        let changes = self.groups.range(first..).flat_map(|group| group.iter());
+        (version >= self.start).then(|| changes.filter(|change| change.version > version).cloned().collect())
     }
 }
 
@@ -69,15 +80,25 @@ mod tests {
         };
         assert_eq!((versions(&history, 6), versions(&history, 7)), (None, Some(vec![])));
         // Every second version changes files.
-        for index in 1..=CHANGES_MAX as u64 + 2 {
-            history.push(FileChange { version: 7 + index * 2, added: vec![], removed: vec![], is_rewrite: false });
+        let (mut copies, mut pushed) = (Vec::new(), Vec::new());
+        for index in 1..=3 * CHANGES_MAX as u64 {
+            let version = 7 + index * 2;
+            copies.push((history.clone(), pushed.len()));
+            history.push(FileChange { version, added: vec![], removed: vec![], is_rewrite: false });
+            pushed.push(version);
+            let oldest = pushed[pushed.len().saturating_sub(CHANGES_MAX - GROUP_CHANGES + 1)];
+            for since in [oldest - 1, oldest, version - 2, version - 1, version, version + 5] {
+                let expected = pushed[pushed.partition_point(|pushed| *pushed <= since)..].to_vec();
+                assert_eq!(versions(&history, since), Some(expected), "{version} since {since}");
+            }
         }
-        let newest = 7 + 2 * (CHANGES_MAX as u64 + 2);
-        assert_eq!(versions(&history, 10), None, "the change of version 11 was dropped");
-        assert_eq!(versions(&history, 11).unwrap().len(), CHANGES_MAX);
-        assert_eq!(versions(&history, 12).unwrap()[0], 13);
-        assert_eq!(versions(&history, newest - 3), Some(vec![newest - 2, newest]));
-        assert_eq!(versions(&history, newest - 1), Some(vec![newest]));
-        assert_eq!(versions(&history, newest + 5), Some(vec![]));
+        let dropped = pushed[2 * CHANGES_MAX - 1];
+        assert_eq!((versions(&history, dropped - 1), versions(&history, dropped).unwrap().len()), (None, CHANGES_MAX));
+        for (copy, count) in copies {
+            assert_eq!(
+                versions(&copy, (pushed[count] - 3).max(7)),
+                Some(pushed[count.saturating_sub(1)..count].to_vec())
+            );
+        }
     }
 }

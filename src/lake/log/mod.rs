@@ -2,7 +2,7 @@
 //! checkpoints.
 //!
 //! ```text
-//!   delta_log (entries, put if absent) ─► table_state ─┬─► snapshot (live files with stats)
+//!   delta_log (entries, put if absent) ─► table_state ─┬─► snapshot (live_files by day, with stats)
 //!        ▲                                    ▲        └─► file_history (recent changes of files)
 //!        │                                    └── checkpoint (load, write)
 //!        └── entry_put (retries, doubts) ◄─┬─ commit (files + transactions)
@@ -17,10 +17,15 @@
 
 pub(super) mod checkpoint;
 pub(super) mod commit;
+pub(super) mod data_file;
+pub(super) mod day_files;
 pub(super) mod delta_log;
 pub(super) mod delta_schema;
 pub(super) mod entry_put;
 pub(super) mod file_history;
+pub(super) mod live_files;
+#[cfg(test)]
+mod live_files_tests;
 pub(super) mod replace;
 #[cfg(test)]
 mod replace_tests;

@@ -25,10 +25,14 @@ async fn write(table: &Table, range: std::ops::Range<usize>) -> Vec<DataFile> {
     table.write(batch(table.contract(), &events(range))).await.unwrap()
 }
 
+fn live(table: &Table) -> Vec<Arc<DataFile>> {
+    table.snapshot().files().cloned().collect()
+}
+
 /// Replaces all live files, which contain the events `range`, by one file.
 async fn rewrite(table: &Table, range: std::ops::Range<usize>) -> Replaced {
-    let from = table.refresh().await.unwrap().files.to_vec();
-    table.replace(&from, write(table, range).await).await.unwrap()
+    table.refresh().await.unwrap();
+    table.replace(&live(table), write(table, range).await).await.unwrap()
 }
 
 /// Writes the events `range`, and returns a draft of their commit.
@@ -54,11 +58,11 @@ async fn a_rewrite_keeps_the_rows_and_is_complete_in_the_log() {
         let (table, other) = (open(&store).await, open(&store).await);
         append(&table, 0..10).await;
         table.commit(write(&table, 10..15).await, progress("source", None, 7)).await.unwrap();
-        let from = table.snapshot().files.to_vec();
+        let from = live(&table);
         assert_eq!(rewrite(&table, 0..15).await, Replaced::At(3));
         let snapshot = table.snapshot();
-        assert_eq!((snapshot.files.len(), snapshot.rows(), snapshot.txns["source"]), (1, 15, 7));
-        assert_eq!(snapshot.files[0].modified, from.iter().map(|file| file.modified).max().unwrap());
+        assert_eq!((snapshot.len(), snapshot.rows(), snapshot.txns["source"]), (1, 15, 7));
+        assert_eq!(live(&table)[0].modified, from.iter().map(|file| file.modified).max().unwrap());
         assert_eq!(other.refresh().await.unwrap(), snapshot, "following and committing give the same snapshot");
         assert_eq!(open(&store).await.snapshot(), snapshot);
         assert_eq!(ids(&table).await, expected(0..15));
@@ -99,7 +103,7 @@ async fn of_two_rewrites_of_a_file_one_is_void() {
     for first in [0, 10, 20] {
         append(&one, first..first + 10).await;
     }
-    let files = one.snapshot().files.to_vec();
+    let files = live(&one);
     other.refresh().await.unwrap();
     let (first, second) = (write(&one, 0..20).await, write(&other, 10..30).await);
     assert_eq!(one.replace(&files[..2], first).await.unwrap(), Replaced::At(4));
@@ -114,8 +118,8 @@ async fn of_two_rewrites_of_a_file_one_is_void() {
     assert_eq!(ids(&one).await, expected(0..40));
 
     let fewer = write(&one, 20..29).await;
-    assert_eq!(one.replace(&one.snapshot().files[..1], fewer).await.unwrap_err().kind(), Kind::Internal);
-    let twice = [0, 0].map(|file| Arc::clone(&one.snapshot().files[file]));
+    assert_eq!(one.replace(&live(&one)[..1], fewer).await.unwrap_err().kind(), Kind::Internal);
+    let twice = [0, 0].map(|file| Arc::clone(&live(&one)[file]));
     let rows = write(&one, 0..20).await;
     assert_eq!(one.replace(&twice, [rows.clone(), rows].concat()).await.unwrap_err().kind(), Kind::Internal);
     assert_eq!(one.replace(&[], Vec::new()).await.unwrap_err().kind(), Kind::Internal);
@@ -135,7 +139,7 @@ async fn an_in_doubt_rewrite_is_decided_by_the_log() {
         let (table, other) = (open(&store).await, open(&store).await);
         append(&table, 0..10).await;
         append(&table, 10..20).await;
-        let (from, to) = (table.snapshot().files.to_vec(), write(&table, 0..20).await);
+        let (from, to) = (live(&table), write(&table, 0..20).await);
         faulty.plan(faults);
         let outcome = table.replace(&from, to.clone()).await;
         match &outcome {
@@ -184,7 +188,7 @@ async fn only_rows_that_are_added_make_an_append_fall_behind() {
             for first in [0, 10] {
                 append(&table, first..first + 10).await;
             }
-            let mut files = table.snapshot().files.to_vec();
+            let mut files = live(&table);
             files.push(Arc::new(DataFile { path: "event_date=2026-03-01/gone.parquet".into(), ..(*files[0]).clone() }));
             let mut lines: Vec<Value> =
                 files[..removed].iter().map(|file| action("remove", file, data_change)).collect();

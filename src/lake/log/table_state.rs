@@ -10,18 +10,21 @@
 //! Refuses a table if this server does not support its protocol, partitioning, schema or files. Otherwise, query
 //! results could lack rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Days, NaiveDate};
+use chrono::{DateTime, Days};
 use object_store::path::Path;
 
 use crate::contract::{Contract, EVENT_DATE};
 use crate::error::{Error, Result};
+use crate::lake::DataFile;
+use crate::lake::log::day_files::read_day;
 use crate::lake::log::delta_log::{Add, LogEntry, Metadata, Protocol, Remove};
 use crate::lake::log::delta_schema::DeltaSchema;
-use crate::lake::log::file_history::{FileChange, FileHistory};
-use crate::lake::log::snapshot::{DataFile, FileChanges, Snapshot, merge};
+use crate::lake::log::file_history::FileHistory;
+use crate::lake::log::live_files::LiveFiles;
+use crate::lake::log::snapshot::Snapshot;
 use crate::lake::log::stats::FileBounds;
 
 /// The Delta reader version that this crate implements.
@@ -140,62 +143,31 @@ impl Changes {
                 )));
             }
         };
-        let (live, mut txns) = match before {
-            Some(before) => (Arc::clone(&before.snapshot.files), before.snapshot.txns.clone()),
-            None => Default::default(),
-        };
-        txns.extend(self.txns);
-        let mut last_addition = before.map_or(self.checkpoint, |before| before.last_addition);
-        let mut history = match before {
-            Some(before) => Arc::clone(&before.history),
-            None => Arc::new(FileHistory::after(self.checkpoint)),
-        };
-        let entries = resolve_removed(live.iter().chain(&self.checkpoint_files), self.entries);
-        let mut files: FileChanges =
-            self.checkpoint_files.into_iter().map(|file| (Arc::clone(&file.path), Some(file))).collect();
-        for (change, removed) in entries {
-            files.extend(removed.into_iter().map(|path| (path, None)));
-            files.extend(change.added.iter().map(|file| (Arc::clone(&file.path), Some(Arc::clone(file)))));
-            if !change.is_rewrite && !change.added.is_empty() {
-                last_addition = change.version;
+        let (mut live, mut txns, mut history, mut last_addition) = match before {
+            Some(TableState { snapshot, history, last_addition, .. }) => {
+                (snapshot.live.clone(), Arc::clone(&snapshot.txns), FileHistory::clone(history), *last_addition)
             }
-            Arc::make_mut(&mut history).push(change);
+            None => (
+                LiveFiles::of_checkpoint(self.checkpoint, self.checkpoint_files),
+                Arc::default(),
+                FileHistory::after(self.checkpoint),
+                self.checkpoint,
+            ),
+        };
+        if !self.txns.is_empty() {
+            Arc::make_mut(&mut txns).extend(self.txns);
         }
-        let files = if files.is_empty() { live } else { Arc::new(merge(&live, files)) };
+        for EntryFiles { added, removed, changes_data, version } in self.entries {
+            let change = live.apply(version, added, &removed, changes_data);
+            if !change.is_rewrite && !change.added.is_empty() {
+                last_addition = version;
+            }
+            history.push(change);
+        }
         let loaded_at = before.map_or(self.checkpoint, |before| before.loaded_at);
-        let snapshot = Arc::new(Snapshot { version: self.version, files, txns });
-        Ok(TableState { snapshot, last_addition, loaded_at, history, metadata })
+        let snapshot = Arc::new(Snapshot { version: self.version, live, txns });
+        Ok(TableState { snapshot, last_addition, loaded_at, history: Arc::new(history), metadata })
     }
-}
-
-/// Finds the files behind the paths that each entry removes, and determines which entries are rewrites. `live` are the
-/// files of the version before the first entry. Returns the removed paths beside each change, because they may include
-/// paths of files that were not live.
-///
-/// An entry is a rewrite if its actions say that no data has changed, all files that it removes were live, and it adds
-/// as many rows as it removes.
-fn resolve_removed<'a>(
-    live: impl Iterator<Item = &'a Arc<DataFile>>,
-    entries: Vec<EntryFiles>,
-) -> Vec<(FileChange, Vec<Arc<str>>)> {
-    let paths: HashSet<Arc<str>> = entries.iter().flat_map(|entry| entry.removed.iter().cloned()).collect();
-    let mut known: HashMap<Arc<str>, Arc<DataFile>> = HashMap::new();
-    if !paths.is_empty() {
-        let named = live.filter(|file| paths.contains(&file.path));
-        known.extend(named.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
-    }
-    let rows = |files: &[Arc<DataFile>]| files.iter().map(|file| file.rows).sum::<u64>();
-    let changes = entries.into_iter().map(|EntryFiles { added, removed: paths_removed, changes_data, version }| {
-        let removed: Vec<_> = paths_removed.iter().filter_map(|path| known.remove(path)).collect();
-        let is_rewrite = !changes_data
-            && !removed.is_empty()
-            && removed.len() == paths_removed.len()
-            && rows(&removed) == rows(&added);
-        let removed_later = added.iter().filter(|file| paths.contains(&file.path));
-        known.extend(removed_later.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
-        (FileChange { version, added, removed, is_rewrite }, paths_removed)
-    });
-    changes.collect()
 }
 
 /// Returns the log action that adds a file that this server wrote.
@@ -295,11 +267,6 @@ pub(crate) fn day_text(day: i32) -> Result<String> {
     };
     date.map(|date| date.format("%Y-%m-%d").to_string())
         .ok_or_else(|| Error::invalid(format!("day {day}, counted from 1970-01-01, is outside the range of dates")))
-}
-
-fn read_day(text: &str) -> Option<i32> {
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    i32::try_from(date.signed_duration_since(DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
 /// Decodes a file path from the log. Refuses absolute paths, which occur in Delta tables that were created as shallow

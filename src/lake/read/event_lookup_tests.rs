@@ -16,7 +16,7 @@ async fn keys_returns_the_tenants_and_ids_of_a_file() {
     let (store, _) = stores().remove(0);
     let table = open(&store).await;
     append(&table, 0..10).await;
-    let file = table.snapshot().files[0].clone();
+    let file = table.snapshot().files().next().unwrap().clone();
     let mut ids = Vec::new();
     for batch in table.keys(&file).await.unwrap() {
         assert_eq!(
@@ -63,7 +63,7 @@ async fn stored_events_are_found_by_tenant_time_and_id() {
     let sent: Vec<Event<'_>> = cases.iter().map(|((tenant, time, id), _)| (*tenant, *time, (*id).to_owned())).collect();
     let expected: Vec<bool> = cases.iter().map(|(_, stored)| *stored).collect();
     let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &sent)).unwrap();
-    let files = table.snapshot().files.to_vec();
+    let files = table.snapshot().files().cloned().collect::<Vec<_>>();
     assert_eq!(files.len(), 3);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected);
     assert_eq!(table.stored(&files, keys()).await.unwrap(), expected, "with cached filters");
@@ -78,7 +78,7 @@ async fn removed_files_are_searched_until_the_store_has_deleted_them() {
     let (store, _) = stores().remove(0);
     let table = open(&store).await;
     append(&table, 0..10).await;
-    let from = table.snapshot().files.to_vec();
+    let from = table.snapshot().files().cloned().collect::<Vec<_>>();
     let to = table.write(batch(table.contract(), &events(0..10))).await.unwrap();
     assert!(matches!(table.replace(&from, to).await.unwrap(), Replaced::At(2)));
     let keys = || EventKeys::of(table.contract(), &batch(table.contract(), &events(5..15))).unwrap();

@@ -2,7 +2,8 @@
 //! filters.
 //!
 //! Pruning compares the filters with the files' statistics, which are in memory. Pruning does no I/O and evaluates no
-//! expressions, so it takes well under a millisecond for ten thousand files.
+//! expressions, so it takes well under a millisecond for ten thousand files. It looks only at the files of days that
+//! can match.
 //!
 //! **Invariant:** pruning is only an optimization. The tenant barrier and the user's filters are still applied to every
 //! row of the selected files.
@@ -10,6 +11,7 @@
 //! compares a plain column with a literal of the column's type. It cannot fail and has no side effects. Pruning also
 //! accepts casts of a time column, which is safe because pruning evaluates no expressions.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -52,12 +54,10 @@ pub(in crate::query) fn prune(
     tenant: Option<&TenantId>,
     bounds: &ScanBounds,
 ) -> Vec<Arc<DataFile>> {
-    let days = bounds.file_days();
-    let start = snapshot.files.partition_point(|file| i64::from(file.day) < days.min);
     let tenant = tenant.map(TenantId::as_str);
-    snapshot.files[start..]
-        .iter()
-        .take_while(|file| i64::from(file.day) <= days.max)
+    snapshot
+        .days_in(bounds.file_days().as_days())
+        .flat_map(|day| day.files())
         .filter(|file| match (&file.tenants, tenant) {
             (Some((min, max)), Some(tenant)) => **min <= *tenant && *tenant <= **max,
             _ => true,
@@ -180,6 +180,12 @@ impl ScanBounds {
 }
 
 impl ScanRange {
+    /// Converts a range of days to the type of days in the lake. The result is empty only if this range is empty.
+    fn as_days(self) -> RangeInclusive<i32> {
+        let clamp = |day: i64| i32::try_from(day).unwrap_or(if day < 0 { i32::MIN } else { i32::MAX });
+        clamp(self.min)..=clamp(self.max)
+    }
+
     /// Converts a range of days to the range of microseconds that it spans.
     fn days_as_times(self) -> Self {
         Self { min: self.min.saturating_mul(DAY), max: self.max.saturating_mul(DAY).saturating_add(DAY - 1) }
@@ -282,8 +288,6 @@ fn is_comparison(op: Operator) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use datafusion::common::DFSchema;
     use datafusion::prelude::SessionContext;
 
@@ -307,8 +311,7 @@ mod tests {
     }
 
     fn snapshot(files: impl IntoIterator<Item = DataFile>) -> Snapshot {
-        let files: Vec<_> = files.into_iter().map(Arc::new).collect();
-        Snapshot { version: 1, files: Arc::new(files), txns: BTreeMap::new() }
+        Snapshot::of(1, files.into_iter().map(Arc::new).collect())
     }
 
     fn schema() -> Schema {

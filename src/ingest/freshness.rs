@@ -32,9 +32,10 @@ impl Freshness {
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
-            let snapshot = table.snapshot();
-            let received = snapshot.files.iter().filter_map(|file| Some(file.received?.1));
-            let written = snapshot.files.iter().map(|file| file.modified.saturating_mul(1_000));
+            let (snapshot, expiry) = (table.snapshot(), table.contract().retention.bounds(clock.now()));
+            let kept = || snapshot.files.iter().filter(|file| !expiry.includes_day(file.day));
+            let received = kept().filter_map(|file| Some(file.received?.1));
+            let written = kept().map(|file| file.modified.saturating_mul(1_000));
             TableFreshness { version: snapshot.version, newest_received: received.max(), written: written.max() }
         };
         Self { watermark, table: (*owner == Owner::PerEvent).then(all) }

@@ -14,8 +14,9 @@
 //!
 //! Between two comparisons, the index follows the changes of the table's files. It reads the ids of files that other
 //! servers have added, even if the files have been rewritten since. It does not read the files that a rewrite has
-//! added, because it knows their rows from the files that they replace (`window_coverage.rs`). If the index cannot
-//! follow the changes, for example because the store no longer has a file that was rewritten, it is rebuilt from the
+//! or a deletion has added, because it knows their rows from the files that they replace (`window_coverage.rs`). If a
+//! deletion removes rows whose ids are in the window, the index is rebuilt: an event whose row is gone is no duplicate.
+//! If the index cannot follow the changes, for example because the store no longer has a file that was rewritten, it is rebuilt from the
 //! newest version.
 //!
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
@@ -145,7 +146,7 @@ impl DedupeIndex {
             *state = self.rebuild().await?;
             return Ok(());
         };
-        let added = changes.iter().filter(|change| !change.is_rewrite).flat_map(|change| &change.added);
+        let added = changes.iter().filter(|change| change.adds_rows()).flat_map(|change| &change.added);
         let others: Vec<_> = added.filter(|file| !state.included.contains(&file.path)).cloned().collect();
         let count = others.len();
         // Add all files first: a later change may rewrite a file that an earlier change has added.
@@ -157,8 +158,14 @@ impl DedupeIndex {
                 "added files of other writers to the dedupe index"
             );
         }
+        let mut has_gone_ids = false;
         for change in changes {
-            state.coverage.remove(&change);
+            has_gone_ids |= state.coverage.remove(&change);
+        }
+        if has_gone_ids {
+            tracing::info!(table = self.table.contract().name, "rows were removed, and the dedupe index is rebuilt");
+            *state = self.rebuild().await?;
+            return Ok(());
         }
         (state.version, state.included) = (latest.version, BTreeSet::new());
         Ok(())

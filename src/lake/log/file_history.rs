@@ -24,6 +24,15 @@ pub struct FileChange {
     pub removed: Vec<Arc<DataFile>>,
     /// True if the added files contain the same rows as the removed files.
     pub is_rewrite: bool,
+    /// True if the added files contain only rows of the removed files, but not all of them.
+    pub is_deletion: bool,
+}
+
+impl FileChange {
+    /// Returns true if the added files may contain rows that the table did not have before.
+    pub fn adds_rows(&self) -> bool {
+        !self.added.is_empty() && !self.is_rewrite && !self.is_deletion
+    }
 }
 
 /// The most recent changes of a table's files.
@@ -70,7 +79,8 @@ mod tests {
         assert_eq!((versions(&history, 6), versions(&history, 7)), (None, Some(vec![])));
         // Every second version changes files.
         for index in 1..=CHANGES_MAX as u64 + 2 {
-            history.push(FileChange { version: 7 + index * 2, added: vec![], removed: vec![], is_rewrite: false });
+            let version = 7 + index * 2;
+            history.push(FileChange { version, added: vec![], removed: vec![], is_rewrite: false, is_deletion: false });
         }
         let newest = 7 + 2 * (CHANGES_MAX as u64 + 2);
         assert_eq!(versions(&history, 10), None, "the change of version 11 was dropped");

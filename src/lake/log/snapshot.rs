@@ -72,6 +72,13 @@ impl Progress {
 }
 
 impl DataFile {
+    /// Returns true if the file's name has only characters that log entries do not encode. A file with another name,
+    /// which another program has written, cannot be removed: readers encode such names differently, so some of them
+    /// would still read the file.
+    pub fn has_plain_name(&self) -> bool {
+        self.path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte))
+    }
+
     /// Returns the sort key that orders files in a snapshot.
     fn key(&self) -> (i32, Option<&str>, &str) {
         (self.day, self.tenants.as_ref().map(|(least, _)| &**least), &self.path)

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each log entry is judged by itself, also when several entries are read at once: an entry that only moves rows to
-//! other files is a rewrite, and any other entry that adds files adds rows.
+//! other files is a rewrite, one that only removes rows is a deletion, and any other entry that adds files adds rows.
 //!
 //! Refuses a table if this server does not support its protocol, partitioning, schema or files. Otherwise, query
 //! results could lack rows.
@@ -65,6 +65,8 @@ pub(in crate::lake) struct EntryFiles {
     pub(in crate::lake) removed: Vec<Arc<str>>,
     /// False if all actions say that the entry only moves rows to other files.
     pub(in crate::lake) changes_data: bool,
+    /// True if the writer says that the entry only deletes rows.
+    pub(in crate::lake) is_delete: bool,
     pub(in crate::lake) version: u64,
 }
 
@@ -89,12 +91,13 @@ impl Changes {
             check_layout(contract, &metadata)?;
             self.metadata = Some(metadata);
         }
+        let is_delete = entry.is_delete;
         let changes_data =
             entry.adds.iter().any(|add| add.data_change) || entry.removes.iter().any(|remove| remove.data_change);
         let removed = entry.removes.iter().map(|remove| Ok(decode_path(contract, &remove.path)?.into()));
         let removed = removed.collect::<Result<_>>()?;
         let added = entry.adds.into_iter().map(|add| read_add(contract, add).map(Arc::new)).collect::<Result<_>>()?;
-        self.push_files(EntryFiles { added, removed, changes_data, version });
+        self.push_files(EntryFiles { added, removed, changes_data, is_delete, version });
         for txn in entry.txns {
             self.txns.insert(txn.app_id, txn.version);
         }
@@ -156,7 +159,7 @@ impl Changes {
         for (change, removed) in entries {
             files.extend(removed.into_iter().map(|path| (path, None)));
             files.extend(change.added.iter().map(|file| (Arc::clone(&file.path), Some(Arc::clone(file)))));
-            if !change.is_rewrite && !change.added.is_empty() {
+            if change.adds_rows() {
                 last_addition = change.version;
             }
             Arc::make_mut(&mut history).push(change);
@@ -173,7 +176,8 @@ impl Changes {
 /// paths of files that were not live.
 ///
 /// An entry is a rewrite if its actions say that no data has changed, all files that it removes were live, and it adds
-/// as many rows as it removes.
+/// as many rows as it removes. An entry is a deletion if it adds no files, or if its writer says that it only deletes
+/// rows, all files that it removes were live, and it adds fewer rows than it removes.
 fn resolve_removed<'a>(
     live: impl Iterator<Item = &'a Arc<DataFile>>,
     entries: Vec<EntryFiles>,
@@ -185,15 +189,16 @@ fn resolve_removed<'a>(
         known.extend(named.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
     }
     let rows = |files: &[Arc<DataFile>]| files.iter().map(|file| file.rows).sum::<u64>();
-    let changes = entries.into_iter().map(|EntryFiles { added, removed: paths_removed, changes_data, version }| {
+    let changes = entries.into_iter().map(|entry| {
+        let EntryFiles { added, removed: paths_removed, changes_data, is_delete, version } = entry;
         let removed: Vec<_> = paths_removed.iter().filter_map(|path| known.remove(path)).collect();
-        let is_rewrite = !changes_data
-            && !removed.is_empty()
-            && removed.len() == paths_removed.len()
-            && rows(&removed) == rows(&added);
+        let all_were_live = !removed.is_empty() && removed.len() == paths_removed.len();
+        let is_rewrite = !changes_data && all_were_live && rows(&removed) == rows(&added);
+        let is_deletion = added.is_empty() || (is_delete && all_were_live && rows(&removed) > rows(&added));
+        let is_deletion = is_deletion && !is_rewrite;
         let removed_later = added.iter().filter(|file| paths.contains(&file.path));
         known.extend(removed_later.map(|file| (Arc::clone(&file.path), Arc::clone(file))));
-        (FileChange { version, added, removed, is_rewrite }, paths_removed)
+        (FileChange { version, added, removed, is_rewrite, is_deletion }, paths_removed)
     });
     changes.collect()
 }
@@ -219,13 +224,11 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
 }
 
 /// Returns the log action that removes a file whose rows are in other files of the same version. Returns `Unsupported`
-/// if another program gave the file a name with characters that log entries encode: readers encode such names
-/// differently, so some of them would still read the file.
+/// if the file has no plain name ([`DataFile::has_plain_name`]).
 pub(in crate::lake) fn write_remove(contract: &Contract, file: &DataFile, now_ms: i64) -> Result<Remove> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte);
-    if !file.path.bytes().all(is_plain) {
+    if !file.has_plain_name() {
         return Err(Error::unsupported(format!(
-            "table `{}`: cannot rewrite file `{}`, because its name has other characters than letters, digits, `-_.=/`",
+            "table `{}`: cannot remove file `{}`, because its name has other characters than letters, digits, `-_.=/`",
             contract.name, file.path
         )));
     }

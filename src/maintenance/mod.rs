@@ -1,7 +1,8 @@
-//! Maintains the lake: chooses files to merge, and merges them into fewer, larger files.
+//! Maintains the lake: chooses files to merge, merges them into fewer, larger files, and removes expired files.
 //!
 //! ```text
 //!   Snapshot, time ─► policy ─► Unit ─► merge ─► new files, proved ─► commit (lake)
+//!   Snapshot, time ─► retention ─► files with only expired rows ─► commit (lake)
 //!
 //!   merge:  inputs ─► cursor (decoded batches) ─► order (keys) ─► gather (columns) ─► output (row groups, files)
 //!                         └───────────────── proof: row count and sum of hashes ─────────────┘
@@ -10,6 +11,7 @@
 //! `docs/maintenance.md` describes the levels of files and the layout of merged files.
 //!
 //! **Invariant:** a merge returns files only if they contain exactly the rows of its inputs. It never removes a file.
+//! **Invariant:** only files with nothing but expired rows are removed.
 //! **Invariant:** a merge never loads all its inputs. Its memory has a limit that does not depend on their size.
 //! **Invariant:** nothing in this module is on the path of an append or a query.
 
@@ -20,6 +22,10 @@ pub mod policy;
 mod policy_tests;
 
 mod ranges;
+
+pub mod retention;
+#[cfg(test)]
+mod retention_tests;
 
 pub mod merge;
 

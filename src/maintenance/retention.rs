@@ -1,0 +1,118 @@
+//! Removes expired rows from a table. `contract/schema/retention.rs` defines which rows are expired.
+//!
+//! ```text
+//!   Snapshot, time ─► files with only expired rows ─► log entries that remove them (lake)
+//! ```
+//!
+//! Queries hide expired rows as soon as they expire. This module removes them from the lake later, so it may run at any
+//! time and on any number of servers. The removed files stay in the store, where running queries still read them.
+//!
+//! **Invariant:** a file is removed only if its day and its bounds show that all its rows are expired.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::DateTime;
+
+use crate::clock::{DAY, Micros, SECOND};
+use crate::contract::{Contract, ExpiryBounds};
+use crate::error::Result;
+use crate::lake::{DataFile, Replaced, Table};
+
+/// The time after midnight at which expired files are removed. Batches that were decoded before midnight are committed
+/// by then, so that an expired day rarely gets new files.
+const REMOVAL_DELAY: Micros = 3_600 * SECOND;
+/// The maximum number of files that one log entry removes.
+const ENTRY_FILES_MAX: usize = 4_096;
+/// The maximum number of times that the files are chosen anew, because another writer has removed one of them.
+const ATTEMPTS_MAX: usize = 8;
+
+/// What [`remove_expired`] has removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// The number of files.
+    pub files: usize,
+    /// The number of rows in these files.
+    pub rows: u64,
+    /// The size of these files in bytes.
+    pub bytes: u64,
+}
+
+/// Removes the files of `table` in which all rows expired more than an hour before `now`. One log entry removes up to
+/// 4,096 files. First reads the commits of other writers.
+///
+/// If other writers keep removing the same files, the rest is left to the next call. After an error, some files may have
+/// been removed.
+pub async fn remove_expired(table: &Table, now: Micros) -> Result<Expired> {
+    let contract = table.contract();
+    let expiry = contract.retention.bounds(now.saturating_sub(REMOVAL_DELAY));
+    let mut removed = Expired::default();
+    for _ in 0..ATTEMPTS_MAX {
+        let snapshot = table.refresh().await?;
+        let files = expired_files(snapshot.files.iter(), &expiry);
+        if files.is_empty() {
+            break;
+        }
+        for files in files.chunks(ENTRY_FILES_MAX) {
+            let rows: u64 = files.iter().map(|file| file.rows).sum();
+            if let Replaced::At(version) =
+                table.delete_rows(files, Vec::new(), rows, &predicate(contract, files, &expiry)).await?
+            {
+                let bytes: u64 = files.iter().map(|file| file.size).sum();
+                tracing::info!(
+                    table = contract.name,
+                    version,
+                    files = files.len(),
+                    rows,
+                    bytes,
+                    "removed expired files"
+                );
+                removed.files += files.len();
+                removed.rows += rows;
+                removed.bytes += bytes;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Returns the files in which all rows are expired. Omits files whose names cannot be written to the log safely.
+fn expired_files<'a>(files: impl Iterator<Item = &'a Arc<DataFile>>, expiry: &ExpiryBounds) -> Vec<Arc<DataFile>> {
+    let is_expired = |file: &&Arc<DataFile>| {
+        let ends_before = |time: Micros| {
+            let latest = file.times.map_or(i64::MIN, |(_, latest)| latest);
+            (i64::from(file.day) + 1) * DAY <= time && latest < time
+        };
+        expiry.all.is_some_and(ends_before)
+            || only_tenant(file).and_then(|tenant| expiry.of_tenant(tenant)).is_some_and(ends_before)
+    };
+    files.filter(is_expired).filter(|file| file.has_plain_name()).cloned().collect()
+}
+
+/// Returns the tenant of all rows of a file, if the bounds show that there is only one.
+fn only_tenant(file: &DataFile) -> Option<&str> {
+    file.tenants.as_ref().filter(|(least, greatest)| least == greatest).map(|(tenant, _)| &**tenant)
+}
+
+/// Returns an SQL condition that describes the rows of expired files.
+fn predicate(contract: &Contract, files: &[Arc<DataFile>], expiry: &ExpiryBounds) -> String {
+    let conditions: BTreeSet<String> = files
+        .iter()
+        .map(|file| match only_tenant(file).filter(|_| !expiry.includes_day(file.day)) {
+            None => expired_rows(contract, None, expiry.all),
+            Some(tenant) => expired_rows(contract, Some(tenant), expiry.of_tenant(tenant)),
+        })
+        .collect();
+    Vec::from_iter(conditions).join(" OR ")
+}
+
+/// Returns an SQL condition for the rows of a tenant, or of all tenants, before a time.
+fn expired_rows(contract: &Contract, tenant: Option<&str>, before: Option<Micros>) -> String {
+    let name = |column: usize| format!("\"{}\"", contract.columns[column].name);
+    let before = before.and_then(DateTime::from_timestamp_micros).unwrap_or_default();
+    let is_old = format!("{} < TIMESTAMP '{}'", name(contract.time), before.format("%Y-%m-%d %H:%M:%SZ"));
+    match tenant {
+        Some(tenant) => format!("({} = '{}' AND {is_old})", name(contract.tenant), tenant.replace('\'', "''")),
+        None => format!("({is_old})"),
+    }
+}

@@ -18,7 +18,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 
 use super::window::RowVerdict;
 use crate::clock::{DAY, Micros};
-use crate::contract::Contract;
+use crate::contract::{Contract, ExpiryBounds};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, FileChange};
 
@@ -123,6 +123,11 @@ impl WindowCoverage {
             None => self.add_uncovered(change.added.clone()),
         }
         false
+    }
+
+    /// Returns true if the window contains ids of a day that is expired.
+    pub(super) fn covers_expired(&self, expiry: &ExpiryBounds) -> bool {
+        self.covered.iter().flat_map(|group| &group.files).any(|file| expiry.includes_day(file.day))
     }
 
     /// For each row, returns whether an uncovered file may contain the row. The value is true if the row's verdict is

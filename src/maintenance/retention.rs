@@ -1,15 +1,19 @@
 //! Removes expired rows from a table. `contract/schema/retention.rs` defines which rows are expired.
 //!
 //! ```text
-//!   Snapshot, time ─► files with only expired rows ─► log entries that remove them (lake)
+//!   Snapshot, time ─┬─► files with only expired rows ─► log entries that remove them (lake)
+//!                   └─► files that also have other rows ─► count ─► plan ─► Unit ─► merge without them ─► commit
 //! ```
+//!
+//! Files with other rows exist only if a tenant has a retention of its own. Each merge of such a file drops the expired
+//! rows. A file that is not merged is rewritten once the expired rows are 5 % of its rows, or after seven days.
 //!
 //! Queries hide expired rows as soon as they expire. This module removes them from the lake later, so it may run at any
 //! time and on any number of servers. The removed files stay in the store, where running queries still read them.
 //!
 //! **Invariant:** a file is removed only if its day and its bounds show that all its rows are expired.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -18,6 +22,10 @@ use crate::clock::{DAY, Micros, SECOND};
 use crate::contract::{Contract, ExpiryBounds};
 use crate::error::Result;
 use crate::lake::{DataFile, Replaced, Table};
+use crate::maintenance::file_cuts::{FileCuts, GROUP_ROWS_MAX, LEVEL_3_GROUP_ROWS_MAX};
+use crate::maintenance::file_name::{LEVEL_MAX, level};
+use crate::maintenance::merge::Merged;
+use crate::maintenance::policy::{Excluded, Unit};
 
 /// The time after midnight at which expired files are removed. Batches that were decoded before midnight are committed
 /// by then, so that an expired day rarely gets new files.
@@ -26,6 +34,11 @@ const REMOVAL_DELAY: Micros = 3_600 * SECOND;
 const ENTRY_FILES_MAX: usize = 4_096;
 /// The maximum number of times that the files are chosen anew, because another writer has removed one of them.
 const ATTEMPTS_MAX: usize = 8;
+
+/// A file is rewritten if at least this share of its rows is expired, in percent.
+const REWRITE_PERCENT: u64 = 5;
+/// A file is rewritten if it has rows that expired this long ago, however few they are.
+const REWRITE_AGE: Micros = 7 * DAY;
 
 /// What [`remove_expired`] has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,12 +89,69 @@ pub async fn remove_expired(table: &Table, now: Micros) -> Result<Expired> {
     Ok(removed)
 }
 
+/// Returns true if, according to its bounds, a file may have expired rows of a tenant with a retention of its own, beside
+/// rows that are kept. [`tenant_rows`](super::expired_rows::tenant_rows) counts them.
+pub fn may_be_partly_expired(file: &DataFile, expiry: &ExpiryBounds) -> bool {
+    let includes = |tenant: &str| {
+        let range = file.tenants.as_ref();
+        range.is_none_or(|(least, greatest)| **least <= *tenant && *tenant <= **greatest && least != greatest)
+    };
+    let mut expired = expiry.tenants.iter().filter(|(_, before)| end_of(file.day) <= **before);
+    !expiry.includes_day(file.day) && file.has_plain_name() && expired.any(|(tenant, _)| includes(tenant))
+}
+
+/// Chooses the files to rewrite without their expired rows. Each unit has one file. `files` are live files, each with the
+/// number of rows of each tenant that has a retention of its own.
+pub fn plan(files: &[(Arc<DataFile>, BTreeMap<String, u64>)], expiry: &ExpiryBounds, excluded: &Excluded) -> Vec<Unit> {
+    let is_due = |file: &DataFile, tenants: &BTreeMap<String, u64>| {
+        let expired = tenants.iter().filter_map(|(tenant, rows)| {
+            let age = expiry.tenants.get(tenant)? - end_of(file.day);
+            (age >= 0 && *rows > 0).then_some((age, *rows))
+        });
+        let (oldest, rows) = expired.fold((0, 0), |(oldest, total), (age, rows)| (age.max(oldest), total + rows));
+        rows * 100 >= file.rows.saturating_mul(REWRITE_PERCENT).max(1) || (rows > 0 && oldest >= REWRITE_AGE)
+    };
+    let is_free = |path: &Arc<str>| !excluded.busy.contains(path) && !excluded.left_alone.contains(path);
+    let due = files
+        .iter()
+        .filter(|(file, tenants)| may_be_partly_expired(file, expiry) && is_free(&file.path) && is_due(file, tenants));
+    let units = due.map(|(file, _)| {
+        let level = level(&file.path);
+        let rows_max = if level == LEVEL_MAX { LEVEL_3_GROUP_ROWS_MAX } else { GROUP_ROWS_MAX };
+        let cuts = FileCuts { tenant_group_rows_max: rows_max, ..FileCuts::by_size(u64::MAX) };
+        Unit { day: file.day, level, inputs: vec![Arc::clone(file)], cuts }
+    });
+    units.collect()
+}
+
+/// Commits a merge with the option `expiry`. The entry is a rewrite if the merge has dropped no rows, and a deletion
+/// otherwise. Returns the same errors as [`Table::replace`].
+pub async fn commit(table: &Table, merged: Merged, expiry: &ExpiryBounds) -> Result<Replaced> {
+    let Merged { inputs, files, dropped, .. } = merged;
+    if dropped == 0 {
+        return table.replace(&inputs, files).await;
+    }
+    let includes = |tenant: &str| {
+        let mut ranges = inputs.iter().map(|file| file.tenants.as_ref());
+        ranges.any(|range| range.is_none_or(|(least, greatest)| **least <= *tenant && *tenant <= **greatest))
+    };
+    let tenants = expiry.tenants.iter().filter(|(tenant, _)| includes(tenant));
+    let conditions = tenants.map(|(tenant, before)| expired_rows(table.contract(), Some(tenant), Some(*before)));
+    let predicate = conditions.collect::<Vec<_>>().join(" OR ");
+    table.delete_rows(&inputs, files, dropped, &predicate).await
+}
+
+/// Returns the end of a UTC day.
+fn end_of(day: i32) -> Micros {
+    (i64::from(day) + 1) * DAY
+}
+
 /// Returns the files in which all rows are expired. Omits files whose names cannot be written to the log safely.
 fn expired_files<'a>(files: impl Iterator<Item = &'a Arc<DataFile>>, expiry: &ExpiryBounds) -> Vec<Arc<DataFile>> {
     let is_expired = |file: &&Arc<DataFile>| {
         let ends_before = |time: Micros| {
             let latest = file.times.map_or(i64::MIN, |(_, latest)| latest);
-            (i64::from(file.day) + 1) * DAY <= time && latest < time
+            end_of(file.day) <= time && latest < time
         };
         expiry.all.is_some_and(ends_before)
             || only_tenant(file).and_then(|tenant| expiry.of_tenant(tenant)).is_some_and(ends_before)

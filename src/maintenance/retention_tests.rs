@@ -1,5 +1,6 @@
 //! Tests of the removal of expired files.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,14 +8,18 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt as _;
 use serde_json::{Value, json};
 
-use super::retention::{Expired, remove_expired};
-use super::testing::{DAY_NUMBER, MIDNIGHT, lake, read};
+use super::expired_rows::tenant_rows;
+use super::file_cuts::FileCuts;
+use super::merge::{MergeOptions, merge};
+use super::policy::{Excluded, Unit};
+use super::retention::{Expired, commit, may_be_partly_expired, plan, remove_expired};
+use super::testing::{DAY_NUMBER, MIDNIGHT, lake, options, read};
 use crate::clock::{DAY, Micros, SECOND};
 use crate::config::{ColumnConfig, TableConfig};
 use crate::contract::{Contract, DecodeOptions, Format, Owner, decode};
-use crate::lake::{Committed, Store, Table};
+use crate::lake::{Committed, DataFile, Replaced, Store, Table};
 
-/// Returns the contract of a table that keeps events for ten days, and those of `acme` for three.
+/// Returns the contract of a table that keeps events for eleven days, and those of `acme` for three.
 fn contract() -> Arc<Contract> {
     let column =
         |(name, kind): (&str, &str)| ColumnConfig { name: name.into(), kind: kind.into(), ..ColumnConfig::default() };
@@ -23,7 +28,7 @@ fn contract() -> Arc<Contract> {
         tenant: "tenant".into(),
         time: "at".into(),
         id: "id".into(),
-        retention_days: 10,
+        retention_days: 11,
         retention_tenants: [("acme".to_owned(), 3)].into(),
         ..TableConfig::default()
     };
@@ -98,9 +103,9 @@ async fn whole_files_are_removed_an_hour_after_they_have_expired() {
         (on(3, 1_439), 0, vec!["acme 0", "acme 0", "zeta 0", "zeta 0", "zeta 1"]),
         (on(4, 59), 0, vec!["acme 0", "acme 0", "zeta 0", "zeta 0", "zeta 1"]),
         (on(4, 60), 1, vec!["acme 0", "zeta 0", "zeta 0", "zeta 1"]),
-        (on(11, 59), 0, vec!["acme 0", "zeta 0", "zeta 0", "zeta 1"]),
-        (on(11, 60), 2, vec!["zeta 1"]),
-        (on(12, 60), 1, vec![]),
+        (on(12, 59), 0, vec!["acme 0", "zeta 0", "zeta 0", "zeta 1"]),
+        (on(12, 60), 2, vec!["zeta 1"]),
+        (on(13, 60), 1, vec![]),
         (on(99, 0), 0, vec![]),
     ] {
         let removed = remove_expired(&table, now).await.unwrap();
@@ -146,4 +151,90 @@ async fn removals_and_other_writers_do_not_disturb_each_other() {
     assert_eq!(remove_expired(&other, on(20, 0)).await.unwrap(), Expired::default());
     assert_eq!(ids(&other).await, Vec::<String>::new());
     assert_eq!(i64::from(DAY_NUMBER) * DAY, MIDNIGHT);
+}
+
+/// Returns the live files, each with the number of rows of `acme`, if they may have expired rows at the time `now`.
+async fn counted(table: &Arc<Table>, now: Micros) -> Vec<(Arc<DataFile>, BTreeMap<String, u64>)> {
+    let expiry = table.contract().retention.bounds(now);
+    let mut counted = Vec::new();
+    for file in &*table.refresh().await.unwrap().files {
+        if may_be_partly_expired(file, &expiry) {
+            counted.push((Arc::clone(file), tenant_rows(table, file, &expiry).await.unwrap()));
+        }
+    }
+    counted
+}
+
+#[tokio::test]
+async fn files_are_rewritten_without_the_expired_rows_of_tenants() {
+    let [table, other] = tables().await;
+    let many: Vec<String> = (0..38).map(|number| format!("zeta{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    append(&table, 0, &[&["acme", "acme", "acme", "a"], &many[..]].concat()).await;
+    append(&table, 0, &[&["acme", "a"], &many[..]].concat()).await;
+    append(&table, 0, &[&["a"], &many[..]].concat()).await;
+    append(&table, 0, &["acme"]).await;
+    append(&table, 0, &many).await;
+    append(&table, 1, &[&["acme", "a"], &many[..]].concat()).await;
+    let none = Excluded::default();
+    // The time, the number of files that may have expired rows, and the numbers of rows of the files to rewrite.
+    for (now, candidates, rewritten) in [
+        (on(3, 1_439), 0, vec![]),
+        (on(4, 0), 3, vec![42]),
+        (on(5, 0), 4, vec![42]),
+        (on(10, 1_439), 4, vec![42]),
+        (on(11, 0), 4, vec![40, 42]),
+        (on(12, 0), 1, vec![40]),
+    ] {
+        let files = counted(&table, now).await;
+        let mut units: Vec<u64> = plan(&files, &table.contract().retention.bounds(now), &none)
+            .iter()
+            .map(|unit| unit.inputs[0].rows)
+            .collect();
+        units.sort_unstable();
+        assert_eq!((files.len(), units), (candidates, rewritten), "{now}");
+    }
+    assert_eq!(ids(&other).await.len(), 42 + 40 + 39 + 1 + 38 + 40);
+}
+
+#[tokio::test]
+async fn a_merge_drops_expired_rows_and_proves_the_others() {
+    for whole_rows in [false, true] {
+        let [table, other] = tables().await;
+        append(&table, 0, &["a", "acme", "zeta"]).await;
+        append(&table, 0, &["acme", "acme", "beta"]).await;
+        append(&table, 0, &["beta"]).await;
+        other.refresh().await.unwrap();
+        let mut draft = other.draft(other.write(rows(0, &["acme"])).await.unwrap(), Vec::new()).unwrap();
+        let inputs = table.snapshot().files.to_vec();
+        let unit = Unit { day: DAY_NUMBER, level: 1, inputs, cuts: FileCuts::by_size(u64::MAX) };
+        for (now, dropped, left) in [
+            (on(3, 1_439), 0, &["a 0", "acme 0", "acme 0", "acme 0", "beta 0", "beta 0", "zeta 0"][..]),
+            (on(4, 0), 3, &["a 0", "beta 0", "beta 0", "zeta 0"]),
+        ] {
+            let expiry = table.contract().retention.bounds(now);
+            let options = MergeOptions { expiry: expiry.clone(), whole_rows, ..options() };
+            let merged = merge(&table, &unit, &options).await.unwrap();
+            assert_eq!(
+                (merged.dropped, merged.files.iter().map(|file| file.rows).sum::<u64>()),
+                (dropped, 7 - dropped)
+            );
+            if dropped > 0 {
+                assert_eq!(commit(&table, merged, &expiry).await.unwrap(), Replaced::At(4));
+                assert_eq!(ids(&table).await, left);
+                let info = &entry(&table, 4).await[0]["commitInfo"];
+                let predicate = r#"["(\"tenant\" = 'acme' AND \"at\" < TIMESTAMP '2026-03-02 00:00:00Z')"]"#;
+                assert_eq!(info["operationParameters"]["predicate"], predicate);
+            }
+        }
+        // An append in flight is not delayed, and a file with only expired rows is removed without a new file.
+        assert_eq!(other.commit_after(3, &mut draft).await.unwrap(), Committed::At(5));
+        let inputs = other.snapshot().files.iter().filter(|file| file.rows == 1).cloned().collect();
+        let unit = Unit { day: DAY_NUMBER, level: 1, inputs, cuts: FileCuts::by_size(u64::MAX) };
+        let expiry = table.contract().retention.bounds(on(4, 0));
+        let merged = merge(&other, &unit, &MergeOptions { expiry: expiry.clone(), ..options() }).await.unwrap();
+        assert_eq!((merged.files.len(), merged.dropped), (0, 1));
+        commit(&other, merged, &expiry).await.unwrap();
+        assert_eq!(ids(&table).await, ["a 0", "beta 0", "beta 0", "zeta 0"]);
+    }
 }

@@ -35,6 +35,9 @@ const ENTRY_FILES_MAX: usize = 4_096;
 /// The maximum number of times that the files are chosen anew, because another writer has removed one of them.
 const ATTEMPTS_MAX: usize = 8;
 
+/// The maximum length of a bound that no program truncates. Common limits are 32 characters and more.
+const EXACT_BOUND_BYTES_MAX: usize = 31;
+
 /// A file is rewritten if at least this share of its rows is expired, in percent.
 const REWRITE_PERCENT: u64 = 5;
 /// A file is rewritten if it has rows that expired this long ago, however few they are.
@@ -94,10 +97,11 @@ pub async fn remove_expired(table: &Table, now: Micros) -> Result<Expired> {
 pub fn may_be_partly_expired(file: &DataFile, expiry: &ExpiryBounds) -> bool {
     let includes = |tenant: &str| {
         let range = file.tenants.as_ref();
-        range.is_none_or(|(least, greatest)| **least <= *tenant && *tenant <= **greatest && least != greatest)
+        range.is_none_or(|(least, greatest)| **least <= *tenant && *tenant <= **greatest)
     };
     let mut expired = expiry.tenants.iter().filter(|(_, before)| end_of(file.day) <= **before);
-    !expiry.includes_day(file.day) && file.has_plain_name() && expired.any(|(tenant, _)| includes(tenant))
+    let has_others = !expiry.includes_day(file.day) && only_tenant(file).is_none();
+    has_others && file.has_plain_name() && expired.any(|(tenant, _)| includes(tenant))
 }
 
 /// Chooses the files to rewrite without their expired rows. Each unit has one file. `files` are live files, each with the
@@ -159,9 +163,11 @@ fn expired_files<'a>(files: impl Iterator<Item = &'a Arc<DataFile>>, expiry: &Ex
     files.filter(is_expired).filter(|file| file.has_plain_name()).cloned().collect()
 }
 
-/// Returns the tenant of all rows of a file, if the bounds show that there is only one.
+/// Returns the tenant of all rows of a file, if the bounds show that there is only one. Ignores long bounds: other
+/// programs may have truncated both of them.
 fn only_tenant(file: &DataFile) -> Option<&str> {
-    file.tenants.as_ref().filter(|(least, greatest)| least == greatest).map(|(tenant, _)| &**tenant)
+    let (least, greatest) = file.tenants.as_ref()?;
+    (least == greatest && least.len() <= EXACT_BOUND_BYTES_MAX).then_some(&**least)
 }
 
 /// Returns an SQL condition that describes the rows of expired files.

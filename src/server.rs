@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::contract::Contract;
+use crate::contract::{Contract, Retention};
 use crate::error::{Error, Result, did_you_mean};
 use crate::ingest::{Ingest, Source};
 use crate::lake::{Store, Table, Tables};
@@ -261,7 +261,8 @@ pub(crate) fn contracts(config: &Config) -> Result<Vec<Arc<Contract>>> {
         match Contract::new(name, table, &config.base) {
             Ok(contract) => {
                 errors.extend(policy_errors(&contract, config));
-                contracts.push(Arc::new(Contract::quarantine_of(&contract)));
+                let quarantine_days = Retention::days(config.ingest.quarantine_retention_days);
+                contracts.push(Arc::new(Contract::quarantine_of(&contract).with_retention(quarantine_days)));
                 contracts.push(Arc::new(contract));
             }
             Err(error) => errors.push(error.to_string()),

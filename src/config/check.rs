@@ -13,7 +13,7 @@ use super::collection_values::check_name;
 use super::column_kind::ColumnKind;
 use super::error::ConfigErrors;
 use super::secret_strength;
-use super::tables::{CHANGES_SUFFIX, QUARANTINE_SUFFIX};
+use super::tables::{CHANGES_SUFFIX, QUARANTINE_SUFFIX, RESERVED_PREFIX};
 use super::{Config, PolicyConfig, TableConfig, check_auth, check_sources, lookups, memory};
 use crate::error::did_you_mean;
 
@@ -139,6 +139,13 @@ fn table(name: &str, table: &TableConfig, errors: &mut ConfigErrors) {
             format!("a name that ends in `{QUARANTINE_SUFFIX}` is reserved for rejected events: rename the table"),
         );
     }
+    if name.starts_with(RESERVED_PREFIX) {
+        let message = format!(
+            "a name that begins with `{RESERVED_PREFIX}` is reserved for the server's own tables: rename the table"
+        );
+        errors.add(&key, message);
+    }
+    retention(&key, table, errors);
     match (&table.proto, table.columns.is_empty()) {
         (Some(_), false) => {
             errors.add(&format!("{key}.columns"), "cannot be combined with `proto`: remove one of them")
@@ -196,6 +203,24 @@ fn columns_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
         errors.add(key, "`tenant`, `time` and `id` must be three different columns");
     }
     map_of_table(key, table, errors);
+}
+
+/// Checks that no tenant has a longer retention than the table, and that a `latest` table has no retention.
+fn retention(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {
+    let (days, tenants) = (table.retention_days, &table.retention_tenants);
+    for (field, is_set) in [("retention_days", days > 0), ("retention_tenants", !tenants.is_empty())] {
+        if is_set && table.latest.is_some() {
+            let message = "cannot be used with `latest`, because rows that have not changed for a long time would disappear: \
+                 remove one of them";
+            errors.add(&format!("{key}.{field}"), message);
+        }
+    }
+    for (tenant, own) in tenants.iter().filter(|(_, own)| days > 0 && **own > days) {
+        let message = format!(
+            "is {own} days, but `retention_days` of the table is {days}: set at most {days} days, or raise `retention_days`"
+        );
+        errors.add(&format!("{key}.retention_tenants.{tenant}"), message);
+    }
 }
 
 fn map_of_table(key: &str, table: &TableConfig, errors: &mut ConfigErrors) {

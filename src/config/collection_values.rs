@@ -1,5 +1,5 @@
 //! Reads lists and tables, and formats them for `config show`: lists of strings, lists of sections, sections by name,
-//! and the options of the object store.
+//! numbers of days by name, and the options of the object store.
 //!
 //! A list in an environment variable is `["a", "b"]` or `a,b`. A table cannot be set with one environment variable:
 //! each key of the table needs its own variable.
@@ -10,10 +10,12 @@ use super::error::ConfigErrors;
 use super::raw::RawValue;
 use super::scalar_values::{REDACTED, quoted, text, wrong};
 use super::secret_strength;
-use super::section_macro::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, none, required};
+use super::section_macro::{KeySpec, Section, SectionReader, ShownLine, ShownValue, Value, count, none, required};
 
 /// The maximum length of a table, policy, issuer or column name, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// The maximum number of days in a table of days.
+const DAYS_MAX: u32 = 36_500;
 
 impl Value for Vec<String> {
     fn read(raw: RawValue, key: &str, spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
@@ -152,6 +154,34 @@ impl Value for BTreeMap<String, String> {
 
     fn form() -> String {
         "a table of strings".to_owned()
+    }
+}
+
+impl Value for BTreeMap<String, u32> {
+    fn read(raw: RawValue, key: &str, _spec: &KeySpec<Self>, errors: &mut ConfigErrors) -> Option<Self> {
+        let days = count::<u32>("days", 1, 1..=DAYS_MAX);
+        let entries = named(raw, key, errors)?.into_iter();
+        Some(
+            entries
+                .filter_map(|(name, raw)| {
+                    Some((name.clone(), u32::read(raw, &format!("{key}.{name}"), &days, errors)?))
+                })
+                .collect(),
+        )
+    }
+
+    fn show(&self, _unit: &'static str) -> ShownValue {
+        let line = |(name, days): (&String, &u32)| {
+            let is_bare =
+                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            let key = if is_bare { name.clone() } else { quoted(name) };
+            ShownLine { key, shown: ShownValue::Inline(days.to_string()), about: None }
+        };
+        if self.is_empty() { ShownValue::Absent } else { ShownValue::Table(self.iter().map(line).collect()) }
+    }
+
+    fn form() -> String {
+        "a table of days, such as { acme = 30 }".to_owned()
     }
 }
 

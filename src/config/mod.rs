@@ -336,4 +336,6 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 #[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
 mod tests;

@@ -70,6 +70,9 @@ section! {
         /// The maximum number of rejected events that a receipt lists. Further rejected events are only counted.
         receipt_rejects_max: usize = count("events", 100, 0..=100_000),
             "A few examples are enough to find the mistake. All rejected events are in the quarantine";
+        /// The number of days to keep the entries of all quarantines; 0 keeps them forever.
+        quarantine_retention_days: u32 = count("days", 30, 0..=36_500),
+            "Rejected events contain personal data like all others. A month is enough to find the mistake and to replay them";
         /// The maximum number of attempts to commit one batch.
         commit_attempts_max: u32 = count("attempts", 10, 1..=1_000),
             "An attempt fails if another writer commits first or the store returns an error. After the last attempt, \

@@ -19,6 +19,8 @@ pub const QUARANTINE_SUFFIX: &str = "_quarantine";
 /// The suffix of the name under which all versions of a `latest` table are shown. For the table `NAME`, this name is
 /// `NAME_changes`.
 pub const CHANGES_SUFFIX: &str = "_changes";
+/// The prefix of the names of the server's own tables.
+pub(super) const RESERVED_PREFIX: &str = "glasshouse_";
 
 section! {
     /// One declared table.
@@ -73,9 +75,14 @@ section! {
         /// If set, the table shows only the latest version of each key, and `NAME_changes` shows all versions.
         latest: Option<LatestConfig> = none(),
             "Use it if producers send the complete row again after each change, and queries should count each row only once";
-        /// The number of days to keep events; 0 keeps them forever.
+        /// The number of days to keep events; 0 keeps them forever. An event expires at the end of a UTC day, by its
+        /// event time. Cannot be used with `latest`.
         retention_days: u32 = count("days", 0, 0..=36_500),
             "By default, nothing is deleted";
+        /// The number of days to keep the events of single tenants, at most `retention_days`: `{ acme = 30 }`. Cannot be
+        /// used with `latest`.
+        retention_tenants: BTreeMap<String, u32> = none(),
+            "A contract with one customer may require that its events are deleted earlier";
     }
 }
 

@@ -25,7 +25,7 @@ fn parse(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 }
 
 #[track_caller]
-fn good(text: &str, env: &[(&str, &str)]) -> Config {
+pub(super) fn good(text: &str, env: &[(&str, &str)]) -> Config {
     parse(&format!("{text}\n{REQUIRED}"), env).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
 

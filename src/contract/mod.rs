@@ -44,6 +44,7 @@ pub use message::logical_values::{LogicalTimeUnit, decimal_text, long_date_text,
 pub use schema::column::{Column, EVENT_DATE, KIND_KEY, RECEIVED_TIME};
 pub use schema::latest::Latest;
 pub use schema::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+pub use schema::retention::{ExpiryBounds, Retention};
 pub use schema::table::Contract;
 
 use std::fmt;

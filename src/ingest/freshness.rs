@@ -32,9 +32,10 @@ impl Freshness {
     pub(super) fn of(table: &Table, owner: &Owner, clock: &Clock) -> Self {
         let watermark = table.in_flight().watermark(owner, clock);
         let all = || {
-            let snapshot = table.snapshot();
-            let received = snapshot.days().filter_map(|day| day.newest_received());
-            let written = snapshot.days().filter_map(|day| day.newest_modified()).map(|ms| ms.saturating_mul(1_000));
+            let (snapshot, expiry) = (table.snapshot(), table.contract().retention.bounds(clock.now()));
+            let kept = || snapshot.days().filter(|day| !expiry.includes_day(day.day()));
+            let received = kept().filter_map(|day| day.newest_received());
+            let written = kept().filter_map(|day| day.newest_modified()).map(|ms| ms.saturating_mul(1_000));
             TableFreshness { version: snapshot.version, newest_received: received.max(), written: written.max() }
         };
         Self { watermark, table: (*owner == Owner::PerEvent).then(all) }

@@ -64,6 +64,8 @@ mod freshness;
 #[cfg(test)]
 mod early_ack_tests;
 #[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
 pub(crate) mod sim;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::clock::{Micros, SECOND};
 use crate::config::LakeConfig;
-use crate::contract::{Contract, EVENT_DATE};
+use crate::contract::{Contract, EVENT_DATE, ExpiryBounds};
 use crate::error::{Error, Result};
 use crate::lake::log::checkpoint::{self, LoadedTable};
 use crate::lake::log::delta_log::Log;
@@ -121,6 +121,11 @@ impl Table {
     pub(super) fn path_of(&self, relative: &str) -> Path {
         // Paths are validated when the log is read, so they contain no empty, `.` or `..` segments.
         self.folder.parts().map(|part| part.as_ref().to_owned()).chain(relative.split('/').map(str::to_owned)).collect()
+    }
+
+    /// Returns the times before which rows are expired now.
+    pub fn expiry(&self) -> ExpiryBounds {
+        self.contract.retention.bounds(self.store.clock.now())
     }
 
     /// Returns the newest known snapshot, without I/O.

@@ -1,9 +1,10 @@
 //! Reads one input of a merge, batch by batch in the order of its rows.
 //!
 //! ```text
-//!   bytes of a row group ─► decode ─► check the order, add to the proof ─► batches ─► take
+//!   bytes of a row group ─► decode ─► add to the proof ─► drop expired rows ─► check the order ─► batches ─► take
 //! ```
 //!
+//! **Invariant:** a cursor returns no rows that the merge drops because they are expired.
 //! **Invariant:** the rows of a cursor are in the order (tenant, time, id). A file that turns out not to be sorted is
 //! refused. A small file that does not claim to be sorted is sorted in memory.
 
@@ -14,8 +15,10 @@ use std::sync::Arc;
 use arrow::array::{Array as _, ArrayRef};
 use parquet::file::metadata::RowGroupMetaData;
 
+use crate::contract::ExpiryBounds;
 use crate::error::{Error, Result};
 use crate::lake::{FileBytes, MergeInput, RowGroupRows};
+use crate::maintenance::expired_rows::{SplitRows, split};
 use crate::maintenance::gather::{Run, gather};
 use crate::maintenance::order::{Key, Keys};
 use crate::maintenance::proof::{RowHasher, RowSum};
@@ -36,6 +39,9 @@ pub(super) struct Cursor {
     last: Option<Key>,
     /// The proof over all decoded rows.
     pub(super) sum: RowSum,
+    /// The proof over the rows that were dropped.
+    pub(super) dropped: RowSum,
+    expiry: Arc<ExpiryBounds>,
 }
 
 /// Decoded rows, of which the first `start` have been merged.
@@ -47,10 +53,11 @@ pub(super) struct DecodedBatch {
 }
 
 impl Cursor {
-    pub(super) fn new(input: MergeInput) -> Self {
+    pub(super) fn new(input: MergeInput, expiry: &Arc<ExpiryBounds>) -> Self {
         let is_open = input.file.tenants.is_none();
-        let (batches, sum) = (VecDeque::new(), RowSum::default());
-        Self { input, is_open, next_group: 0, reader: None, batches, last: None, sum }
+        let (sum, dropped, expiry) = (RowSum::default(), RowSum::default(), Arc::clone(expiry));
+        let batches = VecDeque::new();
+        Self { input, is_open, next_group: 0, reader: None, batches, last: None, sum, dropped, expiry }
     }
 
     /// Returns the path of the file.
@@ -88,9 +95,16 @@ impl Cursor {
         Ok(())
     }
 
-    fn decoded(&mut self, columns: Vec<ArrayRef>, hasher: &RowHasher) -> Result<DecodedBatch> {
-        let keys = Keys::new(&columns)?;
+    fn decoded(&mut self, mut columns: Vec<ArrayRef>, hasher: &RowHasher) -> Result<DecodedBatch> {
+        let mut keys = Keys::new(&columns)?;
         self.sum.add(sum_of(hasher, &keys, &columns)?);
+        if !self.expiry.tenants.is_empty()
+            && let Some(SplitRows { expired, kept }) = split(&columns, &keys, &self.expiry)?
+        {
+            self.dropped.add(sum_of(hasher, &Keys::new(&expired)?, &expired)?);
+            keys = Keys::new(&kept)?;
+            columns = kept;
+        }
         let bytes = columns.iter().map(|column| column.get_array_memory_size()).sum();
         Ok(DecodedBatch { columns, keys, start: 0, bytes })
     }

@@ -7,6 +7,9 @@ pub(super) const GROUP_ROWS_MAX: usize = 131_072;
 /// The number of rows from which a row group ends at the end of a tenant.
 pub(super) const GROUP_ROWS_MIN: usize = GROUP_ROWS_MAX / 2;
 
+/// The maximum number of rows of a row group with only one tenant, at level 3.
+pub(super) const LEVEL_3_GROUP_ROWS_MAX: usize = 8 * GROUP_ROWS_MAX;
+
 /// Where files end.
 #[derive(Debug, Clone)]
 pub struct FileCuts {

@@ -1,4 +1,4 @@
-//! Merges the files of one unit into new files with the same rows.
+//! Merges the files of one unit into new files with the same rows, except expired ones.
 //!
 //! ```text
 //!   Unit ─► open (footers) ─► loop { read row groups │ merge one step (CPU) │ store bytes } ─► proof ─► new files
@@ -9,8 +9,8 @@
 //!
 //! **Invariant:** if anything fails, the new files are deleted and the inputs are unchanged. The caller learns which
 //! input cannot be merged, so that it can leave this file alone.
-//! **Invariant:** the files are returned only if the number of rows and the sum of their hashes equal those of the
-//! inputs.
+//! **Invariant:** the files are returned only if the number of rows and the sum of their hashes, together with those of
+//! the dropped rows, equal those of the inputs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +22,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
+use crate::contract::ExpiryBounds;
 use crate::error::{Error, Kind, Result};
 use crate::lake::{DataFile, FileBytes, FileLayout, MergeInput, Table};
 use crate::maintenance::cursor::Cursor;
@@ -63,6 +64,8 @@ pub struct MergeOptions {
     pub threads: Option<Arc<MergeThreads>>,
     /// The time at which the merge is given up.
     pub deadline: Option<Instant>,
+    /// The merge drops the expired rows of tenants that have a retention of their own. By default, it drops no rows.
+    pub expiry: ExpiryBounds,
     #[cfg(test)]
     pub(super) tamper: Option<fn(&mut MergedOrder)>,
 }
@@ -76,6 +79,7 @@ impl Default for MergeOptions {
             whole_rows: false,
             threads: None,
             deadline: None,
+            expiry: ExpiryBounds::default(),
             #[cfg(test)]
             tamper: None,
         }
@@ -105,8 +109,11 @@ pub struct Merged {
     /// The files that were merged. The merge leaves out files at the end of the unit if their row groups do not fit
     /// into its memory.
     pub inputs: Vec<Arc<DataFile>>,
-    /// The new files. They contain exactly the rows of `inputs`.
+    /// The new files. They contain exactly the rows of `inputs`, except the dropped ones.
     pub files: Vec<DataFile>,
+    /// The number of expired rows that were dropped. If there are any, [`retention::commit`](super::retention::commit)
+    /// has to commit the merge.
+    pub dropped: u64,
     /// The largest amount of memory that the merge held, in bytes.
     pub memory_bytes: u64,
 }
@@ -153,7 +160,9 @@ pub async fn merge(table: &Arc<Table>, unit: &Unit, options: &MergeOptions) -> R
     let inputs = open(table, &schema, unit, options).await?;
     let mut uploads = Uploads::new(Arc::clone(table), unit);
     match run(table, &schema, inputs, unit, options, &mut uploads).await {
-        Ok((inputs, memory_bytes)) => Ok(Merged { inputs, files: uploads.into_files(), memory_bytes }),
+        Ok((inputs, dropped, memory_bytes)) => {
+            Ok(Merged { inputs, files: uploads.into_files(), dropped, memory_bytes })
+        }
         Err(error) => {
             uploads.discard().await;
             Err(error)
@@ -206,7 +215,7 @@ fn encoded_bytes(inputs: &[MergeInput]) -> u64 {
     needed.max().unwrap_or(0)
 }
 
-/// Runs all steps of a merge. Returns the merged files and the largest amount of memory.
+/// Runs all steps of a merge. Returns the merged files, the number of dropped rows and the largest amount of memory.
 async fn run(
     table: &Arc<Table>,
     schema: &SchemaRef,
@@ -214,7 +223,7 @@ async fn run(
     unit: &Unit,
     options: &MergeOptions,
     uploads: &mut Uploads<'_>,
-) -> Result<(Vec<Arc<DataFile>>, u64), MergeError> {
+) -> Result<(Vec<Arc<DataFile>>, u64, u64), MergeError> {
     let files: Vec<Arc<DataFile>> = inputs.iter().map(|input| Arc::clone(&input.file)).collect();
     let mut merge = Merge::new(table, schema, inputs, unit, options);
     let unsorted = read_groups(table, unsorted_reads(&merge.cursors, options)).await?;
@@ -243,8 +252,8 @@ async fn run(
         }
     }
     uploads.store(std::mem::take(&mut merge.output.stored)).await?;
-    merge.prove(&table.contract().name)?;
-    Ok((files, merge.memory.largest))
+    let dropped = merge.prove(&table.contract().name)?;
+    Ok((files, dropped, merge.memory.largest))
 }
 
 /// A row group to read: the index of its cursor, its file, and the range of its bytes.
@@ -317,8 +326,9 @@ impl Merge {
             row_group_rows_max: unit.cuts.tenant_group_rows_max.max(GROUP_ROWS_MAX),
         };
         let batch_rows = batch_rows(&inputs, options);
+        let expiry = Arc::new(options.expiry.clone());
         Self {
-            cursors: inputs.into_iter().map(Cursor::new).collect(),
+            cursors: inputs.into_iter().map(|input| Cursor::new(input, &expiry)).collect(),
             output: Output::new(table.contract(), schema, layout, unit.cuts.clone(), hasher.clone()),
             hasher,
             batch_rows,
@@ -447,23 +457,26 @@ impl Merge {
         Ok(())
     }
 
-    /// Compares the rows of the inputs with those of the new files.
-    fn prove(&self, table: &str) -> Result<()> {
-        let (mut read, mut declared) = (RowSum::default(), 0);
+    /// Compares the rows of the inputs with those of the new files and the dropped ones. Returns the number of dropped
+    /// rows.
+    fn prove(&self, table: &str) -> Result<u64> {
+        let (mut read, mut dropped, mut declared) = (RowSum::default(), RowSum::default(), 0);
         for cursor in &self.cursors {
             read.add(cursor.sum);
+            dropped.add(cursor.dropped);
             declared += cursor.input.file.rows;
         }
-        let written = self.output.sum;
-        if read == written && read.rows == declared {
-            return Ok(());
+        let mut accounted = self.output.sum;
+        accounted.add(dropped);
+        if read == accounted && read.rows == declared {
+            return Ok(dropped.rows);
         }
         Err(Error::internal(format!(
             "table `{table}`: the proof of a merge failed, and nothing was replaced: the inputs have {} rows, the new \
-             files have {}, and the hashes of rows {}",
+             files and the dropped rows have {}, and the hashes of rows {}",
             declared,
-            written.rows,
-            if read.sum == written.sum { "agree" } else { "differ" }
+            accounted.rows,
+            if read.sum == accounted.sum { "agree" } else { "differ" }
         )))
     }
 }

@@ -1,17 +1,20 @@
-//! Maintains the lake: chooses files to merge, and merges them into fewer, larger files.
+//! Maintains the lake: chooses files to merge, merges them into fewer, larger files, and removes expired files.
 //!
 //! ```text
 //!   service, compact ─► table_merger ─► lease ─► merge ─► new files, proved ─► replace (lake)
 //!                            │                    ▲
 //!                            └─► policy ─► Unit ──┘      threads: low priority, CPU limit
 //!
-//!   merge:  inputs ─► cursor (decoded batches) ─► order (keys) ─► gather (columns) ─► output (row groups, files)
+//!   Snapshot, time ─► retention ─► files with only expired rows ─► delete (lake)
+//!
+//!   merge:  inputs ─► cursor (decoded batches, without expired rows) ─► order (keys) ─► gather (columns) ─► output (row groups, files)
 //!                         └───────────────── proof: row count and sum of hashes ─────────────┘
 //! ```
 //!
 //! `docs/maintenance.md` describes the levels of files and the layout of merged files.
 //!
-//! **Invariant:** a merge returns files only if they contain exactly the rows of its inputs. It never removes a file.
+//! **Invariant:** a merge returns files only if they contain exactly the rows of its inputs, except expired ones. It never removes a file.
+//! **Invariant:** only files with nothing but expired rows are removed.
 //! **Invariant:** a merge never loads all its inputs. Its memory has a limit that does not depend on their size.
 //! **Invariant:** nothing in this module is on the path of an append or a query.
 
@@ -23,9 +26,14 @@ mod policy_tests;
 
 mod ranges;
 
+pub mod retention;
+#[cfg(test)]
+mod retention_tests;
+
 pub mod merge;
 
 mod cursor;
+pub mod expired_rows;
 mod gather;
 mod order;
 mod output;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::clock::{DAY, Micros, SECOND};
 use crate::lake::{DataFile, DayFiles, Snapshot};
-use crate::maintenance::file_cuts::{FileCuts, GROUP_ROWS_MAX};
+use crate::maintenance::file_cuts::{FileCuts, LEVEL_3_GROUP_ROWS_MAX};
 use crate::maintenance::file_name::{LEVEL_MAX, level};
 use crate::maintenance::ranges::{boundaries_of, is_within, overlaps_any, ranges_of, sized_boundaries, with_inherited};
 
@@ -421,7 +421,7 @@ impl<'a> Day<'a> {
         FileCuts {
             boundaries,
             file_bytes: file_bytes.max(thresholds.level_3_bytes_min).min(thresholds.level_3_bytes_max),
-            tenant_group_rows_max: 8 * GROUP_ROWS_MAX,
+            tenant_group_rows_max: LEVEL_3_GROUP_ROWS_MAX,
         }
     }
 

@@ -90,7 +90,8 @@ impl OperatorQuery {
         let schema = Arc::new(MemorySchemaProvider::new());
         for (name, table) in &*self.engine.tables {
             if let Some(source) = self.engine.source(name) {
-                let table = SessionTable::of_operator(table, table.snapshot(), source.clone());
+                let (snapshot, clock) = (table.snapshot(), &self.engine.clock);
+                let table = SessionTable::of_operator(table, snapshot, source.clone(), clock);
                 let all_versions = table.all_versions();
                 for table in [table].into_iter().chain(all_versions) {
                     schema.register_table(table.name().to_owned(), Arc::new(table)).map_err(to_error)?;

@@ -189,13 +189,20 @@ pub(super) async fn engine_with_lookups(lookups: &Arc<Lookups>) -> Arc<Engine> {
 
 async fn shared_tables() -> Arc<Tables> {
     static TABLES: OnceCell<Arc<Tables>> = OnceCell::const_new();
-    Arc::clone(TABLES.get_or_init(tables).await)
+    Arc::clone(TABLES.get_or_init(async || tables(&calls()).await).await)
 }
 
 /// Creates an engine with tables of its own, so that the test can add rows to them with [`add`].
 pub(super) async fn engine_with_own_tables() -> (Arc<Engine>, Arc<Tables>) {
-    let tables = tables().await;
+    let tables = tables(&calls()).await;
     (Engine::new(Arc::clone(&tables), config(), Clock::System, Arc::new(Metrics::default())).unwrap(), tables)
+}
+
+/// Creates an engine with tables of its own, which keep events for `days`, and those of some tenants for fewer days.
+pub(super) async fn engine_with_retention(days: u32, tenants: &[(&str, u32)], clock: Clock) -> Arc<Engine> {
+    let retention_tenants = tenants.iter().map(|(tenant, days)| ((*tenant).to_owned(), *days)).collect();
+    let tables = tables(&TableConfig { retention_days: days, retention_tenants, ..calls() }).await;
+    Engine::new(tables, config(), clock, Arc::new(Metrics::default())).unwrap()
 }
 
 /// Commits rows to `calls`.
@@ -205,12 +212,12 @@ pub(super) async fn add(tables: &Tables, rows: &[Row]) {
     table.commit(files, Vec::new()).await.unwrap();
 }
 
-async fn tables() -> Arc<Tables> {
+async fn tables(declared: &TableConfig) -> Arc<Tables> {
     let lake = LakeConfig { url: "memory:///".to_owned(), row_group_rows_max: 50, ..LakeConfig::default() };
     let store = Store::open(&lake).unwrap();
     let mut tables = BTreeMap::new();
     for name in ["calls", "hidden"] {
-        let contract = Arc::new(Contract::new(name, &calls(), Path::new(".")).unwrap());
+        let contract = Arc::new(Contract::new(name, declared, Path::new(".")).unwrap());
         let table = Table::open(&store, Arc::clone(&contract), &lake).await.unwrap();
         let rows = rows();
         // The tenants' rows are interleaved, so every file contains rows of all tenants.

@@ -37,6 +37,7 @@ mod proxy;
 mod quarantine;
 mod registry;
 mod requirements;
+mod retention;
 mod s3;
 mod senders;
 mod server;

@@ -217,7 +217,7 @@ fn check_keys(contract: &Contract, options: &DecodeOptions, columns: &[ArrayRef]
     let ids = columns[contract.id].as_string::<i32>();
     for (row, ((tenant, time), id)) in tenants.iter().zip(times).zip(ids).enumerate() {
         let cause = key_columns::tenant(contract, options, tenant)
-            .or_else(|| key_columns::time(contract, options, time))
+            .or_else(|| key_columns::time(contract, options, time, || tenant))
             .or_else(|| key_columns::id(contract, id.map(str::as_bytes)));
         if let Some(cause) = cause {
             rejected.add(row, || cause);

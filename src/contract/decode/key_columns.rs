@@ -6,6 +6,7 @@
 use super::reject_reason::{Reason, RejectCause};
 use crate::clock::Micros;
 use crate::contract::columns::batch_builder::BatchBuilder;
+use crate::contract::schema::retention::date_text;
 use crate::contract::{Contract, DecodeOptions, Owner, TenantId};
 
 /// Checks the key columns of the row that the batch builder is building.
@@ -24,7 +25,10 @@ pub(in crate::contract) fn row(
     };
     let other = || tenant(contract, options, given.and_then(|given| std::str::from_utf8(given).ok()));
     (if is_plain { None } else { other() })
-        .or_else(|| time(contract, options, row.int_of(contract.time)))
+        .or_else(|| {
+            let tenant = || given.and_then(|given| std::str::from_utf8(given).ok());
+            time(contract, options, row.int_of(contract.time), tenant)
+        })
         .or_else(|| id(contract, row.text_of(contract.id)))
 }
 
@@ -57,21 +61,34 @@ pub(in crate::contract) fn tenant(
     }
 }
 
-/// Checks that the event has a time, and that the time is plausible.
-pub(in crate::contract) fn time(
+/// Checks that the event has a time, that the time is plausible, and that the table still keeps events of this time.
+/// `tenant` returns the tenant that the event names.
+pub(in crate::contract) fn time<'t>(
     contract: &Contract,
     options: &DecodeOptions,
     given: Option<Micros>,
+    tenant: impl FnOnce() -> Option<&'t str>,
 ) -> Option<RejectCause> {
+    let name = &contract.columns[contract.time].name;
     let (reason, what) = match given {
         None => (Reason::MissingTime, "is missing"),
         Some(..0) => (Reason::TimeOutOfRange, "is before 1970: check its unit"),
         Some(micros) if micros > options.time_max => {
             (Reason::TimeOutOfRange, "is too far ahead of the server's clock: check its unit")
         }
-        Some(_) => return None,
+        Some(micros) => {
+            let owner = || match &options.owner {
+                Owner::Tenant(tenant) => tenant.as_str(),
+                Owner::PerEvent => tenant().unwrap_or_default(),
+            };
+            let (days, start) = contract.retention.expired(options.received, micros, owner)?;
+            let detail = format!(
+                "column `{name}` is before {} (UTC), and the table keeps events for {days} days: do not send older events",
+                date_text(start)
+            );
+            return Some(RejectCause::new(Reason::TooOld, detail));
+        }
     };
-    let name = &contract.columns[contract.time].name;
     Some(RejectCause::new(reason, format!("column `{name}` {what}")))
 }
 

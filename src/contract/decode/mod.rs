@@ -32,4 +32,6 @@ mod message_tests;
 pub(super) mod protobuf;
 mod protobuf_wire;
 pub(super) mod reject_reason;
+#[cfg(test)]
+mod retention_tests;
 pub(super) mod time;

@@ -26,6 +26,8 @@ pub enum Reason {
     MissingTime,
     /// The event's time is before 1970 or too far in the future.
     TimeOutOfRange,
+    /// The event is older than the table's retention.
+    TooOld,
     /// The event does not name a tenant, and its sender does not belong to one.
     MissingTenant,
     /// The message has several headers that name different tenants.
@@ -54,6 +56,7 @@ impl Reason {
             Self::MissingId => "missing_id",
             Self::MissingTime => "missing_time",
             Self::TimeOutOfRange => "time_out_of_range",
+            Self::TooOld => "too_old",
             Self::MissingTenant => "missing_tenant",
             Self::AmbiguousTenant => "ambiguous_tenant",
             Self::ForeignTenant => "foreign_tenant",

@@ -20,5 +20,6 @@ pub(super) mod fields;
 pub(super) mod latest;
 pub(super) mod proto;
 pub(super) mod quarantine_resolution;
+pub(super) mod retention;
 pub(super) mod table;
 mod table_declaration;

@@ -19,6 +19,7 @@ use super::declared_columns::DeclaredColumns;
 use super::fields::{Target, Tree};
 use super::latest::Latest;
 use super::quarantine_resolution::{RESOLUTION, RESOLVED_BY, RESOLVES};
+use super::retention::Retention;
 use super::table_declaration::{self, KeyColumns};
 use crate::config::{CHANGES_SUFFIX, ColumnKind, QUARANTINE_SUFFIX, TableConfig};
 use crate::error::Result;
@@ -46,6 +47,8 @@ pub struct Contract {
     pub latest: Option<Latest>,
     /// The index of the column [`RESOLVES`], which only a quarantine has.
     pub resolves: Option<usize>,
+    /// For how long the table keeps events.
+    pub retention: Retention,
     /// The mapping from event fields to columns.
     pub(in crate::contract) tree: Tree,
     /// If true, undeclared fields are stored in the map column. If false, an event with such a field is rejected.
@@ -64,7 +67,8 @@ impl Contract {
     pub fn new(name: &str, config: &TableConfig, base: &Path) -> Result<Self> {
         let (declared, keys) =
             table_declaration::declare(config, base).map_err(|error| error.at(format!("table `{name}`")))?;
-        Ok(Self::assemble(name.into(), declared, keys, config.time_unit))
+        let retention = Retention::of(config).map_err(|error| error.at(format!("table `{name}`")))?;
+        Ok(Self { retention, ..Self::assemble(name.into(), declared, keys, config.time_unit) })
     }
 
     /// Returns the contract of a table's quarantine, `<table>_quarantine`.
@@ -80,6 +84,11 @@ impl Contract {
         let name = format!("{}{QUARANTINE_SUFFIX}", table.name);
         let contract = Self::assemble(name, declared, keys, crate::config::TimeUnit::Micros);
         Self { resolves: contract.column(RESOLVES), ..contract }
+    }
+
+    /// Returns the contract with another retention.
+    pub fn with_retention(self, retention: Retention) -> Self {
+        Self { retention, ..self }
     }
 
     /// Returns the Arrow schema of data files, which do not contain [`EVENT_DATE`]. The columns tenant, time, id and
@@ -148,6 +157,7 @@ impl Contract {
             map,
             latest,
             resolves: None,
+            retention: Retention::default(),
             tree,
             unknown_to_map,
             message,

@@ -14,8 +14,10 @@
 //!
 //! Between two comparisons, the index follows the changes of the table's files. It reads the ids of files that other
 //! servers have added, even if the files have been rewritten since. It does not read the files that a rewrite has
-//! added, because it knows their rows from the files that they replace (`window_coverage.rs`). If the index cannot
-//! follow the changes, for example because the store no longer has a file that was rewritten, it is rebuilt from the
+//! or a deletion has added, because it knows their rows from the files that they replace (`window_coverage.rs`). If a
+//! deletion removes rows whose ids are in the window, the index is rebuilt: an event whose row is gone is no duplicate.
+//! Expired files leave the window at midnight, and are looked up from then on: an event with the id of an expired event
+//! but another time is not a duplicate. If the index cannot follow the changes, for example because the store no longer has a file that was rewritten, it is rebuilt from the
 //! newest version.
 //!
 //! **Invariant:** each file of the known table version either has all its ids in the window, or is read during lookups.
@@ -30,7 +32,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::window::{DedupedBatch, EventKey, EventKeyHasher, PreparedRows, RowVerdict, Window, compare, select_new};
 use super::window_coverage::WindowCoverage;
-use crate::contract::{Contract, EventBatch};
+use crate::contract::{Contract, EventBatch, ExpiryBounds};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, EventKeys, ReadError, Table};
 use crate::supervise::{Panic, on_thread};
@@ -59,6 +61,8 @@ struct IndexState {
     /// The paths of the indexed files that are newer than `version`. These files were written by this server, or were
     /// read by a call to [`DedupeIndex::catch_up`] that failed later.
     included: BTreeSet<Arc<str>>,
+    /// The times before which rows were expired when the state was built.
+    expiry: ExpiryBounds,
 }
 
 impl DedupeIndex {
@@ -134,6 +138,10 @@ impl DedupeIndex {
 
     /// Follows the changes of the table's files since the index's version.
     async fn catch_up(&self, state: &mut IndexState) -> Result<(), ReadError> {
+        let expiry = self.table.expiry();
+        if expiry.all != state.expiry.all && state.coverage.covers_expired(&expiry) {
+            *state = self.rebuild().await?;
+        }
         let (latest, changes) = self.table.changes_since(state.version);
         let Some(changes) = changes else {
             tracing::info!(
@@ -145,7 +153,7 @@ impl DedupeIndex {
             *state = self.rebuild().await?;
             return Ok(());
         };
-        let added = changes.iter().filter(|change| !change.is_rewrite).flat_map(|change| &change.added);
+        let added = changes.iter().filter(|change| change.adds_rows()).flat_map(|change| &change.added);
         let others: Vec<_> = added.filter(|file| !state.included.contains(&file.path)).cloned().collect();
         let count = others.len();
         // Add all files first: a later change may rewrite a file that an earlier change has added.
@@ -157,8 +165,14 @@ impl DedupeIndex {
                 "added files of other writers to the dedupe index"
             );
         }
+        let mut has_gone_ids = false;
         for change in changes {
-            state.coverage.remove(&change);
+            has_gone_ids |= state.coverage.remove(&change);
+        }
+        if has_gone_ids {
+            tracing::info!(table = self.table.contract().name, "rows were removed, and the dedupe index is rebuilt");
+            *state = self.rebuild().await?;
+            return Ok(());
         }
         (state.version, state.included) = (latest.version, BTreeSet::new());
         Ok(())
@@ -183,6 +197,7 @@ impl DedupeIndex {
             coverage: WindowCoverage::default(),
             version: snapshot.version,
             included: BTreeSet::new(),
+            expiry: self.table.expiry(),
         };
         self.add_files(&mut state, snapshot.files().cloned().collect()).await?;
         state.included.clear();
@@ -191,14 +206,15 @@ impl DedupeIndex {
     }
 
     /// Adds the ids of files to the window, oldest file first. If not all ids fit, skips the oldest files and records
-    /// them as uncovered, so that lookups read them. A file that alone has more ids than fit is not read: a rewritten
+    /// them as uncovered, so that lookups read them. Does the same with expired files. A file that alone has more ids than fit is not read: a rewritten
     /// file can have any number of rows. After an error, `state` contains the files that were added before
     /// the error occurred.
     async fn add_files(&self, state: &mut IndexState, mut files: Vec<Arc<DataFile>>) -> Result<(), ReadError> {
-        files.sort_unstable_by_key(|file| (file.received.map(|(_, latest)| latest), file.modified));
+        let is_kept = |file: &Arc<DataFile>| !state.expiry.includes_day(file.day);
+        files.sort_unstable_by_key(|file| (is_kept(file), file.received.map(|(_, latest)| latest), file.modified));
         let mut rows = 0;
         let fit = files.iter().rev().take_while(|file| {
-            let wanted = rows < self.ids_max as u64 && file.rows <= self.ids_max as u64;
+            let wanted = rows < self.ids_max as u64 && file.rows <= self.ids_max as u64 && is_kept(file);
             rows += file.rows;
             wanted
         });

@@ -18,7 +18,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 
 use super::window::RowVerdict;
 use crate::clock::{DAY, Micros};
-use crate::contract::Contract;
+use crate::contract::{Contract, ExpiryBounds};
 use crate::error::{Error, Result};
 use crate::lake::{DataFile, FileChange};
 
@@ -80,10 +80,11 @@ impl WindowCoverage {
         }
     }
 
-    /// Removes the files that a change of the table has removed. If the change is a rewrite, adds its new files.
-    pub(super) fn remove(&mut self, change: &FileChange) {
+    /// Removes the files that a change of the table has removed. If the change is a rewrite or a deletion, adds its new
+    /// files. Returns true if the window may contain ids whose rows are gone, so that it must be rebuilt.
+    pub(super) fn remove(&mut self, change: &FileChange) -> bool {
         if change.removed.is_empty() {
-            return;
+            return false;
         }
         let paths: HashSet<&str> = change.removed.iter().map(|file| &*file.path).collect();
         let (mut covered, mut oldest) = (HashSet::new(), None);
@@ -112,12 +113,21 @@ impl WindowCoverage {
             }
         }
         if !change.is_rewrite {
-            return;
+            if change.is_deletion {
+                self.add_uncovered(change.added.clone());
+            }
+            return oldest.is_some();
         }
         match oldest.filter(|_| is_covered).and_then(|oldest| self.covered.get_mut(oldest)) {
             Some(group) => group.files.extend(change.added.iter().cloned()),
             None => self.add_uncovered(change.added.clone()),
         }
+        false
+    }
+
+    /// Returns true if the window contains ids of a day that is expired.
+    pub(super) fn covers_expired(&self, expiry: &ExpiryBounds) -> bool {
+        self.covered.iter().flat_map(|group| &group.files).any(|file| expiry.includes_day(file.day))
     }
 
     /// For each row, returns whether an uncovered file may contain the row. The value is true if the row's verdict is
@@ -229,7 +239,9 @@ mod tests {
             coverage.add_covered(vec![Arc::new(empty)], 0);
             let removed: Vec<_> = removed.iter().map(|name| file(name, 1)).collect();
             let added = vec![file("x", 1), file("y", 1)];
-            coverage.remove(&FileChange { version: 1, added, removed: removed.clone(), is_rewrite: true });
+            let (is_rewrite, is_deletion) = (true, false);
+            let change = FileChange { version: 1, added, removed: removed.clone(), is_rewrite, is_deletion };
+            assert!(!coverage.remove(&change), "no row is gone");
             for (ids, expected) in steps {
                 coverage.evict(*ids);
                 let files = coverage.uncovered_files(&BTreeSet::from([1]));
@@ -245,10 +257,22 @@ mod tests {
         let mut coverage = WindowCoverage::default();
         coverage.add_uncovered(vec![file("a", 1), file("b", 2)]);
         coverage.add_covered(vec![file("c", 1), file("d", 1)], 4);
-        let removed = vec![file("b", 2), file("c", 1)];
-        coverage.remove(&FileChange { version: 1, added: vec![file("x", 1)], removed, is_rewrite: false });
+        let change = |name: &str, day, is_deletion| FileChange {
+            version: 1,
+            added: vec![file("x", 1)],
+            removed: vec![file(name, day)],
+            is_rewrite: false,
+            is_deletion,
+        };
+        assert!(!coverage.remove(&change("b", 2, false)), "the window has no id of this file");
+        assert!(coverage.remove(&change("c", 1, false)), "the window has ids of this file");
         coverage.evict(1);
-        let files = coverage.uncovered_files(&BTreeSet::from([1, 2]));
-        assert_eq!(files.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["a", "d"]);
+        let paths = |coverage: &WindowCoverage| {
+            let files = coverage.uncovered_files(&BTreeSet::from([1, 2]));
+            files.iter().map(|file| file.path.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(paths(&coverage), ["a", "d"]);
+        assert!(!coverage.remove(&change("a", 1, true)));
+        assert_eq!(paths(&coverage), ["d", "x"], "the rest of a deletion is looked up");
     }
 }

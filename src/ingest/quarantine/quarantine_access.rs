@@ -4,6 +4,7 @@
 //! it as an argument, so none of them can be reached without authorization.
 //!
 //! **Invariant:** whatever filter a tenant sends, the session's filter selects only the tenant's own entries.
+//! **Invariant:** the session's filter selects no expired entries, also for operators.
 
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ impl<'a> QuarantineSession<'a> {
             }
         };
         let table = if is_visible { writer.tables.visible(access, table)? } else { return Err(unknown_table(table)) };
+        let kept_since = table.quarantine.contract().retention.bounds(writer.clock.now()).all;
+        let filter = EntryFilter { since: filter.since.max(kept_since), ..filter };
         let reader = QuarantineReader { table: &table.quarantine, key_hasher: table.preparer.key_hasher };
         Ok(Self { access, table, reader, filter })
     }

@@ -6,9 +6,10 @@
 //! - The log has no gap, and its checkpoints match its entries.
 //! - No file is missing or added twice, so every version can be read. The size of each file and its number of rows
 //!   match the log.
-//! - Only rewrites remove files. The files that a rewrite removes are live, and those that it adds contain the same
-//!   rows.
+//! - Only rewrites and the retention remove files. The files that a rewrite removes are live, and those that it adds
+//!   contain the same rows. The retention removes only files of an expired day.
 //! - The table contains every valid event once, and no other event. The quarantine contains every invalid event once.
+//!   Only expired events may be missing, and only they may be in the quarantine as well.
 //! - The offset of each partition is equal to the number of its messages, and has never moved backward.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,17 +37,31 @@ struct ReplayedLog {
 }
 
 /// Checks the contents of a lake after a schedule. Fails with the first violation.
-pub(super) fn audit(objects: &InMemory, expected: &Expected) -> Result<(), String> {
-    let table = replay(objects, TABLE)?;
+/// `has_expired` says whether the events of the first day have expired.
+pub(super) fn audit(objects: &InMemory, expected: &Expected, has_expired: bool) -> Result<(), String> {
+    let table = replay(objects, TABLE, has_expired)?;
     let events: Vec<(String, String)> = rows(objects, TABLE, &table, ["tenant_id", "event_id"])?;
-    same("events", events, expected.events.iter().cloned())?;
+    let (old, kept): (Vec<_>, Vec<_>) =
+        events.into_iter().partition(|event| has_expired && expected.old.contains(event));
+    same(
+        "events",
+        kept,
+        expected.events.iter().filter(|event| !has_expired || !expected.old.contains(event)).cloned(),
+    )?;
+    let old_once: BTreeSet<_> = old.iter().cloned().collect();
+    same("expired events", old, old_once.into_iter())?;
     let ends = expected.ends.iter().enumerate();
     let ends: BTreeMap<String, i64> = ends.map(|(number, end)| (format!("kafka:voice:calls:{number}"), *end)).collect();
     if table.txns != ends {
         return Err(format!("the offsets are {:?}, but the messages end at {ends:?}", table.txns));
     }
-    let quarantine = replay(objects, QUARANTINE)?;
+    let quarantine = replay(objects, QUARANTINE, false)?;
     let bad = rows(objects, QUARANTINE, &quarantine, ["payload", "reason"])?;
+    let (too_old, bad): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, reason)| reason == "too_old");
+    let is_old = |payload: &str| expected.old.iter().any(|(_, id)| payload.contains(&format!("\"{id}\"")));
+    if let Some((payload, _)) = too_old.iter().find(|(payload, _)| !has_expired || !is_old(payload)) {
+        return Err(format!("{payload} was rejected, but it has not expired"));
+    }
     let name = |(payload, _): (String, String)| payload.split('"').nth(3).unwrap_or_default().to_owned();
     same("bad events", bad.into_iter().map(name).collect(), expected.bad.iter().cloned())
 }
@@ -69,7 +84,8 @@ fn same<T: Ord + std::fmt::Debug>(what: &str, found: Vec<T>, expected: impl Iter
 }
 
 /// Replays the log from its first entry to its last, and compares each checkpoint with the entries up to its version.
-fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
+/// `has_expired` says whether files of the first day may be removed.
+fn replay(objects: &InMemory, table: &str, has_expired: bool) -> Result<ReplayedLog, String> {
     let names = names(objects, &format!("{table}/_delta_log"));
     let mut replayed = ReplayedLog::default();
     let mut added = BTreeSet::new();
@@ -85,7 +101,8 @@ fn replay(objects: &InMemory, table: &str) -> Result<ReplayedLog, String> {
             .map(serde_json::from_str)
             .collect::<Result<_, _>>()
             .map_err(|error| format!("{name}: {error}"))?;
-        apply(objects, table, &actions, &mut replayed, &mut added).map_err(|error| format!("{name}: {error}"))?;
+        apply(objects, table, &actions, &mut replayed, &mut added, has_expired)
+            .map_err(|error| format!("{name}: {error}"))?;
         let checkpoint = format!("{table}/_delta_log/{version:020}.checkpoint.parquet");
         if names.contains(&checkpoint) {
             compare(objects, &checkpoint, &replayed)?;
@@ -101,19 +118,24 @@ fn apply(
     actions: &[Value],
     replayed: &mut ReplayedLog,
     added: &mut BTreeSet<String>,
+    has_expired: bool,
 ) -> Result<(), String> {
+    let is_deletion = actions.iter().any(|action| action["commitInfo"]["operation"] == "DELETE");
     let removes: Vec<&Value> = actions.iter().filter_map(|action| action.get("remove")).collect();
     for remove in &removes {
         let path = remove["path"].as_str().unwrap_or_default();
         if replayed.files.remove(path).is_none() {
             return Err(format!("{path} is removed, but it is not live"));
         }
-        let is_complete = remove["dataChange"] == false
+        let is_complete = remove["dataChange"] == is_deletion
             && remove["deletionTimestamp"].as_i64().is_some_and(|time| time > 0)
             && remove["size"].as_u64() == Some(read(objects, &format!("{table}/{path}")).len() as u64)
             && path.starts_with(&format!("event_date={}/", remove["partitionValues"]["event_date"].as_str().unwrap()));
         if !is_complete {
             return Err(format!("the remove action is not complete: {remove}"));
+        }
+        if is_deletion && !(has_expired && path.starts_with("event_date=2026-03-01/")) {
+            return Err(format!("{path} has not expired"));
         }
     }
     let adds: Vec<&Value> = actions.iter().filter_map(|action| action.get("add")).collect();
@@ -142,6 +164,12 @@ fn apply(
     }
     let has_other =
         actions.iter().any(|action| ["txn", "metaData", "protocol"].iter().any(|key| action.get(key).is_some()));
+    if is_deletion {
+        return match has_other || !adds.is_empty() {
+            true => Err("the deletion changes more than files".to_owned()),
+            false => Ok(()),
+        };
+    }
     if has_other || adds.iter().any(|add| add["dataChange"] != false) {
         return Err("the rewrite changes more than files".to_owned());
     }

@@ -20,6 +20,7 @@ pub(crate) mod schedule;
 mod topic_reader;
 
 mod maintenance_actor;
+mod retention_actor;
 
 pub(crate) mod workload;
 

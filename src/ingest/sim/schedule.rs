@@ -1,7 +1,8 @@
 //! Runs the schedule that a seed determines.
 //!
 //! In a schedule, servers start, crash and stop. A client sends each request again until a receipt confirms that the
-//! events are stored. The partitions of a topic move between servers. Files are rewritten at random moments.
+//! events are stored. The partitions of a topic move between servers. Files are rewritten at random moments. In half of
+//! the schedules, the events of one day expire, and their files are removed.
 //!
 //! ```text
 //!   settle (until every task waits for the bucket) ─► take results ─► remove crashed processes ─► act ─► one request ─┐
@@ -27,12 +28,13 @@ use tokio::task::JoinSet;
 use super::actors::{Actor, Operation, SimClient, SimOutcome};
 use super::maintenance_actor::Maintenance;
 use super::random::SeededRandom;
+use super::retention_actor::SimRetention;
 use super::server::{DEDUPE_IDS_MAX, ReaderPartition, ServerState, SimServer, TopicReader, lake, open, start};
 use super::store_client::StoreClient;
 use super::store_scheduler::{CrashPoint, StoreScheduler};
 use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
-use crate::contract::Format;
+use crate::contract::{Format, Retention};
 use crate::error::{Kind, Result};
 use crate::ingest::testing::{TABLE, submit};
 use crate::ingest::{Body, Receipt};
@@ -56,7 +58,14 @@ pub(crate) struct ScheduleResult {
     pub(super) bucket: Arc<StoreScheduler>,
     /// A store over the bucket, without injected faults.
     store: Store,
+    retention: Retention,
+    /// The clock at the end of the schedule.
+    pub(crate) clock: Clock,
     pub(crate) expected: Expected,
+    /// True if the events of the first day have expired.
+    pub(crate) has_expired: bool,
+    /// The number of expired files that were removed.
+    pub(super) files_removed: usize,
     /// The number of processes that crashed.
     pub(super) crashes: usize,
     /// The number of rewrites that were committed.
@@ -66,14 +75,20 @@ pub(crate) struct ScheduleResult {
 impl ScheduleResult {
     /// Opens the table and its quarantine, as a process does when it starts.
     pub(crate) async fn tables(&self) -> Arc<Tables> {
-        open(&self.store).await.unwrap()
+        open(&self.store, &self.retention).await.unwrap()
+    }
+
+    /// Returns the tenant and id of every event that queries return.
+    pub(crate) fn visible_events(&self) -> impl Iterator<Item = &(String, String)> {
+        let Expected { events, old, .. } = &self.expected;
+        events.iter().filter(|event| !self.has_expired || !old.contains(*event))
     }
 }
 
 /// A schedule in progress.
 pub(super) struct Schedule {
     pub(super) bucket: Arc<StoreScheduler>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) random: SeededRandom,
     pub(super) step: usize,
     pub(super) servers: Vec<SimServer>,
@@ -85,6 +100,7 @@ pub(super) struct Schedule {
     /// For each partition, the greatest stored offset that a reader has seen.
     pub(super) stored: Vec<i64>,
     pub(super) maintenance: Maintenance,
+    pub(super) retention: SimRetention,
     /// The operations in progress, by number.
     pub(super) waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
@@ -115,9 +131,12 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
                 idle_until: 0,
             });
         }
+        let clock = SimRetention::clock();
+        let retention = SimRetention::of(seed, clock.now());
+        let table_retention = retention.retention.clone();
         let schedule = Schedule {
             bucket: bucket.clone(),
-            clock: Clock::fixed(Clock::System.now()),
+            clock: clock.clone(),
             random: SeededRandom::of(seed, "play"),
             step: 0,
             servers: (0..SERVERS).map(|_| SimServer::new()).collect(),
@@ -126,6 +145,7 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             stored: vec![0; PARTITIONS],
             partitions,
             maintenance: Maintenance::of(seed),
+            retention,
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: 0,
@@ -133,15 +153,24 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             crashes: 0,
             failures: Vec::new(),
         };
-        let (crashes, rewrites) = schedule.run().await?;
+        let Ended { crashes, rewrites, has_expired, files_removed } = schedule.run().await?;
         let store = lake(bucket.objects.clone(), Clock::System);
-        Ok(ScheduleResult { bucket, store, expected, crashes, rewrites })
+        let retention = table_retention;
+        Ok(ScheduleResult { bucket, store, retention, clock, expected, has_expired, files_removed, crashes, rewrites })
     })
 }
 
+/// What happened in a schedule that has ended.
+struct Ended {
+    crashes: usize,
+    rewrites: usize,
+    has_expired: bool,
+    files_removed: usize,
+}
+
 impl Schedule {
-    /// Runs the schedule to its end. Returns the numbers of crashes and of rewrites.
-    async fn run(mut self) -> std::result::Result<(usize, usize), String> {
+    /// Runs the schedule to its end.
+    async fn run(mut self) -> std::result::Result<Ended, String> {
         while !self.is_done() {
             self.begin_step().await?;
             self.act().await;
@@ -156,7 +185,8 @@ impl Schedule {
             self.needs_settling = self.bucket.step();
         }
         self.bucket.arrive_all();
-        Ok((self.crashes, self.maintenance.replaced))
+        let SimRetention { has_expired, files_removed, .. } = self.retention;
+        Ok(Ended { crashes: self.crashes, rewrites: self.maintenance.replaced, has_expired, files_removed })
     }
 
     /// Runs until all actors are waiting, and handles the results of finished operations.
@@ -223,7 +253,9 @@ impl Schedule {
         self.next += 1;
         let task = self.tasks.spawn(async move { (number, operation.await) });
         let server = match actor {
-            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) => server,
+            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) | Actor::Retention(server) => {
+                server
+            }
             Actor::Client(client) => self.clients[client].server,
         };
         self.waiting.insert(number, Operation { actor, process: self.servers[server].process, task });
@@ -301,6 +333,7 @@ impl Schedule {
                 self.batch_stored(server, &partitions, outcome)
             }
             (Actor::Maintenance(server), SimOutcome::Rewritten(outcome)) => self.rewritten(server, outcome),
+            (Actor::Retention(server), SimOutcome::Expired(outcome)) => self.expired_removed(server, outcome),
             (actor, outcome) => self.failures.push(format!("{actor:?} got {outcome:?}")),
         }
     }
@@ -310,7 +343,11 @@ impl Schedule {
         let body = &bodies[*done];
         match outcome {
             Ok(receipt) => {
-                if (receipt.accepted + receipt.duplicate, receipt.rejected) != (body.good, body.bad) {
+                // Events of the first day may be rejected after they have expired.
+                let too_old = receipt.rejected.saturating_sub(body.bad);
+                let too_old_max = if self.retention.has_expired { body.old } else { 0 };
+                let counted = (receipt.accepted + receipt.duplicate + too_old, receipt.rejected - too_old);
+                if counted != (body.good, body.bad) || too_old > too_old_max {
                     self.failures.push(format!("client {client} sent {body:?} and got {receipt:?}"));
                 }
                 self.clients[client].done += 1;
@@ -329,6 +366,7 @@ impl Schedule {
             // up its log.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
+        self.pass_midnight();
         for server in 0..self.servers.len() {
             match self.servers[server].state {
                 ServerState::Down(until) if until <= self.step => self.start(server).await,
@@ -336,6 +374,7 @@ impl Schedule {
                 ServerState::Up(_) => {
                     self.read(server).await;
                     self.maintain(server).await;
+                    self.remove_expired(server).await;
                 }
                 ServerState::Stopping(_) | ServerState::Down(_) | ServerState::Starting => {}
             }
@@ -364,8 +403,9 @@ impl Schedule {
         (self.servers[server].process, self.servers[server].state) = (process, ServerState::Starting);
         let (store_client, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
         let dedupe_ids_max = self.random.pick(&DEDUPE_IDS_MAX);
+        let retention = self.retention.retention.clone();
         self.start_operation(Actor::Server(server), async move {
-            SimOutcome::Started(start(store_client, clock, dedupe_ids_max).await)
+            SimOutcome::Started(start(store_client, clock, dedupe_ids_max, retention).await)
         })
         .await;
     }

@@ -12,7 +12,7 @@ use object_store::path::Path;
 use super::store_client::StoreClient;
 use crate::clock::Clock;
 use crate::config::{IngestConfig, LakeConfig};
-use crate::contract::Contract;
+use crate::contract::{Contract, Retention};
 use crate::error::Result;
 use crate::ingest::Ingest;
 use crate::ingest::source::StoredOffsets;
@@ -85,9 +85,9 @@ pub(super) fn lake(objects: Arc<dyn ObjectStore>, clock: Clock) -> Store {
 }
 
 /// Opens the table and its quarantine.
-pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
+pub(super) async fn open(store: &Store, retention: &Retention) -> Result<Arc<Tables>> {
     let config = LakeConfig { checkpoint_interval: CHECKPOINT_INTERVAL, ..LakeConfig::default() };
-    let contract = contract();
+    let contract = contract().with_retention(retention.clone());
     let mut tables = BTreeMap::new();
     for contract in [Contract::quarantine_of(&contract), contract] {
         let name = contract.name.clone();
@@ -101,9 +101,14 @@ pub(super) async fn open(store: &Store) -> Result<Arc<Tables>> {
 pub(super) const DEDUPE_IDS_MAX: [usize; 3] = [0, 9, 10_000];
 
 /// Starts a process that uses the given store client.
-pub(super) async fn start(store_client: StoreClient, clock: Clock, dedupe_ids_max: usize) -> Result<Arc<Ingest>> {
+pub(super) async fn start(
+    store_client: StoreClient,
+    clock: Clock,
+    dedupe_ids_max: usize,
+    retention: Retention,
+) -> Result<Arc<Ingest>> {
     let store = lake(Arc::new(store_client), clock.clone());
     // A batch must not wait for more events, because time does not pass in a schedule.
     let limits = IngestConfig { batch_age_max: Duration::ZERO, dedupe_ids_max, ..limits() };
-    Ingest::start(open(&store).await?, Vec::new(), limits, clock, Arc::default()).await
+    Ingest::start(open(&store, &retention).await?, Vec::new(), limits, clock, Arc::default()).await
 }

@@ -1,4 +1,4 @@
-//! Tests with random schedules of crashes, faults and rewrites of files. Each event must be stored once, and each
+//! Tests with random schedules of crashes, faults, and rewrites and removals of files. Each event must be stored once, and each
 //! message in a topic must be processed exactly once.
 //!
 //! A seed determines the requests of each client, the outcome of each store request, the time of each crash, and the
@@ -18,27 +18,28 @@ const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 /// The seed that [`selected_schedules`] runs by default.
 const DEFAULT: u64 = 128;
 
-/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes and of rewrites.
-fn check(seed: u64) -> Result<(usize, usize), String> {
-    let ScheduleResult { bucket, expected, crashes, rewrites, .. } = run_schedule(seed)?;
-    audit(&bucket.objects, &expected).map(|()| (crashes, rewrites)).map_err(|failure| failure.to_string())
+/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes, of rewrites and of expired files
+/// that were removed.
+fn check(seed: u64) -> Result<[usize; 3], String> {
+    let result = run_schedule(seed)?;
+    let ScheduleResult { bucket, expected, has_expired, crashes, rewrites, files_removed, .. } = result;
+    audit(&bucket.objects, &expected, has_expired).map(|()| [crashes, rewrites, files_removed])
 }
 
 /// Runs all seeds in a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
-    let (mut crashes, mut rewrites, mut failed) = (0, 0, Vec::new());
+    let (mut totals, mut failed) = ([0; 3], Vec::new());
     for seed in seeds.clone() {
         match check(seed) {
-            Ok((process_crashes, files_rewritten)) => {
-                crashes += process_crashes;
-                rewrites += files_rewritten;
-            }
+            Ok(counts) => totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count),
             Err(failure) => failed.push(format!("GLASSHOUSE_SCHEDULES={seed}: {failure}")),
         }
     }
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
+    let [crashes, rewrites, files_removed] = totals;
     assert!(crashes > 0, "no process crashed in any of the schedules");
     assert!(rewrites > 0, "no file was rewritten in any of the schedules");
+    assert!(files_removed > 0, "no expired file was removed in any of the schedules");
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn selected_schedules() {
             let seed = selection.parse().unwrap();
             let result = run_schedule(seed).unwrap();
             println!("{}", result.bucket.trace().join("\n"));
-            audit(&result.bucket.objects, &result.expected).unwrap();
+            audit(&result.bucket.objects, &result.expected, result.has_expired).unwrap();
         }
     }
 }

@@ -21,6 +21,8 @@ const CLIENTS: [Option<usize>; 5] = [Some(0), Some(1), Some(0), Some(2), None];
 pub(super) const PARTITIONS: usize = 3;
 /// The number of different days in the event times. A batch with events from several days is written to several files.
 const DAYS: usize = 2;
+/// The first of these days, 2026-03-01, in days since 1970-01-01.
+pub(super) const FIRST_DAY: i64 = 20_513;
 
 /// The workload of one schedule.
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(super) struct SimBody {
     pub(super) good: u64,
     /// The number of invalid events.
     pub(super) bad: u64,
+    /// The number of valid events of the first day.
+    pub(super) old: u64,
 }
 
 /// The expected contents of the lake after the schedule.
@@ -56,6 +60,8 @@ pub(super) struct SimBody {
 pub(crate) struct Expected {
     /// The tenant and id of every valid event.
     pub(crate) events: BTreeSet<(String, String)>,
+    /// The tenant and id of every valid event of the first day. In some schedules, these events expire.
+    pub(crate) old: BTreeSet<(String, String)>,
     /// The names of the invalid events. An invalid event contains its name instead of an id.
     pub(super) bad: BTreeSet<String>,
     /// The number of messages in each partition.
@@ -73,12 +79,22 @@ impl Workload {
     }
 }
 
+impl Expected {
+    fn add(&mut self, tenant: &str, id: &str, day: usize) {
+        let event = (tenant.to_owned(), id.to_owned());
+        if day == 0 {
+            self.old.insert(event.clone());
+        }
+        self.events.insert(event);
+    }
+}
+
 fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
     let mut random = SeededRandom::of(seed, ("client", number));
     let tenant = CLIENTS[number].map(|tenant| TENANTS[tenant]);
     let mut sent = Vec::new();
     let bodies = (0..2 + random.below(4)).map(|_| {
-        let mut body = SimBody { text: String::new(), good: 0, bad: 0 };
+        let mut body = SimBody { text: String::new(), good: 0, bad: 0, old: 0 };
         for _ in 0..1 + random.below(5) {
             if random.percent(10) {
                 let name = format!("bad-client-{number}-{}", expected.bad.len());
@@ -95,8 +111,9 @@ fn client(seed: u64, number: usize, expected: &mut Expected) -> WorkloadClient {
             let (of, id, day) =
                 if random.percent(75) { &sent[sent.len() - 1] } else { &sent[random.below(sent.len())] };
             writeln!(body.text, "{}", event(tenant.is_none().then_some(*of), id, *day)).unwrap();
-            expected.events.insert(((*of).to_owned(), id.clone()));
+            expected.add(of, id, *day);
             body.good += 1;
+            body.old += u64::from(*day == 0);
         }
         body
     });
@@ -119,7 +136,7 @@ fn partition(seed: u64, number: usize, expected: &mut Expected) -> Vec<String> {
         }
         let index = sent.len() - 1 - if random.percent(80) { 0 } else { random.below(sent.len()) };
         let (tenant, id, day) = &sent[index];
-        expected.events.insert(((*tenant).to_owned(), id.clone()));
+        expected.add(tenant, id, *day);
         event(Some(tenant), id, *day)
     });
     messages.collect()

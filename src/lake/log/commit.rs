@@ -193,7 +193,8 @@ impl Draft {
     fn publish(&self, table: &Table, before: &TableState) -> Result<Committed> {
         let version = before.snapshot.version + 1;
         let mut changes = Changes::at(version);
-        changes.push_files(EntryFiles { version, added: self.files.clone(), removed: Vec::new(), changes_data: true });
+        let added = self.files.clone();
+        changes.push_files(EntryFiles { version, added, changes_data: true, ..EntryFiles::default() });
         for progress in self.progress.iter().filter(|progress| progress.moves()) {
             changes.push_txn(progress.app.clone(), progress.next);
         }

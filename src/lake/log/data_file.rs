@@ -26,3 +26,12 @@ pub struct DataFile {
     /// The time at which the file was written, in milliseconds since 1970.
     pub modified: i64,
 }
+
+impl DataFile {
+    /// Returns true if the file's name has only characters that log entries do not encode. A file with another name,
+    /// which another program has written, cannot be removed: readers encode such names differently, so some of them
+    /// would still read the file.
+    pub fn has_plain_name(&self) -> bool {
+        self.path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte))
+    }
+}

@@ -26,6 +26,9 @@ const FOLDER: &str = "_delta_log";
 /// The name of the file that points to the newest checkpoint.
 const HINT: &str = "_last_checkpoint";
 
+/// The name of an operation that deletes rows, as all Delta writers use it.
+pub(in crate::lake) const DELETE: &str = "DELETE";
+
 /// One line of a log entry. Exactly one field is set, except for an unknown action, which leaves all fields unset.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -118,6 +121,9 @@ fn changes_data() -> bool {
 pub(in crate::lake) struct LogEntry {
     /// The unique id that the writer gave to the entry, or `None` if the entry has no such id.
     pub(in crate::lake) operation: Option<String>,
+    /// True if the writer says that the entry only deletes rows. The files that it adds then have the remaining rows of
+    /// the files that it removes.
+    pub(in crate::lake) is_delete: bool,
     pub(in crate::lake) protocol: Option<Protocol>,
     pub(in crate::lake) metadata: Option<Metadata>,
     pub(in crate::lake) txns: Vec<Txn>,
@@ -191,6 +197,7 @@ impl LogEntry {
             })?;
             if let Some(info) = line.commit_info {
                 entry.operation = info.get("txnId").and_then(Value::as_str).map(str::to_owned);
+                entry.is_delete = info.get("operation").and_then(Value::as_str) == Some(DELETE);
             }
             entry.protocol = line.protocol.or(entry.protocol);
             entry.metadata = line.meta_data.or(entry.metadata);

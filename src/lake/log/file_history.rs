@@ -27,6 +27,15 @@ pub struct FileChange {
     pub removed: Vec<Arc<DataFile>>,
     /// True if the added files contain the same rows as the removed files.
     pub is_rewrite: bool,
+    /// True if the added files contain only rows of the removed files, but not all of them.
+    pub is_deletion: bool,
+}
+
+impl FileChange {
+    /// Returns true if the added files may contain rows that the table did not have before.
+    pub fn adds_rows(&self) -> bool {
+        !self.added.is_empty() && !self.is_rewrite && !self.is_deletion
+    }
 }
 
 /// The most recent changes of a table's files. Each commit copies the history, so the changes are kept in groups that
@@ -84,7 +93,7 @@ mod tests {
         for index in 1..=3 * CHANGES_MAX as u64 {
             let version = 7 + index * 2;
             copies.push((history.clone(), pushed.len()));
-            history.push(FileChange { version, added: vec![], removed: vec![], is_rewrite: false });
+            history.push(FileChange { version, added: vec![], removed: vec![], is_rewrite: false, is_deletion: false });
             pushed.push(version);
             let oldest = pushed[pushed.len().saturating_sub(CHANGES_MAX - GROUP_CHANGES + 1)];
             for since in [oldest - 1, oldest, version - 2, version - 1, version, version + 5] {

@@ -49,23 +49,25 @@ impl LiveFiles {
     /// actions of the entry say that it only moves rows to other files.
     ///
     /// An entry is a rewrite if its actions say that no data has changed, all files that it removes were live, it
-    /// replaces no other live file by one of the same path, and it adds as many rows as it removes.
+    /// replaces no other live file by one of the same path, and it adds as many rows as it removes. An entry is a
+    /// deletion if it adds no files, or if its writer says that it only deletes rows (`is_delete`), all files that it
+    /// removes were live, and it adds fewer rows than it removes.
     pub(in crate::lake) fn apply(
         &mut self,
         version: u64,
         added: Vec<Arc<DataFile>>,
         paths: &[Arc<str>],
         changes_data: bool,
+        is_delete: bool,
     ) -> FileChange {
         let removed: Vec<_> = paths.iter().filter_map(|path| self.remove(version, path)).collect();
         let replaced: Vec<_> = added.iter().filter_map(|file| self.insert(version, Arc::clone(file))).collect();
         let (before, after) = (rows_by_day(removed.iter().chain(&replaced)), rows_by_day(added.iter()));
         let rows = |days: &BTreeMap<i32, u64>| days.values().fold(0, |all: u64, rows| all.saturating_add(*rows));
-        let is_rewrite = !changes_data
-            && !removed.is_empty()
-            && removed.len() == paths.len()
-            && replaced.is_empty()
-            && rows(&before) == rows(&after);
+        let all_were_live = !removed.is_empty() && removed.len() == paths.len() && replaced.is_empty();
+        let is_rewrite = !changes_data && all_were_live && rows(&before) == rows(&after);
+        let is_smaller = is_delete && all_were_live && rows(&before) > rows(&after);
+        let is_deletion = !is_rewrite && (added.is_empty() || is_smaller);
         for day in before.keys().chain(after.keys()) {
             // A rewrite that moves rows to another day changes the rows of both days.
             let changes_rows = !is_rewrite || before.get(day).unwrap_or(&0) != after.get(day).unwrap_or(&0);
@@ -79,7 +81,7 @@ impl LiveFiles {
                 self.days.remove(day);
             }
         }
-        FileChange { version, added, removed, is_rewrite }
+        FileChange { version, added, removed, is_rewrite, is_deletion }
     }
 
     /// Returns the days with files, in order.

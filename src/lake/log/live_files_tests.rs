@@ -192,7 +192,7 @@ fn random_entries_change_the_same_files_as_in_a_list() {
                 let before = model.clone();
                 let mut changed: Vec<_> = live.days().values().map(|day| (day.day(), day.changed())).collect();
                 model.apply(&entry);
-                let change = live.apply(version, entry.added.clone(), &entry.removed, entry.changes_data);
+                let change = live.apply(version, entry.added.clone(), &entry.removed, entry.changes_data, false);
                 check_change(&change, &entry, &before);
                 let is_rewrite_of_one_day = change.is_rewrite
                     && change.added.iter().chain(&change.removed).all(|file| file.day == change.removed[0].day);

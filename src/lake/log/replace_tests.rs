@@ -171,11 +171,17 @@ async fn only_rows_that_are_added_make_an_append_fall_behind() {
         }
         json!({ kind: action })
     }
-    // The number of removed files (each with ten rows), the rows that are added, and what the actions claim.
+    // The number of removed files (each with ten rows), the rows that are added, and what the actions and the entry claim.
     let cases = [
         ("a rewrite", 2, 20, false, Committed::At(5)),
         ("an update", 2, 20, true, Committed::Behind),
-        ("a deletion", 1, 0, true, Committed::At(5)),
+        ("a removal", 1, 0, true, Committed::At(5)),
+        ("DELETE", 2, 0, true, Committed::At(5)),
+        ("DELETE", 2, 19, true, Committed::At(5)),
+        ("DELETE", 2, 20, true, Committed::Behind),
+        ("DELETE", 0, 10, true, Committed::Behind),
+        ("DELETE", 3, 5, true, Committed::Behind),
+        ("MERGE", 2, 19, true, Committed::Behind),
         ("fewer rows", 2, 19, false, Committed::Behind),
         ("more rows", 1, 11, false, Committed::Behind),
         ("new rows", 0, 10, false, Committed::Behind),
@@ -196,6 +202,7 @@ async fn only_rows_that_are_added_make_an_append_fall_behind() {
                 let added = write(&writer, 100..100 + rows).await.remove(0);
                 lines.push(action("add", &added, data_change));
             }
+            lines.push(json!({ "commitInfo": { "operation": case } }));
             let text: Vec<String> = lines.iter().map(Value::to_string).collect();
             let path = format!("{}/_delta_log/{:020}.json", table.location().1, 3).into();
             store.objects.put(&path, text.join("\n").into()).await.unwrap();
@@ -209,6 +216,78 @@ async fn only_rows_that_are_added_make_an_append_fall_behind() {
             let loaded = open(&store).await;
             let outcome = loaded.commit_after(2, &mut draft_of(&loaded, 30..40).await).await.unwrap();
             assert_eq!(outcome, Committed::Behind, "{case}: rows were added, by the entry or by the append");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_removes_the_stated_number_of_rows() {
+    for (store, _folder) in stores() {
+        let (table, other) = (open(&store).await, open(&store).await);
+        for first in [0, 10, 20] {
+            append(&table, first..first + 10).await;
+        }
+        other.refresh().await.unwrap();
+        let mut draft = draft_of(&other, 30..40).await;
+        let from = live(&table);
+        // Ten rows of two files stay.
+        let rest = write(&table, 5..15).await;
+        assert_eq!(table.delete_rows(&from[..2], rest, 10, "x < 5 OR x >= 15").await.unwrap(), Replaced::At(4));
+        assert_eq!(table.delete_rows(&from[2..], Vec::new(), 10, "x >= 20").await.unwrap(), Replaced::At(5));
+        assert_eq!(ids(&table).await, expected(5..15));
+        assert_eq!(other.commit_after(3, &mut draft).await.unwrap(), Committed::At(6), "no rows were added");
+        let snapshot = table.refresh().await.unwrap();
+        assert_eq!(other.snapshot(), snapshot, "following and committing give the same snapshot");
+        assert_eq!(open(&store).await.snapshot(), snapshot);
+        assert_eq!(delta_version_and_rows(&table).await, (6, 20));
+        let (_, changes) = table.changes_since(3);
+        let kinds = |change: &Arc<crate::lake::FileChange>| (change.is_deletion, change.adds_rows());
+        assert_eq!(
+            changes.unwrap().iter().map(kinds).collect::<Vec<_>>(),
+            [(true, false), (true, false), (false, true)]
+        );
+        let actions = entry(&table, 4).await;
+        let info = &actions[0]["commitInfo"];
+        assert_eq!((&info["operation"], &info["isBlindAppend"]), (&json!("DELETE"), &json!(false)));
+        assert_eq!(info["operationParameters"]["predicate"], r#"["x < 5 OR x >= 15"]"#);
+        assert!(actions[1..].iter().all(|action| {
+            let file = action.get("add").or_else(|| action.get("remove")).unwrap();
+            file["dataChange"] == true
+        }));
+        // The files are gone, and the numbers of rows must agree.
+        assert_eq!(other.delete_rows(&from[..1], Vec::new(), 10, "x").await.unwrap(), Replaced::Void);
+        let live = live(&table);
+        for count in [0, 9, u64::MAX] {
+            let error = table.delete_rows(&live[..1], Vec::new(), count, "x").await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Internal);
+        }
+        assert_eq!(ids(&table).await, [expected(5..15), expected(30..40)].concat());
+    }
+}
+
+#[tokio::test]
+async fn an_in_doubt_deletion_is_decided_by_the_log() {
+    use StoreFault::{Late, Lost, ResponseLost};
+    let cases: &[&[StoreFault]] = &[&[ResponseLost], &[Late], &[Lost, Lost], &[Lost, Lost, Lost], &[Lost, Lost, Late]];
+    for faults in cases {
+        let (faulty, store) = faulty_store();
+        let (table, other) = (open(&store).await, open(&store).await);
+        append(&table, 0..10).await;
+        append(&table, 10..20).await;
+        let from = live(&table)[..1].to_vec();
+        let kept = live(&table)[1].rows;
+        faulty.plan(faults);
+        let outcome = table.delete_rows(&from, Vec::new(), from[0].rows, "x").await;
+        match &outcome {
+            Ok(outcome) => assert_eq!(*outcome, Replaced::At(3), "{faults:?}"),
+            Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{faults:?}: {error}"),
+        }
+        append(&other, 20..30).await;
+        let is_deleted = !table.refresh().await.unwrap().contains(&from[0]);
+        assert_eq!(is_deleted, *faults != &[Lost, Lost, Lost], "{faults:?}");
+        let rows = kept + 10 + if is_deleted { 0 } else { 10 };
+        for table in [&table, &other, &open(&store).await] {
+            assert_eq!(table.refresh().await.unwrap().rows(), rows, "{faults:?}");
         }
     }
 }

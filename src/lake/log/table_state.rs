@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each log entry is judged by itself, also when several entries are read at once: an entry that only moves rows to
-//! other files is a rewrite, and any other entry that adds files adds rows.
+//! other files is a rewrite, one that only removes rows is a deletion, and any other entry that adds files adds rows.
 //!
 //! Refuses a table if this server does not support its protocol, partitioning, schema or files. Otherwise, query
 //! results could lack rows.
@@ -68,6 +68,8 @@ pub(in crate::lake) struct EntryFiles {
     pub(in crate::lake) removed: Vec<Arc<str>>,
     /// False if all actions say that the entry only moves rows to other files.
     pub(in crate::lake) changes_data: bool,
+    /// True if the writer says that the entry only deletes rows.
+    pub(in crate::lake) is_delete: bool,
     pub(in crate::lake) version: u64,
 }
 
@@ -92,12 +94,13 @@ impl Changes {
             check_layout(contract, &metadata)?;
             self.metadata = Some(metadata);
         }
+        let is_delete = entry.is_delete;
         let changes_data =
             entry.adds.iter().any(|add| add.data_change) || entry.removes.iter().any(|remove| remove.data_change);
         let removed = entry.removes.iter().map(|remove| Ok(decode_path(contract, &remove.path)?.into()));
         let removed = removed.collect::<Result<_>>()?;
         let added = entry.adds.into_iter().map(|add| read_add(contract, add).map(Arc::new)).collect::<Result<_>>()?;
-        self.push_files(EntryFiles { added, removed, changes_data, version });
+        self.push_files(EntryFiles { added, removed, changes_data, is_delete, version });
         for txn in entry.txns {
             self.txns.insert(txn.app_id, txn.version);
         }
@@ -157,9 +160,9 @@ impl Changes {
         if !self.txns.is_empty() {
             Arc::make_mut(&mut txns).extend(self.txns);
         }
-        for EntryFiles { added, removed, changes_data, version } in self.entries {
-            let change = live.apply(version, added, &removed, changes_data);
-            if !change.is_rewrite && !change.added.is_empty() {
+        for EntryFiles { added, removed, changes_data, is_delete, version } in self.entries {
+            let change = live.apply(version, added, &removed, changes_data, is_delete);
+            if change.adds_rows() {
                 last_addition = version;
             }
             history.push(change);
@@ -191,13 +194,11 @@ pub(in crate::lake) fn write_add(contract: &Contract, file: &DataFile) -> Result
 }
 
 /// Returns the log action that removes a file whose rows are in other files of the same version. Returns `Unsupported`
-/// if another program gave the file a name with characters that log entries encode: readers encode such names
-/// differently, so some of them would still read the file.
+/// if the file has no plain name ([`DataFile::has_plain_name`]).
 pub(in crate::lake) fn write_remove(contract: &Contract, file: &DataFile, now_ms: i64) -> Result<Remove> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/".contains(&byte);
-    if !file.path.bytes().all(is_plain) {
+    if !file.has_plain_name() {
         return Err(Error::unsupported(format!(
-            "table `{}`: cannot rewrite file `{}`, because its name has other characters than letters, digits, `-_.=/`",
+            "table `{}`: cannot remove file `{}`, because its name has other characters than letters, digits, `-_.=/`",
             contract.name, file.path
         )));
     }

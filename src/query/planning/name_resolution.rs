@@ -34,7 +34,8 @@ impl PlanningView {
             {
                 // The watermark is taken before the snapshot, so the snapshot contains all rows up to the watermark.
                 let watermark = table.in_flight().watermark(&access.owner(), &engine.clock);
-                let table = SessionTable::of_tenant(table, table.snapshot(), source.clone(), tenant, rules);
+                let (snapshot, clock) = (table.snapshot(), &engine.clock);
+                let table = SessionTable::of_tenant(table, snapshot, source.clone(), tenant, rules, clock);
                 let all_versions = table.all_versions();
                 for table in [table].into_iter().chain(all_versions) {
                     watermarks.insert(table.name().to_owned(), watermark);

@@ -25,6 +25,8 @@ pub(super) mod open_quarantine_entries;
 #[cfg(test)]
 mod open_quarantine_entries_tests;
 pub(super) mod physical_plan;
+#[cfg(test)]
+mod retention_tests;
 pub(super) mod scan_spec;
 #[cfg(test)]
 mod scan_spec_tests;

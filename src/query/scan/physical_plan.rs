@@ -24,8 +24,8 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
@@ -35,7 +35,7 @@ use crate::query::scan::file_pruning::ScanRange;
 use crate::query::scan::latest_versions::VersionLayout;
 use crate::query::scan::latest_versions_exec::latest_versions;
 use crate::query::scan::open_quarantine_entries::open_entries;
-use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column};
+use crate::query::scan::scan_spec::{ScanSpec, ShownRows, column, time_literal};
 use crate::query::scan::table_source::TableSource;
 
 /// Whether the Parquet decoder evaluates the pruning predicate on rows before it decodes the other columns. If it did,
@@ -261,9 +261,8 @@ impl Resolver<'_> {
 
 /// Returns the conditions that restrict the column `time` to `range`.
 fn time_bounds(time: &str, range: ScanRange) -> impl Iterator<Item = Expr> {
-    let at = |micros: i64| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into())));
-    let least = (range.min > i64::MIN).then(|| column(time).gt_eq(at(range.min)));
-    let greatest = (range.max < i64::MAX).then(|| column(time).lt_eq(at(range.max)));
+    let least = (range.min > i64::MIN).then(|| column(time).gt_eq(time_literal(range.min)));
+    let greatest = (range.max < i64::MAX).then(|| column(time).lt_eq(time_literal(range.max)));
     least.into_iter().chain(greatest)
 }
 

@@ -14,7 +14,8 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, lit};
 
-use crate::contract::{ColumnKind, Contract, TenantId};
+use crate::clock::Micros;
+use crate::contract::{ColumnKind, Contract, ExpiryBounds, TenantId};
 use crate::lake::DataFile;
 use crate::query::scan::file_pruning::ScanRange;
 use crate::tenancy::RowRule;
@@ -36,6 +37,8 @@ pub(in crate::query) struct ScanSpec {
     pub(in crate::query) columns: Vec<String>,
     /// The scope of the scan: one tenant or all tenants.
     pub(in crate::query) scope: RowScope,
+    /// The times before which rows are expired.
+    pub(in crate::query) expiry: ExpiryBounds,
     /// The row rules of the caller's policy. A row must match all of them.
     pub(in crate::query) rules: Vec<Expr>,
     /// The selection of rows: all rows, the latest versions, or the open quarantine entries.
@@ -80,11 +83,28 @@ pub(in crate::query) enum ShownRows {
 }
 
 impl ScanSpec {
-    /// Returns the conditions that every returned row must match. The tenant condition is the first one. The list can
-    /// be empty only if the scan returns the rows of all tenants.
+    /// Returns the conditions that every returned row must match. The tenant condition is the first one, and the
+    /// conditions that exclude expired rows follow. The list can be empty only if the scan returns the rows of all
+    /// tenants.
     pub(in crate::query) fn barrier(&self, contract: &Contract) -> Vec<Expr> {
         let scope = self.scope.condition(contract).into_iter();
-        scope.chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
+        scope.chain(self.not_expired(contract)).chain(self.rules.iter().cloned()).chain(self.rows.condition()).collect()
+    }
+
+    /// Returns the conditions that exclude expired rows. If the scan returns the rows of all tenants, there is one more
+    /// condition for each tenant with a retention of its own.
+    fn not_expired(&self, contract: &Contract) -> Vec<Expr> {
+        let name = |index: usize| column(&contract.columns[index].name);
+        let since = |time: Micros| name(contract.time).gt_eq(time_literal(time));
+        match self.scope.tenant() {
+            Some(tenant) => self.expiry.of_tenant(tenant.as_str()).map(since).into_iter().collect(),
+            None => {
+                let others = |tenant: &String| name(contract.tenant).not_eq(lit(tenant.as_str()));
+                let tenants = self.expiry.tenants.iter();
+                let tenants = tenants.map(|(tenant, time)| others(tenant).or(since(*time)));
+                self.expiry.all.map(since).into_iter().chain(tenants).collect()
+            }
+        }
     }
 
     /// Returns those `conditions` that may be applied before the latest versions or open entries are selected.
@@ -146,6 +166,11 @@ impl ShownRows {
         let tenant = &contract.columns[contract.tenant].name;
         filter.column_refs().into_iter().all(|column| column.name == *tenant || key.contains(&column.name))
     }
+}
+
+/// Returns a literal of the type of time columns.
+pub(in crate::query) fn time_literal(time: Micros) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())))
 }
 
 /// Returns a reference to the column with exactly the name `name`. Case is significant, and a dot is part of the name.

@@ -12,6 +12,7 @@ use super::latest_testing;
 use super::scan_spec::{RowScope, ScanSpec, ShownRows};
 use super::table_provider::SessionTable;
 use super::tenant_scan::TenantScan;
+use crate::clock::Clock;
 use crate::query::testing::{account, engine, policy, reader, reader_under};
 use crate::query::{Engine, Session};
 use crate::tenancy::Access;
@@ -79,7 +80,7 @@ async fn operator_reads_the_same_tables_without_row_rules() {
     let engine = latest_testing::engine(&tables);
     let table = &tables["orders"];
     let source = engine.source("orders").unwrap().clone();
-    let table_of_latest = SessionTable::of_operator(table, table.snapshot(), source);
+    let table_of_latest = SessionTable::of_operator(table, table.snapshot(), source, &Clock::System);
     let all_versions = table_of_latest.all_versions().unwrap();
     assert_eq!(table_of_latest.schema(), all_versions.schema());
     let (latest, history) = (table_of_latest.spec(None, &[], None), all_versions.spec(None, &[], None));

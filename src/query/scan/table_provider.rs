@@ -14,6 +14,8 @@
 //! contains its name.
 //! **Invariant:** row rules apply to the latest version of a row. If the latest version and an older version belong to
 //! different sub-accounts, the sub-account of the older version sees neither of them.
+//! **Invariant:** a session does not see rows that were expired when the session began. A cached plan is not used after
+//! more rows have expired.
 //! **Invariant:** a quarantine contains only open entries. Closed entries and closing rows are hidden.
 //! **Invariant:** an invalid row rule matches no row. A rule is invalid if the table has no such column, or if none of
 //! the rule's values can be converted to the type of the column.
@@ -29,7 +31,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::contract::{Contract, TenantId};
+use crate::clock::Clock;
+use crate::contract::{Contract, ExpiryBounds, TenantId};
 use crate::lake::{DataFile, Snapshot, Table};
 use crate::query::scan::file_pruning::{ScanBounds, ScanRange, is_leakproof, prune};
 use crate::query::scan::scan_spec::{RowScope, ScanSpec, ShownRows, engine_schema, rule_condition};
@@ -46,6 +49,9 @@ pub(in crate::query) struct SessionTable {
     /// The table's SQL name.
     name: Arc<str>,
     scope: RowScope,
+    clock: Clock,
+    /// The times before which rows are expired, when the session began.
+    expiry: ExpiryBounds,
     /// The row rules of the caller's policy.
     rules: Vec<Expr>,
     rows: ShownRows,
@@ -62,6 +68,7 @@ impl SessionTable {
         source: TableSource,
         tenant: &TenantId,
         rules: &TableRules,
+        clock: &Clock,
     ) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let is_listed = |name: &String| rules.columns.as_ref().is_none_or(|columns| columns.contains(name));
@@ -70,6 +77,8 @@ impl SessionTable {
         Self {
             name: contract.name.as_str().into(),
             scope: RowScope::Tenant(tenant.clone()),
+            clock: clock.clone(),
+            expiry: contract.retention.bounds(clock.now()),
             rules: rules.rows.iter().map(|rule| rule_condition(contract.table_schema(), rule)).collect(),
             rows: ShownRows::of(&contract),
             table,
@@ -82,7 +91,12 @@ impl SessionTable {
 
     /// Creates the table that the operator's queries see, with all columns and the rows of all tenants. For a
     /// quarantine, it contains every stored row.
-    pub(in crate::query) fn of_operator(table: &Arc<Table>, snapshot: Arc<Snapshot>, source: TableSource) -> Self {
+    pub(in crate::query) fn of_operator(
+        table: &Arc<Table>,
+        snapshot: Arc<Snapshot>,
+        source: TableSource,
+        clock: &Clock,
+    ) -> Self {
         let (table, contract) = (Arc::clone(table), Arc::clone(table.contract()));
         let rows = match ShownRows::of(&contract) {
             ShownRows::OpenEntries { .. } => ShownRows::All,
@@ -91,6 +105,8 @@ impl SessionTable {
         Self {
             name: contract.name.as_str().into(),
             scope: RowScope::AllTenants,
+            clock: clock.clone(),
+            expiry: contract.retention.bounds(clock.now()),
             rules: Vec::new(),
             rows,
             schema: engine_schema(contract.table_schema().fields().iter()),
@@ -111,6 +127,8 @@ impl SessionTable {
             source: self.source.clone(),
             name: self.contract.changes_name()?.into(),
             scope: self.scope.clone(),
+            clock: self.clock.clone(),
+            expiry: self.expiry.clone(),
             rules: self.rules.clone(),
             rows: ShownRows::All,
             schema: Arc::clone(&self.schema),
@@ -135,9 +153,10 @@ impl SessionTable {
         &self.contract
     }
 
-    /// Returns true if the lake has no newer snapshot of the table.
+    /// Returns true if the lake has no newer snapshot of the table, and no more of its rows have expired.
     pub(in crate::query) fn is_current(&self) -> bool {
         self.table.snapshot().version == self.snapshot.version
+            && self.contract.retention.bounds(self.clock.now()) == self.expiry
     }
 
     /// Describes a scan of the visible columns whose indexes are in `projection`, or of all visible columns if
@@ -160,6 +179,12 @@ impl SessionTable {
             // times includes the time of the entry.
             bounds.received = ScanRange::ALL;
         }
+        // The barrier tests each row. Files with only expired rows need not be opened.
+        let kept_since = match self.scope.tenant() {
+            Some(tenant) => self.expiry.of_tenant(tenant.as_str()),
+            None => self.expiry.all,
+        };
+        bounds.times.min = bounds.times.min.max(kept_since.unwrap_or(i64::MIN));
         let files = prune(&self.snapshot, self.scope.tenant(), &bounds);
         ScanSpec {
             table: self.contract.name.as_str().into(),
@@ -168,6 +193,7 @@ impl SessionTable {
             partitions: balanced_partitions(files, self.source.partitions),
             columns,
             scope: self.scope.clone(),
+            expiry: self.expiry.clone(),
             rules: self.rules.clone(),
             rows: self.rows.clone(),
             filters: early.filter(|filter| is_leakproof(filter, self.contract.table_schema())).cloned().collect(),

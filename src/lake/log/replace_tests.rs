@@ -284,7 +284,7 @@ async fn an_in_doubt_deletion_is_decided_by_the_log() {
         }
         append(&other, 20..30).await;
         let is_deleted = !table.refresh().await.unwrap().contains(&from[0]);
-        assert_eq!(is_deleted, *faults != &[Lost, Lost, Lost], "{faults:?}");
+        assert_eq!(is_deleted, **faults != [Lost, Lost, Lost], "{faults:?}");
         let rows = kept + 10 + if is_deleted { 0 } else { 10 };
         for table in [&table, &other, &open(&store).await] {
             assert_eq!(table.refresh().await.unwrap().rows(), rows, "{faults:?}");

@@ -47,6 +47,8 @@ mod service;
 
 mod lease;
 mod table_merger;
+
+mod housekeeping;
 mod unit_name;
 
 #[cfg(test)]

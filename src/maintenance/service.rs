@@ -108,6 +108,17 @@ impl Maintenance {
                 supervisor.keep(task, &stop, AtStop::End, run).await
             });
         }
+        for (name, merger) in &mergers {
+            let (task, merger) = (Task::new(TaskKind::Retention, name), Arc::clone(merger));
+            let (supervisor, stop) = (supervisor.clone(), stop.clone());
+            tasks.spawn(async move {
+                let run = || {
+                    let (merger, stop) = (Arc::clone(&merger), stop.clone());
+                    async move { merger.remove_expired(&stop).await }
+                };
+                supervisor.keep(task, &stop, AtStop::End, run).await
+            });
+        }
         let reported: Vec<Arc<TableMerger>> = mergers.values().cloned().collect();
         let (task, metrics) = (Task::new(TaskKind::Merges, "metrics"), Arc::clone(metrics));
         let (supervisor, stopped) = (supervisor.clone(), stop.clone());

@@ -22,11 +22,14 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::contract::ExpiryBounds;
 use crate::error::{Kind, Result};
 use crate::lake::{Replaced, Snapshot, Table};
+use crate::maintenance::housekeeping::{self, PartlyExpired};
 use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::{MergeError, MergeOptions, Merged, merge};
 use crate::maintenance::policy::{Excluded, FinishedDays, Thresholds, Unit, plan};
+use crate::maintenance::retention;
 use crate::maintenance::threads::MergeThreads;
 use crate::maintenance::unit_name::unit_name;
 use crate::telemetry::{MergeOutcome, Metrics};
@@ -88,6 +91,8 @@ impl Slot {
 pub(super) struct TableMerger {
     pub(super) table: Arc<Table>,
     shared: Arc<Shared>,
+    /// The files that may have to be rewritten without their expired rows.
+    partly_expired: PartlyExpired,
     state: Mutex<State>,
 }
 
@@ -132,7 +137,12 @@ pub struct MergeState {
 
 impl TableMerger {
     pub(super) fn new(table: Arc<Table>, shared: Arc<Shared>) -> Self {
-        Self { table, shared, state: Mutex::default() }
+        Self { table, shared, partly_expired: PartlyExpired::default(), state: Mutex::default() }
+    }
+
+    /// Removes expired rows until `stop` is cancelled.
+    pub(super) async fn remove_expired(&self, stop: &CancellationToken) {
+        housekeeping::run(&self.table, &self.partly_expired, &self.shared.metrics, stop).await;
     }
 
     /// Merges files until `stop` is cancelled.
@@ -186,7 +196,11 @@ impl TableMerger {
             busy: state.excluded.busy.clone(),
             left_alone: state.excluded.left_alone.iter().cloned().chain(postponed).collect(),
         };
-        let units = plan(&snapshot, now, &self.shared.thresholds, &excluded, &mut state.finished);
+        let mut units = plan(&snapshot, now, &self.shared.thresholds, &excluded, &mut state.finished);
+        // A merge drops expired rows anyway, so a file is rewritten by itself only if it is in no other unit.
+        let planned = units.iter().flat_map(|unit| unit.inputs.iter().map(|file| Arc::clone(&file.path)));
+        let busy = planned.chain(excluded.busy).collect();
+        units.extend(self.partly_expired.plan(&snapshot, &self.table.expiry(), &Excluded { busy, ..excluded }));
         state.due = units.len();
         let files = |unit: &Unit| if unit.level == 1 { unit.inputs.len() } else { 0 };
         let mut by_day: HashMap<i32, usize> = HashMap::new();
@@ -232,7 +246,9 @@ impl TableMerger {
         if !unit.inputs.iter().all(|file| snapshot.contains(file)) {
             return Ok(UnitOutcome::Skipped);
         }
+        let expiry = self.table.expiry();
         let options = MergeOptions {
+            expiry: expiry.clone(),
             memory_bytes_max: Slot::of(unit).memory(self.shared.memory_bytes_max),
             compression_level: self.shared.compression_level,
             page_rows: self.shared.page_rows,
@@ -241,22 +257,23 @@ impl TableMerger {
             ..MergeOptions::default()
         };
         let merged = merge(&self.table, unit, &options).await?;
-        self.commit(unit, merged).await
+        self.commit(unit, merged, &expiry).await
     }
 
-    async fn commit(&self, unit: &Unit, merged: Merged) -> Result<UnitOutcome, MergeError> {
+    async fn commit(&self, unit: &Unit, merged: Merged, expiry: &ExpiryBounds) -> Result<UnitOutcome, MergeError> {
         let name = &self.table.contract().name;
         let (files, written) = (merged.files.len(), merged.files.iter().map(|file| file.size).sum());
-        let outcome = self.table.replace(&merged.inputs, merged.files).await?;
+        let (inputs, dropped) = (merged.inputs.clone(), merged.dropped);
+        let outcome = retention::commit(&self.table, merged, expiry).await?;
         let mut state = self.lock();
         (state.failures, state.retry_at) = (0, None);
         drop(state);
         match outcome {
             Replaced::At(version) => {
-                let read = merged.inputs.iter().map(|file| file.size).sum();
-                let rows = merged.inputs.iter().map(|file| file.rows).sum();
+                let read = inputs.iter().map(|file| file.size).sum();
+                let rows = inputs.iter().map(|file| file.rows).sum();
                 tracing::debug!(
-                    table = %name, version, day = unit.day, level = unit.level, inputs = merged.inputs.len(), files, rows,
+                    table = %name, version, day = unit.day, level = unit.level, inputs = inputs.len(), files, rows, dropped,
                     "merged files"
                 );
                 self.shared.metrics.maintenance.merged(name, rows, read, written);

@@ -76,6 +76,8 @@ pub enum TaskKind {
     Maintenance,
     /// Merges the files of one table.
     Merges,
+    /// Removes the expired rows of one table.
+    Retention,
     /// Waits until acknowledged events of one table are stored, and queues them again after a failure.
     Acknowledged,
     /// Reads one source.
@@ -134,6 +136,7 @@ impl TaskKind {
             Self::Committer => "committer",
             Self::Maintenance => "maintenance",
             Self::Merges => "merges",
+            Self::Retention => "retention",
             Self::Acknowledged => "acknowledged_events",
             Self::Source => "source",
             Self::LookupTable => "lookup_table",

@@ -42,6 +42,8 @@ pub struct MaintenanceMetrics {
     merged_rows: Family<Labels<1>, Counter>,
     merge_read: Family<Labels<1>, Counter>,
     merge_written: Family<Labels<1>, Counter>,
+    expired_files: Family<Labels<1>, Counter>,
+    expired_rows: Family<Labels<1>, Counter>,
     units_due: Family<Labels<1>, Gauge>,
     left_alone: Family<Labels<1>, Gauge>,
     suspended: Family<Labels<1>, Gauge>,
@@ -69,6 +71,16 @@ impl MaintenanceMetrics {
                 Unit::Bytes,
                 "merge_written",
                 "Size of the files that merges have written",
+                Family::default(),
+            ),
+            expired_files: registry.add(
+                "expired_files",
+                "Files that were removed because all rows had expired",
+                Family::default(),
+            ),
+            expired_rows: registry.add(
+                "expired_rows",
+                "Rows of files that were removed because they had expired",
                 Family::default(),
             ),
             units_due: registry.add("merge_units_due", "Merges that are due", Family::default()),
@@ -101,6 +113,12 @@ impl MaintenanceMetrics {
             MergeOutcome::Failed => "failed",
         };
         self.merges.get_or_create(&[("table", Label::owned(table)), ("outcome", outcome.into())]).inc();
+    }
+
+    /// Counts files that were removed because all rows had expired.
+    pub fn expired(&self, table: &str, files: u64, rows: u64) {
+        self.expired_files.get_or_create(&named(table)).inc_by(files);
+        self.expired_rows.get_or_create(&named(table)).inc_by(rows);
     }
 
     /// Records the live files of a table, by level.

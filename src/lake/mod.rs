@@ -26,11 +26,13 @@ mod merge_files;
 mod open_table;
 
 mod in_flight_events;
+mod leases;
 
 #[cfg(test)]
 mod tests;
 
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
+pub(crate) use leases::Leases;
 pub use log::commit::{Committed, Draft};
 pub use log::data_file::DataFile;
 pub use log::day_files::DayFiles;

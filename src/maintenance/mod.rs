@@ -45,7 +45,6 @@ mod threads;
 mod compact;
 mod service;
 
-mod lease;
 mod table_merger;
 
 mod housekeeping;

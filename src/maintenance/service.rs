@@ -14,9 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{LakeConfig, MaintenanceConfig};
 use crate::error::{Error, Result};
-use crate::lake::{DataFile, DayFiles, Tables};
+use crate::lake::{DataFile, DayFiles, Leases, Tables};
 use crate::maintenance::file_name::level;
-use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::MergeOptions;
 use crate::maintenance::policy::Thresholds;
 use crate::maintenance::table_merger::{MergeState, Shared, TableMerger};

@@ -66,9 +66,10 @@ fn start(table: &Arc<Table>) -> Maintenance {
 
 /// Waits until the table has at most `files` files.
 async fn wait_for(table: &Table, files: usize) {
+    let mut turns = tokio::time::interval(TICK);
     let reached = async {
         while table.refresh().await.unwrap().len() > files {
-            tokio::time::sleep(TICK).await;
+            turns.tick().await;
         }
     };
     tokio::time::timeout(TIMEOUT, reached).await.expect("the table has been merged");

@@ -24,9 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::contract::ExpiryBounds;
 use crate::error::{Kind, Result};
-use crate::lake::{Replaced, Snapshot, Table};
+use crate::lake::{Leases, Replaced, Snapshot, Table};
 use crate::maintenance::housekeeping::{self, PartlyExpired};
-use crate::maintenance::lease::Leases;
 use crate::maintenance::merge::{MergeError, MergeOptions, Merged, merge};
 use crate::maintenance::policy::{Excluded, FinishedDays, Thresholds, Unit, plan};
 use crate::maintenance::retention;
@@ -323,7 +322,7 @@ impl TableMerger {
         UnitOutcome::Failed
     }
 
-    /// Reports whether a day has so many level-0 files that merges may use more CPU time.
+    /// Reports whether a day has too many level-0 files, so that merges may use more CPU time.
     fn report_urgency(&self, files: usize) {
         let mut state = self.lock();
         let is_urgent = files > URGENT_FILES;

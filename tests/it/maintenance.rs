@@ -2,7 +2,6 @@
 //! stored twice, and no answer may change.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -101,10 +100,9 @@ async fn kills_during_merges_lose_nothing() {
     let server = Server::start(&Setup { settings: quick, ..Setup::default() });
     let mut load = Load::start(&server, &TENANTS, 1);
     for crash in 0..CRASHES {
-        load.wait_for_batches(4).await;
         let mut process = compact(&server, &["--today"]);
-        // Pause for a different time in each round, so that the process dies at different points of a merge.
-        tokio::time::sleep(Duration::from_millis(100 + crash * 6_131 % 900)).await;
+        // Wait for a different number of batches in each round, so that the process dies at different points of a merge.
+        load.wait_for_batches(2 + crash * 7 % 20).await;
         process.kill().unwrap();
         process.wait().unwrap();
     }

@@ -1,13 +1,7 @@
 //! Tests of retention with a server: no endpoint returns an expired row, expired events are rejected, and the files of
 //! expired rows leave the table.
 
-use std::sync::Arc;
-
 use glasshouse::clock::Clock;
-use glasshouse::config::Config;
-use glasshouse::contract::Contract;
-use glasshouse::lake::{Store, Table};
-use glasshouse::maintenance::retention::{Expired, remove_expired};
 use serde_json::{Value, json};
 
 use crate::client_suite::run_python;
@@ -58,6 +52,13 @@ async fn check_visible_rows(server: &Server) {
     }
 }
 
+/// Returns the version of the table.
+async fn version(server: &Server) -> u64 {
+    let (status, page) = server.get("admin", "/v1/tables/samples/freshness").await;
+    assert_eq!(status, 200, "{page}");
+    serde_json::from_str::<Value>(&page).unwrap()["version"].as_u64().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expired_events_are_hidden_rejected_and_removed() {
     needs!(Python);
@@ -70,8 +71,11 @@ async fn expired_events_are_hidden_rejected_and_removed() {
     }
     assert!(server.stop());
 
+    // First without maintenance: the rows are hidden while their files are still live.
     let settings = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    let server = Server::start(&Setup { settings, ..setup });
+    let disabled = ("MAINTENANCE__ENABLED".to_owned(), "false".to_owned());
+    let mut setup = Setup { settings: [settings.clone(), vec![disabled]].concat(), ..setup };
+    let server = Server::start(&setup);
     check_visible_rows(&server).await;
     // Expired events are rejected, also those that are already stored.
     for (tenant, kept) in KEPT {
@@ -87,22 +91,17 @@ async fn expired_events_are_hidden_rejected_and_removed() {
         assert!(entries.as_ref().is_ok_and(|text| text.ends_with(&(AGES.len() - kept).to_string())), "{entries:?}");
     }
 
-    // Another process removes the files, and the server follows.
-    let env = SETTINGS.map(|(key, value)| (format!("GLASSHOUSE__{key}"), value.to_owned()));
-    let config = Config::load(Some(&server.config()), env.into_iter()).unwrap();
-    let contract = Arc::new(Contract::new("samples", &config.tables["samples"], &config.base).unwrap());
-    let table = Table::open(&Store::open(&config.lake).unwrap(), contract, &config.lake).await.unwrap();
-    let before = table.snapshot().version;
-    let removed = remove_expired(&table, Clock::System.now()).await.unwrap();
-    assert_eq!((removed.files, removed.rows), (3, 3));
-    assert_eq!(remove_expired(&table, Clock::System.now()).await.unwrap(), Expired::default());
-    let version = table.snapshot().version;
-    until_async("the server follows the removal", async || {
-        let (status, page) = server.get("admin", "/v1/tables/samples/freshness").await;
-        assert_eq!(status, 200, "{page}");
-        serde_json::from_str::<Value>(&page).unwrap()["version"].as_u64().unwrap() >= version
-    })
-    .await;
+    // With maintenance, the server removes the files.
+    let before = version(&server).await;
+    assert!(server.stop());
+    setup.settings = settings;
+    let server = Server::start(&setup);
+    until_async("the server removes the files", async || version(&server).await > before).await;
+    let (_, health) = server.get("admin", "/v1/maintenance").await;
+    let health: Value = serde_json::from_str(&health).unwrap();
+    let samples = health["tables"].as_array().unwrap().iter().find(|table| table["table"] == "samples").unwrap();
+    assert_eq!(samples["rows"], 5, "{samples}");
+    assert!((server.metric("glasshouse_expired_rows_total{table=\"samples\"}").await - 3.0).abs() < 0.5);
     check_visible_rows(&server).await;
     for (tenant, kept) in KEPT {
         let (_, _, receipt) = post(&server, tenant, body(tenant, 0)).await;

@@ -1,4 +1,4 @@
-//! Leases. A lease tells other servers that a unit of work is being done, so that they do not do it as well.
+//! Leases. With a lease, a server shows other servers that it is doing some work, so that they do not do it as well.
 //!
 //! A lease is an object `_maintenance/leases/<table>.<work>/<n>.json`. Its holder writes number `n + 1` regularly and
 //! deletes number `n`. Another server takes the lease over by writing `n + 1`, once it has seen the same number for
@@ -29,7 +29,7 @@ const FORGOTTEN_AFTER: u32 = 60;
 
 /// The leases of one lake, as this process sees them.
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(crate) struct Leases {
     store: Store,
     /// Identifies this process to people who read the objects.
     owner: Uuid,
@@ -41,7 +41,7 @@ pub(super) struct Leases {
 
 /// A lease that this process holds.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     leases: Arc<Leases>,
     name: String,
     number: u64,
@@ -49,12 +49,12 @@ pub(super) struct Lease {
 
 impl Leases {
     /// Creates the leases of a lake. A lease counts as abandoned after `time_max` without a renewal.
-    pub(super) fn new(store: Store, time_max: Duration) -> Self {
+    pub(crate) fn new(store: Store, time_max: Duration) -> Self {
         Self { store, owner: Uuid::now_v7(), seen: Mutex::default(), abandoned_after: time_max }
     }
 
     /// Takes a lease. Returns `None` if another process holds it.
-    pub(super) async fn acquire(self: &Arc<Self>, name: &str) -> Result<Option<Lease>> {
+    pub(crate) async fn acquire(self: &Arc<Self>, name: &str) -> Result<Option<Lease>> {
         let number = match self.newest(name).await? {
             None => 1,
             Some(newest) if self.is_abandoned(name, newest) => newest + 1,
@@ -129,7 +129,7 @@ impl Leases {
 
 impl Lease {
     /// Runs `work` and renews the lease meanwhile. Then gives the lease back.
-    pub(super) async fn hold<T>(mut self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn hold<T>(mut self, work: impl Future<Output = T>) -> T {
         let outcome = tokio::select! {
             outcome = work => outcome,
             never = self.renew() => match never {},

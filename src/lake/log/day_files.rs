@@ -65,9 +65,10 @@ impl DayFiles {
         self.day
     }
 
-    /// Returns the last version that may have changed the *rows* of the day. If two snapshots of a table have this
-    /// version of a day in common, the day has the same rows in both. A rewrite changes no rows. A server that has
-    /// loaded the table from a checkpoint does not know earlier versions than that of the checkpoint.
+    /// Returns the last version that may have changed the *rows* of the day. A rewrite changes no rows. If a day has
+    /// this version in two snapshots of a table, it has the same rows in both. To compare several days, compare the
+    /// list of all days with their versions, because a snapshot does not list a day whose last file was removed. A
+    /// server that has loaded the table from a checkpoint knows no earlier versions than that of the checkpoint.
     pub fn changed(&self) -> u64 {
         self.changed
     }

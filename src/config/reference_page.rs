@@ -41,8 +41,27 @@ example.
 pub(super) fn page() -> String {
     let kinds = ColumnKind::NAMES.map(|kind| format!("`{kind}`")).join(", ");
     let tables = format!("One declared table. The column types are {kinds}.");
-    let sections: [(&str, &str, Vec<ShownLine>); 19] = [
-        ("[tables.NAME]", &tables, TableConfig::default().lines()),
+    let sections = sections(&tables);
+    let mut page = INTRODUCTION.to_owned();
+    for (title, about, lines) in sections {
+        let title = if lines.is_empty() { title.to_owned() } else { format!("`{title}`") };
+        let _ = write!(page, "\n## {title}\n\n");
+        if lines.is_empty() {
+            page.push_str(RULES_ACROSS_KEYS);
+            continue;
+        }
+        let _ = write!(page, "{about}\n\n| key | default | allowed values | meaning |\n|---|---|---|---|\n");
+        for ShownLine { key, about, .. } in lines {
+            page.push_str(&row(&key, &about.expect("every line of a section has its documentation")));
+        }
+    }
+    page
+}
+
+/// Returns the title, the description and the keys of each section. `tables` describes the section of a table.
+fn sections(tables: &str) -> [(&str, &str, Vec<ShownLine>); 19] {
+    [
+        ("[tables.NAME]", tables, TableConfig::default().lines()),
         (
             "latest = { … } in [tables.NAME]",
             "Makes the table show only the latest version of each key; see [tables.md](tables.md).",
@@ -84,7 +103,7 @@ pub(super) fn page() -> String {
         ("[lake]", "The object store that holds the tables.", LakeConfig::default().lines()),
         (
             "[maintenance]",
-            "Merges small files; see [maintenance.md](maintenance.md).",
+            "Merges small files and removes expired rows; see [maintenance.md](maintenance.md).",
             MaintenanceConfig::default().lines(),
         ),
         ("[auth]", "The trusted token issuers and the limits of tokens and keys.", AuthConfig::default().lines()),
@@ -99,21 +118,7 @@ pub(super) fn page() -> String {
         ("[shutdown]", "The time limit of a graceful shutdown.", ShutdownConfig::default().lines()),
         ("[log]", "The server's log.", LogConfig::default().lines()),
         ("Rules across keys", "", Vec::new()),
-    ];
-    let mut page = INTRODUCTION.to_owned();
-    for (title, about, lines) in sections {
-        let title = if lines.is_empty() { title.to_owned() } else { format!("`{title}`") };
-        let _ = write!(page, "\n## {title}\n\n");
-        if lines.is_empty() {
-            page.push_str(RULES_ACROSS_KEYS);
-            continue;
-        }
-        let _ = write!(page, "{about}\n\n| key | default | allowed values | meaning |\n|---|---|---|---|\n");
-        for ShownLine { key, about, .. } in lines {
-            page.push_str(&row(&key, &about.expect("every line of a section has its documentation")));
-        }
-    }
-    page
+    ]
 }
 
 /// The rules that involve several keys. `check.rs`, `check_auth.rs` and `check_sources.rs` enforce them.

@@ -304,7 +304,7 @@ fn read_day(text: &str) -> Option<i32> {
 
 /// Decodes a file path from the log. Refuses absolute paths, which occur in Delta tables that were created as shallow
 /// clones.
-fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
+pub(in crate::lake) fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
     let refuse = || {
         Error::unsupported(format!(
             "table `{}`: file `{encoded}` is outside the table's folder, which is not supported: copy it into the table",

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::ingest::source::{StoredBatch, StoredOffsets, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
 use crate::lake::Replaced;
+use crate::maintenance::vacuum::VacuumReport;
 use crate::tenancy::Access;
 
 /// The actor that started an operation.
@@ -21,6 +22,8 @@ pub(super) enum Actor {
     Reader(usize),
     /// The maintenance actor of a server.
     Maintenance(usize),
+    /// The vacuum of a server.
+    Vacuum(usize),
 }
 
 /// The result of an operation.
@@ -34,6 +37,7 @@ pub(super) enum SimOutcome {
     /// A reader has stored a message batch. Contains the partitions in the batch, and the result.
     BatchStored(Vec<usize>, Result<StoredBatch>),
     Rewritten(Result<Replaced>),
+    Vacuumed(Result<VacuumReport>),
 }
 
 /// An operation that an actor has started and that has not ended yet.

@@ -20,6 +20,7 @@ pub(crate) mod schedule;
 mod topic_reader;
 
 mod maintenance_actor;
+mod vacuum_actor;
 
 pub(crate) mod workload;
 
@@ -34,3 +35,4 @@ mod random;
 mod store_faults;
 
 mod audit;
+mod audit_deletes;

@@ -30,6 +30,7 @@ use super::random::SeededRandom;
 use super::server::{DEDUPE_IDS_MAX, ReaderPartition, ServerState, SimServer, TopicReader, lake, open, start};
 use super::store_client::StoreClient;
 use super::store_scheduler::{CrashPoint, StoreScheduler};
+use super::vacuum_actor::{Vacuums, vacuum_all};
 use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
 use crate::contract::Format;
@@ -41,7 +42,7 @@ use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
 /// No faults occur from this step on.
-const FAULTS_UNTIL_STEP: usize = 250;
+pub(super) const FAULTS_UNTIL_STEP: usize = 250;
 /// A schedule fails if it has not ended by this step.
 const STEPS_MAX: usize = 6_000;
 /// If no task sends a request in this number of rounds, all tasks are waiting for the bucket. A task that is not
@@ -61,6 +62,8 @@ pub(crate) struct ScheduleResult {
     pub(super) crashes: usize,
     /// The number of rewrites that were committed.
     pub(super) rewrites: usize,
+    /// The number of files that vacuums have deleted.
+    pub(super) vacuumed: u64,
 }
 
 impl ScheduleResult {
@@ -73,7 +76,7 @@ impl ScheduleResult {
 /// A schedule in progress.
 pub(super) struct Schedule {
     pub(super) bucket: Arc<StoreScheduler>,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) random: SeededRandom,
     pub(super) step: usize,
     pub(super) servers: Vec<SimServer>,
@@ -85,6 +88,7 @@ pub(super) struct Schedule {
     /// For each partition, the greatest stored offset that a reader has seen.
     pub(super) stored: Vec<i64>,
     pub(super) maintenance: Maintenance,
+    pub(super) vacuums: Vacuums,
     /// The operations in progress, by number.
     pub(super) waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
@@ -102,7 +106,8 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let Workload { clients, partitions, expected } = Workload::of(seed);
-        let bucket = Arc::new(StoreScheduler::new(seed));
+        let clock = Clock::fixed(Clock::System.now());
+        let bucket = Arc::new(StoreScheduler::new(seed, clock.clone()));
         let mut sim_clients = Vec::new();
         for client in clients {
             let access = access(client.tenant, &[Scope::Ingest], &[TABLE]).await;
@@ -117,7 +122,7 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
         }
         let schedule = Schedule {
             bucket: bucket.clone(),
-            clock: Clock::fixed(Clock::System.now()),
+            clock: clock.clone(),
             random: SeededRandom::of(seed, "play"),
             step: 0,
             servers: (0..SERVERS).map(|_| SimServer::new()).collect(),
@@ -126,6 +131,7 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             stored: vec![0; PARTITIONS],
             partitions,
             maintenance: Maintenance::of(seed),
+            vacuums: Vacuums::of(seed),
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: 0,
@@ -133,15 +139,16 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             crashes: 0,
             failures: Vec::new(),
         };
-        let (crashes, rewrites) = schedule.run().await?;
+        let (crashes, rewrites, vacuumed) = schedule.run().await?;
+        let vacuumed = vacuumed + vacuum_all(&bucket, &clock).await?;
         let store = lake(bucket.objects.clone(), Clock::System);
-        Ok(ScheduleResult { bucket, store, expected, crashes, rewrites })
+        Ok(ScheduleResult { bucket, store, expected, crashes, rewrites, vacuumed })
     })
 }
 
 impl Schedule {
-    /// Runs the schedule to its end. Returns the numbers of crashes and of rewrites.
-    async fn run(mut self) -> std::result::Result<(usize, usize), String> {
+    /// Runs the schedule to its end. Returns the numbers of crashes, of rewrites and of files that vacuums have deleted.
+    async fn run(mut self) -> std::result::Result<(usize, usize, u64), String> {
         while !self.is_done() {
             self.begin_step().await?;
             self.act().await;
@@ -156,7 +163,7 @@ impl Schedule {
             self.needs_settling = self.bucket.step();
         }
         self.bucket.arrive_all();
-        Ok((self.crashes, self.maintenance.replaced))
+        Ok((self.crashes, self.maintenance.replaced, self.vacuums.deleted))
     }
 
     /// Runs until all actors are waiting, and handles the results of finished operations.
@@ -223,7 +230,9 @@ impl Schedule {
         self.next += 1;
         let task = self.tasks.spawn(async move { (number, operation.await) });
         let server = match actor {
-            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) => server,
+            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) | Actor::Vacuum(server) => {
+                server
+            }
             Actor::Client(client) => self.clients[client].server,
         };
         self.waiting.insert(number, Operation { actor, process: self.servers[server].process, task });
@@ -301,6 +310,7 @@ impl Schedule {
                 self.batch_stored(server, &partitions, outcome)
             }
             (Actor::Maintenance(server), SimOutcome::Rewritten(outcome)) => self.rewritten(server, outcome),
+            (Actor::Vacuum(server), SimOutcome::Vacuumed(outcome)) => self.vacuumed(server, outcome),
             (actor, outcome) => self.failures.push(format!("{actor:?} got {outcome:?}")),
         }
     }
@@ -329,6 +339,7 @@ impl Schedule {
             // up its log.
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
+        self.pass_time();
         for server in 0..self.servers.len() {
             match self.servers[server].state {
                 ServerState::Down(until) if until <= self.step => self.start(server).await,
@@ -336,6 +347,7 @@ impl Schedule {
                 ServerState::Up(_) => {
                     self.read(server).await;
                     self.maintain(server).await;
+                    self.vacuum(server).await;
                 }
                 ServerState::Stopping(_) | ServerState::Down(_) | ServerState::Starting => {}
             }
@@ -362,7 +374,8 @@ impl Schedule {
         let process = self.bucket.add_process(crash_point.filter(|_| can_crash));
         self.bucket.trace_line(|| format!("server {server} starts as process {process}"));
         (self.servers[server].process, self.servers[server].state) = (process, ServerState::Starting);
-        let (store_client, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
+        let (store_client, clock) =
+            (StoreClient { bucket: self.bucket.clone(), process: Some(process) }, self.clock.clone());
         let dedupe_ids_max = self.random.pick(&DEDUPE_IDS_MAX);
         self.start_operation(Actor::Server(server), async move {
             SimOutcome::Started(start(store_client, clock, dedupe_ids_max).await)

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::audit::audit;
+use super::audit_deletes::audit_deletes;
 use super::schedule::{ScheduleResult, run_schedule};
 
 /// The seeds that every test run covers, split into four tests that run in parallel.
@@ -18,18 +19,22 @@ const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 /// The seed that [`selected_schedules`] runs by default.
 const DEFAULT: u64 = 128;
 
-/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes and of rewrites.
-fn check(seed: u64) -> Result<(usize, usize), String> {
-    let ScheduleResult { bucket, expected, crashes, rewrites, .. } = run_schedule(seed)?;
-    audit(&bucket.objects, &expected).map(|()| (crashes, rewrites)).map_err(|failure| failure.to_string())
+/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes, of rewrites and of files that vacuums
+/// have deleted.
+fn check(seed: u64) -> Result<(usize, usize, u64), String> {
+    let ScheduleResult { bucket, expected, crashes, rewrites, vacuumed, .. } = run_schedule(seed)?;
+    audit(&bucket.archive(), &expected)?;
+    audit_deletes(&bucket)?;
+    Ok((crashes, rewrites, vacuumed))
 }
 
 /// Runs all seeds in a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
-    let (mut crashes, mut rewrites, mut failed) = (0, 0, Vec::new());
+    let (mut crashes, mut rewrites, mut vacuumed, mut failed) = (0, 0, 0, Vec::new());
     for seed in seeds.clone() {
         match check(seed) {
-            Ok((process_crashes, files_rewritten)) => {
+            Ok((process_crashes, files_rewritten, files_deleted)) => {
+                vacuumed += files_deleted;
                 crashes += process_crashes;
                 rewrites += files_rewritten;
             }
@@ -39,6 +44,7 @@ fn check_all(seeds: Range<u64>) {
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
     assert!(crashes > 0, "no process crashed in any of the schedules");
     assert!(rewrites > 0, "no file was rewritten in any of the schedules");
+    assert!(vacuumed > 0, "no file was deleted in any of the schedules");
 }
 
 #[test]
@@ -93,7 +99,8 @@ fn selected_schedules() {
             let seed = selection.parse().unwrap();
             let result = run_schedule(seed).unwrap();
             println!("{}", result.bucket.trace().join("\n"));
-            audit(&result.bucket.objects, &result.expected).unwrap();
+            audit(&result.bucket.archive(), &result.expected).unwrap();
+            audit_deletes(&result.bucket).unwrap();
         }
     }
 }

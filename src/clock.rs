@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::SystemTime;
 
+use tokio::time::Instant;
+
 /// A time in microseconds since 1970-01-01T00:00:00Z, or a duration in microseconds.
 pub type Micros = i64;
 
@@ -14,6 +16,13 @@ pub type Micros = i64;
 pub const SECOND: Micros = 1_000_000;
 /// The number of microseconds in a UTC day.
 pub const DAY: Micros = 86_400 * SECOND;
+
+/// A moment from which time is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    wall: Micros,
+    monotonic: Instant,
+}
 
 /// A source of the current time.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +54,33 @@ impl Clock {
     /// Returns the current time in whole seconds, the unit of a token's time claims.
     pub fn now_seconds(&self) -> i64 {
         self.now().div_euclid(SECOND)
+    }
+
+    /// Returns the current moment.
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.now(), monotonic: Instant::now() }
+    }
+
+    /// Returns the time since `moment`, or more. The monotonic clock does not count the time for which the machine was
+    /// suspended, and the wall clock can be set back. The result is therefore the larger of both times.
+    pub fn longest_since(&self, moment: Moment) -> Micros {
+        let [wall, monotonic] = self.since(moment);
+        wall.max(monotonic)
+    }
+
+    /// Returns the time since `moment`, or less: the smaller of the times that the wall clock and the monotonic clock
+    /// have measured.
+    pub fn shortest_since(&self, moment: Moment) -> Micros {
+        let [wall, monotonic] = self.since(moment);
+        wall.min(monotonic).max(0)
+    }
+
+    fn since(&self, moment: Moment) -> [Micros; 2] {
+        let wall = self.now().saturating_sub(moment.wall);
+        match self {
+            Self::System => [wall, i64::try_from(moment.monotonic.elapsed().as_micros()).unwrap_or(Micros::MAX)],
+            Self::Fixed(_) => [wall, wall],
+        }
     }
 
     /// Sets the time of a fixed clock. Has no effect on the system clock.

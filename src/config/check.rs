@@ -123,6 +123,7 @@ pub(super) fn across(config: &Config, errors: &mut ConfigErrors) {
     check_sources::sources(config, errors);
     lookups::across(config, errors);
     lake(&config.lake.url, errors);
+    removed_files(config, errors);
     check_auth::auth(&config.auth, errors);
     check_auth::endpoints(config, errors);
     memory::across(config, errors);
@@ -277,6 +278,24 @@ fn columns_of_policy(key: &str, policy: &PolicyConfig, table: &TableConfig, erro
     }
     for (index, rule) in policy.rows.iter().enumerate().filter(|(_, rule)| !rule.column.is_empty()) {
         must_be_one_of(&format!("{key}.rows[{index}].column"), &rule.column, &names, errors);
+    }
+}
+
+/// Checks that queries can read removed files until they end, and that the log names all files that are kept.
+fn removed_files(config: &Config, errors: &mut ConfigErrors) {
+    let removed = config.lake.removed_retention;
+    for (key, time) in
+        [("query.time_max", config.query.time_max), ("flight.handle_age_max", config.flight.handle_age_max)]
+    {
+        if removed < time * 2 {
+            let message = format!("must be at least twice `{key}`, so that queries can read removed files");
+            errors.add("lake.removed_retention", message);
+        }
+    }
+    if config.lake.log_retention < removed {
+        let message =
+            "must be at least `lake.removed_retention`, because a version needs both its files and its log entries";
+        errors.add("lake.log_retention", message);
     }
 }
 

@@ -125,6 +125,13 @@ section! {
         log_retention: Duration = time(DAY, MINUTE..=3_650 * DAY),
             "Readers that opened the table earlier still need these entries. The more entries are kept, the slower it \
              is to list the log";
+        /// How long a file stays in the store after a commit has removed it from its table. At least twice the larger of
+        /// `query.time_max` and `flight.handle_age_max`, and at most `log_retention`.
+        removed_retention: Duration = time(DAY, HOUR..=3_650 * DAY),
+            "Running queries, and readers of earlier versions, still read removed files";
+        /// The age at which a file that no commit names is deleted. Such files are left by crashes.
+        orphan_age_min: Duration = time(3 * DAY, DAY..=3_650 * DAY),
+            "A file that is being written is not named by a commit yet";
         /// How often the server checks for commits by other writers.
         refresh_interval: Duration = time(SECOND, 10 * MILLISECOND..=HOUR),
             "Each check costs one listing of the log per table. With the default, queries see other writers' commits \

@@ -115,6 +115,8 @@ fn errors_state_the_allowed_values() {
         ("ingest.batch_age_max = 5", "a time needs a unit, such as \"5s\" or \"5ms\""),
         ("ingest.batch_age_max = \"1 fortnight\"", "must be a time such as"),
         ("ingest.batch_age_max = \"1d\"", "must be 5ms to 5m, but is \"1d\""),
+        ("query.time_max = \"13h\"", "lake.removed_retention: must be at least twice `query.time_max`"),
+        ("flight.handle_age_max = \"13h\"", "lake.removed_retention: must be at least twice `flight.handle_age_max`"),
         ("flight.plaintext_allowed = \"yes\"", "must be true or false, but is a string"),
         ("flight.types = \"nativ\"", "must be \"compat\" or \"native\", but is \"nativ\", did you mean `native`?"),
         ("http.listen = \"localhost\"", "must be an address and a port"),
@@ -128,6 +130,8 @@ fn errors_state_the_allowed_values() {
         let given = errors(text, &[]);
         assert!(given.contains(expected), "{text}\n  gives {given}\n  not   {expected}");
     }
+    let given = errors("", &[("GLASSHOUSE__LAKE__LOG_RETENTION", "1h")]);
+    assert!(given.contains("lake.log_retention: must be at least `lake.removed_retention`"), "{given}");
 }
 
 /// Returns the section of the table `name`. It ends with the lines in `more`.

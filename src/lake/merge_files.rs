@@ -76,9 +76,10 @@ impl Table {
     /// Starts to store a file of this level and range. Returns the upload and the file's path relative to the table.
     pub(crate) fn start_file(&self, day: i32, level: u8, range: usize) -> Result<(FileUpload, Arc<str>)> {
         let folder = table_state::day_text(day)?;
-        let name = format!("{EVENT_DATE}={folder}/part-{level}-{range}-{}.zstd.parquet", Uuid::now_v7());
-        let path = self.path_of(&name);
-        Ok((FileUpload::new(&self.location().0.objects, path), name.into()))
+        let name: Arc<str> =
+            format!("{EVENT_DATE}={folder}/part-{level}-{range}-{}.zstd.parquet", Uuid::now_v7()).into();
+        self.ages.start(&name);
+        Ok((FileUpload::new(&self.location().0.objects, self.path_of(&name)), name))
     }
 
     /// Returns a file that has been stored, for a commit.

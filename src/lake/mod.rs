@@ -22,8 +22,10 @@ mod read;
 mod store;
 mod table;
 
+mod file_ages;
 mod merge_files;
 mod open_table;
+mod pins;
 
 mod in_flight_events;
 mod leases;
@@ -31,12 +33,16 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use file_ages::COMMIT_DEADLINE;
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub(crate) use leases::Leases;
 pub use log::commit::{Committed, Draft};
 pub use log::data_file::DataFile;
 pub use log::day_files::DayFiles;
+pub(crate) use log::fence::Fence;
 pub use log::file_history::FileChange;
+pub use log::log_maintenance::LogCleaned;
+pub(crate) use log::removed_files::RemovedFile;
 pub use log::replace::Replaced;
 pub use log::snapshot::{Progress, Snapshot};
 pub(crate) use log::table_state::day_text;
@@ -46,6 +52,7 @@ pub use parquet_writer::sort::RowSelection;
 pub(crate) use parquet_writer::sort::{common_prefix, eight_bytes};
 pub use parquet_writer::streaming_file::FileLayout;
 pub(crate) use parquet_writer::streaming_file::{EncodedGroup, FileSummary, StreamingFile};
+pub use pins::Pin;
 pub use read::event_lookup::EventKeys;
 pub use read::read_error::{ReadError, is_missing_file};
 pub(crate) use read::row_group_decoder::{FileBytes, RowGroupDecoder, RowGroupRows};

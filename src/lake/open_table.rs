@@ -1,10 +1,13 @@
-//! Opens a table: loads it if it exists, creates it if it does not, and adds columns that are new in the contract.
+//! Opens a table: loads it if it exists, creates it if it does not, adds columns that are new in the contract, and sets
+//! the retention that other tools respect when they clean up the table.
 //!
 //! When [`load_or_create`] returns, the stored schema contains every column of the contract. Several processes may open
 //! a table concurrently, because each step is a conditional put. A process whose put is refused loads the table again.
 
+use std::time::Duration;
+
 use object_store::path::Path;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::clock::Clock;
@@ -33,8 +36,8 @@ pub(super) async fn load_or_create(
         let loaded = load(store, folder, contract).await?;
         let (version, kind, entry) = match &loaded {
             None => (0, "CREATE TABLE", creation(contract, config, &store.clock)?),
-            Some(LoadedTable { state, .. }) => match evolution(contract, state)? {
-                Some(entry) => (state.snapshot.version + 1, "ADD COLUMNS", entry),
+            Some(LoadedTable { state, .. }) => match evolution(contract, config, state)? {
+                Some((kind, entry)) => (state.snapshot.version + 1, kind, entry),
                 None => return loaded.ok_or_else(|| Error::internal("a loaded table has no state")),
             },
         };
@@ -53,11 +56,9 @@ pub(super) async fn load_or_create(
 
 /// Returns the log entry that creates a table.
 fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<LogEntry> {
-    let configuration = json!({
-        "delta.checkpointInterval": config.checkpoint_interval.max(1).to_string(),
-        "delta.logRetentionDuration": format!("interval {} seconds", config.log_retention.as_secs()),
-        "delta.dataSkippingStatsColumns": stats::columns(contract).join(","),
-    });
+    let mut configuration = Map::from_iter(retention(config));
+    configuration.insert("delta.checkpointInterval".into(), config.checkpoint_interval.max(1).to_string().into());
+    configuration.insert("delta.dataSkippingStatsColumns".into(), stats::columns(contract).join(",").into());
     let rest = json!({
         "id": Uuid::new_v4().to_string(),
         "name": contract.name,
@@ -80,12 +81,44 @@ fn creation(contract: &Contract, config: &LakeConfig, clock: &Clock) -> Result<L
     })
 }
 
-/// Returns the log entry that adds the contract's missing columns, or `None` if the table has all of them.
-fn evolution(contract: &Contract, state: &TableState) -> Result<Option<LogEntry>> {
+/// Returns the log entry that adds the contract's missing columns and sets the retention, with the name of its
+/// operation. Returns `None` if the table has all of them.
+fn evolution(contract: &Contract, config: &LakeConfig, state: &TableState) -> Result<Option<(&'static str, LogEntry)>> {
     let stored = DeltaSchema::parse(contract, &state.metadata.schema_string)?;
-    let Some(schema) = stored.evolve(contract)? else {
-        return Ok(None);
+    let schema = stored.evolve(contract)?;
+    let mut metadata = Metadata::clone(&state.metadata);
+    let has_changed = set_retention(config, &mut metadata.rest);
+    let kind = match (&schema, has_changed) {
+        (Some(_), _) => "ADD COLUMNS",
+        (None, true) => "SET TBLPROPERTIES",
+        (None, false) => return Ok(None),
     };
-    let metadata = Metadata { schema_string: schema.to_json()?, ..Metadata::clone(&state.metadata) };
-    Ok(Some(LogEntry { metadata: Some(metadata), ..LogEntry::default() }))
+    if let Some(schema) = schema {
+        metadata.schema_string = schema.to_json()?;
+    }
+    Ok(Some((kind, LogEntry { metadata: Some(metadata), ..LogEntry::default() })))
+}
+
+/// Sets the retention in a table's metadata, and keeps all other properties. Returns true if it has changed.
+fn set_retention(config: &LakeConfig, metadata: &mut Map<String, Value>) -> bool {
+    let properties = metadata.entry("configuration").or_insert_with(|| json!({}));
+    if !properties.is_object() {
+        *properties = json!({});
+    }
+    let Some(properties) = properties.as_object_mut() else { return false };
+    let mut has_changed = false;
+    for (key, value) in retention(config) {
+        has_changed |= properties.get(&key) != Some(&value);
+        properties.insert(key, value);
+    }
+    has_changed
+}
+
+/// Returns the table properties that say how long log entries and removed files are kept. Other tools respect them.
+fn retention(config: &LakeConfig) -> [(String, Value); 2] {
+    let interval = |time: Duration| format!("interval {} seconds", time.as_secs()).into();
+    [
+        ("delta.logRetentionDuration".to_owned(), interval(config.log_retention)),
+        ("delta.deletedFileRetentionDuration".to_owned(), interval(config.removed_retention)),
+    ]
 }

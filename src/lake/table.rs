@@ -1,8 +1,8 @@
-//! A Delta table: opens or creates it, writes files, maintains the log, and follows other writers' commits.
+//! A Delta table: opens or creates it, writes files, and follows other writers' commits.
 //!
 //! All rows of a table follow one contract. A table provides [`Snapshot`]s of its contents, and each is newer than the
-//! one before. The methods that commit are in `log/commit.rs` and `log/replace.rs`. Those that read single files are in
-//! `read/`.
+//! one before. The methods that commit are in `log/commit.rs` and `log/replace.rs`, and those that maintain the log are
+//! in `log/log_maintenance.rs`. Those that read single files are in `read/`.
 //!
 //! **Invariant:** the newest snapshot is never replaced by an older one, and it includes a commit's files before the
 //! commit returns.
@@ -23,6 +23,7 @@ use crate::clock::{Micros, SECOND};
 use crate::config::LakeConfig;
 use crate::contract::{Contract, EVENT_DATE, ExpiryBounds};
 use crate::error::{Error, Result};
+use crate::lake::file_ages::FileAges;
 use crate::lake::log::checkpoint::{self, LoadedTable};
 use crate::lake::log::delta_log::Log;
 use crate::lake::log::table_state::{self, Changes, TableState};
@@ -55,16 +56,20 @@ pub struct Table {
     store: Store,
     folder: Path,
     options: WriteOptions,
-    checkpoint_interval: u64,
-    log_retention_ms: i64,
+    pub(super) checkpoint_interval: u64,
+    pub(super) log_retention_ms: i64,
     /// The newest known state. A newer state replaces it as a whole.
     current: RwLock<TableState>,
     /// Commits through this object run one after another, so only other processes can commit concurrently.
     pub(super) commit_lock: Semaphore,
+    /// The ages of the files that this handle has written.
+    pub(super) ages: FileAges,
     /// The cached bloom filters of the table's files.
     pub(super) filters: BloomFilterCache,
     /// The version of the newest known checkpoint, or 0 if there is none.
-    checkpoint: AtomicU64,
+    pub(super) checkpoint: AtomicU64,
+    /// The number of removed files in the last checkpoint that this handle has written.
+    pub(super) removed_files: AtomicU64,
     /// The time at which the checkpoint hint was last read.
     gap_checked: AtomicI64,
     /// The table's in-flight events on this server.
@@ -88,8 +93,10 @@ impl Table {
             log_retention_ms: i64::try_from(config.log_retention.as_millis()).unwrap_or(i64::MAX),
             current: RwLock::new(state),
             commit_lock: Semaphore::new(1),
+            ages: FileAges::new(store.clock.clone()),
             filters: BloomFilterCache::default(),
             checkpoint: AtomicU64::new(checkpoint.unwrap_or(0)),
+            removed_files: AtomicU64::new(0),
             gap_checked: AtomicI64::new(store.clock.now()),
             in_flight: Arc::default(),
             contract,
@@ -118,7 +125,7 @@ impl Table {
     }
 
     /// Returns the path in the store of a path that is relative to the table.
-    pub(super) fn path_of(&self, relative: &str) -> Path {
+    pub(crate) fn path_of(&self, relative: &str) -> Path {
         // Paths are validated when the log is read, so they contain no empty, `.` or `..` segments.
         self.folder.parts().map(|part| part.as_ref().to_owned()).chain(relative.split('/').map(str::to_owned)).collect()
     }
@@ -193,26 +200,6 @@ impl Table {
         }
     }
 
-    /// If a checkpoint is due, removes expired log entries, writes the checkpoint, and returns its version. Ingest
-    /// calls this function regularly, in the background.
-    pub async fn maintain(&self) -> Result<Option<u64>> {
-        let due = |table: &Self| {
-            let checkpoint = table.checkpoint.load(Ordering::Relaxed);
-            table.snapshot().version.saturating_sub(checkpoint) >= table.checkpoint_interval
-        };
-        if due(self) {
-            // No checkpoint is due if another process has written one.
-            self.checkpoint.fetch_max(self.log.hint().await?.unwrap_or(0), Ordering::Relaxed);
-        }
-        if !due(self) {
-            return Ok(None);
-        }
-        let cutoff_ms = (self.store.clock.now() / 1_000).saturating_sub(self.log_retention_ms);
-        let version = checkpoint::write(&self.store, &self.folder, &self.contract, cutoff_ms).await?;
-        self.checkpoint.fetch_max(version, Ordering::Relaxed);
-        Ok(Some(version))
-    }
-
     /// Deletes the staged files that killed processes left in a local folder during a put. Ingest calls this function
     /// once, in the background.
     pub async fn sweep(&self) -> Result<()> {
@@ -265,6 +252,11 @@ impl Table {
         Ok(self.state())
     }
 
+    /// Reads log entries up to the newest entry. Loads the table again if the next entries may have been removed.
+    pub(super) async fn catch_up(&self) -> Result<TableState> {
+        if self.gap_check_due() { self.reload().await } else { self.follow().await }
+    }
+
     /// Loads the newest version from the newest checkpoint and the log entries after it, as if the table were opened
     /// again.
     pub(super) async fn reload(&self) -> Result<TableState> {
@@ -299,6 +291,7 @@ impl Table {
         let summary = FileSummary { size: bytes.len() as u64, bounds };
         let file = self.stored_file(&name.into(), day, &summary);
         let path = self.file_path(&file);
+        self.ages.start(&file.path);
         self.store.objects.put(&path, PutPayload::from(bytes)).await.map_err(|error| store_error(&path, error))?;
         Ok(file)
     }

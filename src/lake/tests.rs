@@ -69,6 +69,8 @@ pub(super) fn config(url: &str) -> LakeConfig {
         row_group_rows_max: 1_000_000,
         checkpoint_interval: 10,
         log_retention: Duration::from_secs(3_600),
+        removed_retention: Duration::from_secs(3_600),
+        orphan_age_min: Duration::from_secs(86_400),
         refresh_interval: Duration::from_secs(1),
         request_time_max: Duration::from_secs(10),
         request_retries_max: 2,

@@ -1,4 +1,5 @@
-//! Maintains the lake: chooses files to merge, merges them into fewer, larger files, and removes expired files.
+//! Maintains the lake: merges the files of tables into fewer, larger files, removes expired rows, and deletes files that
+//! are no longer needed.
 //!
 //! ```text
 //!   service, compact ─► table_merger ─► lease ─► merge ─► new files, proved ─► replace (lake)
@@ -9,12 +10,16 @@
 //!
 //!   merge:  inputs ─► cursor (decoded batches, without expired rows) ─► order (keys) ─► gather (columns) ─► output (row groups, files)
 //!                         └───────────────── proof: row count and sum of hashes ─────────────┘
+//!
+//!   vacuum: removed files (log), orphans (listing) ─► candidates ─► deletes
 //! ```
 //!
 //! `docs/maintenance.md` describes the levels of files and the layout of merged files.
 //!
-//! **Invariant:** a merge returns files only if they contain exactly the rows of its inputs, except expired ones. It never removes a file.
-//! **Invariant:** only files with nothing but expired rows are removed.
+//! **Invariant:** a merge returns files only if they contain exactly the rows of its inputs, except expired ones. It
+//! never removes a file.
+//! **Invariant:** only expired rows are removed.
+//! **Invariant:** only vacuum deletes files that a log entry may have named.
 //! **Invariant:** a merge never loads all its inputs. Its memory has a limit that does not depend on their size.
 //! **Invariant:** nothing in this module is on the path of an append or a query.
 
@@ -48,7 +53,14 @@ mod service;
 mod table_merger;
 
 mod housekeeping;
+mod table_vacuum;
 mod unit_name;
+
+pub mod vacuum;
+mod vacuum_delete;
+mod vacuum_listing;
+#[cfg(test)]
+mod vacuum_tests;
 
 #[cfg(test)]
 mod foreign_files_tests;

@@ -18,8 +18,9 @@ use crate::lake::{DataFile, DayFiles, Leases, Tables};
 use crate::maintenance::file_name::level;
 use crate::maintenance::merge::MergeOptions;
 use crate::maintenance::policy::Thresholds;
-use crate::maintenance::table_merger::{MergeState, Shared, TableMerger};
+use crate::maintenance::table_merger::{MergeState, Shared, TableMerger, Work};
 use crate::maintenance::threads::MergeThreads;
+use crate::maintenance::vacuum::VacuumConfig;
 use crate::supervise::{AtStop, Supervisor, Task, TaskKind};
 use crate::telemetry::{LevelSize, Metrics};
 
@@ -96,27 +97,22 @@ impl Maintenance {
             .iter()
             .map(|(name, table)| (name.clone(), Arc::new(TableMerger::new(Arc::clone(table), Arc::clone(&shared)))))
             .collect();
+        let vacuum = VacuumConfig::from(lake);
         for (name, merger) in &mergers {
-            let (task, merger) = (Task::new(TaskKind::Merges, name), Arc::clone(merger));
-            let (supervisor, stop) = (supervisor.clone(), stop.clone());
-            tasks.spawn(async move {
-                let run = || {
-                    let (merger, stop) = (Arc::clone(&merger), stop.clone());
-                    async move { merger.run(&stop).await }
-                };
-                supervisor.keep(task, &stop, AtStop::End, run).await
-            });
-        }
-        for (name, merger) in &mergers {
-            let (task, merger) = (Task::new(TaskKind::Retention, name), Arc::clone(merger));
-            let (supervisor, stop) = (supervisor.clone(), stop.clone());
-            tasks.spawn(async move {
-                let run = || {
-                    let (merger, stop) = (Arc::clone(&merger), stop.clone());
-                    async move { merger.remove_expired(&stop).await }
-                };
-                supervisor.keep(task, &stop, AtStop::End, run).await
-            });
+            let spawn = |kind, work: Work| {
+                let (task, merger) = (Task::new(kind, name), Arc::clone(merger));
+                let (supervisor, stop) = (supervisor.clone(), stop.clone());
+                tasks.spawn(async move {
+                    let run = || {
+                        let (merger, stop) = (Arc::clone(&merger), stop.clone());
+                        async move { merger.work(work, &stop).await }
+                    };
+                    supervisor.keep(task, &stop, AtStop::End, run).await
+                });
+            };
+            spawn(TaskKind::Merges, Work::Merge);
+            spawn(TaskKind::Retention, Work::RemoveExpired);
+            spawn(TaskKind::Vacuum, Work::Vacuum(vacuum));
         }
         let reported: Vec<Arc<TableMerger>> = mergers.values().cloned().collect();
         let (task, metrics) = (Task::new(TaskKind::Merges, "metrics"), Arc::clone(metrics));

@@ -28,9 +28,10 @@ use crate::lake::{Leases, Replaced, Snapshot, Table};
 use crate::maintenance::housekeeping::{self, PartlyExpired};
 use crate::maintenance::merge::{MergeError, MergeOptions, Merged, merge};
 use crate::maintenance::policy::{Excluded, FinishedDays, Thresholds, Unit, plan};
-use crate::maintenance::retention;
 use crate::maintenance::threads::MergeThreads;
 use crate::maintenance::unit_name::unit_name;
+use crate::maintenance::vacuum::VacuumConfig;
+use crate::maintenance::{retention, table_vacuum};
 use crate::telemetry::{MergeOutcome, Metrics};
 
 /// The number of ticks after which an unchanged table is planned again, because files have become older.
@@ -112,6 +113,17 @@ struct State {
     due: usize,
 }
 
+/// The kinds of background work on a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Work {
+    /// Merges files.
+    Merge,
+    /// Removes expired rows.
+    RemoveExpired,
+    /// Deletes files that are no longer needed, and cleans up the log.
+    Vacuum(VacuumConfig),
+}
+
 /// What became of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnitOutcome {
@@ -139,13 +151,18 @@ impl TableMerger {
         Self { table, shared, partly_expired: PartlyExpired::default(), state: Mutex::default() }
     }
 
-    /// Removes expired rows until `stop` is cancelled.
-    pub(super) async fn remove_expired(&self, stop: &CancellationToken) {
-        housekeeping::run(&self.table, &self.partly_expired, &self.shared.metrics, stop).await;
+    /// Does one kind of work until `stop` is cancelled.
+    pub(super) async fn work(&self, work: Work, stop: &CancellationToken) {
+        let Shared { leases, metrics, .. } = &*self.shared;
+        match work {
+            Work::Merge => self.run(stop).await,
+            Work::RemoveExpired => housekeeping::run(&self.table, &self.partly_expired, metrics, stop).await,
+            Work::Vacuum(config) => table_vacuum::run(&self.table, config, leases, metrics, stop).await,
+        }
     }
 
     /// Merges files until `stop` is cancelled.
-    pub(super) async fn run(&self, stop: &CancellationToken) {
+    async fn run(&self, stop: &CancellationToken) {
         // A restart after a panic forgets the units that were in progress.
         self.lock().excluded.busy.clear();
         let slots = async { tokio::join!(self.run_slot(Slot::LevelZero, stop), self.run_slot(Slot::Other, stop)) };

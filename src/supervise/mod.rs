@@ -78,6 +78,8 @@ pub enum TaskKind {
     Merges,
     /// Removes the expired rows of one table.
     Retention,
+    /// Deletes files of one table that are no longer needed.
+    Vacuum,
     /// Waits until acknowledged events of one table are stored, and queues them again after a failure.
     Acknowledged,
     /// Reads one source.
@@ -137,6 +139,7 @@ impl TaskKind {
             Self::Maintenance => "maintenance",
             Self::Merges => "merges",
             Self::Retention => "retention",
+            Self::Vacuum => "vacuum",
             Self::Acknowledged => "acknowledged_events",
             Self::Source => "source",
             Self::LookupTable => "lookup_table",

@@ -7,6 +7,9 @@ use super::{Access, DevelopmentToken, Scope, Verifier};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, IssuerConfig, PolicyConfig, Secret};
 
+/// How long an access is valid. Schedules simulate many days.
+const ACCESS_TIME: Duration = Duration::from_secs(366 * 86_400);
+
 /// Returns a configuration with one issuer, `dev`, which has a shared secret and the operator `ops`.
 pub(crate) fn auth() -> AuthConfig {
     AuthConfig {
@@ -61,9 +64,10 @@ pub(crate) async fn access_under(
         tenant: tenant.map(str::to_owned),
         subject: if tenant.is_some() { "user" } else { "ops" }.to_owned(),
         scopes: scopes.to_vec(),
-        age: Duration::from_secs(3_600),
+        age: ACCESS_TIME,
         claims: claims.as_object().cloned().unwrap_or_default(),
     };
-    let token = token.sign(&auth(), &Clock::System).unwrap();
-    Verifier::new(&auth(), policy, Clock::System).unwrap().verify(&token).await.unwrap()
+    let auth = AuthConfig { token_age_max: ACCESS_TIME, ..auth() };
+    let token = token.sign(&auth, &Clock::System).unwrap();
+    Verifier::new(&auth, policy, Clock::System).unwrap().verify(&token).await.unwrap()
 }

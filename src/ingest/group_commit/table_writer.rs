@@ -77,6 +77,10 @@ enum InDoubtOutcome {
     Outdated(InDoubtCommit),
     /// The log no longer shows whether the batch is committed. It must be deduped against the newest version.
     Unknown,
+    /// The batch is not committed, because its files are too old. Its rows must be written anew.
+    Expired,
+    /// The batch was committed, but the store has lost some of its files. Its rows must be stored anew.
+    Lost,
 }
 
 impl TableWriter {
@@ -147,7 +151,7 @@ impl TableWriter {
         match self.commit_in_doubt().await {
             Ok(InDoubtOutcome::Committed(_)) => return Ok(()),
             Ok(InDoubtOutcome::Outdated(in_doubt)) => self.discard(Some(in_doubt)).await,
-            Ok(InDoubtOutcome::Unknown) => {}
+            Ok(InDoubtOutcome::Unknown | InDoubtOutcome::Expired | InDoubtOutcome::Lost) => {}
             Err(error) if self.in_doubt.is_some() => return Err(error),
             Err(error) => tracing::debug!(table = self.name(), ?error, "an in-doubt commit was refused"),
         }
@@ -181,7 +185,8 @@ impl TableWriter {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let progress: Vec<Progress> = requests.iter().flat_map(|request| request.progress.iter().cloned()).collect();
+        let mut progress: Vec<Progress> =
+            requests.iter().flat_map(|request| request.progress.iter().cloned()).collect();
         let prepared: Vec<_> = requests.iter().map(|request| request.prepared.clone()).collect();
         let mut previous: Option<InDoubtCommit> = None;
         for _ in 0..RACES_MAX {
@@ -211,7 +216,12 @@ impl TableWriter {
                 // Other servers have added rows since the batch was deduped, and these rows may include events of the
                 // batch.
                 InDoubtOutcome::Outdated(in_doubt) => previous = Some(in_doubt),
-                InDoubtOutcome::Unknown => {}
+                InDoubtOutcome::Unknown | InDoubtOutcome::Expired => {}
+                // The lost commit has moved the progress. If it could not be set back, the rows are stored without it.
+                InDoubtOutcome::Lost => {
+                    let snapshot = self.table.snapshot();
+                    progress.retain(|progress| progress.fits(&snapshot));
+                }
             }
         }
         self.discard(previous).await;
@@ -248,6 +258,18 @@ impl TableWriter {
                 tracing::warn!(table = self.name(), "it is unknown whether a batch was committed; comparing it again");
                 self.index.reset();
                 Ok(InDoubtOutcome::Unknown)
+            }
+            Ok(Committed::Expired) => {
+                tracing::warn!(
+                    table = self.name(),
+                    "the files of a batch are too old to be committed; writing them again"
+                );
+                self.discard(Some(in_doubt)).await;
+                Ok(InDoubtOutcome::Expired)
+            }
+            Ok(Committed::Lost) => {
+                self.index.reset();
+                Ok(InDoubtOutcome::Lost)
             }
             Err(error) => {
                 match in_doubt.draft.may_be_committed() {

@@ -11,6 +11,7 @@ use crate::ingest::source::{StoredBatch, StoredOffsets, TopicPartition};
 use crate::ingest::{Ingest, Receipt};
 use crate::lake::Replaced;
 use crate::maintenance::retention::Expired;
+use crate::maintenance::vacuum::VacuumReport;
 use crate::tenancy::Access;
 
 /// The actor that started an operation.
@@ -24,6 +25,8 @@ pub(super) enum Actor {
     Maintenance(usize),
     /// The actor of a server that removes expired files.
     Retention(usize),
+    /// The vacuum of a server.
+    Vacuum(usize),
 }
 
 /// The result of an operation.
@@ -38,6 +41,7 @@ pub(super) enum SimOutcome {
     BatchStored(Vec<usize>, Result<StoredBatch>),
     Rewritten(Result<Replaced>),
     Expired(Result<Expired>),
+    Vacuumed(Result<VacuumReport>),
 }
 
 /// An operation that an actor has started and that has not ended yet.

@@ -60,7 +60,7 @@ impl Schedule {
         }
         let name = random.pick(&[TABLE, TABLE, TABLE, QUARANTINE]);
         let table = Arc::clone(&ingest.writer.tables()[name]);
-        let from = choose_files(&self.bucket.objects, &table, random);
+        let from = choose_files(&self.bucket.archive(), &table, random);
         if from.is_empty() {
             return;
         }

@@ -21,6 +21,7 @@ mod topic_reader;
 
 mod maintenance_actor;
 mod retention_actor;
+mod vacuum_actor;
 
 pub(crate) mod workload;
 
@@ -35,3 +36,4 @@ mod random;
 mod store_faults;
 
 mod audit;
+mod audit_deletes;

@@ -67,6 +67,11 @@ impl SimRetention {
         }
     }
 
+    /// Returns true if the events of the first day expire in this schedule.
+    pub(super) fn expires(&self) -> bool {
+        self.midnight_step.is_some()
+    }
+
     /// Returns the clock of a schedule. It begins in the past, so that tokens are still valid after midnight.
     pub(super) fn clock() -> Clock {
         Clock::fixed(Clock::System.now() - 2 * DAY)

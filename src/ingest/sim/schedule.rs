@@ -32,6 +32,7 @@ use super::retention_actor::SimRetention;
 use super::server::{DEDUPE_IDS_MAX, ReaderPartition, ServerState, SimServer, TopicReader, lake, open, start};
 use super::store_client::StoreClient;
 use super::store_scheduler::{CrashPoint, StoreScheduler};
+use super::vacuum_actor::{Vacuums, vacuum_all};
 use super::workload::{Expected, PARTITIONS, SERVERS, Workload};
 use crate::clock::{Clock, SECOND};
 use crate::contract::{Format, Retention};
@@ -43,7 +44,7 @@ use crate::tenancy::Scope;
 use crate::tenancy::testing::access;
 
 /// No faults occur from this step on.
-const FAULTS_UNTIL_STEP: usize = 250;
+pub(super) const FAULTS_UNTIL_STEP: usize = 250;
 /// A schedule fails if it has not ended by this step.
 const STEPS_MAX: usize = 6_000;
 /// If no task sends a request in this number of rounds, all tasks are waiting for the bucket. A task that is not
@@ -70,6 +71,8 @@ pub(crate) struct ScheduleResult {
     pub(super) crashes: usize,
     /// The number of rewrites that were committed.
     pub(super) rewrites: usize,
+    /// The number of files that vacuums have deleted.
+    pub(super) vacuumed: u64,
 }
 
 impl ScheduleResult {
@@ -101,6 +104,7 @@ pub(super) struct Schedule {
     pub(super) stored: Vec<i64>,
     pub(super) maintenance: Maintenance,
     pub(super) retention: SimRetention,
+    pub(super) vacuums: Vacuums,
     /// The operations in progress, by number.
     pub(super) waiting: BTreeMap<u64, Operation>,
     tasks: JoinSet<(u64, SimOutcome)>,
@@ -118,7 +122,8 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
     let runtime = Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let Workload { clients, partitions, expected } = Workload::of(seed);
-        let bucket = Arc::new(StoreScheduler::new(seed));
+        let clock = SimRetention::clock();
+        let bucket = Arc::new(StoreScheduler::new(seed, clock.clone()));
         let mut sim_clients = Vec::new();
         for client in clients {
             let access = access(client.tenant, &[Scope::Ingest], &[TABLE]).await;
@@ -131,7 +136,6 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
                 idle_until: 0,
             });
         }
-        let clock = SimRetention::clock();
         let retention = SimRetention::of(seed, clock.now());
         let table_retention = retention.retention.clone();
         let schedule = Schedule {
@@ -146,6 +150,7 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             partitions,
             maintenance: Maintenance::of(seed),
             retention,
+            vacuums: Vacuums::of(seed),
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: 0,
@@ -153,10 +158,24 @@ pub(crate) fn run_schedule(seed: u64) -> std::result::Result<ScheduleResult, Str
             crashes: 0,
             failures: Vec::new(),
         };
-        let Ended { crashes, rewrites, has_expired, files_removed } = schedule.run().await?;
+        let Ended { crashes, rewrites, has_expired, files_removed, vacuumed } = schedule.run().await?;
+        let ended = clock.now();
+        let vacuumed = vacuumed + vacuum_all(&bucket, &clock).await?;
+        clock.set(ended);
         let store = lake(bucket.objects.clone(), Clock::System);
         let retention = table_retention;
-        Ok(ScheduleResult { bucket, store, retention, clock, expected, has_expired, files_removed, crashes, rewrites })
+        Ok(ScheduleResult {
+            bucket,
+            store,
+            retention,
+            clock,
+            expected,
+            has_expired,
+            files_removed,
+            crashes,
+            rewrites,
+            vacuumed,
+        })
     })
 }
 
@@ -166,6 +185,8 @@ struct Ended {
     rewrites: usize,
     has_expired: bool,
     files_removed: usize,
+    /// The number of files that vacuums have deleted.
+    vacuumed: u64,
 }
 
 impl Schedule {
@@ -186,7 +207,8 @@ impl Schedule {
         }
         self.bucket.arrive_all();
         let SimRetention { has_expired, files_removed, .. } = self.retention;
-        Ok(Ended { crashes: self.crashes, rewrites: self.maintenance.replaced, has_expired, files_removed })
+        let (rewrites, vacuumed) = (self.maintenance.replaced, self.vacuums.deleted);
+        Ok(Ended { crashes: self.crashes, rewrites, has_expired, files_removed, vacuumed })
     }
 
     /// Runs until all actors are waiting, and handles the results of finished operations.
@@ -253,9 +275,11 @@ impl Schedule {
         self.next += 1;
         let task = self.tasks.spawn(async move { (number, operation.await) });
         let server = match actor {
-            Actor::Server(server) | Actor::Reader(server) | Actor::Maintenance(server) | Actor::Retention(server) => {
-                server
-            }
+            Actor::Server(server)
+            | Actor::Reader(server)
+            | Actor::Maintenance(server)
+            | Actor::Retention(server)
+            | Actor::Vacuum(server) => server,
             Actor::Client(client) => self.clients[client].server,
         };
         self.waiting.insert(number, Operation { actor, process: self.servers[server].process, task });
@@ -334,6 +358,7 @@ impl Schedule {
             }
             (Actor::Maintenance(server), SimOutcome::Rewritten(outcome)) => self.rewritten(server, outcome),
             (Actor::Retention(server), SimOutcome::Expired(outcome)) => self.expired_removed(server, outcome),
+            (Actor::Vacuum(server), SimOutcome::Vacuumed(outcome)) => self.vacuumed(server, outcome),
             (actor, outcome) => self.failures.push(format!("{actor:?} got {outcome:?}")),
         }
     }
@@ -367,6 +392,7 @@ impl Schedule {
             self.clock.set(self.clock.now() + 61 * SECOND);
         }
         self.pass_midnight();
+        self.pass_time();
         for server in 0..self.servers.len() {
             match self.servers[server].state {
                 ServerState::Down(until) if until <= self.step => self.start(server).await,
@@ -375,6 +401,7 @@ impl Schedule {
                     self.read(server).await;
                     self.maintain(server).await;
                     self.remove_expired(server).await;
+                    self.vacuum(server).await;
                 }
                 ServerState::Stopping(_) | ServerState::Down(_) | ServerState::Starting => {}
             }
@@ -401,7 +428,8 @@ impl Schedule {
         let process = self.bucket.add_process(crash_point.filter(|_| can_crash));
         self.bucket.trace_line(|| format!("server {server} starts as process {process}"));
         (self.servers[server].process, self.servers[server].state) = (process, ServerState::Starting);
-        let (store_client, clock) = (StoreClient { bucket: self.bucket.clone(), process }, self.clock.clone());
+        let (store_client, clock) =
+            (StoreClient { bucket: self.bucket.clone(), process: Some(process) }, self.clock.clone());
         let dedupe_ids_max = self.random.pick(&DEDUPE_IDS_MAX);
         let retention = self.retention.retention.clone();
         self.start_operation(Actor::Server(server), async move {

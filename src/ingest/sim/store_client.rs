@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::DateTime;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::store_faults::StoreAction;
@@ -20,14 +21,29 @@ use super::store_scheduler::{PendingPut, PutVerdict, StoreScheduler, failure};
 #[derive(Debug, Clone)]
 pub(super) struct StoreClient {
     pub(super) bucket: Arc<StoreScheduler>,
-    pub(super) process: usize,
+    /// The process. `None` for a client without faults, whose requests are performed immediately.
+    pub(super) process: Option<usize>,
 }
 
 impl StoreClient {
+    async fn ask(&self, action: StoreAction, path: &Path, put: Option<PendingPut>) -> PutVerdict {
+        match self.process {
+            Some(process) => self.bucket.ask(process, action, path, put).await,
+            None => self.bucket.perform(action, path, put),
+        }
+    }
+
+    /// Sets the simulated modification time.
+    fn with_time(&self, mut object: ObjectMeta) -> ObjectMeta {
+        let modified = self.bucket.modified(&object.location).and_then(DateTime::from_timestamp_micros);
+        object.last_modified = modified.unwrap_or(object.last_modified);
+        object
+    }
+
     /// Waits until the scheduler chooses the request, and fails if the request must fail. Otherwise returns true if the
     /// response must be complete, and false if it must be truncated.
     async fn wait_for_verdict(&self, action: StoreAction, path: &Path) -> Result<bool> {
-        match self.bucket.ask(self.process, action, path, None).await {
+        match self.ask(action, path, None).await {
             PutVerdict::Go => Ok(true),
             PutVerdict::CutOff => Ok(false),
             PutVerdict::Fail(error) | PutVerdict::Put(Err(error)) => Err(error),
@@ -38,7 +54,7 @@ impl StoreClient {
 
 impl fmt::Display for StoreClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "store client of process {}", self.process)
+        write!(f, "store client of process {:?}", self.process)
     }
 }
 
@@ -59,7 +75,7 @@ fn cut_off(mut found: GetResult) -> GetResult {
 impl ObjectStore for StoreClient {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let put = PendingPut { path: path.clone(), payload, options };
-        match self.bucket.ask(self.process, put.action(), path, Some(put)).await {
+        match self.ask(put.action(), path, Some(put)).await {
             PutVerdict::Put(result) => result,
             PutVerdict::Fail(error) => Err(error),
             PutVerdict::Go | PutVerdict::CutOff => unreachable!("a put has its own verdict"),
@@ -73,7 +89,8 @@ impl ObjectStore for StoreClient {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let is_complete = self.wait_for_verdict(StoreAction::Get, path).await?;
-        let found = self.bucket.objects.get_opts(path, options).await?;
+        let mut found = self.bucket.objects.get_opts(path, options).await?;
+        found.meta = self.with_time(found.meta);
         Ok(if is_complete { found } else { cut_off(found) })
     }
 
@@ -82,8 +99,8 @@ impl ObjectStore for StoreClient {
         let delete = move |path: Path| {
             let store_client = store_client.clone();
             async move {
-                store_client.wait_for_verdict(StoreAction::Delete, &path).await?;
-                store_client.bucket.objects.delete(&path).await.map(|()| path)
+                // The scheduler deletes the object itself.
+                store_client.wait_for_verdict(StoreAction::Delete, &path).await.map(|_| path)
             }
         };
         paths.and_then(delete).boxed()
@@ -94,7 +111,9 @@ impl ObjectStore for StoreClient {
         let listing = async move {
             let is_complete =
                 store_client.wait_for_verdict(StoreAction::List, &prefix.clone().unwrap_or_default()).await;
+            let times = store_client.clone();
             let found = store_client.bucket.objects.list(prefix.as_ref());
+            let found = found.map_ok(move |object| times.with_time(object)).boxed();
             match is_complete {
                 Ok(true) => found,
                 Ok(false) => found.take(2).chain(stream::iter([Err(failure("the connection was lost"))])).boxed(),
@@ -106,7 +125,9 @@ impl ObjectStore for StoreClient {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.wait_for_verdict(StoreAction::List, &prefix.cloned().unwrap_or_default()).await?;
-        self.bucket.objects.list_with_delimiter(prefix).await
+        let mut found = self.bucket.objects.list_with_delimiter(prefix).await?;
+        found.objects = found.objects.into_iter().map(|object| self.with_time(object)).collect();
+        Ok(found)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

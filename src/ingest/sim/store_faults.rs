@@ -44,7 +44,7 @@ pub(super) enum StoreOutcome {
     Refused,
     /// The request takes effect, but the client gets an error.
     ResponseLost,
-    /// The client gets an error, but the put takes effect after this number of steps.
+    /// The client gets an error, but the put or delete takes effect after this number of steps.
     Late(usize),
     /// The client sends a conditional put twice. The second attempt finds the object from the first attempt, so the
     /// response is a conflict.
@@ -105,7 +105,7 @@ impl FaultRates {
             ]),
             StoreAction::Put => random.pick(&[StoreOutcome::Refused, StoreOutcome::ResponseLost, late]),
             StoreAction::Get | StoreAction::List => random.pick(&[StoreOutcome::Refused, StoreOutcome::CutOff]),
-            StoreAction::Delete => random.pick(&[StoreOutcome::Refused, StoreOutcome::ResponseLost]),
+            StoreAction::Delete => random.pick(&[StoreOutcome::Refused, StoreOutcome::ResponseLost, late]),
         }
     }
 

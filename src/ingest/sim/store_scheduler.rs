@@ -20,14 +20,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, PutMode, PutOptions, PutPayload, PutResult, Result};
+use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, PutResult, Result};
 use tokio::sync::oneshot;
 
 use super::random::SeededRandom;
 use super::store_faults::{FaultRates, Request, StoreAction, StoreOutcome};
+use crate::clock::{Clock, Micros};
 
 /// A put in flight.
 #[derive(Debug, Clone)]
@@ -50,6 +52,16 @@ pub(super) enum PutVerdict {
     Fail(Error),
 }
 
+/// An object that was deleted.
+#[derive(Debug, Clone)]
+pub(super) struct DeletedObject {
+    pub(super) bytes: Bytes,
+    /// The time at which it was stored.
+    pub(super) modified: Micros,
+    /// The time at which it was deleted.
+    pub(super) deleted: Micros,
+}
+
 /// A request that is waiting for the scheduler to choose it.
 #[derive(Debug)]
 struct QueuedRequest {
@@ -58,6 +70,8 @@ struct QueuedRequest {
     /// The number of other requests that the scheduler may still choose before this one.
     delay: usize,
     put: Option<PendingPut>,
+    /// The object to delete.
+    delete: Option<Path>,
     response: oneshot::Sender<PutVerdict>,
 }
 
@@ -103,9 +117,20 @@ impl Process {
 pub(super) struct StoreScheduler {
     pub(super) objects: Arc<InMemory>,
     fault_rates: FaultRates,
+    /// The clock from which objects get their modification times.
+    clock: Clock,
     /// The thread on which the schedule runs.
     thread: ThreadId,
     inner: Mutex<Inner>,
+    history: Mutex<History>,
+}
+
+/// The modification times of all objects, and the objects that were deleted.
+#[derive(Debug, Default)]
+struct History {
+    modified: BTreeMap<String, Micros>,
+    /// For each path, the first object that was deleted.
+    deleted: BTreeMap<String, DeletedObject>,
 }
 
 /// The state that the scheduler's lock protects.
@@ -117,6 +142,10 @@ struct Inner {
     queue: Vec<QueuedRequest>,
     /// The late puts, and the number of steps after which each of them takes effect.
     late: Vec<(usize, PendingPut)>,
+    /// The late deletes, like the late puts.
+    late_deletes: Vec<(usize, Path)>,
+    /// The processes that sleep, and the number of steps after which each of them continues. Their requests wait.
+    asleep: BTreeMap<usize, usize>,
     /// For each process, action and object, the number of requests so far.
     numbers: BTreeMap<(usize, StoreAction, String), u32>,
     request_count: u64,
@@ -125,13 +154,15 @@ struct Inner {
 
 impl StoreScheduler {
     /// Creates an empty bucket. The calling thread must be the one that runs the schedule.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, clock: Clock) -> Self {
         let inner = Inner {
             random: SeededRandom::of(seed, "turns"),
             faults_ended: false,
             processes: Vec::new(),
             queue: Vec::new(),
             late: Vec::new(),
+            late_deletes: Vec::new(),
+            asleep: BTreeMap::new(),
             numbers: BTreeMap::new(),
             request_count: 0,
             trace: Vec::new(),
@@ -139,8 +170,10 @@ impl StoreScheduler {
         Self {
             objects: Arc::default(),
             fault_rates: FaultRates::of(seed),
+            clock,
             thread: std::thread::current().id(),
             inner: Mutex::new(inner),
+            history: Mutex::default(),
         }
     }
 
@@ -165,6 +198,7 @@ impl StoreScheduler {
     pub(super) fn end_faults(&self) {
         let mut inner = self.lock();
         inner.faults_ended = true;
+        inner.asleep.clear();
         inner.processes.iter_mut().for_each(|process| process.crash_point = None);
         inner.queue.iter_mut().for_each(|queued| (queued.outcome, queued.delay) = (StoreOutcome::Fine, 0));
     }
@@ -193,12 +227,25 @@ impl StoreScheduler {
         inner.late = rest;
         inner.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
         self.arrive(&mut inner, due);
+        let (due, rest) = std::mem::take(&mut inner.late_deletes).into_iter().partition(|(steps, _)| *steps == 0);
+        inner.late_deletes = rest;
+        inner.late_deletes.iter_mut().for_each(|(steps, _)| *steps -= 1);
+        self.arrive_deletes(&mut inner, due);
+        inner.asleep.retain(|_, steps| {
+            *steps = steps.saturating_sub(1);
+            *steps > 0
+        });
         // Drop the requests of callers that are no longer waiting. Keep puts in flight, because they may still take
         // effect.
-        inner.queue.retain(|queued| queued.put.is_some() || !queued.response.is_closed());
+        inner.queue.retain(|queued| queued.put.is_some() || queued.delete.is_some() || !queued.response.is_closed());
+        if inner.queue.iter().all(|queued| inner.asleep.contains_key(&queued.request.process)) {
+            inner.asleep.clear();
+        }
         inner.queue.sort_by(|one, other| one.request.cmp(&other.request));
-        let Some(shortest) = inner.queue.iter().map(|queued| queued.delay).min() else { return false };
-        let ready = inner.queue.iter().enumerate().filter(|(_, queued)| queued.delay == shortest);
+        let is_awake = |queued: &&QueuedRequest| !inner.asleep.contains_key(&queued.request.process);
+        let Some(shortest) = inner.queue.iter().filter(is_awake).map(|queued| queued.delay).min() else { return false };
+        let ready = inner.queue.iter().enumerate();
+        let ready = ready.filter(|(_, queued)| is_awake(queued) && queued.delay == shortest);
         let ready: Vec<usize> = ready.map(|(index, _)| index).collect();
         inner.queue.iter_mut().for_each(|queued| queued.delay = queued.delay.saturating_sub(1));
         let chosen_index = inner.random.pick(&ready);
@@ -217,6 +264,47 @@ impl StoreScheduler {
         let mut inner = self.lock();
         let late = std::mem::take(&mut inner.late);
         self.arrive(&mut inner, late);
+        let deletes = std::mem::take(&mut inner.late_deletes);
+        self.arrive_deletes(&mut inner, deletes);
+    }
+
+    /// Lets a process sleep for this number of steps. Its requests in flight wait until then.
+    pub(super) fn sleep(&self, process: usize, steps: usize) {
+        self.lock().asleep.insert(process, steps);
+    }
+
+    /// Returns the time at which an object was stored.
+    pub(super) fn modified(&self, path: &Path) -> Option<Micros> {
+        self.history().modified.get(path.as_ref()).copied()
+    }
+
+    /// Returns the objects that were deleted, by path.
+    pub(super) fn deleted(&self) -> BTreeMap<String, DeletedObject> {
+        self.history().deleted.clone()
+    }
+
+    /// Returns a copy of the bucket in which nothing was deleted.
+    pub(super) fn archive(&self) -> InMemory {
+        let archive = self.objects.fork();
+        for (path, object) in self.deleted() {
+            let path = Path::from(path);
+            let put = archive.put(&path, object.bytes.into());
+            put.now_or_never().expect("the in-memory store responds immediately").unwrap();
+        }
+        archive
+    }
+
+    /// Performs a request immediately, without faults.
+    pub(super) fn perform(&self, action: StoreAction, path: &Path, put: Option<PendingPut>) -> PutVerdict {
+        match put {
+            Some(put) => PutVerdict::Put(self.store(put)),
+            None => {
+                if action == StoreAction::Delete {
+                    self.delete(path);
+                }
+                PutVerdict::Go
+            }
+        }
     }
 
     /// Submits a request and waits for the scheduler's decision.
@@ -240,7 +328,8 @@ impl StoreScheduler {
             *number += 1;
             let outcome = if inner.faults_ended { StoreOutcome::Fine } else { self.fault_rates.outcome(&request) };
             let delay = if inner.faults_ended { 0 } else { self.fault_rates.delay(&request) };
-            let queued = QueuedRequest { request, outcome, delay, put, response };
+            let delete = (action == StoreAction::Delete).then(|| path.clone());
+            let queued = QueuedRequest { request, outcome, delay, put, delete, response };
             let is_queued = std::thread::current().id() == self.thread;
             let crashes = !is_queued && inner.processes[process].crashes_at(&queued.request, false);
             if is_queued || crashes {
@@ -269,7 +358,7 @@ impl StoreScheduler {
         inner.queue = others;
         requests.sort_by(|one, other| one.request.cmp(&other.request));
         for queued in requests {
-            let outcome = if queued.put.is_some() {
+            let outcome = if queued.put.is_some() || queued.delete.is_some() {
                 self.fault_rates.outcome_at_crash(&queued.request)
             } else {
                 StoreOutcome::Refused
@@ -279,15 +368,16 @@ impl StoreScheduler {
     }
 
     fn send_verdict(&self, inner: &mut Inner, queued: QueuedRequest) {
-        let QueuedRequest { request, outcome, put, response, .. } = queued;
-        let verdict = match put {
-            None => match outcome {
+        let QueuedRequest { request, outcome, put, delete, response, .. } = queued;
+        let verdict = match (put, delete) {
+            (None, Some(path)) => self.delete_with(inner, outcome, path),
+            (None, None) => match outcome {
                 StoreOutcome::Fine => PutVerdict::Go,
                 StoreOutcome::CutOff => PutVerdict::CutOff,
-                // For read, list and delete requests, every other outcome is a failure.
+                // For read and list requests, every other outcome is a failure.
                 _ => PutVerdict::Fail(failure("refused")),
             },
-            Some(put) => self.put(inner, outcome, put),
+            (Some(put), _) => self.put(inner, outcome, put),
         };
         let outcome = match &verdict {
             PutVerdict::Put(Ok(_)) => "stored".to_owned(),
@@ -322,6 +412,47 @@ impl StoreScheduler {
         PutVerdict::Put(response)
     }
 
+    fn delete_with(&self, inner: &mut Inner, outcome: StoreOutcome, path: Path) -> PutVerdict {
+        match outcome {
+            StoreOutcome::Fine => {
+                self.delete(&path);
+                PutVerdict::Go
+            }
+            StoreOutcome::ResponseLost => {
+                self.delete(&path);
+                PutVerdict::Fail(failure("the response was lost"))
+            }
+            StoreOutcome::Late(steps) => {
+                inner.late_deletes.push((steps, path));
+                PutVerdict::Fail(failure("timed out"))
+            }
+            _ => PutVerdict::Fail(failure("refused")),
+        }
+    }
+
+    fn arrive_deletes(&self, inner: &mut Inner, deletes: Vec<(usize, Path)>) {
+        for (_, path) in deletes {
+            inner.trace.push(format!("a late delete of {} arrives", Request::object(&path)));
+            self.delete(&path);
+        }
+    }
+
+    /// Deletes an object, and keeps its content in the history.
+    fn delete(&self, path: &Path) {
+        let now_or_never = "the in-memory store responds immediately";
+        let Ok(found) = self.objects.get(path).now_or_never().expect(now_or_never) else { return };
+        let bytes = found.bytes().now_or_never().expect(now_or_never).unwrap();
+        self.objects.delete(path).now_or_never().expect(now_or_never).unwrap();
+        let mut history = self.history();
+        let modified = history.modified.get(path.as_ref()).copied().unwrap_or_default();
+        let object = DeletedObject { bytes, modified, deleted: self.clock.now() };
+        history.deleted.entry(path.to_string()).or_insert(object);
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap()
+    }
+
     /// Stores an empty log entry with the same version, as if another writer had committed it. Does nothing if the put
     /// creates the first entry of a table, because an empty first entry would be invalid.
     fn rival(&self, put: &PendingPut) {
@@ -343,7 +474,10 @@ impl StoreScheduler {
 
     fn store(&self, put: PendingPut) -> Result<PutResult> {
         let PendingPut { path, payload, options } = put;
-        self.objects.put_opts(&path, payload, options).now_or_never().expect("the in-memory store responds immediately")
+        let stored = self.objects.put_opts(&path, payload, options).now_or_never();
+        let stored = stored.expect("the in-memory store responds immediately")?;
+        self.history().modified.insert(path.to_string(), self.clock.now());
+        Ok(stored)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

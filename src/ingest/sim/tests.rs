@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use super::audit::audit;
+use super::audit_deletes::audit_deletes;
 use super::schedule::{ScheduleResult, run_schedule};
 
 /// The seeds that every test run covers, split into four tests that run in parallel.
@@ -18,17 +19,19 @@ const SEEDS: [Range<u64>; 4] = [0..32, 32..64, 64..96, 96..128];
 /// The seed that [`selected_schedules`] runs by default.
 const DEFAULT: u64 = 128;
 
-/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes, of rewrites and of expired files
-/// that were removed.
-fn check(seed: u64) -> Result<[usize; 3], String> {
+/// Runs the schedule of a seed and audits the result. Returns the numbers of crashes, of rewrites, of expired files that
+/// were removed, and of files that vacuums have deleted.
+fn check(seed: u64) -> Result<[u64; 4], String> {
     let result = run_schedule(seed)?;
-    let ScheduleResult { bucket, expected, has_expired, crashes, rewrites, files_removed, .. } = result;
-    audit(&bucket.objects, &expected, has_expired).map(|()| [crashes, rewrites, files_removed])
+    let ScheduleResult { bucket, expected, has_expired, crashes, rewrites, files_removed, vacuumed, .. } = result;
+    audit(&bucket.archive(), &expected, has_expired)?;
+    audit_deletes(&bucket)?;
+    Ok([crashes as u64, rewrites as u64, files_removed as u64, vacuumed])
 }
 
 /// Runs all seeds in a range, and reports those that fail.
 fn check_all(seeds: Range<u64>) {
-    let (mut totals, mut failed) = ([0; 3], Vec::new());
+    let (mut totals, mut failed) = ([0; 4], Vec::new());
     for seed in seeds.clone() {
         match check(seed) {
             Ok(counts) => totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count),
@@ -36,10 +39,11 @@ fn check_all(seeds: Range<u64>) {
         }
     }
     assert!(failed.is_empty(), "{} of {seeds:?} fail\n{}", failed.len(), failed.join("\n"));
-    let [crashes, rewrites, files_removed] = totals;
+    let [crashes, rewrites, files_removed, vacuumed] = totals;
     assert!(crashes > 0, "no process crashed in any of the schedules");
     assert!(rewrites > 0, "no file was rewritten in any of the schedules");
     assert!(files_removed > 0, "no expired file was removed in any of the schedules");
+    assert!(vacuumed > 0, "no file was deleted in any of the schedules");
 }
 
 #[test]
@@ -94,7 +98,8 @@ fn selected_schedules() {
             let seed = selection.parse().unwrap();
             let result = run_schedule(seed).unwrap();
             println!("{}", result.bucket.trace().join("\n"));
-            audit(&result.bucket.objects, &result.expected, result.has_expired).unwrap();
+            audit(&result.bucket.archive(), &result.expected, result.has_expired).unwrap();
+            audit_deletes(&result.bucket).unwrap();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Loads a table from its newest checkpoint and the log entries after it, and writes checkpoints.
 //!
-//! The result of loading a table is its complete [`TableState`]. `deltalake` reads and writes the checkpoints, and
-//! removes expired entries. Log entries after a checkpoint are parsed by the same code as other writers' commits.
+//! The result of loading a table is its complete [`TableState`]. `deltalake` reads and writes the checkpoints.
+//! Log entries after a checkpoint are parsed by the same code as other writers' commits.
 //!
 //! **Invariant:** a gap in the log is an error, so a table is never loaded with missing rows.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
-use deltalake_core::checkpoints::{cleanup_expired_logs_for, create_checkpoint};
+use deltalake_core::checkpoints::create_checkpoint;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake_core::{DeltaTable, DeltaTableError};
 use futures::{StreamExt, TryStreamExt};
@@ -66,24 +66,16 @@ pub(in crate::lake) async fn load(store: &Store, folder: &Path, contract: &Contr
     Ok(Some(LoadedTable { state, checkpoint: checkpoint.map(|(version, _)| version) }))
 }
 
-/// Removes log entries that are older than `cutoff_ms` (milliseconds since 1970) and that no retained version needs.
-/// Then writes a checkpoint of the newest version, and returns that version. Because of this order, an entry is removed
-/// only if an earlier call has written a checkpoint that includes it.
-pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, cutoff_ms: i64) -> Result<u64> {
+/// Writes a checkpoint of a version.
+pub(in crate::lake) async fn write(store: &Store, folder: &Path, contract: &Contract, version: u64) -> Result<()> {
     let unavailable = |problem: &'static str| {
         move |error: DeltaTableError| {
             Error::unavailable(format!("table `{}`: {problem}", contract.name)).with_source(error)
         }
     };
-    let log_store = log_store(store, folder)?;
-    let mut table = DeltaTable::new(Arc::clone(&log_store));
-    table.load().await.map_err(unavailable("cannot load the table to write a checkpoint"))?;
-    let version = table.snapshot().map_err(unavailable("the loaded table has no snapshot"))?.version();
-    cleanup_expired_logs_for(version, &*log_store, cutoff_ms, None)
-        .await
-        .map_err(unavailable("cannot remove expired log entries"))?;
-    create_checkpoint(&table, None).await.map_err(unavailable("cannot write a checkpoint"))?;
-    Ok(version)
+    let mut table = DeltaTable::new(log_store(store, folder)?);
+    table.load_version(version).await.map_err(unavailable("cannot load the table to write a checkpoint"))?;
+    create_checkpoint(&table, None).await.map_err(unavailable("cannot write a checkpoint"))
 }
 
 /// Loads the state of the table at a checkpoint.

@@ -17,6 +17,7 @@
 //! writer expects. Before each put, the expected progress is compared with the progress at the version before the new
 //! entry. If two writers read the same messages of a source, one of them commits the messages and the other is refused.
 //! **Invariant:** the files of a draft are deleted only if no version of the log can contain its entry.
+//! **Invariant:** an entry is put only while its files are within the commit deadline (`file_ages.rs`).
 
 use std::sync::Arc;
 
@@ -49,6 +50,13 @@ pub enum Committed {
     /// rewritten. The snapshot includes the rows if they were committed. The caller must compare the rows with it
     /// again, and must not delete the files.
     Unknown,
+    /// The files of the draft are past the commit deadline. Nothing was committed, and this draft never will be. The
+    /// caller must discard the draft and write the rows anew.
+    Expired,
+    /// The draft was committed, but so late that the store no longer had some of its files. These files have been
+    /// removed from the table, and the progress of sources was set back where possible. The caller must store the rows
+    /// anew. Rows that are still in the table are duplicates.
+    Lost,
 }
 
 /// A written batch that is not known to be committed: its files, the progress of sources, and the log entry for both.
@@ -90,6 +98,10 @@ impl Table {
                 "table `{}`: a commit came so late that its outcome is unknown: read the table to find out",
                 self.contract.name
             ))),
+            Committed::Expired | Committed::Lost => Err(Error::unavailable(format!(
+                "table `{}`: a commit came so late that its files may be deleted: write the rows again",
+                self.contract.name
+            ))),
         }
     }
 
@@ -122,10 +134,21 @@ async fn append(table: &Table, draft: &mut Draft, seen: Option<u64>) -> Result<C
     for _ in 0..ATTEMPTS_MAX {
         let state = table.state();
         match draft.put.fate(&table.log, &state).await? {
-            Fate::Committed(version) => return Ok(Committed::At(version)),
+            Fate::Committed(version) => return draft.committed(table, version).await,
             Fate::Unknown if draft.is_live_in(&state.snapshot) => return Ok(Committed::At(state.snapshot.version)),
             Fate::Unknown => return Ok(Committed::Unknown),
+            Fate::InDoubt if draft.is_past_deadline(table) => {
+                match draft.put.block(&table.log, table.now_ms()).await? {
+                    Attempt::InDoubt(error) => in_doubt.push(error),
+                    _ => drop(table.catch_up().await?),
+                }
+                if in_doubt.len() >= IN_DOUBT_MAX {
+                    break;
+                }
+                continue;
+            }
             Fate::InDoubt => {}
+            Fate::NotCommitted if draft.is_past_deadline(table) => return Ok(Committed::Expired),
             Fate::NotCommitted => {
                 if !draft.files.is_empty() && seen.is_some_and(|seen| state.last_addition > seen) {
                     return Ok(Committed::Behind);
@@ -138,7 +161,10 @@ async fn append(table: &Table, draft: &mut Draft, seen: Option<u64>) -> Result<C
             // the log entries before it. In that case, no reader reads the new entry. The next iteration looks for the
             // entry in the table that was loaded again.
             Attempt::Committed if table.gap_check_due() => drop(table.reload().await?),
-            Attempt::Committed => return draft.publish(table, &state),
+            Attempt::Committed => {
+                let version = draft.publish(table, &state)?;
+                return draft.committed(table, version).await;
+            }
             // Read the newer log entries before the next check: if the commit is refused, the caller reads the source's
             // current progress from the table's snapshot.
             Attempt::Lost => drop(table.follow().await?),
@@ -169,6 +195,20 @@ impl Draft {
         self.put.is_in_doubt()
     }
 
+    /// Returns true if a log entry may no longer name the files.
+    fn is_past_deadline(&self, table: &Table) -> bool {
+        table.ages.is_past_deadline(&self.files)
+    }
+
+    /// Returns the outcome of a draft that is committed at `version`. If the process slept between the check of the
+    /// deadline and the put, the store may no longer have the files, because another tool has deleted them.
+    async fn committed(&self, table: &Table, version: u64) -> Result<Committed> {
+        match self.is_past_deadline(table) && table.remove_missing(&self.files, &self.progress).await? {
+            true => Ok(Committed::Lost),
+            false => Ok(Committed::At(version)),
+        }
+    }
+
     /// Returns true if the draft has files and all of them are live.
     fn is_live_in(&self, snapshot: &Snapshot) -> bool {
         !self.files.is_empty() && self.files.iter().all(|file| snapshot.contains(file))
@@ -189,8 +229,8 @@ impl Draft {
         }
     }
 
-    /// Publishes the snapshot that includes the commit, which must already be in the log.
-    fn publish(&self, table: &Table, before: &TableState) -> Result<Committed> {
+    /// Publishes the snapshot that includes the commit, which must already be in the log. Returns its version.
+    fn publish(&self, table: &Table, before: &TableState) -> Result<u64> {
         let version = before.snapshot.version + 1;
         let mut changes = Changes::at(version);
         let added = self.files.clone();
@@ -199,7 +239,7 @@ impl Draft {
             changes.push_txn(progress.app.clone(), progress.next);
         }
         table.publish(changes.apply(&table.contract, Some(before))?);
-        Ok(Committed::At(version))
+        Ok(version)
     }
 }
 

@@ -238,6 +238,13 @@ impl Log {
         }
     }
 
+    /// Returns the time at which the store received the entry of a version, in milliseconds since 1970.
+    pub(in crate::lake) async fn modified_ms(&self, version: u64) -> Result<i64> {
+        let path = self.entry(version);
+        let object = self.objects.head(&path).await.map_err(|error| store_error(&path, error))?;
+        Ok(object.last_modified.timestamp_millis())
+    }
+
     /// Returns the version of the newest checkpoint according to the hint file, or `None` if there is no valid hint.
     /// The hint may be outdated, but the checkpoint that it names has always been written completely.
     pub(in crate::lake) async fn hint(&self) -> Result<Option<u64>> {
@@ -274,7 +281,14 @@ impl Log {
         Ok(listing)
     }
 
-    fn entry(&self, version: u64) -> Path {
+    /// Deletes the hint file. Without it, readers list the log to find the newest checkpoint.
+    pub(in crate::lake) async fn delete_hint(&self) -> Result<()> {
+        let path = self.folder.clone().join(HINT);
+        self.objects.delete(&path).await.map_err(|error| store_error(&path, error))
+    }
+
+    /// Returns the path of a version's entry.
+    pub(in crate::lake) fn entry(&self, version: u64) -> Path {
         self.folder.clone().join(format!("{version:020}.json"))
     }
 

@@ -15,7 +15,7 @@
 //! version. A delayed put can therefore never commit the entry twice.
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -99,6 +99,22 @@ impl EntryPut {
                 Error::unavailable(format!("log entry {version} exists, but the object store does not return it"))
             })),
             Err(error) => Attempt::InDoubt(error),
+        })
+    }
+
+    /// Puts an entry without changes at the tried version, unless that version already has an entry. Afterwards, the
+    /// entry at that version decides whether this entry is committed.
+    ///
+    /// An entry in doubt may no longer be put again once its files are past the commit deadline, not even at the same
+    /// version. Its first put was sent within the deadline, so it fails if it arrives after a later fence of vacuum,
+    /// because the tried version is then taken. A repeated put could be sent after such a fence to a version above it,
+    /// and would name files that vacuum may delete.
+    pub(in crate::lake) async fn block(&self, log: &Log, now_ms: i64) -> Result<Attempt> {
+        let Some(tried) = self.tried else { return Ok(Attempt::Lost) };
+        let entry = LogEntry::default().encode(Uuid::now_v7(), "ABANDON WRITE", json!({}), now_ms)?;
+        Ok(match log.create(tried, entry).await? {
+            PutOutcome::Written | PutOutcome::Taken => Attempt::Lost,
+            PutOutcome::InDoubt(error) => Attempt::InDoubt(error),
         })
     }
 

@@ -41,8 +41,8 @@ const IN_DOUBT_MAX: usize = 3;
 pub enum Replaced {
     /// The snapshot of this version has the new files, if there are any, instead of the old ones.
     At(u64),
-    /// Another writer has removed one of the old files, so nothing was replaced. The new files are deleted from the
-    /// store, unless it is unknown whether they became part of the table.
+    /// Another writer has removed one of the old files, or the new files are past the commit deadline, so nothing was
+    /// replaced. The new files are deleted from the store, unless it is unknown whether they became part of the table.
     Void,
 }
 
@@ -153,6 +153,17 @@ impl<'a> Replacement<'a> {
             if let Some(outcome) = self.outcome(table, &state).await? {
                 return Ok(outcome);
             }
+            if self.put.is_in_doubt() && table.ages.is_past_deadline(&self.to) {
+                // The entry must not be put again. Afterwards, the entry at the tried version decides.
+                match self.put.block(&table.log, table.now_ms()).await? {
+                    Attempt::InDoubt(error) => in_doubt.push(error),
+                    _ => drop(table.catch_up().await?),
+                }
+                if in_doubt.len() >= IN_DOUBT_MAX {
+                    break;
+                }
+                continue;
+            }
             let attempt = self.put.put(&table.log, state.snapshot.version + 1).await?;
             drop(permit);
             match attempt {
@@ -188,7 +199,7 @@ impl<'a> Replacement<'a> {
         Ok(match self.put.fate(&table.log, state).await? {
             Fate::Committed(version) => Some(Replaced::At(version)),
             Fate::InDoubt => None,
-            Fate::NotCommitted if is_possible => None,
+            Fate::NotCommitted if is_possible && !table.ages.is_past_deadline(&self.to) => None,
             Fate::NotCommitted => Some(Replaced::Void),
             Fate::Unknown if self.is_done_in(state) => Some(Replaced::At(state.snapshot.version)),
             // The entry would have removed the old files, and no file is added twice.

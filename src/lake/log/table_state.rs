@@ -272,7 +272,7 @@ pub(crate) fn day_text(day: i32) -> Result<String> {
 
 /// Decodes a file path from the log. Refuses absolute paths, which occur in Delta tables that were created as shallow
 /// clones.
-fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
+pub(in crate::lake) fn decode_path(contract: &Contract, encoded: &str) -> Result<String> {
     let refuse = || {
         Error::unsupported(format!(
             "table `{}`: file `{encoded}` is outside the table's folder, which is not supported: copy it into the table",

@@ -12,6 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -36,6 +37,22 @@ pub(in crate::lake) async fn read_columns(
     let wanted = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(column, _)| column);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?.try_collect().await
+}
+
+/// Reads the columns that have the dotted names `leaves`, such as `remove.path`, batch by batch. Ignores names of columns
+/// that the file does not have.
+pub(in crate::lake) async fn stream_leaves(
+    objects: &Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+    leaves: &[&str],
+) -> Result<ParquetRecordBatchStream<ObjectReader>> {
+    let object = ObjectReader::new(objects, path, size);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(object, plain_types()).await?;
+    let columns = builder.parquet_schema().columns().iter().enumerate();
+    let wanted = columns.filter(|(_, column)| leaves.contains(&column.path().string().as_str()));
+    let mask = ProjectionMask::leaves(builder.parquet_schema(), wanted.map(|(leaf, _)| leaf));
+    builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()
 }
 
 /// Returns options with which each column is read as the Arrow type that follows from its Parquet type. Other writers

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::actors::{Actor, SimOutcome};
 use super::random::SeededRandom;
-use super::schedule::Schedule;
+use super::schedule::{FAULTS_UNTIL_STEP, Schedule};
 use super::server::{ServerState, lake, open};
 use super::store_client::StoreClient;
 use super::store_scheduler::StoreScheduler;
@@ -61,7 +61,8 @@ impl Schedule {
         let ServerState::Up(ingest) = &self.servers[server].state else { return };
         let Vacuums { random, run_percent, running, operations, .. } = &mut self.vacuums;
         let busy = operations.get(&server).is_some_and(|operation| self.waiting.contains_key(operation));
-        if busy || !random.percent(*run_percent) {
+        // Later runs would keep the schedule from ending. The last runs have no faults either.
+        if busy || self.step >= FAULTS_UNTIL_STEP || !random.percent(*run_percent) {
             return;
         }
         let name = random.pick(&[TABLE, TABLE, QUARANTINE]);
@@ -78,7 +79,7 @@ impl Schedule {
     /// does not jump past midnight, so that no other events expire.
     pub(super) fn pass_time(&mut self) {
         let Vacuums { random, run_percent, .. } = &mut self.vacuums;
-        if *run_percent == 0 || self.step >= super::schedule::FAULTS_UNTIL_STEP {
+        if *run_percent == 0 || self.step >= FAULTS_UNTIL_STEP {
             return;
         }
         let now = self.clock.now();

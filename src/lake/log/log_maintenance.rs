@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use crate::clock::{Micros, SECOND};
 use crate::error::{Error, Result};
@@ -177,7 +177,8 @@ impl Table {
     /// Deletes objects in this order. Stops at the first batch of which an object cannot be deleted.
     async fn delete_log_files(&self, paths: &[Path]) -> Result<()> {
         for batch in paths.chunks(DELETES_MAX) {
-            let requests = futures::stream::iter(batch.to_vec().into_iter().map(Ok)).boxed();
+            let requests: Vec<_> = batch.iter().cloned().map(Ok).collect();
+            let requests = futures::stream::iter(requests).boxed();
             let results: Vec<_> = self.location().0.objects.delete_stream(requests).collect().await;
             let is_failure = |error: &object_store::Error| !matches!(error, object_store::Error::NotFound { .. });
             if let Some(error) = results.into_iter().filter_map(std::result::Result::err).find(is_failure) {

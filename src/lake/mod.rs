@@ -22,7 +22,9 @@ mod read;
 mod store;
 mod table;
 
+mod delete_files;
 mod file_ages;
+mod list_files;
 mod merge_files;
 mod open_table;
 mod pins;
@@ -32,8 +34,10 @@ mod in_flight_events;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use delete_files::DeletedFiles;
 pub(crate) use file_ages::COMMIT_DEADLINE;
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
+pub(crate) use list_files::{ForeignFiles, is_data_file};
 pub use log::commit::{Committed, Draft};
 pub(crate) use log::fence::Fence;
 pub use log::file_history::FileChange;

@@ -35,8 +35,6 @@ mod proof;
 mod uploads;
 
 pub mod vacuum;
-mod vacuum_delete;
-mod vacuum_listing;
 #[cfg(test)]
 mod vacuum_tests;
 

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::clock::{Clock, Micros, Moment, SECOND};
 use crate::lake::DataFile;
 
-/// The maximum age of a file that a writer names in a log entry. The age is measured from before the put of the file.
+/// The maximum age of a file that a writer names in a log entry. The age is measured from the
+/// start of its put.
 pub(crate) const COMMIT_DEADLINE: Micros = 3_600 * SECOND;
 /// The number of files above which the files that are too old are dropped.
 const FILES_MIN: usize = 1_024;

@@ -22,7 +22,9 @@ mod read;
 mod store;
 mod table;
 
+mod delete_files;
 mod file_ages;
+mod list_files;
 mod merge_files;
 mod open_table;
 mod pins;
@@ -33,9 +35,11 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use delete_files::DeletedFiles;
 pub(crate) use file_ages::COMMIT_DEADLINE;
 pub use in_flight_events::{InFlight, InFlightGuard, LagState, PartitionFeed, SourceLag, Watermark};
 pub(crate) use leases::Leases;
+pub(crate) use list_files::{ForeignFiles, is_data_file};
 pub use log::commit::{Committed, Draft};
 pub use log::data_file::DataFile;
 pub use log::day_files::DayFiles;

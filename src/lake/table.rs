@@ -125,7 +125,7 @@ impl Table {
     }
 
     /// Returns the path in the store of a path that is relative to the table.
-    pub(crate) fn path_of(&self, relative: &str) -> Path {
+    pub(super) fn path_of(&self, relative: &str) -> Path {
         // Paths are validated when the log is read, so they contain no empty, `.` or `..` segments.
         self.folder.parts().map(|part| part.as_ref().to_owned()).chain(relative.split('/').map(str::to_owned)).collect()
     }

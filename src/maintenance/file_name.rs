@@ -1,4 +1,4 @@
-//! The names of data files, and the level that is part of the name.
+//! The level of a data file, which is part of its name.
 //!
 //! A merged file is called `part-<level>-<range>-<uuid>.zstd.parquet`. Ingest and other writers use other names. Their
 //! files have level 0. The level is only a hint for the policy: a wrong level costs time, but never rows.
@@ -13,12 +13,6 @@ pub fn level(path: &str) -> u8 {
     merged_level(path).unwrap_or(0)
 }
 
-/// Returns true if the path is that of a data file: `event_date=…/part-….parquet`, relative to the table.
-pub(super) fn is_data_file(path: &str) -> bool {
-    let Some((day, name)) = path.split_once('/') else { return false };
-    day.starts_with("event_date=") && name.starts_with("part-") && name.ends_with(".parquet") && !name.contains('/')
-}
-
 fn merged_level(path: &str) -> Option<u8> {
     let name = path.rsplit('/').next()?;
     let name = name.strip_prefix("part-")?.strip_suffix(".zstd.parquet")?;
@@ -31,7 +25,7 @@ fn merged_level(path: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_data_file, level};
+    use super::level;
 
     #[test]
     fn only_names_of_merged_files_have_a_level() {
@@ -51,22 +45,6 @@ mod tests {
             (String::new(), 0),
         ] {
             assert_eq!(level(&name), expected, "{name}");
-        }
-    }
-    #[test]
-    fn only_files_of_days_are_data_files() {
-        for (path, expected) in [
-            ("event_date=2026-03-01/part-0193f3a0.zstd.parquet", true),
-            ("event_date=2026-03-01/part-00000-c000.snappy.parquet", true),
-            ("event_date=2026-03-01/export.parquet", false),
-            ("event_date=2026-03-01/part-1.csv", false),
-            ("event_date=2026-03-01/a/part-1.parquet", false),
-            ("part-1.parquet", false),
-            ("_delta_log/part-1.parquet", false),
-            ("_delta_log/00000000000000000001.checkpoint.parquet", false),
-            ("", false),
-        ] {
-            assert_eq!(is_data_file(path), expected, "{path}");
         }
     }
 }

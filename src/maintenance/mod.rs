@@ -57,8 +57,6 @@ mod table_vacuum;
 mod unit_name;
 
 pub mod vacuum;
-mod vacuum_delete;
-mod vacuum_listing;
 #[cfg(test)]
 mod vacuum_tests;
 

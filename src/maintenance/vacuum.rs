@@ -27,10 +27,9 @@ use std::time::Duration;
 use crate::clock::{Clock, DAY, Micros, Moment, SECOND};
 use crate::config::LakeConfig;
 use crate::error::Result;
-use crate::lake::{COMMIT_DEADLINE, Fence, Pin, RemovedFile, Snapshot, Table};
-use crate::maintenance::file_name::is_data_file;
-use crate::maintenance::vacuum_delete::{Deleted, delete};
-use crate::maintenance::vacuum_listing::{Listing, list};
+use crate::lake::{
+    COMMIT_DEADLINE, DeletedFiles, Fence, ForeignFiles, Pin, RemovedFile, Snapshot, Table, is_data_file,
+};
 
 /// The maximum number of files that one run deletes. The next run deletes the rest.
 const DELETES_MAX: usize = 20_000;
@@ -258,10 +257,10 @@ impl Vacuum {
                 (known.modified_ms, known.size, known.run) = (modified_ms, size, run);
             }
         };
-        let Listing { foreign_files, foreign_names } = list(&self.table, &mut see).await?;
+        let ForeignFiles { count, names } = self.table.list_files(&mut see).await?;
         self.orphans.retain(|_, file| file.run == run);
         self.listed = Some(now);
-        (report.foreign_files, report.foreign_names) = (Some(foreign_files), foreign_names);
+        (report.foreign_files, report.foreign_names) = (Some(count), names);
         Ok(())
     }
 
@@ -295,7 +294,7 @@ impl Vacuum {
 
     async fn delete(&mut self, candidates: Vec<Candidate>, report: &mut VacuumReport) {
         let paths: Vec<Arc<str>> = candidates.iter().map(|candidate| Arc::clone(&candidate.path)).collect();
-        let Deleted { paths, refused, has_stopped } = delete(&self.table, &paths).await;
+        let DeletedFiles { paths, refused, has_stopped } = self.table.delete_files(&paths).await;
         for candidate in candidates.into_iter().filter(|candidate| paths.contains(&candidate.path)) {
             report.deleted_files += 1;
             report.deleted_bytes += candidate.size;

@@ -44,15 +44,56 @@ pub struct MaintenanceMetrics {
     merge_written: Family<Labels<1>, Counter>,
     expired_files: Family<Labels<1>, Counter>,
     expired_rows: Family<Labels<1>, Counter>,
+    vacuum: VacuumMetrics,
+    units_due: Family<Labels<1>, Gauge>,
+    left_alone: Family<Labels<1>, Gauge>,
+    suspended: Family<Labels<1>, Gauge>,
+}
+
+/// Metrics of vacuum and of the clean-up of logs.
+#[derive(Debug)]
+struct VacuumMetrics {
     vacuumed_files: Family<Labels<1>, Counter>,
     vacuumed_bytes: Family<Labels<1>, Counter>,
     vacuum_refused: Family<Labels<1>, Counter>,
     vacuum_time: Family<Labels<1>, Gauge>,
     foreign_files: Family<Labels<1>, Gauge>,
     log_deleted: Family<Labels<2>, Counter>,
-    units_due: Family<Labels<1>, Gauge>,
-    left_alone: Family<Labels<1>, Gauge>,
-    suspended: Family<Labels<1>, Gauge>,
+}
+
+impl VacuumMetrics {
+    fn new(registry: &mut MetricsRegistry) -> Self {
+        Self {
+            vacuumed_files: registry.add("vacuumed_files", "Deleted files that no version needed", Family::default()),
+            vacuumed_bytes: registry.add_in(
+                Unit::Bytes,
+                "vacuumed",
+                "Size of deleted files that no version needed",
+                Family::default(),
+            ),
+            vacuum_refused: registry.add(
+                "vacuum_refused",
+                "Deletes of files that the object store refused",
+                Family::default(),
+            ),
+            vacuum_time: registry.add_in(
+                Unit::Seconds,
+                "vacuum_last_run_timestamp",
+                "Time of the last vacuum by this server, in seconds since 1970",
+                Family::default(),
+            ),
+            foreign_files: registry.add(
+                "lake_foreign_files",
+                "Files in the folder of a table with names that Glasshouse does not use",
+                Family::default(),
+            ),
+            log_deleted: registry.add(
+                "lake_log_deleted",
+                "Deleted log entries and checkpoints, by kind",
+                Family::default(),
+            ),
+        }
+    }
 }
 
 impl MaintenanceMetrics {
@@ -89,34 +130,7 @@ impl MaintenanceMetrics {
                 "Rows of files that were removed because they had expired",
                 Family::default(),
             ),
-            vacuumed_files: registry.add("vacuumed_files", "Deleted files that no version needed", Family::default()),
-            vacuumed_bytes: registry.add_in(
-                Unit::Bytes,
-                "vacuumed",
-                "Size of deleted files that no version needed",
-                Family::default(),
-            ),
-            vacuum_refused: registry.add(
-                "vacuum_refused",
-                "Deletes of files that the object store refused",
-                Family::default(),
-            ),
-            vacuum_time: registry.add_in(
-                Unit::Seconds,
-                "vacuum_last_run_timestamp",
-                "Time of the last vacuum by this server, in seconds since 1970",
-                Family::default(),
-            ),
-            foreign_files: registry.add(
-                "lake_foreign_files",
-                "Files in the folder of a table with names that Glasshouse does not use",
-                Family::default(),
-            ),
-            log_deleted: registry.add(
-                "lake_log_deleted",
-                "Deleted log entries and checkpoints, by kind",
-                Family::default(),
-            ),
+            vacuum: VacuumMetrics::new(registry),
             units_due: registry.add("merge_units_due", "Merges that are due", Family::default()),
             left_alone: registry.add(
                 "lake_files_left_alone",
@@ -158,12 +172,12 @@ impl MaintenanceMetrics {
     /// Records a vacuum. `refused` is the number of deletes that the store refused, `foreign` the number of files with
     /// unknown names if the folder was listed, and `now` the time in seconds since 1970.
     pub fn vacuumed(&self, table: &str, files: u64, bytes: u64, refused: u64, foreign: Option<u64>, now: i64) {
-        self.vacuumed_files.get_or_create(&named(table)).inc_by(files);
-        self.vacuumed_bytes.get_or_create(&named(table)).inc_by(bytes);
-        self.vacuum_refused.get_or_create(&named(table)).inc_by(refused);
-        self.vacuum_time.get_or_create(&named(table)).set(now);
+        self.vacuum.vacuumed_files.get_or_create(&named(table)).inc_by(files);
+        self.vacuum.vacuumed_bytes.get_or_create(&named(table)).inc_by(bytes);
+        self.vacuum.vacuum_refused.get_or_create(&named(table)).inc_by(refused);
+        self.vacuum.vacuum_time.get_or_create(&named(table)).set(now);
         if let Some(foreign) = foreign {
-            self.foreign_files.get_or_create(&named(table)).set(gauge(foreign));
+            self.vacuum.foreign_files.get_or_create(&named(table)).set(gauge(foreign));
         }
     }
 
@@ -171,7 +185,7 @@ impl MaintenanceMetrics {
     pub fn log_cleaned(&self, table: &str, entries: u64, checkpoints: u64) {
         for (kind, count) in [("entry", entries), ("checkpoint", checkpoints)] {
             let labels = [("table", Label::owned(table)), ("kind", kind.into())];
-            self.log_deleted.get_or_create(&labels).inc_by(count);
+            self.vacuum.log_deleted.get_or_create(&labels).inc_by(count);
         }
     }
 

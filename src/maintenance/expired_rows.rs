@@ -1,6 +1,6 @@
 //! Finds the expired rows of tenants in files that also have rows which are kept.
 //!
-//! A merge drops these rows ([`split`]). [`tenant_rows`] counts the rows of the tenants that have a retention of their
+//! A merge drops these rows (`split`). [`tenant_rows`] counts the rows of the tenants that have a retention of their
 //! own, so that the retention can decide whether a file is worth a rewrite.
 
 use std::collections::BTreeMap;

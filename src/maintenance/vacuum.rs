@@ -10,7 +10,7 @@
 //! in its first run.
 //!
 //! **Why no needed file is deleted.** The name of a file is never used twice, so a file that is not live becomes live
-//! only through an entry that names it. Its writer puts this entry less than [`COMMIT_DEADLINE`] after the put of the
+//! only through an entry that names it. Its writer puts this entry less than `COMMIT_DEADLINE` after the put of the
 //! file (`lake/file_ages.rs`), at the version that is next at that moment. After the fence, all versions up to that of
 //! the fence are taken, so a put that was sent earlier fails whenever it arrives. A put that is sent later names files
 //! that are younger than the deadline. Each candidate is older than the deadline by the store's clock and by the clocks
@@ -18,7 +18,7 @@
 //!
 //! **Invariant:** times of different machines are never compared, except for the times at which writers say that they
 //! removed a file. In addition, this process must have seen the file as removed for the commit deadline.
-//! **Invariant:** only files of the table's days are deleted ([`is_data_file`]), never the log or files of others.
+//! **Invariant:** only files of the table's days are deleted (`is_data_file`), never the log or files of others.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
